@@ -1,0 +1,138 @@
+//! What one rate-limit check costs, against a `Mutex<HashMap>` of the same bucket and `governor`.
+//!
+//! `cargo bench --bench limiter`. Columns are time per check, per thread. `hot`: every check is for
+//! one address, so threads fight for one cache line. `million`: a random one of 1,000,000
+//! addresses already held, so most checks miss the cache. Every check reads the clock too, as a
+//! request does; `clock` is that alone. The budget is 200 ns at a million keys and two threads.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clock is part of what is measured"
+)]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use divan::{Bencher, black_box};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
+use staunch::limiter::{Limit, Limiter, LimiterConfig, Policy, Quota, Window};
+
+fn main() {
+    divan::main();
+}
+
+const KEYS: u64 = 1_000_000;
+const PER_SECOND: u32 = Quota::BURST_MAX;
+/// Checks timed together: enough that the timer's own cost vanishes, few enough that the list of
+/// addresses stays in the second-level cache.
+const BATCH: u32 = 4_096;
+
+#[divan::bench(threads = [1, 2], sample_size = BATCH, sample_count = 200)]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+#[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
+fn ours_one_policy(bencher: Bencher<'_, '_>, keys: u64) {
+    ours(bencher, keys, &[Policy::Global]);
+}
+
+#[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
+fn ours_route_and_global(bencher: Bencher<'_, '_>, keys: u64) {
+    ours(bencher, keys, &[Policy::Login, Policy::Global]);
+}
+
+/// Every check is for an address never seen, the table being full of addresses in use.
+#[divan::bench(threads = [1, 2], sample_size = BATCH, sample_count = 200)]
+fn ours_newcomer_at_the_cap(bencher: Bencher<'_, '_>) {
+    let slow = Quota::new(10, Window::Hour).map_or(Limit::Off, Limit::Quota);
+    let limiter = Limiter::new(
+        &LimiterConfig {
+            global: slow,
+            ..LimiterConfig::default()
+        },
+        Instant::now(),
+    );
+    let next = AtomicU64::new(0);
+    let check = |address| {
+        limiter
+            .check(Policy::Global, address, Instant::now())
+            .is_allowed()
+    };
+    (0..LimiterConfig::default().keys_max).for_each(|_| {
+        check(address(next.fetch_add(1, Relaxed)));
+    });
+    bencher
+        .with_inputs(|| address(next.fetch_add(1, Relaxed)))
+        .bench_values(check);
+}
+
+#[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
+fn mutex_hashmap(bencher: Bencher<'_, '_>, keys: u64) {
+    let start = Instant::now();
+    let table = Mutex::new(HashMap::<IpAddr, u64>::new());
+    let token_ns = 1_000_000_000 / u64::from(PER_SECOND);
+    let tolerance_ns = token_ns * u64::from(PER_SECOND - 1);
+    compare(bencher, keys, |address| {
+        let now_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at_ns = table.entry(address).or_insert(0);
+        let from_ns = now_ns.max(*full_at_ns);
+        let is_allowed = from_ns - now_ns <= tolerance_ns;
+        if is_allowed {
+            *full_at_ns = from_ns + token_ns;
+        }
+        is_allowed
+    });
+}
+
+#[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
+fn governor_keyed(bencher: Bencher<'_, '_>, keys: u64) {
+    let quota = governor::Quota::per_second(NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN));
+    let limiter: DefaultKeyedRateLimiter<IpAddr> = RateLimiter::keyed(quota);
+    compare(bencher, keys, |address| limiter.check_key(&address).is_ok());
+}
+
+fn ours(bencher: Bencher<'_, '_>, keys: u64, policies: &[Policy]) {
+    let quota = Quota::new(PER_SECOND, Window::Second).map_or(Limit::Off, Limit::Quota);
+    let config = LimiterConfig {
+        login: quota,
+        global: quota,
+        keys_max: 1_000_000,
+        ..LimiterConfig::default()
+    };
+    let limiter = Limiter::new(&config, Instant::now());
+    compare(bencher, keys, |address| {
+        limiter
+            .check_all(policies, address, Instant::now())
+            .is_allowed()
+    });
+}
+
+/// Fills the table with `keys` addresses, then times checks of random ones of them.
+fn compare(bencher: Bencher<'_, '_>, keys: u64, check: impl Fn(IpAddr) -> bool + Sync) {
+    for n in 0..keys {
+        black_box(check(address(n)));
+    }
+    let count = AtomicU64::new(0);
+    bencher
+        .with_inputs(|| address(scatter(count.fetch_add(1, Relaxed)) % keys))
+        .bench_values(check);
+}
+
+/// The n-th /64 of 2001:db8::/32.
+fn address(n: u64) -> IpAddr {
+    Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n) << 64).into()
+}
+
+/// A fixed sequence that looks random (the finalizer of splitmix64).
+fn scatter(n: u64) -> u64 {
+    let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,335 @@
+//! The composition root: the only place that knows every part, the order in which they start and
+//! the order in which they stop.
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::hashing::HashEngine;
+use crate::http::{self, Edge, Listener, Surface};
+use crate::lifecycle::Lifecycle;
+use crate::limiter::Limiter;
+use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
+use crate::store::{self, ConnectError, MigrateError, Store, StoreConfig};
+use crate::telemetry::Metrics;
+use crate::tokens::{KeyError, Tokens};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// How often the pool is looked after.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the limiter, the session cache and the metrics are tidied.
+const SWEEP_INTERVAL: Duration = Limiter::SWEEP_INTERVAL;
+/// The first clean-up comes so long after the start.
+const CLEANUP_DELAY: Duration = Duration::from_secs(10);
+/// What is kept of the shutdown's grace for telling the last clients that they were too late.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+
+/// Why the server did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder or the embedded PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The database gave no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The schema.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// A port.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Threads, random numbers, the metrics recorder.
+    #[error("cannot start the {part}: {source}")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A server that is ready to run.
+pub struct App {
+    edge: Arc<Edge>,
+    listeners: Vec<Listener>,
+    engine: HashEngine,
+    embedded: Option<EmbeddedPostgres>,
+    /// Held while we run, so that no other process uses the folder.
+    _folder: DataFolder,
+    config: Config,
+    facts: Facts,
+}
+
+/// What the start lines say.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where metrics are served, if apart.
+    pub metrics_address: Option<SocketAddr>,
+    /// Which database, without its password.
+    pub database: String,
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// The folder that was asked for and could not be used.
+    pub instead_of: Option<PathBuf>,
+    /// bcrypt cost.
+    pub cost: u32,
+    /// Time of one hash at that cost on this machine.
+    pub hash_time: Duration,
+    /// Hashing threads.
+    pub hash_threads: usize,
+}
+
+impl App {
+    /// Starts every part but the serving: data folder, database, schema, keys, hash engine, and
+    /// last the ports.
+    ///
+    /// # Errors
+    /// See [`StartError`]; what had been started is stopped again.
+    pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let url = config.settings.database_url.clone();
+        let purpose = if url.is_some() {
+            Purpose::Keys
+        } else {
+            Purpose::Database
+        };
+        let folder = DataFolder::open(&config.data_dir(), purpose).await?;
+        let (embedded, database, described) = match url {
+            Some(url) => {
+                let database = store::parse_url(url.expose())?;
+                let described = format!("PostgreSQL at {}", store::place(&database));
+                (None, database, described)
+            }
+            None => {
+                let server = EmbeddedPostgres::start(&config.postgres(), folder.clone()).await?;
+                let database = server.connect_config();
+                let described = format!(
+                    "embedded PostgreSQL {} in {}",
+                    server.version(),
+                    server.data_dir().display()
+                );
+                (Some(server), database, described)
+            }
+        };
+        match Self::build_on(&config, clock, &folder, database, described).await {
+            Ok((edge, listeners, engine, facts)) => Ok(Self {
+                edge,
+                listeners,
+                engine,
+                embedded,
+                _folder: folder,
+                config,
+                facts,
+            }),
+            Err(error) => {
+                if let Some(server) = embedded {
+                    server.stop().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn build_on(
+        config: &Config,
+        clock: Clock,
+        folder: &DataFolder,
+        database: tokio_postgres::Config,
+        described: String,
+    ) -> Result<(Arc<Edge>, Vec<Listener>, HashEngine, Facts), StartError> {
+        let part = |part| move |source| StartError::Part { part, source };
+        let metrics = Metrics::new().map_err(|error| part("metrics")(error.into()))?;
+        store::migrate(&database).await?;
+        let store_config = StoreConfig {
+            database,
+            pool_min: config.settings.db_pool_min.0,
+            pool_max: config.settings.db_pool_max.0,
+        };
+        let store = Store::open(&store_config, &metrics, clock.clone()).await?;
+        let tokens = Tokens::open(&config.tokens(folder.keys_dir()), clock.clone())?;
+        let hashing = config.hashing();
+        let engine =
+            HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;
+        let auth = Auth::new(
+            config.auth(),
+            store.clone(),
+            engine.clone(),
+            tokens,
+            metrics.clone(),
+            clock.clone(),
+        );
+        let listeners = bind(config).await?;
+        let address = |index: usize| {
+            listeners
+                .get(index)
+                .and_then(|listener| listener.local_addr().ok())
+        };
+        let facts = Facts {
+            address: address(0).unwrap_or(config.settings.listen),
+            metrics_address: address(1),
+            database: described,
+            data_dir: folder.path().to_owned(),
+            instead_of: folder.instead_of().map(ToOwned::to_owned),
+            cost: hashing.cost,
+            hash_time: engine.hash_time(),
+            hash_threads: hashing.threads,
+        };
+        let limiter = Limiter::new(&config.limiter(), clock.now());
+        let lifecycle = Lifecycle::default();
+        let edge = Edge {
+            config: config.http(),
+            auth,
+            limiter,
+            store,
+            metrics,
+            lifecycle,
+            clock,
+        };
+        Ok((Arc::new(edge), listeners, engine, facts))
+    }
+
+    /// What was started.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Serves until `shutdown` completes, then stops in order: no new connections; requests in
+    /// flight finish, up to the grace; the hash engine; the background tasks; the pool; the
+    /// embedded PostgreSQL last.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self {
+            edge,
+            listeners,
+            engine,
+            embedded,
+            config,
+            ..
+        } = self;
+        let lifecycle = edge.lifecycle.clone();
+        spawn_background(&edge, config.settings.cleanup_interval.0);
+        let connections = TaskTracker::new();
+        let servers: Vec<_> = listeners
+            .into_iter()
+            .map(|listener| {
+                tokio::spawn(http::serve(
+                    Arc::clone(&edge),
+                    listener,
+                    connections.clone(),
+                ))
+            })
+            .collect();
+        lifecycle.started();
+        tracing::info!(address = %self.facts.address, "serving");
+        shutdown.await;
+
+        let grace = config.settings.shutdown_grace.0;
+        tracing::info!(grace_s = grace.as_secs(), "draining");
+        lifecycle.drain();
+        for server in servers {
+            server.await.ok();
+        }
+        connections.close();
+        // Most of the grace to finish; the rest to tell those who could not be served.
+        let work = grace.saturating_sub(REFUSAL_TIME);
+        let finished = async {
+            engine.drain().await;
+            connections.wait().await;
+        };
+        if tokio::time::timeout(work, finished).await.is_err() {
+            engine.abort();
+            if tokio::time::timeout(REFUSAL_TIME.min(grace), connections.wait())
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    connections = connections.len(),
+                    "closing connections that are still open"
+                );
+            }
+        }
+        lifecycle.background_ended().await;
+        edge.store.close();
+        if let Some(server) = embedded {
+            server.stop().await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let settings = &config.settings;
+    let surface = if settings.metrics_listen.is_some() {
+        Surface::Public
+    } else {
+        Surface::All
+    };
+    let metrics = settings
+        .metrics_listen
+        .map(|address| (address, Surface::Metrics));
+    let mut listeners = Vec::new();
+    for (address, surface) in [(settings.listen, surface)].into_iter().chain(metrics) {
+        let bound = Listener::bind(address, surface).await;
+        listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
+    }
+    Ok(listeners)
+}
+
+/// Starts what runs beside the requests; all of it ends when draining begins.
+fn spawn_background(edge: &Arc<Edge>, cleanup_interval: Duration) {
+    let spawn_every = |interval: Duration,
+                       task: fn(Arc<Edge>) -> futures_util::future::BoxFuture<'static, ()>,
+                       delay: Duration| {
+        let edge_of_task = Arc::clone(edge);
+        edge.lifecycle.spawn(async move {
+            tokio::time::sleep(delay).await;
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                task(Arc::clone(&edge_of_task)).await;
+            }
+        });
+    };
+    spawn_every(
+        MAINTENANCE_INTERVAL,
+        |edge| Box::pin(async move { edge.store.maintain().await }),
+        MAINTENANCE_INTERVAL,
+    );
+    spawn_every(
+        SWEEP_INTERVAL,
+        |edge| {
+            Box::pin(async move {
+                edge.limiter.sweep(edge.clock.now());
+                edge.auth.sweep();
+                edge.metrics.upkeep();
+            })
+        },
+        SWEEP_INTERVAL,
+    );
+    spawn_every(
+        cleanup_interval,
+        |edge| Box::pin(clean_up(edge)),
+        CLEANUP_DELAY.min(cleanup_interval),
+    );
+}
+
+async fn clean_up(edge: Arc<Edge>) {
+    match edge.auth.clean_up(edge.clock.unix_s()).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "ended sessions removed"),
+        Err(error) => tracing::warn!(%error, "clean-up failed, trying again next time"),
+    }
+}

@@ -1,0 +1,53 @@
+//! The clean-up: sessions that ended or are past their time leave the table.
+
+use super::Auth;
+use crate::store::{Cleaned, StoreError};
+use crate::telemetry::declared;
+use std::time::Duration;
+
+/// Rows a batch: a few tens of milliseconds, and few locks at a time.
+const BATCH_ROWS: u32 = 1_000;
+/// Pause between batches, so that a large backlog does not crowd out logins.
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
+
+impl Auth {
+    /// Removes every ended session, batch by batch, unless another node is doing so.
+    /// Returns how many rows are gone.
+    ///
+    /// # Errors
+    /// When the database gives no answer; finished batches stay removed.
+    pub async fn clean_up(&self, now_unix_s: u64) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        let result = loop {
+            match self.0.store.clean_sessions(BATCH_ROWS).await {
+                Ok(Cleaned::Elsewhere) => break Ok("skipped"),
+                Ok(Cleaned::Removed(rows)) => {
+                    removed += rows;
+                    if rows < u64::from(BATCH_ROWS) {
+                        break Ok("success");
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+            tokio::time::sleep(BATCH_PAUSE).await;
+        };
+        let metrics = &self.0.metrics;
+        let label = *result.as_ref().unwrap_or(&"error");
+        metrics
+            .counter(declared::CLEANUP_RUNS, &[("result", label)])
+            .increment(1);
+        metrics
+            .counter(declared::CLEANUP_REMOVED, &[])
+            .increment(removed);
+        if label == "success" {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "seconds stay exact for millions of years"
+            )]
+            metrics
+                .gauge(declared::CLEANUP_LAST_SUCCESS, &[])
+                .set(now_unix_s as f64);
+        }
+        result.map(|_| removed)
+    }
+}

@@ -1,0 +1,126 @@
+//! The rules: who may register and log in, how a session goes on and ends.
+//!
+//! Knows no HTTP and no SQL. One file a use case; each has its error type, whose variants say what
+//! the caller can do.
+
+mod cleanup;
+mod login;
+mod logout;
+mod me;
+mod refresh;
+mod register;
+mod sessions;
+
+pub use login::{Login, LoginError};
+pub use me::MeError;
+pub use refresh::RefreshError;
+pub use register::{Field, FieldError, Register, RegisterError};
+
+/// An account as its owner sees it.
+pub use crate::store::Account;
+
+use crate::clock::Clock;
+use crate::hashing::HashEngine;
+use crate::identity::{SessionId, UserId};
+use crate::secret::Secret;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::tokens::{RefreshClaims, Tokens};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The numbers of the rules.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// How long a session lives after a login or refresh.
+    pub refresh_ttl: Duration,
+    /// For how long after a refresh the same request gets the same answer again.
+    pub refresh_grace: Duration,
+}
+
+/// The rules and what they need. Cheap to clone.
+#[derive(Clone)]
+pub struct Auth(Arc<Inner>);
+
+struct Inner {
+    config: AuthConfig,
+    store: Store,
+    engine: HashEngine,
+    tokens: Tokens,
+    sessions: sessions::SessionCache,
+    metrics: Metrics,
+}
+
+/// What a login or refresh yields (RFC 6749 §5.1).
+#[derive(Debug)]
+pub struct TokenPair {
+    /// For the `Authorization` header.
+    pub access: Secret,
+    /// For one refresh.
+    pub refresh: Secret,
+    /// How long the access token is valid.
+    pub expires_in: Duration,
+}
+
+impl Auth {
+    /// Puts the rules together.
+    pub fn new(
+        config: AuthConfig,
+        store: Store,
+        engine: HashEngine,
+        tokens: Tokens,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
+        let sessions = sessions::SessionCache::new(clock);
+        Self(Arc::new(Inner {
+            config,
+            store,
+            engine,
+            tokens,
+            sessions,
+            metrics,
+        }))
+    }
+
+    /// Both tokens of a session's generation.
+    fn pair(
+        &self,
+        user: UserId,
+        session: SessionId,
+        generation: i64,
+    ) -> Result<TokenPair, crate::tokens::AccessError> {
+        Ok(TokenPair {
+            access: self.0.tokens.sign_access(user, session)?,
+            refresh: self.0.tokens.seal_refresh(RefreshClaims {
+                session,
+                generation,
+            }),
+            expires_in: self.0.tokens.access_ttl(),
+        })
+    }
+
+    /// Forgets sessions that were not asked for lately; called every second or so.
+    pub fn sweep(&self) {
+        self.0.sessions.sweep();
+    }
+}
+
+/// The metric label of a failed database call.
+fn store_label(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Unavailable { .. } => "unavailable",
+        StoreError::Conflict { .. } | StoreError::Failed { .. } => "error",
+    }
+}
+
+/// The metric label of a password that was not hashed.
+fn hash_label(error: &crate::hashing::HashError) -> &'static str {
+    use crate::hashing::HashError;
+    match error {
+        HashError::QueueFull { .. } | HashError::Expired { .. } | HashError::ShuttingDown => {
+            "overloaded"
+        }
+        HashError::Stored(_) | HashError::Panicked | HashError::Random => "error",
+    }
+}

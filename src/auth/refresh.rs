@@ -1,0 +1,81 @@
+//! Refresh: the session goes on, its refresh token is replaced (RFC 9700 §4.14.2).
+
+use super::{Auth, TokenPair, store_label};
+use crate::store::{Refreshed, StoreError};
+use crate::telemetry::declared;
+use crate::tokens::AccessError;
+
+/// Why a refresh did not yield tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// Not a token of ours, or of no live session.
+    #[error("refresh token rejected")]
+    Rejected,
+    /// A token that had been used before: somebody else may hold a copy, so the session is over.
+    #[error("refresh token reused, session revoked")]
+    Reused,
+    /// The database gave no answer; the same request may be sent again.
+    #[error("the session store gave no answer")]
+    Store(#[source] StoreError),
+    /// The access token could not be signed; the same request may be sent again.
+    #[error("no token")]
+    Token(#[source] AccessError),
+}
+
+impl Auth {
+    /// Trades a refresh token for its successor and a new access token, by one statement. The same
+    /// request, sent twice within the grace, gets the same successor twice.
+    ///
+    /// # Errors
+    /// See [`RefreshError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the session moved on; a repeat within the grace gets the
+    /// answer that was lost.
+    pub async fn refresh(&self, token: &str) -> Result<TokenPair, RefreshError> {
+        let result = self.try_refresh(token).await;
+        let label = match &result {
+            Ok(_) => "success",
+            Err(RefreshError::Rejected) => "rejected",
+            Err(RefreshError::Reused) => "reuse",
+            Err(RefreshError::Store(error)) => store_label(error),
+            Err(RefreshError::Token(_)) => "error",
+        };
+        self.0
+            .metrics
+            .counter(declared::REFRESHES, &[("result", label)])
+            .increment(1);
+        result
+    }
+
+    async fn try_refresh(&self, token: &str) -> Result<TokenPair, RefreshError> {
+        let claims = self
+            .0
+            .tokens
+            .open_refresh(token)
+            .map_err(|_| RefreshError::Rejected)?;
+        let (session, config) = (claims.session, &self.0.config);
+        let outcome = self
+            .0
+            .store
+            .refresh_session(
+                session,
+                claims.generation,
+                config.refresh_grace,
+                config.refresh_ttl,
+            )
+            .await
+            .map_err(RefreshError::Store)?;
+        match outcome {
+            Refreshed::Continued { user } => self
+                .pair(user, session, claims.generation + 1)
+                .map_err(RefreshError::Token),
+            Refreshed::Reused => {
+                self.0.sessions.ended(session);
+                tracing::warn!(%session, "a used refresh token came back: session revoked");
+                Err(RefreshError::Reused)
+            }
+            Refreshed::Dead => Err(RefreshError::Rejected),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Registration.
+
+use super::{Auth, hash_label, store_label};
+use crate::hashing::{HashError, Password};
+use crate::identity::{Email, Username};
+use crate::secret::Secret;
+use crate::store::{self, Account, NewUser, StoreError};
+use crate::telemetry::declared;
+
+/// What somebody typed into a field, or why there is nothing to check.
+pub type Field<T> = Result<T, &'static str>;
+
+/// What somebody who registers typed.
+#[derive(Debug)]
+pub struct Register {
+    /// E-mail address.
+    pub email: Field<String>,
+    /// Username.
+    pub username: Field<String>,
+    /// Password.
+    pub password: Field<Secret>,
+}
+
+/// A field that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's name in the request.
+    pub field: &'static str,
+    /// What is wrong, for its user to read. Repeats nothing that was typed.
+    pub message: String,
+}
+
+/// Why there is no new account.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Fields break rules: all of them.
+    #[error("{} fields are invalid", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The name in that field belongs to somebody.
+    #[error("the {field} is taken")]
+    Taken {
+        /// `email` or `username`.
+        field: &'static str,
+    },
+    /// The password was not hashed; nothing was stored.
+    #[error("the password was not hashed")]
+    Hash(#[source] HashError),
+    /// The database gave no answer; the account may exist.
+    #[error("the account was not stored")]
+    Store(#[source] StoreError),
+}
+
+impl Auth {
+    /// Makes an account. The password is hashed before a connection is taken, and whether a name
+    /// is taken is the unique index' to say: of two that ask at once, one gets it.
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future before the row is sent leaves nothing; afterwards, perhaps an account.
+    pub async fn register(&self, request: Register) -> Result<Account, RegisterError> {
+        let result = self.try_register(request).await;
+        let label = match &result {
+            Ok(_) => "success",
+            Err(RegisterError::Invalid(_)) => "invalid",
+            Err(RegisterError::Taken { .. }) => "conflict",
+            Err(RegisterError::Hash(error)) => hash_label(error),
+            Err(RegisterError::Store(error)) => store_label(error),
+        };
+        self.0
+            .metrics
+            .counter(declared::REGISTRATIONS, &[("result", label)])
+            .increment(1);
+        result
+    }
+
+    async fn try_register(&self, request: Register) -> Result<Account, RegisterError> {
+        let (email, username, password) = check(request).map_err(RegisterError::Invalid)?;
+        let permit = self.0.engine.reserve().map_err(RegisterError::Hash)?;
+        let hash = self
+            .0
+            .engine
+            .hash(permit, password)
+            .await
+            .map_err(RegisterError::Hash)?;
+        let password_hash = hash.to_string();
+        let user = NewUser {
+            email: &email,
+            username: &username,
+            password_hash: &password_hash,
+        };
+        self.0
+            .store
+            .insert_user(&user)
+            .await
+            .map_err(|error| match error {
+                store::RegisterError::EmailTaken => RegisterError::Taken { field: "email" },
+                store::RegisterError::UsernameTaken => RegisterError::Taken { field: "username" },
+                store::RegisterError::Store(error) => RegisterError::Store(error),
+            })
+    }
+}
+
+/// Checks every field, and returns either all of them or everything that is wrong.
+fn check(request: Register) -> Result<(Email, Username, Password), Vec<FieldError>> {
+    let mut errors = Vec::new();
+    let email = field(&mut errors, "email", request.email, |text| {
+        Email::parse(&text)
+    });
+    let username = field(&mut errors, "username", request.username, |text| {
+        Username::parse(&text)
+    });
+    let password = field(&mut errors, "password", request.password, |text| {
+        Password::new(text.expose().to_owned()).map_err(|rule| rule.to_string())
+    });
+    match (email, username, password) {
+        (Some(email), Some(username), Some(password)) => Ok((email, username, password)),
+        _ => Err(errors),
+    }
+}
+
+fn field<T, U>(
+    errors: &mut Vec<FieldError>,
+    field: &'static str,
+    value: Field<T>,
+    parse: impl FnOnce(T) -> Result<U, String>,
+) -> Option<U> {
+    let parsed = value.map_err(str::to_owned).and_then(parse);
+    parsed
+        .map_err(|message| errors.push(FieldError { field, message }))
+        .ok()
+}

@@ -1,0 +1,33 @@
+//! `staunch migrate`: brings the schema up to date and stops, for deployments that do so apart.
+
+use super::source::Source;
+use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime};
+use crate::store;
+use crate::telemetry::log;
+use clap::ArgMatches;
+
+pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let config = Source::new(matches)?.config()?;
+    let _log = log::start(config.settings.log_format, &config.settings.log);
+    let Some(url) = &config.settings.database_url else {
+        let message =
+            "STAUNCH_DATABASE_URL: is required here; an embedded database is migrated by serve";
+        return Err(Failure {
+            code: BAD_SETTING,
+            message: message.into(),
+        });
+    };
+    let unavailable = |message: String| Failure {
+        code: UNAVAILABLE,
+        message,
+    };
+    let database =
+        store::parse_url(url.expose()).map_err(|error| unavailable(error.to_string()))?;
+    let migrated = runtime()?.block_on(store::migrate(&database));
+    let applied = migrated.map_err(|error| unavailable(super::with_causes(&error)))?;
+    println!(
+        "{applied} migrations applied to {}",
+        store::place(&database)
+    );
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The command line: one file a subcommand; `serve` is what happens when none is named.
+//!
+//! Exit codes follow sysexits.h: 64 a bad setting, 69 the database or a port is not to be had,
+//! 70 anything else that failed, 73 the data folder is in use.
+
+mod check_config;
+mod migrate;
+mod serve;
+mod source;
+
+use crate::app::StartError;
+use crate::config::SETTINGS;
+use crate::postgres::PostgresError;
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Why a subcommand ended, and with which exit code.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+const BAD_SETTING: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const FAILED: u8 = 70;
+const IN_USE: u8 = 73;
+
+/// Runs the program with these arguments, the first of which is its own name.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(with_default(arguments.collect())) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version are no mistakes.
+            error.print().ok();
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            return ExitCode::from(if asked { 0 } else { BAD_SETTING });
+        }
+    };
+    let result = match matches.subcommand() {
+        Some(("check-config", matches)) => check_config::run(matches),
+        Some(("migrate", matches)) => migrate::run(matches),
+        Some((_, matches)) => serve::run(matches),
+        None => Ok(()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn command() -> Command {
+    let with_settings = |command: Command| {
+        command.args(SETTINGS.iter().map(|setting| {
+            let default = if setting.default.is_empty() {
+                "unset"
+            } else {
+                setting.default
+            };
+            Arg::new(setting.variable)
+                .long(setting.flag())
+                .env(setting.variable)
+                .hide_env_values(true)
+                .value_name("VALUE")
+                .help(format!("{} [default: {default}]", setting.help.trim()))
+        }))
+    };
+    Command::new("staunch")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A password-login server. Without a subcommand it serves.")
+        .subcommand_required(true)
+        .subcommand(with_settings(
+            Command::new("serve").about("Serve until SIGTERM or ctrl-C"),
+        ))
+        .subcommand(with_settings(
+            Command::new("check-config").about("Check the settings and print them, secrets masked"),
+        ))
+        .subcommand(with_settings(
+            Command::new("migrate").about("Bring the database's schema up to date and stop"),
+        ))
+}
+
+/// Puts `serve` before flags that stand alone.
+fn with_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let asks = |text: &str| ["-h", "--help", "-V", "--version"].contains(&text);
+    let first = arguments
+        .get(1)
+        .map(|first| first.to_string_lossy().into_owned());
+    if first.is_none_or(|first| first.starts_with('-') && !asks(&first)) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    arguments
+}
+
+/// A runtime for the subcommand.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("staunch-io")
+        .build()
+        .map_err(|error| Failure {
+            code: FAILED,
+            message: format!("no runtime: {error}"),
+        })
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let code = match &error {
+            StartError::Postgres(error) => code_of(error),
+            StartError::Connect(_) | StartError::Migrate(_) | StartError::Listen { .. } => {
+                UNAVAILABLE
+            }
+            StartError::Keys(_) | StartError::Part { .. } => FAILED,
+        };
+        Self {
+            code,
+            message: with_causes(&error),
+        }
+    }
+}
+
+fn code_of(error: &PostgresError) -> u8 {
+    match error {
+        PostgresError::NotFound(_) => UNAVAILABLE,
+        PostgresError::InUse { .. } => IN_USE,
+        PostgresError::BadBinDir { .. } | PostgresError::Unreachable { .. } => BAD_SETTING,
+        _ => FAILED,
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        let after = |arguments: &[&str]| {
+            let words = arguments.iter().map(|word| OsString::from(*word)).collect();
+            with_default(words)
+                .get(1)
+                .map(|word| word.to_string_lossy().into_owned())
+        };
+        assert_eq!(after(&["staunch"]).as_deref(), Some("serve"));
+        assert_eq!(
+            after(&["staunch", "--listen", "[::1]:80"]).as_deref(),
+            Some("serve")
+        );
+        assert_eq!(after(&["staunch", "--help"]).as_deref(), Some("--help"));
+        assert_eq!(after(&["staunch", "migrate"]).as_deref(), Some("migrate"));
+    }
+}

@@ -1,0 +1,92 @@
+//! `staunch serve`: the server.
+
+use super::source::Source;
+use super::{FAILED, Failure, runtime};
+use crate::app::{App, Facts};
+use crate::clock::Clock;
+use crate::lifecycle;
+use crate::telemetry::log;
+use clap::ArgMatches;
+
+pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let source = Source::new(matches)?;
+    let config = source.config()?;
+    let _log = log::start(config.settings.log_format, &config.settings.log);
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    for name in source.unknown() {
+        tracing::warn!("{name} is set, but there is no such setting");
+    }
+    raise_file_limit();
+    runtime()?.block_on(async {
+        // Listened for from the start: a ctrl-C while the database starts stops it in order.
+        let stop = lifecycle::termination();
+        let mut stop = std::pin::pin!(stop);
+        let built = tokio::select! {
+            built = App::build(config, Clock::system()) => built?,
+            stopped = &mut stop => return stopped.map_err(failed),
+        };
+        print(built.facts());
+        let mut result = Ok(());
+        built.run(async { result = stop.await }).await;
+        result.map_err(failed)
+    })
+}
+
+fn failed(error: std::io::Error) -> Failure {
+    Failure {
+        code: FAILED,
+        message: format!("cannot listen for signals: {error}"),
+    }
+}
+
+/// The start lines. A closed standard output is no reason to stop.
+fn print(facts: &Facts) {
+    use std::io::Write;
+    let Facts {
+        address,
+        database,
+        cost,
+        hash_time,
+        hash_threads,
+        ..
+    } = facts;
+    let ms = hash_time.as_secs_f64() * 1000.0;
+    let mut lines = vec![
+        format!(
+            "staunch {} listening on http://{address}",
+            env!("CARGO_PKG_VERSION")
+        ),
+        format!("database  {database}"),
+    ];
+    if let Some(wished) = &facts.instead_of {
+        lines.push(format!(
+            "data      in {}: the database's user cannot reach {}",
+            facts.data_dir.display(),
+            wished.display()
+        ));
+    }
+    if let Some(address) = facts.metrics_address {
+        lines.push(format!("metrics   http://{address}/metrics"));
+    }
+    lines.push(format!(
+        "bcrypt    cost {cost}: {ms:.0} ms a hash here, {hash_threads} hash threads"
+    ));
+    lines.push(format!("try       curl http://{address}/health/readiness"));
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}").ok();
+    }
+    out.flush().ok();
+}
+
+/// A connection is a file descriptor: take as many as we are allowed.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,94 @@
+//! Time, the one thing of the outside world that tests replace.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where the program reads the time.
+///
+/// Limits, deadlines and waits use [`Clock::now`] (monotonic: a step of the wall clock moves none
+/// of them); tokens use [`Clock::unix_s`], because other machines read their times.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System,
+    Manual {
+        start: Instant,
+        start_unix_s: u64,
+        passed_ms: Arc<AtomicU64>,
+    },
+}
+
+impl Clock {
+    /// The clock of the machine.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until [`Clock::advance`] is called, for tests.
+    pub fn manual() -> Self {
+        Self(Source::Manual {
+            start: monotonic(),
+            start_unix_s: wall_s(),
+            passed_ms: Arc::new(AtomicU64::new(0)),
+        })
+    }
+
+    /// The monotonic time.
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            Source::System => monotonic(),
+            Source::Manual {
+                start, passed_ms, ..
+            } => *start + Duration::from_millis(passed_ms.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The wall clock in whole seconds since 1970-01-01 UTC (NumericDate of RFC 7519 §2).
+    pub fn unix_s(&self) -> u64 {
+        match &self.0 {
+            Source::System => wall_s(),
+            Source::Manual {
+                start_unix_s,
+                passed_ms,
+                ..
+            } => start_unix_s + passed_ms.load(Ordering::SeqCst) / 1000,
+        }
+    }
+
+    /// Moves a manual clock forward, to the millisecond; the system's clock is left alone.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Manual { passed_ms, .. } = &self.0 {
+            let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX / 2);
+            passed_ms.fetch_add(ms, Ordering::SeqCst);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock itself")]
+fn monotonic() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock itself")]
+fn wall_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual();
+        let (before, before_unix_s) = (clock.now(), clock.unix_s());
+        clock.advance(Duration::from_secs(90));
+        assert_eq!(clock.now() - before, Duration::from_secs(90));
+        assert_eq!(clock.unix_s() - before_unix_s, 90);
+    }
+}

@@ -1,0 +1,132 @@
+//! What no single setting can say: how they fit together.
+
+use super::{Problem, Settings};
+
+/// Below this an offline attack on stolen hashes is too cheap (OWASP Password Storage Cheat Sheet:
+/// a work factor of at least 10).
+const COST_RECOMMENDED_MIN: u32 = 10;
+
+pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut rule = |holds: bool, variable, message: &str| {
+        if !holds {
+            problems.push(Problem {
+                variable,
+                message: message.to_owned(),
+            });
+        }
+    };
+    rule(
+        settings.db_pool_min.0 <= settings.db_pool_max.0,
+        "STAUNCH_DB_POOL_MIN",
+        "must be at most STAUNCH_DB_POOL_MAX",
+    );
+    rule(
+        settings.access_token_ttl.0 <= settings.refresh_token_ttl.0,
+        "STAUNCH_ACCESS_TOKEN_TTL",
+        "must be at most STAUNCH_REFRESH_TOKEN_TTL",
+    );
+    rule(
+        settings.refresh_grace.0 < settings.refresh_token_ttl.0,
+        "STAUNCH_REFRESH_GRACE",
+        "must be less than STAUNCH_REFRESH_TOKEN_TTL",
+    );
+    let fixed = settings.listen.port() != 0;
+    rule(
+        !fixed || settings.metrics_listen != Some(settings.listen),
+        "STAUNCH_METRICS_LISTEN",
+        "must differ from STAUNCH_LISTEN",
+    );
+    if let Some(url) = &settings.database_url
+        && let Err(error) = crate::store::parse_url(url.expose())
+    {
+        rule(false, "STAUNCH_DATABASE_URL", &error.to_string());
+    }
+    problems
+}
+
+pub(super) fn warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if settings.bcrypt_cost.0 < COST_RECOMMENDED_MIN {
+        warnings.push(format!(
+            "STAUNCH_BCRYPT_COST={} is weak: use {COST_RECOMMENDED_MIN} or more outside of tests",
+            settings.bcrypt_cost.0
+        ));
+    }
+    if !settings.listen.ip().is_loopback() && settings.metrics_listen.is_none() {
+        warnings.push(
+            "/metrics is open to whoever reaches the main listener: set STAUNCH_METRICS_LISTEN"
+                .into(),
+        );
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Problem};
+
+    fn read(given: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+        Config::read(|setting| {
+            let found = given
+                .iter()
+                .find(|(variable, _)| *variable == setting.variable);
+            found.map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn no_setting_is_needed() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.settings.bcrypt_cost.0, 12);
+        assert!(config.warnings().is_empty());
+    }
+
+    #[test]
+    fn every_bad_setting_is_named_with_what_is_allowed() {
+        let problems = read(&[
+            ("STAUNCH_BCRYPT_COST", "16"),
+            ("STAUNCH_LISTEN", "localhost"),
+            ("STAUNCH_LIMIT_LOGIN", "many"),
+            ("STAUNCH_TRUSTED_PROXIES", "10.0.0.0/8,nobody"),
+            ("STAUNCH_HASH_DEADLINE", "1ms"),
+            ("STAUNCH_OFFLINE", "maybe"),
+        ])
+        .unwrap_err();
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 6, "{text:?}");
+        assert!(
+            text.contains(&"STAUNCH_BCRYPT_COST: must be a whole number from 4 to 15".into()),
+            "{text:?}"
+        );
+        assert!(
+            text.iter().any(|line| line.contains("from 100ms to 5m")),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn settings_are_checked_against_each_other() {
+        let problems = read(&[
+            ("STAUNCH_DB_POOL_MIN", "60"),
+            ("STAUNCH_ACCESS_TOKEN_TTL", "2h"),
+            ("STAUNCH_REFRESH_TOKEN_TTL", "1h"),
+            ("STAUNCH_METRICS_LISTEN", "127.0.0.1:8080"),
+            ("STAUNCH_DATABASE_URL", "mysql://root:s3cret@db"),
+        ])
+        .unwrap_err();
+        let text = format!("{problems:?}");
+        assert_eq!(problems.len(), 4, "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+
+    #[test]
+    fn what_is_allowed_but_unwise_is_said() {
+        let config = read(&[
+            ("STAUNCH_BCRYPT_COST", "4"),
+            ("STAUNCH_LISTEN", "0.0.0.0:80"),
+        ])
+        .unwrap();
+        assert_eq!(config.warnings().len(), 2);
+    }
+}

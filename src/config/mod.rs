@@ -1,0 +1,146 @@
+//! Settings: one struct for all, read from flags and the environment, every mistake named at once.
+//!
+//! [`SETTINGS`] is the one list: the command line, the environment, `check-config` and the README's
+//! table all follow it. Nothing below this layer imports it: [`Config`] hands each part its own.
+
+mod check;
+mod settings;
+mod values;
+
+pub use settings::{SETTINGS, Setting, Settings};
+pub use values::{Count, Span};
+
+use crate::auth::AuthConfig;
+use crate::hashing::HashConfig;
+use crate::http::HttpConfig;
+use crate::limiter::LimiterConfig;
+use crate::postgres::{DataDir, Durability, PostgresConfig};
+use crate::tokens::TokenConfig;
+use std::path::PathBuf;
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable's name.
+    pub variable: &'static str,
+    /// What is wrong, and what is allowed. Repeats no secret.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.variable, self.message)
+    }
+}
+
+/// The settings, checked, and what each part of the program gets of them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// As they were read.
+    pub settings: Settings,
+    /// Whether the data folder was named by somebody, rather than the default.
+    data_dir_was_set: bool,
+    /// Tests alone give up what a power cut may take.
+    durability: Durability,
+}
+
+impl Config {
+    /// Reads every setting through `given`, which knows the flags and the environment; `None` is
+    /// the default.
+    ///
+    /// # Errors
+    /// Every problem there is, not the first.
+    pub fn read(given: impl Fn(&Setting) -> Option<String>) -> Result<Self, Vec<Problem>> {
+        let data_dir_was_set = SETTINGS
+            .iter()
+            .any(|setting| setting.variable == "STAUNCH_DATA_DIR" && given(setting).is_some());
+        let settings = Settings::read(given)?;
+        let problems = check::across_fields(&settings);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            settings,
+            data_dir_was_set,
+            durability: Durability::Full,
+        })
+    }
+
+    /// For tests: an embedded server that does not wait for the disk.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_durability(mut self) -> Self {
+        self.durability = Durability::None;
+        self
+    }
+
+    /// What is allowed but worth a line at start.
+    pub fn warnings(&self) -> Vec<String> {
+        check::warnings(&self.settings)
+    }
+
+    pub(crate) fn data_dir(&self) -> DataDir {
+        let path = self.settings.data_dir.clone();
+        if self.data_dir_was_set {
+            DataDir::Set(path)
+        } else {
+            DataDir::Default(path)
+        }
+    }
+
+    pub(crate) fn postgres(&self) -> PostgresConfig {
+        PostgresConfig {
+            bin_dir: self.settings.postgres_bin.clone(),
+            offline: self.settings.offline,
+            pool_max: u32::try_from(self.settings.db_pool_max.0).unwrap_or(u32::MAX),
+            durability: self.durability,
+        }
+    }
+
+    pub(crate) fn hashing(&self) -> HashConfig {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        HashConfig {
+            cost: self.settings.bcrypt_cost.0,
+            threads: self.settings.hash_threads.map_or(cores, |count| count.0),
+            queue: self.settings.hash_queue.0,
+            deadline: self.settings.hash_deadline.0,
+        }
+    }
+
+    pub(crate) fn tokens(&self, default_keys_dir: PathBuf) -> TokenConfig {
+        TokenConfig {
+            issuer: self.settings.jwt_issuer.clone(),
+            audience: self.settings.jwt_audience.clone(),
+            keys_dir: self.settings.keys_dir.clone().unwrap_or(default_keys_dir),
+            access_ttl: self.settings.access_token_ttl.0,
+        }
+    }
+
+    pub(crate) fn auth(&self) -> AuthConfig {
+        AuthConfig {
+            refresh_ttl: self.settings.refresh_token_ttl.0,
+            refresh_grace: self.settings.refresh_grace.0,
+        }
+    }
+
+    pub(crate) fn limiter(&self) -> LimiterConfig {
+        LimiterConfig {
+            register: self.settings.limit_register,
+            login: self.settings.limit_login,
+            refresh: self.settings.limit_refresh,
+            global: self.settings.limit_global,
+            ..LimiterConfig::default()
+        }
+    }
+
+    pub(crate) fn http(&self) -> HttpConfig {
+        HttpConfig {
+            trusted_proxies: self.settings.trusted_proxies.clone(),
+            connections_max: self.settings.connections_max.0,
+            connections_per_address: self.settings.connections_per_address.0,
+            header_timeout: self.settings.header_timeout.0,
+            body_timeout: self.settings.body_timeout.0,
+            idle_timeout: self.settings.idle_timeout.0,
+        }
+    }
+}

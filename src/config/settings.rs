@@ -1,0 +1,137 @@
+//! The list of settings: type, default, meaning and how each is read, on one screen.
+
+use super::Problem;
+use super::values::{Count, Span, auto, flag, line, optional, own, parsed};
+use crate::http::TrustedProxies;
+use crate::limiter::Limit;
+use crate::secret::Secret;
+use crate::telemetry::log::{Filter, Format};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// One setting as people see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The environment variable. The flag is its name without `STAUNCH_`, in kebab case.
+    pub variable: &'static str,
+    /// The default as text; empty where unset is the default.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The flag's name without dashes in front: `db-pool-max`.
+    pub fn flag(&self) -> String {
+        self.variable
+            .trim_start_matches("STAUNCH_")
+            .to_lowercase()
+            .replace('_', "-")
+    }
+}
+
+macro_rules! settings {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ty = $default:literal, $variable:literal, $parse:expr;)*) => {
+        /// Every setting, read and in range.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $($(#[doc = $help])+ pub $field: $type,)*
+        }
+
+        /// The list.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            variable: $variable,
+            default: $default,
+            help: concat!($($help),+),
+        }),*];
+
+        impl Settings {
+            /// Reads each setting from its given text or its default.
+            pub(super) fn read(given: impl Fn(&Setting) -> Option<String>) -> Result<Self, Vec<Problem>> {
+                let mut problems = Vec::new();
+                let mut listed = SETTINGS.iter();
+                $(let $field = {
+                    let text = listed.next().and_then(&given).unwrap_or_else(|| $default.to_owned());
+                    let parse: &dyn Fn(&str) -> Result<$type, String> = &$parse;
+                    parse(&text)
+                        .map_err(|message| problems.push(Problem { variable: $variable, message }))
+                        .ok()
+                };)*
+                match ($($field,)*) {
+                    ($(Some($field),)*) => Ok(Self { $($field),* }),
+                    _ => Err(problems),
+                }
+            }
+        }
+    };
+}
+
+const DAY_S: u64 = 24 * 60 * 60;
+
+// The doc comment is the help text; the order is that of the help page and the README.
+settings! {
+    /// Address and port to listen on.
+    listen: SocketAddr = "127.0.0.1:8080", "STAUNCH_LISTEN", parsed("an address and port like 127.0.0.1:8080");
+    /// Where /metrics is served instead of on the main listener.
+    metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
+    /// PostgreSQL to use (or DATABASE_URL); unset: an embedded one in the data folder.
+    database_url: Option<Secret> = "", "STAUNCH_DATABASE_URL", optional(|text| Ok(Secret::new(text.to_owned())));
+    /// Folder of the embedded database and the keys.
+    data_dir: PathBuf = "./staunch-data", "STAUNCH_DATA_DIR", parsed("a path");
+    /// Folder of the programs postgres and initdb; unset: they are looked for.
+    postgres_bin: Option<PathBuf> = "", "STAUNCH_POSTGRES_BIN", optional(parsed("a path"));
+    /// Never download a PostgreSQL.
+    offline: bool = "false", "STAUNCH_OFFLINE", flag;
+    /// Database connections that are kept open.
+    db_pool_min: Count<usize, 1, 1000> = "5", "STAUNCH_DB_POOL_MIN", own;
+    /// Database connections at most.
+    db_pool_max: Count<usize, 1, 1000> = "50", "STAUNCH_DB_POOL_MAX", own;
+    /// bcrypt cost of new password hashes: each step doubles the work.
+    bcrypt_cost: Count<u32, 4, 15> = "12", "STAUNCH_BCRYPT_COST", own;
+    /// Threads that hash passwords; auto: one a core.
+    hash_threads: Option<Count<usize, 1, 256>> = "auto", "STAUNCH_HASH_THREADS", auto(own);
+    /// Passwords that may wait to be hashed.
+    hash_queue: Count<usize, 1, 65536> = "4096", "STAUNCH_HASH_QUEUE", own;
+    /// Longest time a password may wait to be hashed.
+    hash_deadline: Span<100, 300> = "30s", "STAUNCH_HASH_DEADLINE", own;
+    /// How long an access token is valid.
+    access_token_ttl: Span<1_000, DAY_S> = "30m", "STAUNCH_ACCESS_TOKEN_TTL", own;
+    /// How long a session lives after a login or refresh.
+    refresh_token_ttl: Span<1_000, {366 * DAY_S}> = "7d", "STAUNCH_REFRESH_TOKEN_TTL", own;
+    /// For how long a repeated refresh gets the same answer again.
+    refresh_grace: Span<0, 300> = "10s", "STAUNCH_REFRESH_GRACE", own;
+    /// Registrations of one client address.
+    limit_register: Limit = "5/min", "STAUNCH_LIMIT_REGISTER", own;
+    /// Logins of one client address.
+    limit_login: Limit = "10/min", "STAUNCH_LIMIT_LOGIN", own;
+    /// Refreshes of one client address.
+    limit_refresh: Limit = "20/min", "STAUNCH_LIMIT_REFRESH", own;
+    /// All calls of one client address; /health and /metrics are exempt.
+    limit_global: Limit = "200/min", "STAUNCH_LIMIT_GLOBAL", own;
+    /// Proxies whose X-Forwarded-For or Forwarded is believed: addresses and CIDRs.
+    trusted_proxies: TrustedProxies = "none", "STAUNCH_TRUSTED_PROXIES", own;
+    /// The iss of access tokens: the base URL that clients use.
+    jwt_issuer: String = "http://localhost:8080", "STAUNCH_JWT_ISSUER", line;
+    /// The aud of access tokens.
+    jwt_audience: String = "staunch", "STAUNCH_JWT_AUDIENCE", line;
+    /// Folder of the signing keys; unset: keys in the data folder.
+    keys_dir: Option<PathBuf> = "", "STAUNCH_KEYS_DIR", optional(parsed("a path"));
+    /// Time between two clean-ups of ended sessions.
+    cleanup_interval: Span<1_000, {7 * DAY_S}> = "1h", "STAUNCH_CLEANUP_INTERVAL", own;
+    /// Connections at most.
+    connections_max: Count<usize, 1, 1_000_000> = "10000", "STAUNCH_CONNECTIONS_MAX", own;
+    /// Connections of one address at most; trusted proxies are not counted.
+    connections_per_address: Count<usize, 1, 1_000_000> = "4096", "STAUNCH_CONNECTIONS_PER_ADDRESS", own;
+    /// Longest time for a request's head to arrive.
+    header_timeout: Span<100, 300> = "10s", "STAUNCH_HEADER_TIMEOUT", own;
+    /// Longest time for a request's body to arrive.
+    body_timeout: Span<100, 300> = "10s", "STAUNCH_BODY_TIMEOUT", own;
+    /// Longest time a connection may stay open between requests.
+    idle_timeout: Span<100, 3600> = "75s", "STAUNCH_IDLE_TIMEOUT", own;
+    /// Longest time to finish what is under way after SIGTERM.
+    shutdown_grace: Span<0, 3600> = "30s", "STAUNCH_SHUTDOWN_GRACE", own;
+    /// Which lines are logged: error, warn, info, debug, trace, off, or target=level pairs.
+    log: Filter = "info", "STAUNCH_LOG", own;
+    /// text, json, or auto: text on a terminal and json elsewhere.
+    log_format: Format = "auto", "STAUNCH_LOG_FORMAT", own;
+}

@@ -1,0 +1,127 @@
+//! The kinds of value that settings have, each with its range in its type.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count<T, const MIN: u32, const MAX: u32>(pub T);
+
+impl<T: FromStr<Err = ParseIntError> + Into<u64> + Copy, const MIN: u32, const MAX: u32>
+    Count<T, MIN, MAX>
+{
+    fn parse(text: &str) -> Option<T> {
+        let value: T = text.parse().ok()?;
+        (u64::from(MIN)..=u64::from(MAX))
+            .contains(&value.into())
+            .then_some(value)
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> FromStr for Count<u32, MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+            .map(Self)
+            .ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> FromStr for Count<usize, MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let value: Count<u32, MIN, MAX> = text.parse()?;
+        usize::try_from(value.0)
+            .map(Self)
+            .map_err(|_| "is too large for this machine".into())
+    }
+}
+
+/// A duration from `MIN_MS` to `MAX_S`, written like `1500ms`, `30s`, `10m`, `1h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span<const MIN_MS: u64, const MAX_S: u64>(pub Duration);
+
+impl<const MIN_MS: u64, const MAX_S: u64> FromStr for Span<MIN_MS, MAX_S> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (min, max) = (Duration::from_millis(MIN_MS), Duration::from_secs(MAX_S));
+        let span = humantime::parse_duration(text)
+            .ok()
+            .filter(|span| (min..=max).contains(span));
+        span.map(Self).ok_or_else(|| {
+            let (min, max) = (
+                humantime::format_duration(min),
+                humantime::format_duration(max),
+            );
+            format!("must be a duration like 1500ms, 30s, 10m, 1h or 7d, from {min} to {max}")
+        })
+    }
+}
+
+impl<const MIN_MS: u64, const MAX_S: u64> fmt::Display for Span<MIN_MS, MAX_S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
+}
+
+/// Any `FromStr` type, with one message for what is allowed.
+pub(super) fn parsed<T: FromStr>(allowed: &'static str) -> impl Fn(&str) -> Result<T, String> {
+    move |text| text.parse().map_err(|_| format!("must be {allowed}"))
+}
+
+/// A `FromStr` type whose error already says what is allowed.
+pub(super) fn own<T: FromStr>(text: &str) -> Result<T, String>
+where
+    T::Err: fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// Empty is unset.
+pub(super) fn optional<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| {
+        if text.is_empty() {
+            Ok(None)
+        } else {
+            parse(text).map(Some)
+        }
+    }
+}
+
+/// `auto` or a value.
+pub(super) fn auto<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| match text {
+        "auto" => Ok(None),
+        text => parse(text)
+            .map(Some)
+            .map_err(|message| format!("{message}, or auto")),
+    }
+}
+
+/// Text of 1 to 256 characters without controls.
+pub(super) fn line(text: &str) -> Result<String, String> {
+    let fits = (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("must be one line of 1 to 256 characters".into())
+    }
+}

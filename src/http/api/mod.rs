@@ -1,0 +1,73 @@
+//! The endpoints, one file each: parse, call the rule, shape the answer.
+
+pub(super) mod logout;
+pub(super) mod me;
+pub(super) mod refresh;
+pub(super) mod register;
+pub(super) mod token;
+
+use super::error::ApiError;
+use super::request::JsonObject;
+use super::response::Answer;
+use crate::auth::{Account, FieldError, TokenPair};
+use crate::secret::Secret;
+use serde::Serialize;
+
+/// An account as register and me show it.
+#[derive(Serialize)]
+struct AccountBody<'a> {
+    id: i64,
+    email: &'a str,
+    username: &'a str,
+    is_active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<String>,
+}
+
+impl<'a> AccountBody<'a> {
+    fn new(account: &'a Account, created_at: Option<String>) -> Self {
+        let Account {
+            id,
+            email,
+            username,
+            is_active,
+            ..
+        } = account;
+        Self {
+            id: id.0,
+            email,
+            username,
+            is_active: *is_active,
+            created_at,
+        }
+    }
+}
+
+/// The answer of the token endpoint (RFC 6749 §5.1).
+fn token_answer(pair: &TokenPair) -> Answer {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        access_token: &'a str,
+        refresh_token: &'a str,
+        token_type: &'static str,
+        expires_in: u64,
+    }
+    Answer::json(&Body {
+        access_token: pair.access.expose(),
+        refresh_token: pair.refresh.expose(),
+        token_type: "bearer",
+        expires_in: pair.expires_in.as_secs(),
+    })
+    .no_store()
+}
+
+/// The `refresh_token` of a JSON body.
+fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
+    const FIELD: &str = "refresh_token";
+    body.text(FIELD).map(Secret::new).map_err(|message| {
+        ApiError::Unprocessable(vec![FieldError {
+            field: FIELD,
+            message: message.to_owned(),
+        }])
+    })
+}

@@ -1,0 +1,23 @@
+//! POST /api/v1/auth/register
+
+use super::AccountBody;
+use crate::auth::Register;
+use crate::http::error::ApiError;
+use crate::http::request::Call;
+use crate::http::response::Answer;
+use crate::secret::Secret;
+use hyper::StatusCode;
+
+pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
+    let auth = &call.edge.auth;
+    let mut body = call.json().await?;
+    let request = Register {
+        email: body.text("email"),
+        username: body.text("username"),
+        password: body.text("password").map(Secret::new),
+    };
+    let account = auth.register(request).await?;
+    Ok(Answer::json(&AccountBody::new(&account, None))
+        .status(StatusCode::CREATED)
+        .no_store())
+}

@@ -1,0 +1,62 @@
+//! POST /api/v1/auth/token: the OAuth 2.0 token endpoint, password and refresh grants (RFC 6749
+//! §4.3.2, §6) for first-party clients, which need no client authentication.
+
+use super::token_answer;
+use crate::auth::{FieldError, Login};
+use crate::hashing::Password;
+use crate::http::error::ApiError;
+use crate::http::request::{Call, Form};
+use crate::http::response::Answer;
+use crate::identity::LoginName;
+use crate::secret::Secret;
+
+pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
+    let (auth, address, user_agent) = (&call.edge.auth, call.client, call.user_agent());
+    let mut form = call.form().await?;
+    let grant = form.take("grant_type");
+    let pair = match grant.as_ref().map_or("password", Secret::expose) {
+        "password" => {
+            let [username, password] = required(&mut form, ["username", "password"])?;
+            let name = LoginName::parse(username.expose());
+            let password = Password::attempt(password.expose().to_owned());
+            auth.login(Login {
+                name,
+                password,
+                address,
+                user_agent,
+            })
+            .await?
+        }
+        "refresh_token" => {
+            let [token] = required(&mut form, ["refresh_token"])?;
+            auth.refresh(token.expose()).await?
+        }
+        _ => return Err(ApiError::UnsupportedGrantType),
+    };
+    Ok(token_answer(&pair))
+}
+
+/// Takes fields that the grant needs, or says which are missing.
+fn required<const N: usize>(
+    form: &mut Form,
+    names: [&'static str; N],
+) -> Result<[Secret; N], ApiError> {
+    let mut errors = Vec::new();
+    let values = names.map(|field| {
+        form.take(field).unwrap_or_else(|| {
+            errors.push(FieldError {
+                field,
+                message: "is required".to_owned(),
+            });
+            Secret::new(String::new())
+        })
+    });
+    if errors.is_empty() {
+        Ok(values)
+    } else {
+        Err(ApiError::InvalidRequest {
+            detail: "some fields are missing; see errors",
+            errors,
+        })
+    }
+}

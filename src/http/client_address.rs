@@ -1,0 +1,200 @@
+//! Whom a request comes from: the peer, or whom a trusted proxy speaks for.
+
+use hyper::HeaderMap;
+use ipnet::IpNet;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// Longest chain of proxies that is followed from the right.
+const HOPS_MAX: usize = 32;
+
+/// The proxies whose word is taken, as networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl FromStr for TrustedProxies {
+    type Err = String;
+
+    /// Reads a comma-separated list of addresses and CIDR networks; empty or `none` is nobody.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "none" {
+            return Ok(Self::default());
+        }
+        let parts = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
+        let net = |part: &str| {
+            let address = part.parse::<IpAddr>().map(IpNet::from);
+            address.or_else(|_| part.parse::<IpNet>()).map_err(|_| {
+                format!("'{part}' is no address or network: use a list like 10.0.0.0/8,::1")
+            })
+        };
+        parts.map(net).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for TrustedProxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(","))
+    }
+}
+
+impl TrustedProxies {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&address))
+    }
+
+    /// The right-most address of `X-Forwarded-For`, or else `Forwarded` (RFC 7239), that is not
+    /// itself a trusted proxy, if the peer is one; else the peer. Everything further left was
+    /// written by the client or by somebody we do not know. An entry that is no address ends the
+    /// walk at the hop that reported it.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.contains(peer) {
+            return peer;
+        }
+        let name = if headers.contains_key("x-forwarded-for") {
+            "x-forwarded-for"
+        } else {
+            "forwarded"
+        };
+        let mut client = peer;
+        let lines: Vec<&str> = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
+        for hop in hops.take(HOPS_MAX) {
+            let node = if name == "forwarded" {
+                forwarded_for(hop)
+            } else {
+                Some(hop)
+            };
+            let Some(address) = node.and_then(parse_node) else {
+                break;
+            };
+            client = address;
+            if !self.contains(address) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// The `for` parameter of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        name.eq_ignore_ascii_case("for")
+            .then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// An address, with or without a port and brackets.
+fn parse_node(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let address = text
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
+        .ok()
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(canonical(address))
+}
+
+/// `::ffff:a.b.c.d` is the IPv4 address `a.b.c.d`.
+pub(super) fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// What is limited together: an IPv4 address, or the /64 of an IPv6 address, which is what one
+/// customer gets at least (RFC 6177 §2) and can pick from at will.
+pub(super) fn limit_key(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn client(trusted: &str, peer: &str, headers: &[(&'static str, &str)]) -> String {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let trusted: TrustedProxies = trusted.parse().unwrap();
+        trusted.client(peer.parse().unwrap(), &map).to_string()
+    }
+
+    #[test]
+    fn f3_only_a_trusted_peer_is_believed() {
+        let forged = [("x-forwarded-for", "203.0.113.9")];
+        assert_eq!(client("none", "198.51.100.1", &forged), "198.51.100.1");
+        assert_eq!(
+            client("10.0.0.0/8", "198.51.100.1", &forged),
+            "198.51.100.1"
+        );
+        assert_eq!(client("10.0.0.0/8", "10.1.2.3", &forged), "203.0.113.9");
+    }
+
+    #[test]
+    fn f3_the_walk_goes_from_the_right_and_stops_at_the_first_stranger() {
+        let via = |chain| client("10.0.0.0/8", "10.0.0.1", &[("x-forwarded-for", chain)]);
+        assert_eq!(via("1.1.1.1, 203.0.113.9, 10.0.0.2"), "203.0.113.9");
+        assert_eq!(via("203.0.113.9:4711"), "203.0.113.9");
+        assert_eq!(via("[2001:db8::1]:443"), "2001:db8::1");
+        assert_eq!(via("::ffff:203.0.113.9"), "203.0.113.9");
+        assert_eq!(
+            via("10.0.0.3, 10.0.0.2"),
+            "10.0.0.3",
+            "all trusted: the left-most"
+        );
+        assert_eq!(
+            via("1.1.1.1, garbage, 10.0.0.2"),
+            "10.0.0.2",
+            "never past garbage"
+        );
+        assert_eq!(via(""), "10.0.0.1");
+        let two = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "203.0.113.9, 10.0.0.2"),
+        ];
+        assert_eq!(client("10.0.0.0/8", "10.0.0.1", &two), "203.0.113.9");
+    }
+
+    #[test]
+    fn forwarded_is_read_where_the_older_header_is_not_there() {
+        let via = |chain| client("10.0.0.0/8", "10.0.0.1", &[("forwarded", chain)]);
+        assert_eq!(
+            via("for=1.1.1.1;proto=https, For=\"[2001:db8::7]:4711\""),
+            "2001:db8::7"
+        );
+        assert_eq!(via("for=_hidden"), "10.0.0.1");
+    }
+
+    #[test]
+    fn f4_an_ipv6_address_is_limited_by_its_64() {
+        let key = |text: &str| limit_key(text.parse().unwrap()).to_string();
+        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(key("192.0.2.1"), "192.0.2.1");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_headers_never_panic(value in "[ -~]{0,200}") {
+            for name in ["x-forwarded-for", "forwarded"] {
+                client("10.0.0.0/8", "10.0.0.1", &[(name, value.as_str())]);
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Every failure as a problem document (RFC 9457): the one table of statuses.
+
+use super::response::Answer;
+use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
+use crate::hashing::HashError;
+use crate::store::StoreError;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+use std::time::Duration;
+
+/// The challenge of a 401 (RFC 6750 §3).
+const CHALLENGE: &str = r#"Bearer realm="staunch""#;
+/// The same where a token was sent and is no good (RFC 6750 §3.1).
+const CHALLENGE_INVALID: &str = r#"Bearer realm="staunch", error="invalid_token""#;
+/// When to try again while the database is away: pools and servers come back in about this.
+const DATABASE_RETRY: Duration = Duration::from_secs(2);
+
+/// Why a request failed, in HTTP's terms.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// The body is not what its Content-Type says.
+    Malformed { detail: &'static str },
+    /// The form is no OAuth request (RFC 6749 §5.2 `invalid_request`).
+    InvalidRequest {
+        detail: &'static str,
+        errors: Vec<FieldError>,
+    },
+    /// A grant that is not there (RFC 6749 §5.2).
+    UnsupportedGrantType,
+    /// Wrong name or password: the same words for every reason.
+    WrongCredentials,
+    /// A refresh token that continues nothing.
+    InvalidRefreshToken,
+    /// No bearer token was sent.
+    TokenMissing,
+    /// A bearer token that opens nothing.
+    TokenInvalid,
+    /// No such route.
+    NotFound,
+    /// The route has other methods.
+    MethodNotAllowed { allow: &'static str },
+    /// The body did not come in time.
+    BodyTimeout,
+    /// A name that belongs to somebody.
+    Taken { field: &'static str },
+    /// The body is too long.
+    BodyTooLarge,
+    /// The Content-Type is not the one of this endpoint.
+    UnsupportedMediaType { expected: &'static str },
+    /// Fields are missing, of the wrong type, or break rules: all of them.
+    Unprocessable(Vec<FieldError>),
+    /// The address has asked too often.
+    RateLimited { retry_after: Duration },
+    /// More logins than the machine can do.
+    Busy { retry_after: Duration },
+    /// The database gave no answer.
+    DatabaseAway,
+    /// Starting, draining, or without a database.
+    NotReady,
+    /// A bug. The log says more.
+    Internal,
+}
+
+/// What a problem document says.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: Vec<ProblemField<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProblemField<'a> {
+    field: &'static str,
+    message: &'a str,
+}
+
+/// A row of the table: status, last part of `type`, title, detail.
+type Row = (StatusCode, &'static str, &'static str, &'static str);
+
+impl ApiError {
+    /// The table.
+    #[rustfmt::skip]
+    fn row(&self) -> Row {
+        match self {
+            Self::Malformed { detail } => (StatusCode::BAD_REQUEST, "malformed", "Malformed body", detail),
+            Self::InvalidRequest { detail, .. } => (StatusCode::BAD_REQUEST, "invalid-request", "Invalid request", detail),
+            Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported-grant-type", "Unsupported grant type", "grant_type must be password or refresh_token"),
+            Self::WrongCredentials => (StatusCode::UNAUTHORIZED, "credentials-rejected", "Credentials rejected", "incorrect username or password"),
+            Self::InvalidRefreshToken => (StatusCode::UNAUTHORIZED, "refresh-token-rejected", "Refresh token rejected", "the refresh token is invalid, expired or revoked"),
+            Self::TokenMissing => (StatusCode::UNAUTHORIZED, "token-missing", "Access token missing", "send an access token: Authorization: Bearer <token>"),
+            Self::TokenInvalid => (StatusCode::UNAUTHORIZED, "token-rejected", "Access token rejected", "the access token is invalid, expired or revoked"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found", "there is nothing at this path"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", "this path does not answer that method; see Allow"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "Body timeout", "the body did not arrive in time"),
+            Self::Taken { field: "email" } => (StatusCode::CONFLICT, "email-taken", "E-mail address taken", "this e-mail address is already registered"),
+            Self::Taken { .. } => (StatusCode::CONFLICT, "username-taken", "Username taken", "this username is already registered"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", "the body may have 16384 octets at most"),
+            Self::UnsupportedMediaType { expected } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", expected),
+            Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Invalid fields", "some fields are missing or invalid; see errors"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "too many requests from this address; see Retry-After"),
+            Self::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", "more logins than this server can do at the moment; see Retry-After"),
+            Self::DatabaseAway => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", "the account store gives no answer; see Retry-After"),
+            Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", "this server takes no work at the moment"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", "something went wrong here; the request id finds it in the log"),
+        }
+    }
+
+    /// The OAuth error code, where RFC 6749 §5.2 or RFC 6750 §3.1 has one.
+    fn oauth(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidRequest { .. } => Some("invalid_request"),
+            Self::UnsupportedGrantType => Some("unsupported_grant_type"),
+            Self::WrongCredentials | Self::InvalidRefreshToken => Some("invalid_grant"),
+            Self::TokenInvalid => Some("invalid_token"),
+            Self::Malformed { .. }
+            | Self::TokenMissing
+            | Self::NotFound
+            | Self::MethodNotAllowed { .. }
+            | Self::BodyTimeout
+            | Self::Taken { .. }
+            | Self::BodyTooLarge
+            | Self::UnsupportedMediaType { .. }
+            | Self::Unprocessable(_)
+            | Self::RateLimited { .. }
+            | Self::Busy { .. }
+            | Self::DatabaseAway
+            | Self::NotReady
+            | Self::Internal => None,
+        }
+    }
+
+    fn fields(&self) -> &[FieldError] {
+        match self {
+            Self::InvalidRequest { errors, .. } | Self::Unprocessable(errors) => errors,
+            _ => &[],
+        }
+    }
+
+    /// The answer.
+    pub(super) fn into_answer(self) -> Answer {
+        let (status, code, title, detail) = self.row();
+        let error = self.oauth();
+        let problem = Problem {
+            kind: format!("urn:staunch:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            error,
+            error_description: error.map(|_| detail),
+            errors: self
+                .fields()
+                .iter()
+                .map(|error| ProblemField {
+                    field: error.field,
+                    message: &error.message,
+                })
+                .collect(),
+        };
+        let answer = Answer::document(status, "application/problem+json", &problem).no_store();
+        let challenge = |value| HeaderValue::from_static(value);
+        match self {
+            Self::WrongCredentials | Self::InvalidRefreshToken | Self::TokenMissing => {
+                answer.with(WWW_AUTHENTICATE, challenge(CHALLENGE))
+            }
+            Self::TokenInvalid => answer.with(WWW_AUTHENTICATE, challenge(CHALLENGE_INVALID)),
+            Self::MethodNotAllowed { allow } => answer.with(ALLOW, HeaderValue::from_static(allow)),
+            Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
+                answer.with(RETRY_AFTER, whole_seconds(retry_after).into())
+            }
+            Self::DatabaseAway | Self::NotReady => {
+                answer.with(RETRY_AFTER, whole_seconds(DATABASE_RETRY).into())
+            }
+            // What is left of the body is not worth reading.
+            Self::BodyTimeout | Self::BodyTooLarge => {
+                answer.with(CONNECTION, HeaderValue::from_static("close"))
+            }
+            _ => answer,
+        }
+    }
+}
+
+/// Rounded up: a client that waits so long is not refused for a fraction.
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => {
+                tracing::warn!(error = chain(&error), "database unavailable");
+                Self::DatabaseAway
+            }
+            StoreError::Conflict { .. } | StoreError::Failed { .. } => {
+                tracing::error!(error = chain(&error), "database statement failed");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::QueueFull { retry_after } | HashError::Expired { retry_after } => {
+                Self::Busy { retry_after }
+            }
+            HashError::ShuttingDown => Self::NotReady,
+            HashError::Stored(_) | HashError::Panicked | HashError::Random => {
+                tracing::error!(%error, "password not hashed");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl From<RegisterError> for ApiError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Invalid(errors) => Self::Unprocessable(errors),
+            RegisterError::Taken { field } => Self::Taken { field },
+            RegisterError::Hash(error) => error.into(),
+            RegisterError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Rejected => Self::WrongCredentials,
+            LoginError::Hash(error) => error.into(),
+            LoginError::Store(error) => error.into(),
+            LoginError::Token(_) => internal(&error),
+        }
+    }
+}
+
+impl From<RefreshError> for ApiError {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Rejected | RefreshError::Reused => Self::InvalidRefreshToken,
+            RefreshError::Store(error) => error.into(),
+            RefreshError::Token(_) => internal(&error),
+        }
+    }
+}
+
+impl From<MeError> for ApiError {
+    fn from(error: MeError) -> Self {
+        match error {
+            MeError::Rejected => Self::TokenInvalid,
+            MeError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn internal(error: &dyn std::error::Error) -> ApiError {
+    tracing::error!(error = chain(error), "internal error");
+    ApiError::Internal
+}
+
+/// An error and its causes on one line: this is where it is handled.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up_to_whole_seconds() {
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(3)), 3);
+        assert_eq!(whole_seconds(Duration::from_millis(3_001)), 4);
+    }
+
+    #[test]
+    fn a_problem_has_the_members_that_rfc_9457_and_6749_ask_for() {
+        let response = ApiError::WrongCredentials.into_answer().into_response();
+        assert_eq!(response.status(), 401);
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
+        assert_eq!(response.headers()["www-authenticate"], CHALLENGE);
+        assert_eq!(response.headers()["cache-control"], "no-store");
+    }
+}

@@ -1,0 +1,79 @@
+//! The edge: the only folder that knows HTTP.
+//!
+//! `server` accepts and watches connections, `service` wraps every request in its id, limits,
+//! panic guard and log line, `router` is the table of routes, `api` has one file an endpoint, and
+//! `error` turns every failure into one problem document.
+
+mod api;
+mod client_address;
+mod connection;
+mod error;
+mod health;
+mod metrics;
+mod peers;
+mod rate_limit;
+mod request;
+mod request_id;
+mod response;
+mod router;
+mod server;
+mod service;
+
+pub use client_address::TrustedProxies;
+pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
+pub use router::ROUTES;
+pub use server::{Listener, serve};
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::limiter::Limiter;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use std::time::Duration;
+
+/// The edge's own numbers.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections at most; more wait in the kernel's queue.
+    pub connections_max: usize,
+    /// Connections from one address at most, but for trusted proxies.
+    pub connections_per_address: usize,
+    /// Longest time from a request head's first octet to its last.
+    pub header_timeout: Duration,
+    /// Longest time to send a request's body.
+    pub body_timeout: Duration,
+    /// Longest time a connection may stay open between requests.
+    pub idle_timeout: Duration,
+}
+
+/// What every request can reach. Cheap to clone behind an `Arc`.
+pub struct Edge {
+    /// Numbers.
+    pub config: HttpConfig,
+    /// The rules.
+    pub auth: Auth,
+    /// The rate limits.
+    pub limiter: Limiter,
+    /// For readiness.
+    pub store: Store,
+    /// For counting, and for `/metrics`.
+    pub metrics: Metrics,
+    /// For readiness and draining.
+    pub lifecycle: Lifecycle,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// Everything, `/metrics` included.
+    All,
+    /// Everything but `/metrics`.
+    Public,
+    /// `/metrics` and health only.
+    Metrics,
+}

@@ -1,0 +1,328 @@
+//! What a client sent: bounded, timed, and never guessed at.
+
+use super::Edge;
+use super::error::ApiError;
+use crate::auth::Field;
+use crate::secret::Secret;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use hyper::{HeaderMap, Request};
+use percent_encoding::percent_decode_str;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use std::fmt;
+use std::net::IpAddr;
+use zeroize::Zeroizing;
+
+/// Octets of a request body at most.
+pub const BODY_OCTETS_MAX: usize = 16 * 1024;
+/// Octets of a request head at most.
+pub const HEAD_OCTETS_MAX: usize = 16 * 1024;
+/// Fields of a form at most.
+const FORM_FIELDS_MAX: usize = 32;
+/// Characters of a User-Agent that are kept.
+const USER_AGENT_CHARS_MAX: usize = 256;
+
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// One request and what its endpoint may use.
+pub(super) struct Call<'a> {
+    pub(super) edge: &'a Edge,
+    pub(super) client: IpAddr,
+    pub(super) request: Request<Incoming>,
+}
+
+impl Call<'_> {
+    /// The body as a JSON object (RFC 8259) in which no name is repeated.
+    pub(super) async fn json(self) -> Result<JsonObject, ApiError> {
+        const UNSUPPORTED: ApiError = ApiError::UnsupportedMediaType {
+            expected: "send Content-Type: application/json",
+        };
+        let body = self.body(JSON, UNSUPPORTED).await?;
+        serde_json::from_slice(&body).map_err(|_| ApiError::Malformed {
+            detail: "the body is not one JSON object",
+        })
+    }
+
+    /// The body as a form (the URL standard's `application/x-www-form-urlencoded`), strictly.
+    pub(super) async fn form(self) -> Result<Form, ApiError> {
+        const UNSUPPORTED: ApiError = ApiError::UnsupportedMediaType {
+            expected: "send Content-Type: application/x-www-form-urlencoded",
+        };
+        let body = self.body(FORM, UNSUPPORTED).await?;
+        Form::parse(&body).map_err(|detail| ApiError::InvalidRequest {
+            detail,
+            errors: Vec::new(),
+        })
+    }
+
+    /// The bearer token (RFC 6750 §2.1), if one was sent.
+    pub(super) fn bearer(&self) -> Result<&str, ApiError> {
+        let mut values = self.request.headers().get_all(AUTHORIZATION).iter();
+        let value = values.next().ok_or(ApiError::TokenMissing)?;
+        if values.next().is_some() {
+            return Err(ApiError::TokenInvalid);
+        }
+        let value = value.to_str().map_err(|_| ApiError::TokenInvalid)?;
+        let (scheme, token) = value.split_once(' ').ok_or(ApiError::TokenMissing)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(ApiError::TokenMissing);
+        }
+        Ok(token.trim_matches(' '))
+    }
+
+    /// The start of the User-Agent, if it is text.
+    pub(super) fn user_agent(&self) -> Option<String> {
+        let value = self.request.headers().get(USER_AGENT)?.to_str().ok()?;
+        Some(value.chars().take(USER_AGENT_CHARS_MAX).collect())
+    }
+
+    async fn body(
+        self,
+        media_type: &str,
+        unsupported: ApiError,
+    ) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+        let headers = self.request.headers();
+        if !is_media_type(headers, media_type) || headers.contains_key(CONTENT_ENCODING) {
+            return Err(unsupported);
+        }
+        let mut incoming = self.request.into_body();
+        // A length that is too large is refused before any of it is read.
+        if incoming.size_hint().lower() > BODY_OCTETS_MAX as u64 {
+            return Err(ApiError::BodyTooLarge);
+        }
+        let read = async {
+            // Bodies hold passwords: this copy is cleared, and does not leave others as it grows.
+            let mut body = Zeroizing::new(Vec::with_capacity(BODY_OCTETS_MAX));
+            while let Some(frame) = incoming.frame().await {
+                let broken = |_| ApiError::Malformed {
+                    detail: "the body broke off",
+                };
+                let Ok(data) = frame.map_err(broken)?.into_data() else {
+                    continue;
+                };
+                if body.len() + data.len() > BODY_OCTETS_MAX {
+                    return Err(ApiError::BodyTooLarge);
+                }
+                body.extend_from_slice(&data);
+            }
+            Ok(body)
+        };
+        let timeout = self.edge.config.body_timeout;
+        tokio::time::timeout(timeout, read)
+            .await
+            .unwrap_or(Err(ApiError::BodyTimeout))
+    }
+}
+
+/// Whether Content-Type is that media type, in UTF-8 if it says.
+fn is_media_type(headers: &HeaderMap, expected: &str) -> bool {
+    let Some(value) = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let mut parts = value.split(';').map(str::trim);
+    let named = parts
+        .next()
+        .is_some_and(|name| name.eq_ignore_ascii_case(expected));
+    named
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
+                value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+/// The members of a JSON object.
+pub(super) struct JsonObject(Vec<(String, Value)>);
+
+impl JsonObject {
+    /// Takes a member that must be text.
+    pub(super) fn text(&mut self, name: &str) -> Field<String> {
+        let at = self
+            .0
+            .iter()
+            .position(|(member, _)| member == name)
+            .ok_or("is required")?;
+        match self.0.swap_remove(at).1 {
+            Value::String(text) => Ok(text),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => Err("must be a string"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = JsonObject;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject, A::Error> {
+                let mut members: Vec<(String, Value)> = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    // RFC 8259 §4: what a repeated name means is anybody's guess.
+                    if members.len() >= FORM_FIELDS_MAX
+                        || members.iter().any(|(other, _)| *other == name)
+                    {
+                        return Err(de::Error::custom("repeated or too many members"));
+                    }
+                    members.push((name, value));
+                }
+                Ok(JsonObject(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// The fields of a form.
+pub(super) struct Form(Vec<(String, Secret)>);
+
+impl Form {
+    fn parse(body: &[u8]) -> Result<Self, &'static str> {
+        let text = std::str::from_utf8(body).map_err(|_| "the form is not UTF-8")?;
+        let mut fields: Vec<(String, Secret)> = Vec::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            // RFC 6749 §3.2: parameters must not be included more than once.
+            if fields.iter().any(|(other, _)| *other == name) {
+                return Err("a field is repeated");
+            }
+            if fields.len() >= FORM_FIELDS_MAX {
+                return Err("the form has too many fields");
+            }
+            fields.push((name, Secret::new(value)));
+        }
+        Ok(Self(fields))
+    }
+
+    /// Takes a field; one without a value was not sent (RFC 6749 §3.2).
+    pub(super) fn take(&mut self, name: &str) -> Option<Secret> {
+        let at = self.0.iter().position(|(field, _)| field == name)?;
+        Some(self.0.swap_remove(at).1).filter(|value| !value.expose().is_empty())
+    }
+}
+
+fn decode(text: &str) -> Result<String, &'static str> {
+    let escapes_are_whole = text.split('%').skip(1).all(|rest| {
+        rest.as_bytes()
+            .get(..2)
+            .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+    });
+    if !escapes_are_whole {
+        return Err("the form has a broken percent escape");
+    }
+    let spaced = Zeroizing::new(text.replace('+', " "));
+    let decoded = percent_decode_str(&spaced)
+        .decode_utf8()
+        .map_err(|_| "the form is not UTF-8")?;
+    Ok(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> Result<JsonObject, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn a13_hostile_json_is_an_error_and_never_a_guess() {
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        let many: Vec<String> = (0..100).map(|n| format!("\"{n}\":1")).collect();
+        for text in [
+            "",
+            "null",
+            "[]",
+            "\"a\"",
+            r#"{"a":1"#,
+            r#"{"a":1} x"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1e999}"#,
+            r#"{"a":"\ud800"}"#,
+            "\u{feff}{}",
+            &format!(r#"{{"a":{deep}}}"#),
+            &format!("{{{}}}", many.join(",")),
+        ] {
+            assert!(json(text).is_err(), "{}", &text[..text.len().min(40)]);
+        }
+        let mut object = json(r#"{"a":"x","b":1,"c":null}"#).unwrap();
+        assert_eq!(object.text("a").unwrap(), "x");
+        assert_eq!(object.text("b"), Err("must be a string"));
+        assert_eq!(object.text("c"), Err("must be a string"));
+        assert_eq!(object.text("d"), Err("is required"));
+    }
+
+    #[test]
+    fn a12_hostile_forms_are_an_error_and_never_a_guess() {
+        for body in [
+            b"a=%zz".as_slice(),
+            b"a=%4",
+            b"a=%",
+            b"a=%ff",
+            b"a=\xff",
+            b"a=1&a=2",
+            b"%61=1&a=2",
+            "x=1&".repeat(10_000).as_bytes(),
+        ] {
+            assert!(
+                Form::parse(body).is_err(),
+                "{}",
+                String::from_utf8_lossy(&body[..body.len().min(20)])
+            );
+        }
+        let many: Vec<String> = (0..10_000).map(|n| format!("f{n}=1")).collect();
+        assert!(Form::parse(many.join("&").as_bytes()).is_err());
+        let mut form = Form::parse("a=b+c%2Bd&e=%C3%A9&f=&g&&h=1=2".as_bytes()).unwrap();
+        assert_eq!(form.take("a").unwrap().expose(), "b c+d");
+        assert_eq!(form.take("e").unwrap().expose(), "é");
+        assert_eq!(form.take("h").unwrap().expose(), "1=2");
+        assert!(form.take("f").is_none() && form.take("g").is_none() && form.take("z").is_none());
+    }
+
+    #[test]
+    fn a14_content_types() {
+        let is = |value: &str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, value.parse().unwrap());
+            is_media_type(&headers, expected)
+        };
+        assert!(is("application/json", JSON) && is("Application/JSON; charset=UTF-8", JSON));
+        assert!(is("application/json;charset=\"utf-8\"", JSON));
+        assert!(!is("application/json; charset=latin1", JSON) && !is("text/json", JSON));
+        assert!(!is_media_type(&HeaderMap::new(), JSON));
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_browser_would_send_comes_back(name in "\\PC{1,20}", value in "\\PC{1,40}") {
+            let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let body = format!("{}={}", encode(&name), encode(&value));
+            let mut form = Form::parse(body.as_bytes()).unwrap();
+            let taken = form.take(&name).unwrap();
+            prop_assert_eq!(taken.expose(), value.as_str());
+        }
+
+        #[test]
+        fn hostile_bodies_never_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Form::parse(&body);
+            let _ = serde_json::from_slice::<JsonObject>(&body);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The id by which a request is found in logs: the client's own, or a new one.
+
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+
+/// Longest id that is taken from a client, in characters.
+const CHARS_MAX: usize = 128;
+/// The header.
+pub(super) const X_REQUEST_ID: &str = "x-request-id";
+
+/// An id of 1 to 128 characters of `A-Z a-z 0-9 . _ -`: it can do no harm in a log line.
+#[derive(Clone)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let own = headers
+            .get(X_REQUEST_ID)
+            .filter(|value| is_plain(value.as_bytes()));
+        Self(own.cloned().unwrap_or_else(|| {
+            let text = uuid::Uuid::new_v4().simple().to_string();
+            HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        }))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+fn is_plain(id: &[u8]) -> bool {
+    let plain = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    (1..=CHARS_MAX).contains(&id.len()) && id.iter().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a15_a_plain_id_is_kept_and_any_other_replaced() {
+        let id = |text: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(text).unwrap());
+            RequestId::of(&headers).as_str().to_owned()
+        };
+        assert_eq!(id(b"Abc-1.2_3"), "Abc-1.2_3");
+        assert_eq!(id(&[b'a'; 128]), "a".repeat(128));
+        let long = [b'a'; 129];
+        for bad in [
+            b"".as_slice(),
+            b"a b",
+            b"a\tb",
+            b"\xff\xfe",
+            b"\"quoted\"",
+            &long,
+        ] {
+            let new = id(bad);
+            assert!(new.len() == 32 && is_plain(new.as_bytes()), "{new}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The table of routes, and from a path and method to the endpoint that answers.
+
+use super::error::ApiError;
+use super::request::Call;
+use super::response::Answer;
+use super::{Surface, api, health, metrics};
+use crate::limiter::Policy;
+use hyper::Method;
+
+/// One route as the README lists it.
+#[derive(Debug)]
+pub struct Route {
+    /// The exact path: no trailing slash, no escapes, no redirects.
+    pub path: &'static str,
+    /// The methods it answers, besides OPTIONS, and HEAD where there is GET.
+    pub method: &'static str,
+    /// What it counts to beside [`Policy::Global`]; `None` is no limit at all.
+    policies: Option<&'static [Policy]>,
+    endpoint: Endpoint,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Register,
+    Token,
+    Refresh,
+    Logout,
+    Me,
+    Liveness,
+    Readiness,
+    Metrics,
+}
+
+const REGISTER: Option<&[Policy]> = Some(&[Policy::Register, Policy::Global]);
+const LOGIN: Option<&[Policy]> = Some(&[Policy::Login, Policy::Global]);
+const REFRESH: Option<&[Policy]> = Some(&[Policy::Refresh, Policy::Global]);
+const GLOBAL: Option<&[Policy]> = Some(&[Policy::Global]);
+const EXEMPT: Option<&[Policy]> = None;
+
+/// Every route there is.
+#[rustfmt::skip]
+pub const ROUTES: &[Route] = &[
+    Route { method: "POST", path: "/api/v1/auth/register", policies: REGISTER, endpoint: Endpoint::Register },
+    Route { method: "POST", path: "/api/v1/auth/token",    policies: LOGIN,    endpoint: Endpoint::Token },
+    Route { method: "POST", path: "/api/v1/auth/refresh",  policies: REFRESH,  endpoint: Endpoint::Refresh },
+    Route { method: "POST", path: "/api/v1/auth/logout",   policies: GLOBAL,   endpoint: Endpoint::Logout },
+    Route { method: "GET",  path: "/api/v1/auth/me",       policies: GLOBAL,   endpoint: Endpoint::Me },
+    Route { method: "GET",  path: "/health/liveness",      policies: EXEMPT,   endpoint: Endpoint::Liveness },
+    Route { method: "GET",  path: "/health/readiness",     policies: EXEMPT,   endpoint: Endpoint::Readiness },
+    Route { method: "GET",  path: "/metrics",              policies: EXEMPT,   endpoint: Endpoint::Metrics },
+];
+
+impl Route {
+    /// The route of a path on that listener.
+    pub(super) fn find(path: &str, surface: Surface) -> Option<&'static Self> {
+        let shown = |route: &&Route| match (surface, route.endpoint) {
+            (Surface::All, _) => true,
+            (Surface::Public, endpoint) => endpoint != Endpoint::Metrics,
+            (Surface::Metrics, endpoint) => {
+                [Endpoint::Liveness, Endpoint::Readiness, Endpoint::Metrics].contains(&endpoint)
+            }
+        };
+        ROUTES.iter().find(|route| route.path == path).filter(shown)
+    }
+
+    /// The policies that a request of this route counts to.
+    pub(super) fn policies(route: Option<&Self>) -> &'static [Policy] {
+        route
+            .map_or(GLOBAL, |route| route.policies)
+            .unwrap_or_default()
+    }
+
+    /// The value of `Allow` (RFC 9110 §10.2.1).
+    pub(super) fn allow(&self) -> &'static str {
+        if self.method == "GET" {
+            "GET, HEAD, OPTIONS"
+        } else {
+            "POST, OPTIONS"
+        }
+    }
+}
+
+/// Hands the call to its endpoint.
+pub(super) async fn dispatch(
+    route: Option<&'static Route>,
+    call: Call<'_>,
+) -> Result<Answer, ApiError> {
+    if call.request.method() == Method::OPTIONS && call.request.uri().path() == "*" {
+        return Ok(Answer::options("GET, HEAD, POST, OPTIONS"));
+    }
+    let route = route.ok_or(ApiError::NotFound)?;
+    let method = call.request.method();
+    if method == Method::OPTIONS {
+        return Ok(Answer::options(route.allow()));
+    }
+    let matches =
+        method.as_str() == route.method || (route.method == "GET" && method == Method::HEAD);
+    if !matches {
+        return Err(ApiError::MethodNotAllowed {
+            allow: route.allow(),
+        });
+    }
+    match route.endpoint {
+        Endpoint::Register => api::register::answer(call).await,
+        Endpoint::Token => api::token::answer(call).await,
+        Endpoint::Refresh => api::refresh::answer(call).await,
+        Endpoint::Logout => api::logout::answer(call).await,
+        Endpoint::Me => api::me::answer(call).await,
+        Endpoint::Liveness => Ok(health::liveness()),
+        Endpoint::Readiness => health::readiness(call.edge).await,
+        Endpoint::Metrics => Ok(metrics::answer(call.edge)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a14_only_exact_paths_are_routes() {
+        assert!(Route::find("/health/liveness", Surface::All).is_some());
+        for path in [
+            "/health/liveness/",
+            "/health//liveness",
+            "/health/%6Civeness",
+            "/health/../metrics",
+            "/Metrics",
+            "",
+        ] {
+            assert!(Route::find(path, Surface::All).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn f11_metrics_can_be_kept_from_the_public_listener() {
+        assert!(Route::find("/metrics", Surface::Public).is_none());
+        assert!(Route::find("/metrics", Surface::Metrics).is_some());
+        assert!(Route::find("/api/v1/auth/token", Surface::Metrics).is_none());
+    }
+
+    #[test]
+    fn every_path_stands_once_and_health_and_metrics_are_exempt() {
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), ROUTES.len());
+        for route in ROUTES {
+            let exempt = Route::policies(Some(route)).is_empty();
+            assert_eq!(exempt, !route.path.starts_with("/api/"), "{}", route.path);
+        }
+        assert_eq!(Route::policies(None), &[Policy::Global]);
+    }
+}

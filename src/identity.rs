@@ -1,0 +1,195 @@
+//! Who is who: the names and ids that every layer speaks of.
+
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// The longest e-mail address, in octets (RFC 5321 §4.5.3.1.3 as read by erratum 1690 of RFC 3696).
+pub const EMAIL_OCTETS_MAX: usize = 254;
+/// The shortest username, in characters.
+pub const USERNAME_CHARS_MIN: usize = 3;
+/// The longest username, in characters.
+pub const USERNAME_CHARS_MAX: usize = 64;
+
+/// An account's number, the `sub` of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UserId(pub i64);
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A session's 128-bit id, the `sid` of its tokens. Not a secret: it opens nothing by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(pub Uuid);
+
+impl SessionId {
+    /// A new one, from the operating system's random numbers (122 random bits, RFC 9562 §5.4).
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// A valid e-mail address, in the case its owner typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email(String);
+
+impl Email {
+    /// Checks an address by the grammar of RFC 5322's `addr-spec`, without quoted local parts,
+    /// comments and address literals, which no mail provider gives out.
+    ///
+    /// # Errors
+    /// A sentence for the client that says which rule is broken.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > EMAIL_OCTETS_MAX {
+            return Err(format!("must be at most {EMAIL_OCTETS_MAX} octets"));
+        }
+        let options = email_address::Options::default()
+            .with_required_tld()
+            .without_domain_literal()
+            .without_display_text();
+        // A quoted local part may hold spaces, `@` and controls: refuse it whole.
+        if text.contains(['"', '\\']) || text.chars().any(char::is_control) {
+            return Err("must be a valid e-mail address".into());
+        }
+        email_address::EmailAddress::parse_with_options(text, options)
+            .map(|_| Self(text.to_owned()))
+            .map_err(|_| "must be a valid e-mail address".into())
+    }
+
+    /// The address as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A valid username, in the case its owner typed.
+///
+/// ASCII only: names that look alike in different scripts would be different accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Username(String);
+
+impl Username {
+    /// Checks a name: 3 to 64 characters of letters, digits, `.`, `_`, `-`.
+    ///
+    /// # Errors
+    /// A sentence for the client that says which rule is broken.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !text.chars().all(allowed) {
+            return Err("may hold letters (a-z), digits, '.', '_' and '-' only".into());
+        }
+        if !(USERNAME_CHARS_MIN..=USERNAME_CHARS_MAX).contains(&text.len()) {
+            return Err(format!(
+                "must be {USERNAME_CHARS_MIN} to {USERNAME_CHARS_MAX} characters long"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What somebody typed into the name field of a login: a username or an e-mail address.
+///
+/// A username has no `@` and an address has one, so the two never mean different accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginName {
+    /// Could be a username.
+    Username(String),
+    /// Could be an e-mail address.
+    Email(String),
+    /// Can be neither, so no account has it.
+    Impossible,
+}
+
+impl LoginName {
+    /// Sorts a name by its form. Whether an account has it is the store's to say.
+    pub fn parse(text: &str) -> Self {
+        if text.len() > EMAIL_OCTETS_MAX || text.contains('\0') {
+            Self::Impossible
+        } else if text.contains('@') {
+            Self::Email(text.to_owned())
+        } else {
+            Self::Username(text.to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usernames_have_3_to_64_plain_characters() {
+        for good in ["abc", "A.b_c-9", &"x".repeat(64)] {
+            assert!(Username::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "ab", "a b", "a@b", "josé", "a\0b", &"x".repeat(65)] {
+            assert!(Username::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn emails_follow_addr_spec() {
+        let longest = format!("{}@{}.example.com", "l".repeat(64), "d".repeat(60));
+        for good in [
+            "a@example.com",
+            "first.last+tag@sub.example.co.uk",
+            longest.as_str(),
+        ] {
+            assert!(Email::parse(good).is_ok(), "{good}");
+        }
+        let too_long = format!(
+            "{}@{}.com",
+            "l".repeat(64),
+            format!("{}.", "d".repeat(50)).repeat(4)
+        );
+        for bad in [
+            "",
+            "plain",
+            "@example.com",
+            "a@",
+            "a@b@example.com",
+            "a b@example.com",
+            "\"a b\"@example.com",
+            "a@[127.0.0.1]",
+            "a@localhost",
+            "A <a@example.com>",
+            "a@exam\0ple.com",
+            too_long.as_str(),
+        ] {
+            assert!(Email::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_login_name_is_a_username_or_an_address_by_its_at_sign() {
+        assert_eq!(LoginName::parse("ada"), LoginName::Username("ada".into()));
+        assert_eq!(
+            LoginName::parse("a@b.org"),
+            LoginName::Email("a@b.org".into())
+        );
+        assert_eq!(LoginName::parse("a\0b"), LoginName::Impossible);
+        assert_eq!(LoginName::parse(&"x".repeat(255)), LoginName::Impossible);
+    }
+}

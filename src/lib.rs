@@ -1,0 +1,24 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// Rank order, high to low: a module may use lower ranks only (tests/architecture.rs).
+pub mod cli;
+
+pub mod app;
+
+pub mod config;
+
+pub mod http;
+
+pub mod auth;
+
+pub mod hashing;
+pub mod limiter;
+pub mod postgres;
+pub mod store;
+pub mod tokens;
+
+pub mod clock;
+pub mod identity;
+pub mod lifecycle;
+pub mod secret;
+pub mod telemetry;

@@ -1,0 +1,103 @@
+//! What the limiter can be told: a limit for each policy and how many addresses to hold.
+
+use std::ops::RangeInclusive;
+
+use super::policy::PerPolicy;
+use super::quota::{Limit, Quota, Window};
+
+/// Settings of the limiter. The defaults are those of the HTTP contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimiterConfig {
+    /// New accounts per address. Default: 5/min.
+    pub register: Limit,
+    /// Password logins per address. Default: 10/min.
+    pub login: Limit,
+    /// Refreshes per address. Default: 20/min.
+    pub refresh: Limit,
+    /// All limited requests per address together. Default: 200/min.
+    ///
+    /// Below another policy's rate it makes that policy moot; that is allowed.
+    pub global: Limit,
+    /// Addresses held, at most. Unit: addresses. Default: 400,000. See
+    /// [`LimiterConfig::KEYS_MAX_RANGE`].
+    ///
+    /// Too low and, in a flood from many addresses, more newcomers share a bucket with the
+    /// others of their network. Too high and the flood costs memory:
+    /// [`LimiterConfig::memory_bytes_max`].
+    pub keys_max: usize,
+}
+
+impl LimiterConfig {
+    /// What `keys_max` may be. The lower end keeps a typing slip (`4` for `400000`) from putting
+    /// nearly everyone in the shared buckets, the upper one costs 4.3 GiB.
+    pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
+
+    /// Memory the limiter can come to hold, at most. Unit: bytes.
+    ///
+    /// A slot is 49 bytes: a 16-byte address, four 8-byte buckets and one control byte. A shard
+    /// keeps 7/8 of its slots usable and, under constant coming and going, can double twice
+    /// beyond its keys before it cleans up in place, so up to 32/7 slots a key: 224 bytes. The
+    /// queue of arrivals adds at most 48. Fixed parts (shards, shared buckets) stay under 1 MiB.
+    /// Held for a moment while a shard grows: its old half, 1/256 of the whole.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> usize {
+        self.keys_bounded() * 272 + 1_048_576
+    }
+
+    pub(super) fn keys_bounded(&self) -> usize {
+        self.keys_max
+            .clamp(*Self::KEYS_MAX_RANGE.start(), *Self::KEYS_MAX_RANGE.end())
+    }
+
+    pub(super) fn limits(&self) -> PerPolicy<Limit> {
+        PerPolicy {
+            register: self.register,
+            login: self.login,
+            refresh: self.refresh,
+            global: self.global,
+        }
+    }
+}
+
+impl Default for LimiterConfig {
+    fn default() -> Self {
+        let per_minute = |count| Quota::new(count, Window::Minute).map_or(Limit::Off, Limit::Quota);
+        Self {
+            register: per_minute(5),
+            login: per_minute(10),
+            refresh: per_minute(20),
+            global: per_minute(200),
+            keys_max: 400_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_contract() {
+        let shown = LimiterConfig::default()
+            .limits()
+            .map(|limit| limit.to_string());
+        let expected = PerPolicy {
+            register: "5/min",
+            login: "10/min",
+            refresh: "20/min",
+            global: "200/min",
+        };
+        assert_eq!(shown, expected.map(str::to_owned));
+    }
+
+    #[test]
+    fn the_key_cap_is_never_absent() {
+        for (asked, held) in [(0, 64), (64, 64), (1_000, 1_000), (usize::MAX, 16_777_216)] {
+            let config = LimiterConfig {
+                keys_max: asked,
+                ..LimiterConfig::default()
+            };
+            assert_eq!(config.keys_bounded(), held);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Rate limits per client address: who may ask how often, decided before any work is done.
+//!
+//! Each address has one token bucket per [`Policy`]. A bucket starts full with the quota's count
+//! of tokens, gives one to each request and is refilled evenly, the count per period.
+//!
+//! - `quota`: what a setting such as `10/min` means.
+//! - `policy`: the fixed set of limits. `config`: which quota each has, and the key cap.
+//! - `bucket`: the arithmetic of one bucket, a pure function of its state and the time.
+//! - `decision`: several buckets for one request, all or nothing.
+//! - `table`: where the buckets live, how many at most, and what happens at that cap.
+//!
+//! Invariants. Nothing here reads a clock, logs, or knows HTTP: the time is handed in and
+//! [`Decision`] holds what the headers need. A request costs one table look-up whatever the
+//! number of policies. A bucket that is not full is never forgotten, so over any time T an
+//! address is granted at most `burst + rate x T`, exactly, whatever other addresses do, however
+//! many threads ask, and in whatever order their times arrive.
+
+mod bucket;
+mod config;
+mod decision;
+mod policy;
+mod quota;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use config::LimiterConfig;
+pub use decision::{Decision, Standing};
+pub use policy::Policy;
+pub use quota::{Limit, Quota, QuotaError, Window};
+
+use bucket::Rate;
+use policy::PerPolicy;
+use table::{Key, Table};
+
+/// Handle to the buckets of every client address. Cloning it is cheap; clones share the buckets.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    rates: PerPolicy<Option<Rate>>,
+    table: Table,
+    start: Instant,
+}
+
+impl Limiter {
+    /// How often to call [`Limiter::sweep`]. At this pace a table at the default cap is gone
+    /// through once in about 50 s.
+    pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// A limiter in which every bucket is full.
+    ///
+    /// `start` is the earliest time that will be handed in; buckets count nanoseconds from it,
+    /// and earlier times are read as `start`. `config.keys_max` is brought into
+    /// [`LimiterConfig::KEYS_MAX_RANGE`].
+    #[must_use]
+    pub fn new(config: &LimiterConfig, start: Instant) -> Self {
+        let shared = Shared {
+            rates: config.limits().map(|limit| limit.quota().map(Rate::new)),
+            table: Table::new(config.keys_bounded()),
+            start,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Counts one request by `address` under `policy` at time `now`.
+    ///
+    /// `address` must be folded to its network already (IPv6 to its /64, say), or one client
+    /// holds as many buckets as it has addresses. An IPv4-mapped IPv6 address is the same client
+    /// as the plain IPv4 one.
+    #[must_use = "a limited request must not be served"]
+    pub fn check(&self, policy: Policy, address: IpAddr, now: Instant) -> Decision {
+        self.check_all(&[policy], address, now)
+    }
+
+    /// Counts one request under several policies at once, such as its route's and
+    /// [`Policy::Global`].
+    ///
+    /// All or nothing, in one step under one lock: the request is allowed only if each bucket
+    /// has a token, and a refused one spends none. So a client that is over its login limit does
+    /// not also use up the allowance its other calls live on, and `retry_after` stays true while
+    /// it keeps trying. The decision is the one that binds: of an allowed request the policy with
+    /// the fewest tokens left, of a limited one the policy with the longest wait. A policy that is
+    /// off has no say, and one named twice counts once.
+    #[must_use = "a limited request must not be served"]
+    pub fn check_all(&self, policies: &[Policy], address: IpAddr, now: Instant) -> Decision {
+        let Shared { rates, table, .. } = &*self.shared;
+        if policies.iter().all(|policy| rates.get(*policy).is_none()) {
+            return Decision::Unlimited;
+        }
+        let now_ns = self.nanos(now);
+        table.with(Key::new(address), now_ns, |buckets| {
+            decision::judge(buckets, rates, policies, now_ns)
+        })
+    }
+
+    /// Drops addresses whose buckets are all full again and returns how many.
+    ///
+    /// Nothing depends on it but memory: such an address is in the same state as a new one. One
+    /// call looks at no more than 8,192 addresses, the longest unseen to it first, and holds a lock
+    /// for one address at a time. When few are left it also gives the memory back.
+    pub fn sweep(&self, now: Instant) -> usize {
+        self.shared.table.sweep(self.nanos(now))
+    }
+
+    /// Addresses held now. Never above `keys_max`.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.shared.table.keys()
+    }
+
+    /// Nanoseconds from `start`; the 64 bits last 584 years.
+    fn nanos(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.shared.start);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,107 @@
+//! The fixed set of limits, and a small struct that holds one thing for each.
+
+/// A limit that requests are counted under.
+///
+/// The set is fixed in code: its names are metric labels and header values, and each address
+/// holds one word per member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Creating an account.
+    Register,
+    /// Asking for tokens with a password.
+    Login,
+    /// Trading a refresh token.
+    Refresh,
+    /// Every limited request, whatever its route.
+    Global,
+}
+
+impl Policy {
+    /// Every policy, once.
+    pub const ALL: [Self; 4] = [Self::Register, Self::Login, Self::Refresh, Self::Global];
+
+    /// The name for metric labels and for the `RateLimit` fields: lower-case ASCII letters.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Login => "login",
+            Self::Refresh => "refresh",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// One `T` for each policy. Fields, not an array: no index can be out of range.
+///
+/// The most used come first, so that they tend to share a cache line with the table's key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PerPolicy<T> {
+    pub(super) global: T,
+    pub(super) login: T,
+    pub(super) refresh: T,
+    pub(super) register: T,
+}
+
+impl<T> PerPolicy<T> {
+    pub(super) const fn get(&self, policy: Policy) -> &T {
+        match policy {
+            Policy::Register => &self.register,
+            Policy::Login => &self.login,
+            Policy::Refresh => &self.refresh,
+            Policy::Global => &self.global,
+        }
+    }
+
+    pub(super) const fn get_mut(&mut self, policy: Policy) -> &mut T {
+        match policy {
+            Policy::Register => &mut self.register,
+            Policy::Login => &mut self.login,
+            Policy::Refresh => &mut self.refresh,
+            Policy::Global => &mut self.global,
+        }
+    }
+
+    pub(super) fn map<U>(self, mut change: impl FnMut(T) -> U) -> PerPolicy<U> {
+        PerPolicy {
+            register: change(self.register),
+            login: change(self.login),
+            refresh: change(self.refresh),
+            global: change(self.global),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_policy_has_its_own_place_and_name() {
+        let mut names = PerPolicy::default();
+        for policy in Policy::ALL {
+            *names.get_mut(policy) = policy.as_str();
+        }
+        let expected = PerPolicy {
+            register: "register",
+            login: "login",
+            refresh: "refresh",
+            global: "global",
+        };
+        assert_eq!(names, expected);
+        assert!(
+            Policy::ALL
+                .iter()
+                .all(|policy| *names.get(*policy) == policy.as_str())
+        );
+        assert_eq!(
+            names.map(str::len),
+            PerPolicy {
+                register: 8,
+                login: 5,
+                refresh: 7,
+                global: 6
+            }
+        );
+    }
+}

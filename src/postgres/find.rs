@@ -1,0 +1,411 @@
+//! Finds the PostgreSQL programs: what was set, what is installed, what was downloaded, and last a
+//! download.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::account::Account;
+use super::error::{NoDownload, NotFound};
+use super::{PostgresConfig, PostgresError, download};
+
+/// Older ones have no security fixes, and `--auth=scram-sha-256` with data checksums is tried from
+/// here on.
+pub(super) const OLDEST_MAJOR: u32 = 14;
+
+/// A folder with `postgres` and `initdb` that our account can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Programs {
+    folder: PathBuf,
+    /// As the program says it, such as `15.14`.
+    pub(super) version: String,
+    pub(super) major: u32,
+}
+
+impl Programs {
+    pub(super) fn postgres(&self) -> PathBuf {
+        self.folder.join("postgres")
+    }
+
+    pub(super) fn initdb(&self) -> PathBuf {
+        self.folder.join("initdb")
+    }
+
+    /// Looks at one folder; the error is the reason for a reader.
+    async fn in_folder(folder: &Path, account: &Account) -> Result<Self, String> {
+        let postgres = folder.join("postgres");
+        for program in [&postgres, &folder.join("initdb")] {
+            if !program.is_file() {
+                return Err(format!("there is no {}", program.display()));
+            }
+        }
+        // Run as the server's account: root can read folders that PostgreSQL could not be started
+        // from.
+        let output = account
+            .ask(&postgres, &["--version".as_ref()])
+            .await
+            .map_err(|error| {
+                format!(
+                    "user {} cannot run {}: {error}",
+                    account.name,
+                    postgres.display()
+                )
+            })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let Some((version, major)) = parse_version(&text) else {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            return Err(format!(
+                "{} --version says nothing we know: {}{}",
+                postgres.display(),
+                text.trim(),
+                complaint.trim()
+            ));
+        };
+        if major < OLDEST_MAJOR {
+            return Err(format!(
+                "{} is version {version}, older than {OLDEST_MAJOR}",
+                postgres.display()
+            ));
+        }
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            version: version.to_owned(),
+            major,
+        })
+    }
+}
+
+/// The version that existing data needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) major: u32,
+    /// Whose it is, for the message.
+    pub(super) data: &'a Path,
+}
+
+impl Wanted<'_> {
+    /// `download` is why there is none, if one would have fitted.
+    fn missing(self, found: &[String], download: Option<&NoDownload>) -> PostgresError {
+        let mut text = match found {
+            [] => "none".to_owned(),
+            some => some.join(", "),
+        };
+        if let Some(NoDownload::Failed(reason)) = download {
+            text.push_str(&format!("; the download failed: {reason}"));
+        }
+        PostgresError::OtherMajor {
+            data: self.data.to_path_buf(),
+            wanted: self.major,
+            found: text,
+        }
+    }
+}
+
+/// Where to look. Fields, so that tests can look elsewhere.
+pub(super) struct Search {
+    bin_dir: Option<PathBuf>,
+    path: OsString,
+    /// A parent, what its children's names start with, and what lies between them and the programs.
+    installs: Vec<(&'static str, &'static str, &'static str)>,
+    cache: Option<PathBuf>,
+    offline: bool,
+}
+
+impl Search {
+    pub(super) fn new(config: &PostgresConfig, account: &Account) -> Self {
+        Self {
+            bin_dir: config.bin_dir.clone(),
+            path: std::env::var_os("PATH").unwrap_or_default(),
+            installs: vec![
+                ("/usr/lib/postgresql", "", "bin"),
+                ("/usr", "pgsql-", "bin"),
+                ("/opt/homebrew/opt", "postgresql@", "bin"),
+                ("/usr/local/opt", "postgresql@", "bin"),
+            ],
+            cache: download::cache_folder(account),
+            offline: config.offline,
+        }
+    }
+
+    /// The first programs of version 14 or later; with `wanted`, the first of that major version.
+    pub(super) async fn run(
+        &self,
+        account: &Account,
+        wanted: Option<Wanted<'_>>,
+    ) -> Result<Programs, PostgresError> {
+        if let Some(folder) = &self.bin_dir {
+            let found = match std::path::absolute(folder) {
+                Ok(absolute) => Programs::in_folder(&absolute, account).await,
+                Err(error) => Err(error.to_string()),
+            };
+            return match (found, wanted) {
+                (Ok(found), Some(wanted)) if found.major != wanted.major => {
+                    Err(wanted.missing(&[found.version], None))
+                }
+                (Ok(found), _) => Ok(found),
+                (Err(reason), _) => Err(PostgresError::BadBinDir {
+                    path: folder.clone(),
+                    reason,
+                }),
+            };
+        }
+
+        let mut passed_over = Vec::new();
+        let mut other_versions = Vec::new();
+        let mut seen = Vec::new();
+        for folder in self.folders().await {
+            // Most folders of PATH; saying so for each would hide what matters.
+            if !folder.join("postgres").is_file() || seen.contains(&folder) {
+                continue;
+            }
+            match Programs::in_folder(&folder, account).await {
+                Ok(found) if wanted.is_none_or(|wanted| wanted.major == found.major) => {
+                    return Ok(found);
+                }
+                Ok(found) => other_versions.push(found.version),
+                Err(reason) => passed_over.push(reason),
+            }
+            seen.push(folder);
+        }
+        // A download is of one version: of no use to data of another.
+        let download_fits = wanted.is_none_or(|wanted| wanted.major == download::MAJOR);
+        let reason = match (&self.cache, self.offline) {
+            (_, true) => NoDownload::Offline,
+            (Some(cache), false) if download_fits => match download::fetch(cache).await {
+                Ok(folder) => match Programs::in_folder(&folder, account).await {
+                    Ok(found) => return Ok(found),
+                    Err(reason) => NoDownload::Failed(format!("it does not run here: {reason}")),
+                },
+                Err(reason) => reason,
+            },
+            (Some(_), false) => NoDownload::Failed("another version is needed".to_owned()),
+            (None, false) => NoDownload::Failed("this user has no cache folder".to_owned()),
+        };
+        if let Some(wanted) = wanted {
+            return Err(wanted.missing(&other_versions, download_fits.then_some(&reason)));
+        }
+        Err(PostgresError::NotFound(Box::new(NotFound {
+            download: reason,
+            looked_in: self.places(),
+            passed_over,
+        })))
+    }
+
+    /// Every folder worth a look, in the order of preference, links resolved.
+    async fn folders(&self) -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        for folder in std::env::split_paths(&self.path).filter(|folder| folder.is_absolute()) {
+            // /usr/local/bin/postgres may be a link to where initdb is too.
+            match folder.join("postgres").canonicalize() {
+                Ok(program) => folders.extend(program.parent().map(Path::to_path_buf)),
+                Err(_) => continue,
+            }
+        }
+        folders.extend(self.pg_config_folder().await);
+        for (parent, prefix, below) in &self.installs {
+            folders.extend(versions_in(Path::new(parent), prefix, below));
+        }
+        if let Some(cache) = &self.cache {
+            folders.extend(versions_in(cache, download::PREFIX, "bin"));
+        }
+        folders
+    }
+
+    async fn pg_config_folder(&self) -> Option<PathBuf> {
+        let program = std::env::split_paths(&self.path)
+            .map(|folder| folder.join("pg_config"))
+            .find(|program| program.is_absolute() && program.is_file())?;
+        let own = Account::own_account();
+        let output = own.ask(&program, &["--bindir".as_ref()]).await.ok()?;
+        let folder = String::from_utf8(output.stdout).ok()?;
+        Path::new(folder.trim()).canonicalize().ok()
+    }
+
+    fn places(&self) -> Vec<String> {
+        let mut places = vec!["PATH".to_owned(), "pg_config".to_owned()];
+        places.extend(
+            self.installs
+                .iter()
+                .map(|(parent, prefix, _)| match *prefix {
+                    "" => (*parent).to_owned(),
+                    prefix => format!("{parent}/{prefix}*"),
+                }),
+        );
+        places.extend(self.cache.iter().map(|cache| cache.display().to_string()));
+        places
+    }
+}
+
+/// `<parent>/<prefix><version>/<below>`, highest version first.
+fn versions_in(parent: &Path, prefix: &str, below: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(Vec<u32>, PathBuf)> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let version = name.strip_prefix(prefix)?;
+            let numbers: Option<Vec<u32>> =
+                version.split('.').map(|part| part.parse().ok()).collect();
+            Some((numbers?, entry.path().join(below)))
+        })
+        .collect();
+    found.sort_by(|left, right| right.cmp(left));
+    found.into_iter().map(|(_, folder)| folder).collect()
+}
+
+/// From `postgres (PostgreSQL) 15.14 (Debian ...)`, also `17beta1` and `18devel`: the version and
+/// its major number.
+fn parse_version(text: &str) -> Option<(&str, u32)> {
+    let version = text
+        .strip_prefix("postgres (PostgreSQL) ")?
+        .split_whitespace()
+        .next()?;
+    let digits = version
+        .find(|letter: char| !letter.is_ascii_digit())
+        .map_or(version, |end| version.split_at(end).0);
+    Some((version, digits.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn nowhere() -> Search {
+        Search {
+            bin_dir: None,
+            path: OsString::new(),
+            installs: vec![],
+            cache: None,
+            offline: true,
+        }
+    }
+
+    fn account() -> Account {
+        Account::for_folder(Path::new("/")).unwrap()
+    }
+
+    /// A folder that everybody can enter, with programs that claim to be this version.
+    fn pretend(version: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["postgres", "initdb"] {
+            let program = folder.path().join(name);
+            fs::write(
+                &program,
+                format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n"),
+            )
+            .unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn versions_are_read_as_postgres_prints_them() {
+        for (text, expected) in [
+            (
+                "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n",
+                Some(("15.14", 15)),
+            ),
+            ("postgres (PostgreSQL) 17beta1\n", Some(("17beta1", 17))),
+            ("postgres (PostgreSQL) 9.6.24\n", Some(("9.6.24", 9))),
+            ("psql (PostgreSQL) 15.14\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_version(text), expected);
+        }
+    }
+
+    #[test]
+    fn the_highest_version_comes_first() {
+        let top = tempfile::tempdir().unwrap();
+        for name in ["pgsql-9.6", "pgsql-15", "pgsql-17", "pgsql-common", "other"] {
+            fs::create_dir(top.path().join(name)).unwrap();
+        }
+        let found = versions_in(top.path(), "pgsql-", "bin");
+        let names: Vec<_> = found
+            .iter()
+            .map(|path| path.strip_prefix(top.path()).unwrap())
+            .collect();
+        assert_eq!(
+            names,
+            ["pgsql-17/bin", "pgsql-15/bin", "pgsql-9.6/bin"].map(Path::new)
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_found_says_where_and_what_helps() {
+        let mut search = nowhere();
+        let old = pretend("13.2");
+        search.path = old.path().as_os_str().to_owned();
+        search.installs = vec![("/nonexistent", "pgsql-", "bin")];
+        let error = search.run(&account(), None).await.unwrap_err().to_string();
+        assert!(error.starts_with("no PostgreSQL to run: none installed, and STAUNCH_OFFLINE forbids a download\n  looked in: PATH, pg_config, /nonexistent/pgsql-*\n  passed over: "), "{error}");
+        assert!(error.contains("is version 13.2, older than 14"), "{error}");
+        assert!(
+            error.ends_with("STAUNCH_POSTGRES_BIN=/path/to/bin staunch"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_set_is_used_or_an_error() {
+        let mut search = nowhere();
+        search.path = pretend("16.1").path().as_os_str().to_owned();
+        search.bin_dir = Some(PathBuf::from("/nonexistent/bin"));
+        let error = search.run(&account(), None).await.unwrap_err();
+        assert!(matches!(error, PostgresError::BadBinDir { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("STAUNCH_POSTGRES_BIN=/nonexistent/bin cannot be used: there is no"),
+            "{error}"
+        );
+        let good = pretend("17.2");
+        search.bin_dir = Some(good.path().to_path_buf());
+        assert_eq!(search.run(&account(), None).await.unwrap().major, 17);
+    }
+
+    #[cfg(feature = "postgres-download")]
+    #[tokio::test]
+    #[ignore = "downloads 20 MB from Maven Central"]
+    async fn an_empty_machine_downloads_one_and_finds_it_again() {
+        let cache = tempfile::tempdir().unwrap();
+        fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut search = nowhere();
+        search.cache = Some(cache.path().to_path_buf());
+        search.offline = false;
+        let found = search.run(&account(), None).await.unwrap();
+        assert_eq!(found.major, download::MAJOR);
+        search.offline = true;
+        assert_eq!(search.run(&account(), None).await.unwrap(), found);
+    }
+
+    #[tokio::test]
+    async fn data_of_a_major_version_gets_that_version() {
+        let (newer, older) = (pretend("17.2"), pretend("15.4"));
+        let mut search = nowhere();
+        search.path = std::env::join_paths([newer.path(), older.path()]).unwrap();
+        let account = account();
+        assert_eq!(search.run(&account, None).await.unwrap().major, 17);
+        let wanted = |major| {
+            Some(Wanted {
+                major,
+                data: Path::new("/data"),
+            })
+        };
+        assert_eq!(
+            search.run(&account, wanted(15)).await.unwrap().version,
+            "15.4"
+        );
+        let error = search
+            .run(&account, wanted(14))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("the data in /data was made by PostgreSQL 14, and no PostgreSQL 14 was found (found: 17.2, 15.4)"), "{error}");
+    }
+}

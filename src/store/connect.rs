@@ -1,0 +1,120 @@
+//! From a URL to connection settings with deadlines on everything.
+
+use std::time::Duration;
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+
+/// Longest time a statement may run on the server, in milliseconds. The longest of ours, a
+/// clean-up batch, takes tens; a login's take one.
+const STATEMENT_TIMEOUT_MS: u32 = 3_000;
+/// Longest wait for a row lock, in milliseconds: only two refreshes of one session meet on one.
+const LOCK_TIMEOUT_MS: u32 = 2_000;
+/// A transaction that stops talking is rolled back after this many milliseconds.
+const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 5_000;
+/// Longest time to reach the server. Above a slow network's handshake, below a login's patience.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Unacknowledged data on a dead network fails after this long.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why the database could not be opened at start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL does not parse, or asks for something that is not there.
+    #[error("database URL: {0}")]
+    Url(String),
+    /// Nobody answered, or the server refused us.
+    #[error("cannot connect to the database at {place}: {reason}")]
+    Refused {
+        /// Host and database, never the password.
+        place: String,
+        /// What the driver or the server said.
+        reason: String,
+    },
+}
+
+/// Reads a `postgresql://` URL or a `key=value` string. The message of an error repeats no part of
+/// it that could be a password.
+///
+/// # Errors
+/// When it does not parse, names no host, or asks for TLS.
+pub fn parse_url(url: &str) -> Result<Config, ConnectError> {
+    let config: Config = url.parse().map_err(|_| {
+        ConnectError::Url("must look like postgresql://user:password@host:5432/database".into())
+    })?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(ConnectError::Url("names no host".into()));
+    }
+    if config.get_ssl_mode() != SslMode::Disable && config.get_ssl_mode() != SslMode::Prefer {
+        return Err(ConnectError::Url(
+            "sslmode=require is not supported yet".into(),
+        ));
+    }
+    Ok(config)
+}
+
+/// Host, port and database for people to read.
+pub fn place(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => config
+            .get_hostaddrs()
+            .first()
+            .map_or_else(String::new, ToString::to_string),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    format!(
+        "{host}:{port}/{}",
+        config
+            .get_dbname()
+            .or(config.get_user())
+            .unwrap_or_default()
+    )
+}
+
+/// Adds our deadlines to the settings of a connection that serves requests.
+pub(super) fn with_deadlines(config: &Config) -> Config {
+    let mut config = without_statement_timeout(config);
+    let own = config.get_options().unwrap_or_default();
+    let options = format!(
+        "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} \
+         -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} {own}"
+    );
+    config.options(options.trim());
+    config
+}
+
+/// The same for a connection that migrates: its statements may take as long as they need.
+pub(super) fn without_statement_timeout(config: &Config) -> Config {
+    let mut config = config.clone();
+    config
+        .application_name("staunch")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_user_timeout(TCP_USER_TIMEOUT)
+        .keepalives_idle(Duration::from_secs(30));
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_names_host_and_database_but_no_password() {
+        let config = parse_url("postgresql://ada:s3cret@db.example:6432/auth").unwrap();
+        assert_eq!(place(&config), "db.example:6432/auth");
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_repeating_it() {
+        for url in [
+            "",
+            "mysql://root:s3cret@db/auth",
+            "postgresql://ada:s3cret@db:port/auth",
+            "user=ada",
+        ] {
+            let error = parse_url(url).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a database call gave nothing.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+/// Why a database call gave nothing. Says what the caller can do, not which library failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection, no answer in time, or a server that cannot serve now (starting, stopping,
+    /// full, read-only). Trying again later may help. A write may or may not have happened.
+    #[error("database unavailable: {context}")]
+    Unavailable {
+        /// What was being done.
+        context: &'static str,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A unique index refused a row; nothing was written.
+    #[error("a row like that exists ({constraint})")]
+    Conflict {
+        /// The index.
+        constraint: String,
+    },
+    /// A bug or a damaged schema.
+    #[error("database statement failed: {context}")]
+    Failed {
+        /// The statement's name.
+        context: &'static str,
+        /// The cause.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+impl StoreError {
+    /// Sorts a failed statement.
+    pub(super) fn statement(context: &'static str, error: tokio_postgres::Error) -> Self {
+        let Some(state) = error.code() else {
+            // No SQLSTATE: the connection broke, or a value did not fit its column.
+            return if error.is_closed()
+                || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>())
+            {
+                Self::Unavailable {
+                    context,
+                    source: Some(error.into()),
+                }
+            } else {
+                Self::Failed {
+                    context,
+                    source: error,
+                }
+            };
+        };
+        if *state == SqlState::UNIQUE_VIOLATION {
+            let constraint = error.as_db_error().and_then(|error| error.constraint());
+            return Self::Conflict {
+                constraint: constraint.unwrap_or_default().to_owned(),
+            };
+        }
+        // Classes of PostgreSQL's appendix A: 08 connection, 53 resources (disk full, too many
+        // connections), 57 operator intervention (shutdown, statement_timeout), 58 system error,
+        // 40 rollback (deadlock, serialization), 55P03 lock_timeout, 25006 read-only.
+        let passing = ["08", "53", "57", "58", "40"]
+            .iter()
+            .any(|class| state.code().starts_with(class));
+        if passing
+            || *state == SqlState::LOCK_NOT_AVAILABLE
+            || *state == SqlState::READ_ONLY_SQL_TRANSACTION
+        {
+            Self::Unavailable {
+                context,
+                source: Some(error.into()),
+            }
+        } else {
+            Self::Failed {
+                context,
+                source: error,
+            }
+        }
+    }
+
+    /// Sorts a failure to get a connection from the pool.
+    pub(super) fn pool(context: &'static str, error: PoolError) -> Self {
+        Self::Unavailable {
+            context,
+            source: Some(error.into()),
+        }
+    }
+
+    /// Our own deadline passed.
+    pub(super) fn deadline(context: &'static str) -> Self {
+        Self::Unavailable {
+            context,
+            source: None,
+        }
+    }
+}

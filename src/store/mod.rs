@@ -1,0 +1,77 @@
+//! All SQL. Rows in, typed values out; what follows from them is the rules' (`auth`) to decide.
+//!
+//! Every statement has a name (it starts with `-- name`, as shown by pg_stat_statements and the
+//! `query` label of the metrics), is prepared once a connection, and has a deadline on both sides:
+//! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
+//! ours, which also holds when the server is stopped or unreachable.
+
+mod connect;
+mod error;
+mod health;
+mod migrate;
+mod pool;
+mod sessions;
+mod statement;
+mod users;
+
+pub use connect::{ConnectError, parse_url, place};
+pub use error::StoreError;
+pub use migrate::{MigrateError, migrate};
+pub use pool::{CALL_DEADLINE, StoreConfig};
+pub use sessions::{Cleaned, NewSession, Refreshed, SessionAccount};
+pub use statement::{STATEMENTS, Statement};
+pub use users::{Account, Credentials, NewUser, RegisterError};
+
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+use std::sync::Arc;
+
+/// The database. Cheap to clone; all clones share the pool.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    pool: pool::Pool,
+    health: health::Health,
+}
+
+impl Store {
+    /// Opens the pool's minimum of connections.
+    ///
+    /// # Errors
+    /// When the first connection fails; the message names the host, never the password.
+    pub async fn open(
+        config: &StoreConfig,
+        metrics: &Metrics,
+        clock: Clock,
+    ) -> Result<Self, ConnectError> {
+        let pool = pool::Pool::open(config, metrics, clock).await?;
+        let health = health::Health::new(config);
+        Ok(Self(Arc::new(Inner { pool, health })))
+    }
+
+    /// Asks the database for a live answer, within 1 s, on a connection kept for this question.
+    ///
+    /// # Errors
+    /// Why there was no answer in time.
+    pub async fn check_health(&self) -> Result<(), StoreError> {
+        self.0.health.check().await
+    }
+
+    /// Drops dead connections, opens new ones up to the minimum, and updates the pool's gauges.
+    /// Called every few seconds.
+    pub async fn maintain(&self) {
+        self.0.pool.maintain().await;
+    }
+
+    /// Updates the pool's gauges, for a scrape.
+    pub fn observe(&self) {
+        self.0.pool.observe();
+    }
+
+    /// Closes all connections; later calls fail.
+    pub fn close(&self) {
+        self.0.pool.close();
+        self.0.health.close();
+    }
+}

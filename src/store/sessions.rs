@@ -1,0 +1,232 @@
+//! Sessions: opened by a login, moved on by a refresh, ended, swept away.
+
+use super::statement::statement;
+use super::users::Account;
+use super::{Statement, Store, StoreError};
+use crate::identity::{SessionId, UserId};
+use std::net::IpAddr;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+
+/// A session to be opened.
+#[derive(Debug)]
+pub struct NewSession<'a> {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserId,
+    /// `updated_at` of the account as the login read it.
+    pub account_version: OffsetDateTime,
+    /// How long it lives unless it is refreshed.
+    pub ttl: Duration,
+    /// The client's address.
+    pub address: IpAddr,
+    /// The client's User-Agent, at most 256 characters.
+    pub user_agent: Option<&'a str>,
+}
+
+/// What a refresh found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The session is now at the generation after the presented one: the request moved it there,
+    /// or repeats within the grace one that did.
+    Continued {
+        /// Whose session it is.
+        user: UserId,
+    },
+    /// The presented token had been used before: the session is revoked.
+    Reused,
+    /// No live session: unknown, ended, past its time, or its account is disabled.
+    Dead,
+}
+
+/// A live session's account.
+#[derive(Clone, Debug)]
+pub struct SessionAccount {
+    /// The account.
+    pub account: Account,
+}
+
+/// What a clean-up batch did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleaned {
+    /// Another node holds the lock.
+    Elsewhere,
+    /// So many rows are gone.
+    Removed(u64),
+}
+
+/// "staunch" in ASCII: the advisory lock of the clean-up.
+const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
+
+// Stores nothing for an account that was disabled, or whose password changed, since it was read.
+pub(super) const INSERT_SESSION: Statement = statement!(
+    "insert_session",
+    "INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
+     SELECT $1, id, now() + make_interval(secs => $4), $5, $6
+     FROM users WHERE id = $2 AND is_active AND updated_at = $3
+     FOR KEY SHARE
+     RETURNING 1"
+);
+
+// One UPDATE decides. PostgreSQL evaluates it on the row's latest version, under the row's lock: of
+// two requests with one token the second finds the generation moved and takes the retry's branch.
+//   generation = $2                          the live token: move on
+//   generation = $2 + 1, moved within $3 s   a repeat: leave it, the answer is the same successor
+//   anything else                            reuse: revoke
+pub(super) const REFRESH_SESSION: Statement = statement!(
+    "refresh_session",
+    "UPDATE refresh_tokens AS s
+     SET generation = CASE WHEN s.generation = $2 THEN s.generation + 1 ELSE s.generation END,
+         rotated_at = CASE WHEN s.generation = $2 THEN now() ELSE s.rotated_at END,
+         expires_at = CASE WHEN s.generation = $2 THEN now() + make_interval(secs => $4) ELSE s.expires_at END,
+         last_used_at = now(),
+         revoked = NOT (s.generation = $2
+             OR (s.generation = $2 + 1 AND s.rotated_at >= now() - make_interval(secs => $3))),
+         revoked_reason = CASE WHEN s.generation = $2
+             OR (s.generation = $2 + 1 AND s.rotated_at >= now() - make_interval(secs => $3))
+             THEN NULL ELSE 'reuse' END
+     FROM users AS u
+     WHERE s.id = $1 AND NOT s.revoked AND s.expires_at > now()
+       AND u.id = s.user_id AND u.is_active
+     RETURNING s.revoked, s.user_id"
+);
+
+pub(super) const REVOKE_SESSION: Statement = statement!(
+    "revoke_session",
+    "UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout', last_used_at = now()
+     WHERE id = $1 AND NOT revoked RETURNING 1"
+);
+
+pub(super) const SESSION_ACCOUNT: Statement = statement!(
+    "session_account",
+    "SELECT u.id, u.email, u.username, u.is_active, u.created_at
+     FROM refresh_tokens AS s JOIN users AS u ON u.id = s.user_id
+     WHERE s.id = $1 AND s.user_id = $2 AND NOT s.revoked AND s.expires_at > now() AND u.is_active"
+);
+
+// A batch is one short transaction: locks are held for milliseconds, and the advisory lock goes
+// with it. Rows that a refresh holds are left for the next run.
+pub(super) const CLEAN_SESSIONS: Statement = statement!(
+    "clean_sessions",
+    "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
+     doomed AS MATERIALIZED (
+         SELECT id FROM refresh_tokens
+         WHERE (revoked OR expires_at <= now()) AND (SELECT mine FROM turn)
+         LIMIT $2 FOR UPDATE SKIP LOCKED),
+     gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone)"
+);
+
+impl Store {
+    /// Opens a session. False: the account was disabled or changed since it was read, and nothing
+    /// was stored.
+    ///
+    /// # Errors
+    /// When the database gives no answer; a session may then exist that nobody holds a token of.
+    pub async fn insert_session(&self, session: &NewSession<'_>) -> Result<bool, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &session.id.0,
+            &session.user.0,
+            &session.account_version,
+            &session.ttl.as_secs_f64(),
+            &session.address,
+            &session.user_agent,
+        ];
+        Ok(!self
+            .0
+            .pool
+            .query(&INSERT_SESSION, &parameters)
+            .await?
+            .is_empty())
+    }
+
+    /// Moves a session from `generation` to the next, or finds out why not. One statement.
+    ///
+    /// # Errors
+    /// When the database gives no answer. The session may have moved; the same request, repeated
+    /// within the grace, gets the answer that was lost.
+    pub async fn refresh_session(
+        &self,
+        session: SessionId,
+        generation: i64,
+        grace: Duration,
+        ttl: Duration,
+    ) -> Result<Refreshed, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 4] = [
+            &session.0,
+            &generation,
+            &grace.as_secs_f64(),
+            &ttl.as_secs_f64(),
+        ];
+        let rows = self.0.pool.query(&REFRESH_SESSION, &parameters).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Refreshed::Dead);
+        };
+        let read = || -> Result<Refreshed, tokio_postgres::Error> {
+            if row.try_get(0)? {
+                return Ok(Refreshed::Reused);
+            }
+            Ok(Refreshed::Continued {
+                user: UserId(row.try_get(1)?),
+            })
+        };
+        read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
+    }
+
+    /// Ends a session. False: it had ended before, or never was.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the session may have ended.
+    pub async fn revoke_session(&self, session: SessionId) -> Result<bool, StoreError> {
+        Ok(!self
+            .0
+            .pool
+            .query(&REVOKE_SESSION, &[&session.0])
+            .await?
+            .is_empty())
+    }
+
+    /// The account behind a session, if both are live.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn session_account(
+        &self,
+        session: SessionId,
+        user: UserId,
+    ) -> Result<Option<SessionAccount>, StoreError> {
+        let rows = self
+            .0
+            .pool
+            .query(&SESSION_ACCOUNT, &[&session.0, &user.0])
+            .await?;
+        let account = rows.first().map(Account::read).transpose();
+        account
+            .map(|account| account.map(|account| SessionAccount { account }))
+            .map_err(|error| StoreError::statement(SESSION_ACCOUNT.name, error))
+    }
+
+    /// Removes up to `rows_max` sessions that were ended or are past their time, unless another
+    /// node is doing so.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the batch is all or nothing.
+    pub async fn clean_sessions(&self, rows_max: u32) -> Result<Cleaned, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 2] = [&CLEANUP_LOCK, &i64::from(rows_max)];
+        let rows = self.0.pool.query(&CLEAN_SESSIONS, &parameters).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Cleaned::Elsewhere);
+        };
+        let read = || -> Result<Cleaned, tokio_postgres::Error> {
+            if !row.try_get::<_, bool>(0)? {
+                return Ok(Cleaned::Elsewhere);
+            }
+            Ok(Cleaned::Removed(
+                u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0),
+            ))
+        };
+        read().map_err(|error| StoreError::statement(CLEAN_SESSIONS.name, error))
+    }
+}

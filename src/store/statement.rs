@@ -1,0 +1,48 @@
+//! The list of statements that serve requests, for tests that ask PostgreSQL how it runs them.
+
+use super::{sessions, users};
+
+/// One SQL statement with the name that its first line gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement {
+    /// Snake case, unique.
+    pub name: &'static str,
+    /// The text, starting with `-- name`.
+    pub sql: &'static str,
+}
+
+/// Every statement that serves requests or runs in the background.
+pub const STATEMENTS: &[Statement] = &[
+    users::INSERT_USER,
+    users::CREDENTIALS_BY_USERNAME,
+    users::CREDENTIALS_BY_EMAIL,
+    sessions::INSERT_SESSION,
+    sessions::REFRESH_SESSION,
+    sessions::REVOKE_SESSION,
+    sessions::SESSION_ACCOUNT,
+    sessions::CLEAN_SESSIONS,
+];
+
+/// Names a statement and starts its text with that name.
+macro_rules! statement {
+    ($name:literal, $sql:literal) => {
+        $crate::store::Statement {
+            name: $name,
+            sql: concat!("-- ", $name, "\n", $sql),
+        }
+    };
+}
+pub(super) use statement;
+
+#[cfg(test)]
+mod tests {
+    use super::STATEMENTS;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = STATEMENTS.iter().map(|statement| statement.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), STATEMENTS.len());
+    }
+}

@@ -1,0 +1,141 @@
+//! Accounts.
+
+use super::statement::statement;
+use super::{Statement, Store, StoreError};
+use crate::identity::{Email, LoginName, UserId, Username};
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+
+/// An account to be made. The hash is already computed: no connection waits for it.
+#[derive(Debug)]
+pub struct NewUser<'a> {
+    /// Unique without regard to case.
+    pub email: &'a Email,
+    /// Unique without regard to case.
+    pub username: &'a Username,
+    /// Modular-crypt text.
+    pub password_hash: &'a str,
+}
+
+/// An account as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its number.
+    pub id: UserId,
+    /// As typed at registration.
+    pub email: String,
+    /// As typed at registration.
+    pub username: String,
+    /// False: may not log in.
+    pub is_active: bool,
+    /// When it was registered.
+    pub created_at: OffsetDateTime,
+}
+
+/// What a login needs to know of an account.
+pub struct Credentials {
+    /// Its number.
+    pub user: UserId,
+    /// Modular-crypt text.
+    pub password_hash: String,
+    /// False: may not log in.
+    pub is_active: bool,
+    /// The account's version, handed back when the session is stored.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Why no account was made.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// Somebody has that address, in whatever case.
+    #[error("the e-mail address is taken")]
+    EmailTaken,
+    /// Somebody has that name, in whatever case.
+    #[error("the username is taken")]
+    UsernameTaken,
+    /// The database gave no answer; the account may exist.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+pub(super) const INSERT_USER: Statement = statement!(
+    "insert_user",
+    "INSERT INTO users (email, username, password_hash) VALUES ($1, $2, $3)
+     RETURNING id, email, username, is_active, created_at"
+);
+
+pub(super) const CREDENTIALS_BY_USERNAME: Statement = statement!(
+    "credentials_by_username",
+    "SELECT id, password_hash, is_active, updated_at FROM users WHERE lower(username) = lower($1)"
+);
+
+pub(super) const CREDENTIALS_BY_EMAIL: Statement = statement!(
+    "credentials_by_email",
+    "SELECT id, password_hash, is_active, updated_at FROM users WHERE lower(email) = lower($1)"
+);
+
+impl Store {
+    /// Makes an account, or says which of its names is taken.
+    ///
+    /// # Errors
+    /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
+    pub async fn insert_user(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [
+            &user.email.as_str(),
+            &user.username.as_str(),
+            &user.password_hash,
+        ];
+        match self.0.pool.query(&INSERT_USER, &parameters).await {
+            Ok(rows) => rows
+                .first()
+                .map(Account::read)
+                .ok_or_else(|| RegisterError::Store(StoreError::deadline(INSERT_USER.name)))?
+                .map_err(|error| {
+                    RegisterError::Store(StoreError::statement(INSERT_USER.name, error))
+                }),
+            Err(StoreError::Conflict { constraint }) if constraint == "users_email_key" => {
+                Err(RegisterError::EmailTaken)
+            }
+            Err(StoreError::Conflict { .. }) => Err(RegisterError::UsernameTaken),
+            Err(error) => Err(RegisterError::Store(error)),
+        }
+    }
+
+    /// Looks up who may be logging in: one indexed read, for any name that is possible.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn credentials(&self, name: &LoginName) -> Result<Option<Credentials>, StoreError> {
+        let (statement, text) = match name {
+            LoginName::Username(text) => (&CREDENTIALS_BY_USERNAME, text),
+            LoginName::Email(text) => (&CREDENTIALS_BY_EMAIL, text),
+            LoginName::Impossible => return Ok(None),
+        };
+        let rows = self.0.pool.query(statement, &[text]).await?;
+        let read = |row: &Row| -> Result<Credentials, tokio_postgres::Error> {
+            Ok(Credentials {
+                user: UserId(row.try_get(0)?),
+                password_hash: row.try_get(1)?,
+                is_active: row.try_get(2)?,
+                updated_at: row.try_get(3)?,
+            })
+        };
+        rows.first()
+            .map(read)
+            .transpose()
+            .map_err(|error| StoreError::statement(statement.name, error))
+    }
+}
+
+impl Account {
+    /// Reads the columns id, email, username, is_active, created_at, in that order.
+    pub(super) fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            id: UserId(row.try_get(0)?),
+            email: row.try_get(1)?,
+            username: row.try_get(2)?,
+            is_active: row.try_get(3)?,
+            created_at: row.try_get(4)?,
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! The list of metrics: names and base units as Prometheus' naming conventions ask.
+
+use metrics::Unit;
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; a restart sets it to zero.
+    Counter,
+    /// Goes both ways.
+    Gauge,
+    /// Durations sorted into [`SECONDS_BUCKETS`].
+    Histogram,
+}
+
+/// One metric as `/metrics` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    /// Name, unit last.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Unit, if it is not a plain count.
+    pub unit: Option<Unit>,
+    /// Label names; their values come from fixed sets.
+    pub labels: &'static [&'static str],
+    /// The help text.
+    pub help: &'static str,
+}
+
+/// Upper bounds of the duration buckets, in seconds: 0.5 ms to 30 s, three a decade or better.
+///
+/// Fine enough to tell 1 ms from 2.5 ms (a cached `/me` from one that asked the database) and
+/// wide enough for the longest deadline of a login.
+pub const SECONDS_BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
+    30.0,
+];
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $constant:ident = $kind:ident $name:literal [$($label:literal),*] $unit:expr;)*) => {
+        $($(#[doc = $help])+ pub const $constant: &str = $name;)*
+
+        /// Every metric, in the order of `/metrics`' documentation in the README.
+        pub const DECLARED: &[Declared] = &[$(Declared {
+            name: $name,
+            kind: Kind::$kind,
+            unit: $unit,
+            labels: &[$($label),*],
+            help: concat!($($help),+),
+        }),*];
+    };
+}
+
+// The doc comment is the help text.
+metrics! {
+    /// Requests answered, by route template, method and status.
+    HTTP_REQUESTS = Counter "staunch_http_requests_total" ["route", "method", "status"] None;
+    /// Time from the request's head to its answer's head, in seconds.
+    HTTP_REQUEST_SECONDS = Histogram "staunch_http_request_seconds" ["route"] Some(Unit::Seconds);
+    /// Connections open now.
+    HTTP_CONNECTIONS = Gauge "staunch_http_connections" [] None;
+    /// Logins by outcome: success, rejected, overloaded, unavailable, error.
+    LOGINS = Counter "staunch_logins_total" ["result"] None;
+    /// Registrations by outcome: success, invalid, conflict, overloaded, unavailable, error.
+    REGISTRATIONS = Counter "staunch_registrations_total" ["result"] None;
+    /// Refreshes by outcome: success, rejected, reuse, unavailable, error.
+    REFRESHES = Counter "staunch_refreshes_total" ["result"] None;
+    /// Time a password took to hash once it was started, in seconds.
+    HASH_SECONDS = Histogram "staunch_hash_seconds" ["op"] Some(Unit::Seconds);
+    /// Time a password waited before its hashing was started, in seconds.
+    HASH_WAIT_SECONDS = Histogram "staunch_hash_wait_seconds" [] Some(Unit::Seconds);
+    /// Passwords waiting to be hashed.
+    HASH_QUEUE_DEPTH = Gauge "staunch_hash_queue_depth" [] None;
+    /// Passwords being hashed now.
+    HASH_LANES_BUSY = Gauge "staunch_hash_lanes_busy" [] None;
+    /// Passwords that can be hashed at the same time: threads times lanes.
+    HASH_LANES = Gauge "staunch_hash_lanes" [] None;
+    /// Passwords refused by the hash engine: queue_full, expired, shutting_down.
+    HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason"] None;
+    /// Passwords dropped because their client had gone.
+    HASH_CANCELLED = Counter "staunch_hash_cancelled_total" [] None;
+    /// Hash jobs that panicked; each failed alone.
+    HASH_PANICS = Counter "staunch_hash_panics_total" [] None;
+    /// Requests answered 429, by the policy that refused them.
+    RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy"] None;
+    /// Address and policy pairs that the limiter remembers now.
+    RATE_LIMIT_KEYS = Gauge "staunch_rate_limit_keys" [] None;
+    /// Database connections of the pool, by state: idle, used.
+    DB_POOL_CONNECTIONS = Gauge "staunch_db_pool_connections" ["state"] None;
+    /// Database connections that the pool may open.
+    DB_POOL_MAX = Gauge "staunch_db_pool_max" [] None;
+    /// Calls waiting for a database connection.
+    DB_POOL_WAITING = Gauge "staunch_db_pool_waiting" [] None;
+    /// Time from the sending of a query to its last row, by the query's name, in seconds.
+    DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query"] Some(Unit::Seconds);
+    /// Failed database calls, by the query's name.
+    DB_ERRORS = Counter "staunch_db_errors_total" ["query"] None;
+    /// Clean-up runs by outcome: success, skipped (another node is at it), error.
+    CLEANUP_RUNS = Counter "staunch_cleanup_runs_total" ["result"] None;
+    /// Sessions that the clean-up removed.
+    CLEANUP_REMOVED = Counter "staunch_cleanup_removed_total" [] None;
+    /// When the clean-up last succeeded, in seconds since 1970.
+    CLEANUP_LAST_SUCCESS = Gauge "staunch_cleanup_last_success_timestamp_seconds" [] Some(Unit::Seconds);
+    /// 1, labelled with the version that runs.
+    BUILD_INFO = Gauge "staunch_build_info" ["version"] None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_prometheus_conventions() {
+        for metric in DECLARED {
+            let Declared {
+                name, kind, unit, ..
+            } = *metric;
+            assert!(name.starts_with("staunch_"), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+            assert_eq!(
+                name.ends_with("_seconds"),
+                unit == Some(Unit::Seconds),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The handle through which the program counts.
+
+use super::declared::{self, DECLARED, Kind, SECONDS_BUCKETS};
+use dashmap::DashMap;
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use std::sync::Arc;
+use std::time::Duration;
+
+const METADATA: Metadata<'static> = Metadata::new("staunch", Level::INFO, None);
+
+/// One set of metrics. Cheap to clone; all clones count into the same set.
+///
+/// Label values are `&'static str` throughout: no user name, address or path can become one.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    recorder: metrics_exporter_prometheus::PrometheusRecorder,
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+    /// The two handles of each (route, method, status) met so far: a request costs one look-up
+    /// here rather than two registrations. Bounded, as all three come from fixed sets.
+    requests: DashMap<(&'static str, &'static str, u16), (Counter, Histogram)>,
+}
+
+impl Metrics {
+    /// An empty set in which every declared metric is described.
+    ///
+    /// # Errors
+    /// When the exporter refuses the bucket list; it is not empty, so it does not.
+    pub fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS_BUCKETS)?
+            .build_recorder();
+        for metric in DECLARED {
+            let (name, unit, help) = (metric.name.into(), metric.unit, metric.help.trim().into());
+            match metric.kind {
+                Kind::Counter => recorder.describe_counter(name, unit, help),
+                Kind::Gauge => recorder.describe_gauge(name, unit, help),
+                Kind::Histogram => recorder.describe_histogram(name, unit, help),
+            }
+        }
+        let process = metrics_process::Collector::default();
+        ::metrics::with_local_recorder(&recorder, || process.describe());
+        let handle = recorder.handle();
+        let metrics = Self(Arc::new(Inner {
+            recorder,
+            handle,
+            process,
+            requests: DashMap::new(),
+        }));
+        // Whoever looks at a fresh server shall see zeros, not gaps.
+        for metric in DECLARED.iter().filter(|metric| metric.labels.is_empty()) {
+            match metric.kind {
+                Kind::Counter => metrics.counter(metric.name, &[]).increment(0),
+                Kind::Gauge => metrics.gauge(metric.name, &[]).increment(0.0),
+                Kind::Histogram => drop(metrics.histogram(metric.name, &[])),
+            }
+        }
+        metrics
+            .gauge(
+                declared::BUILD_INFO,
+                &[("version", env!("CARGO_PKG_VERSION"))],
+            )
+            .set(1.0);
+        Ok(metrics)
+    }
+
+    /// The counter of that name and those labels; keep it where it is counted often.
+    pub fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+        self.0
+            .recorder
+            .register_counter(&key(name, labels), &METADATA)
+    }
+
+    /// The gauge of that name and those labels.
+    pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+        self.0
+            .recorder
+            .register_gauge(&key(name, labels), &METADATA)
+    }
+
+    /// The histogram of that name and those labels.
+    pub fn histogram(
+        &self,
+        name: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Histogram {
+        self.0
+            .recorder
+            .register_histogram(&key(name, labels), &METADATA)
+    }
+
+    /// Counts one answered request and its time.
+    pub fn request(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
+        let key = (route, method, status);
+        if let Some(handles) = self.0.requests.get(&key) {
+            let (requests, seconds) = handles.value();
+            requests.increment(1);
+            seconds.record(took);
+            return;
+        }
+        let labels = vec![
+            Label::from_static_parts("route", route),
+            Label::from_static_parts("method", method),
+            Label::new("status", status.to_string()),
+        ];
+        let requests = self
+            .0
+            .recorder
+            .register_counter(&Key::from_parts(declared::HTTP_REQUESTS, labels), &METADATA);
+        let seconds = self.histogram(declared::HTTP_REQUEST_SECONDS, &[("route", route)]);
+        requests.increment(1);
+        seconds.record(took);
+        self.0.requests.insert(key, (requests, seconds));
+    }
+
+    /// Everything in the Prometheus text format, the process' own numbers included.
+    pub fn render(&self) -> String {
+        ::metrics::with_local_recorder(&self.0.recorder, || self.0.process.collect());
+        self.0.handle.render()
+    }
+
+    /// Folds recorded durations into their buckets. They wait in memory until a scrape or this
+    /// call does so; called every few seconds, an unscraped server does not grow.
+    pub fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+    let labels: Vec<Label> = labels
+        .iter()
+        .map(|(label, value)| Label::from_static_parts(label, value))
+        .collect();
+    Key::from_parts(name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sets_count_apart_and_render_with_help() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.request("/health/liveness", "GET", 200, Duration::from_millis(3));
+        one.request("/health/liveness", "GET", 200, Duration::from_millis(3));
+        let page = one.render();
+        let line =
+            r#"staunch_http_requests_total{route="/health/liveness",method="GET",status="200"} 2"#;
+        assert!(page.contains(line), "{page}");
+        assert!(
+            page.contains("# HELP staunch_http_requests_total Requests answered"),
+            "{page}"
+        );
+        assert!(page.contains(
+            r#"staunch_http_request_seconds_bucket{route="/health/liveness",le="0.005"} 2"#
+        ));
+        assert!(page.contains("process_resident_memory_bytes"), "{page}");
+        assert!(!other.render().contains(line));
+    }
+}

@@ -1,0 +1,11 @@
+//! What an operator sees: every metric the program has, and its log.
+//!
+//! Each metric is declared once, in [`declared`], with its unit, labels, buckets and help text;
+//! [`Metrics`] is the handle through which the rest of the program counts. It is no global: two
+//! servers in one process (as in the tests) have two sets of numbers.
+
+pub mod declared;
+pub mod log;
+mod metrics;
+
+pub use metrics::Metrics;
