@@ -132,7 +132,18 @@ fn code_of(error: &PostgresError) -> u8 {
         PostgresError::NotFound(_) => UNAVAILABLE,
         PostgresError::InUse { .. } => IN_USE,
         PostgresError::BadBinDir { .. } | PostgresError::Unreachable { .. } => BAD_SETTING,
-        _ => FAILED,
+        PostgresError::OtherMajor { .. }
+        | PostgresError::NoAccount
+        | PostgresError::Folder { .. }
+        | PostgresError::PasswordLost { .. }
+        | PostgresError::Spawn { .. }
+        | PostgresError::Initdb { .. }
+        | PostgresError::EndedEarly { .. }
+        | PostgresError::NotReady { .. }
+        | PostgresError::OrphanStays { .. }
+        | PostgresError::Connect { .. }
+        | PostgresError::Silent { .. }
+        | PostgresError::Random { .. } => FAILED,
     }
 }
 

@@ -200,7 +200,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .half_close(false)
-        .max_buf_size(HEAD_OCTETS_MAX)
+        .max_buf_size(HEAD_OCTETS_MAX as usize)
         .max_headers(HEADER_FIELDS_MAX);
     builder
         .http2()
@@ -208,7 +208,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(RESET_STREAMS_MAX)
-        .max_header_list_size(HEAD_OCTETS_MAX as u32)
+        .max_header_list_size(HEAD_OCTETS_MAX)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -5,7 +5,7 @@ use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
 use crate::hashing::HashError;
 use crate::store::StoreError;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -140,9 +140,38 @@ impl ApiError {
     }
 
     fn fields(&self) -> &[FieldError] {
+        if let Self::InvalidRequest { errors, .. } | Self::Unprocessable(errors) = self {
+            errors
+        } else {
+            &[]
+        }
+    }
+
+    /// The header that goes with the status, where HTTP has one.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let fixed = |name, value| Some((name, HeaderValue::from_static(value)));
         match self {
-            Self::InvalidRequest { errors, .. } | Self::Unprocessable(errors) => errors,
-            _ => &[],
+            Self::WrongCredentials | Self::InvalidRefreshToken | Self::TokenMissing => {
+                fixed(WWW_AUTHENTICATE, CHALLENGE)
+            }
+            Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
+            Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
+            Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
+                Some((RETRY_AFTER, whole_seconds(*retry_after).into()))
+            }
+            Self::DatabaseAway | Self::NotReady => {
+                Some((RETRY_AFTER, whole_seconds(DATABASE_RETRY).into()))
+            }
+            // What is left of the body is not worth reading.
+            Self::BodyTimeout | Self::BodyTooLarge => fixed(CONNECTION, "close"),
+            Self::Malformed { .. }
+            | Self::InvalidRequest { .. }
+            | Self::UnsupportedGrantType
+            | Self::NotFound
+            | Self::Taken { .. }
+            | Self::UnsupportedMediaType { .. }
+            | Self::Unprocessable(_)
+            | Self::Internal => None,
         }
     }
 
@@ -167,24 +196,9 @@ impl ApiError {
                 .collect(),
         };
         let answer = Answer::document(status, "application/problem+json", &problem).no_store();
-        let challenge = |value| HeaderValue::from_static(value);
-        match self {
-            Self::WrongCredentials | Self::InvalidRefreshToken | Self::TokenMissing => {
-                answer.with(WWW_AUTHENTICATE, challenge(CHALLENGE))
-            }
-            Self::TokenInvalid => answer.with(WWW_AUTHENTICATE, challenge(CHALLENGE_INVALID)),
-            Self::MethodNotAllowed { allow } => answer.with(ALLOW, HeaderValue::from_static(allow)),
-            Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
-                answer.with(RETRY_AFTER, whole_seconds(retry_after).into())
-            }
-            Self::DatabaseAway | Self::NotReady => {
-                answer.with(RETRY_AFTER, whole_seconds(DATABASE_RETRY).into())
-            }
-            // What is left of the body is not worth reading.
-            Self::BodyTimeout | Self::BodyTooLarge => {
-                answer.with(CONNECTION, HeaderValue::from_static("close"))
-            }
-            _ => answer,
+        match self.header() {
+            Some((name, value)) => answer.with(name, value),
+            None => answer,
         }
     }
 }

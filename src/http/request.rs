@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 /// Octets of a request body at most.
 pub const BODY_OCTETS_MAX: usize = 16 * 1024;
 /// Octets of a request head at most.
-pub const HEAD_OCTETS_MAX: usize = 16 * 1024;
+pub const HEAD_OCTETS_MAX: u32 = 16 * 1024;
 /// Fields of a form at most.
 const FORM_FIELDS_MAX: usize = 32;
 /// Characters of a User-Agent that are kept.

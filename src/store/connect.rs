@@ -67,7 +67,7 @@ pub fn place(config: &Config) -> String {
         "{host}:{port}/{}",
         config
             .get_dbname()
-            .or(config.get_user())
+            .or_else(|| config.get_user())
             .unwrap_or_default()
     )
 }
