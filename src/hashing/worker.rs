@@ -55,16 +55,7 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>, stop: &Receiver<()>) {
 }
 
 fn work(shared: &Shared, job: Job) {
-    let Job {
-        op,
-        password,
-        salt,
-        cost,
-        queued_at,
-        deadline,
-        reply,
-        permit,
-    } = job;
+    let Job { op, password, salt, cost, queued_at, deadline, reply, permit } = job;
     drop(permit);
     let begun = shared.clock.now();
     let metrics = &shared.metrics;
@@ -76,9 +67,7 @@ fn work(shared: &Shared, job: Job) {
         Some(HashError::ShuttingDown)
     } else if begun >= deadline {
         metrics.expired.increment(1);
-        Some(HashError::Expired {
-            retry_after: shared.retry_after(),
-        })
+        Some(HashError::Expired { retry_after: shared.retry_after() })
     } else {
         None
     };
@@ -87,9 +76,7 @@ fn work(shared: &Shared, job: Job) {
         reply.send(Err(refusal)).ok();
         return;
     }
-    metrics
-        .wait
-        .record(begun.saturating_duration_since(queued_at));
+    metrics.wait.record(begun.saturating_duration_since(queued_at));
     metrics.lanes_busy.increment(1.0);
     // A fault in one computation is that job's answer, not the thread's end.
     let answer = catch_unwind(AssertUnwindSafe(|| digest(cost, salt, &password)));

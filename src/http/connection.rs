@@ -74,9 +74,7 @@ impl Watch {
 
     pub(super) fn request_begins(&self, version: Version) -> InRequest {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
-        self.0
-            .multiplexed
-            .store(version == Version::HTTP_2, Ordering::Relaxed);
+        self.0.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
         self.0.head_since_ms.store(0, Ordering::Relaxed);
         InRequest(self.clone())
     }
@@ -100,9 +98,7 @@ impl Watch {
         if done {
             self.0.stalled_since_ms.store(0, Ordering::Relaxed);
         } else if self.0.stalled_since_ms.load(Ordering::Relaxed) == 0 {
-            self.0
-                .stalled_since_ms
-                .store(self.now_ms(), Ordering::Relaxed);
+            self.0.stalled_since_ms.store(self.now_ms(), Ordering::Relaxed);
         }
     }
 
@@ -132,10 +128,7 @@ impl Watch {
 impl Drop for InRequest {
     fn drop(&mut self) {
         let watch = &self.0;
-        watch
-            .0
-            .idle_since_ms
-            .store(watch.now_ms(), Ordering::Relaxed);
+        watch.0.idle_since_ms.store(watch.now_ms(), Ordering::Relaxed);
         watch.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -149,10 +142,7 @@ pub(super) async fn serve(
     watch: Watch,
 ) {
     let lifecycle = edge.lifecycle.clone();
-    let io = Watched {
-        io: TokioIo::new(stream),
-        watch: watch.clone(),
-    };
+    let io = Watched { io: TokioIo::new(stream), watch: watch.clone() };
     let requests = watch.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let under_way = requests.request_begins(request.version());

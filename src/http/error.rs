@@ -21,11 +21,10 @@ const DATABASE_RETRY: Duration = Duration::from_secs(2);
 pub(super) enum ApiError {
     /// The body is not what its Content-Type says.
     Malformed { detail: &'static str },
+    /// Two servers could read this request differently.
+    Ambiguous { detail: &'static str },
     /// The form is no OAuth request (RFC 6749 §5.2 `invalid_request`).
-    InvalidRequest {
-        detail: &'static str,
-        errors: Vec<FieldError>,
-    },
+    InvalidRequest { detail: &'static str, errors: Vec<FieldError> },
     /// A grant that is not there (RFC 6749 §5.2).
     UnsupportedGrantType,
     /// Wrong name or password: the same words for every reason.
@@ -93,6 +92,7 @@ impl ApiError {
     fn row(&self) -> Row {
         match self {
             Self::Malformed { detail } => (StatusCode::BAD_REQUEST, "malformed", "Malformed body", detail),
+            Self::Ambiguous { detail } => (StatusCode::BAD_REQUEST, "ambiguous", "Ambiguous request", detail),
             Self::InvalidRequest { detail, .. } => (StatusCode::BAD_REQUEST, "invalid-request", "Invalid request", detail),
             Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported-grant-type", "Unsupported grant type", "grant_type must be password or refresh_token"),
             Self::WrongCredentials => (StatusCode::UNAUTHORIZED, "credentials-rejected", "Credentials rejected", "incorrect username or password"),
@@ -123,6 +123,7 @@ impl ApiError {
             Self::WrongCredentials | Self::InvalidRefreshToken => Some("invalid_grant"),
             Self::TokenInvalid => Some("invalid_token"),
             Self::Malformed { .. }
+            | Self::Ambiguous { .. }
             | Self::TokenMissing
             | Self::NotFound
             | Self::MethodNotAllowed { .. }
@@ -163,7 +164,9 @@ impl ApiError {
                 Some((RETRY_AFTER, whole_seconds(DATABASE_RETRY).into()))
             }
             // What is left of the body is not worth reading.
-            Self::BodyTimeout | Self::BodyTooLarge => fixed(CONNECTION, "close"),
+            Self::Ambiguous { .. } | Self::BodyTimeout | Self::BodyTooLarge => {
+                fixed(CONNECTION, "close")
+            }
             Self::Malformed { .. }
             | Self::InvalidRequest { .. }
             | Self::UnsupportedGrantType
@@ -189,10 +192,7 @@ impl ApiError {
             errors: self
                 .fields()
                 .iter()
-                .map(|error| ProblemField {
-                    field: error.field,
-                    message: &error.message,
-                })
+                .map(|error| ProblemField { field: error.field, message: &error.message })
                 .collect(),
         };
         let answer = Answer::document(status, "application/problem+json", &problem).no_store();
@@ -310,10 +310,7 @@ mod tests {
     fn a_problem_has_the_members_that_rfc_9457_and_6749_ask_for() {
         let response = ApiError::WrongCredentials.into_answer().into_response();
         assert_eq!(response.status(), 401);
-        assert_eq!(
-            response.headers()["content-type"],
-            "application/problem+json"
-        );
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["www-authenticate"], CHALLENGE);
         assert_eq!(response.headers()["cache-control"], "no-store");
     }
