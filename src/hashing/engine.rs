@@ -62,6 +62,7 @@ pub(super) struct Shared {
     hash_time: Duration,
     stopping: AtomicBool,
     aborted: AtomicBool,
+    usual_priority: AtomicBool,
 }
 
 /// The engine's metrics, looked up once.
@@ -100,6 +101,7 @@ impl HashEngine {
             threads,
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
+            usual_priority: AtomicBool::new(false),
         });
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -245,6 +247,16 @@ impl Shared {
         let waiting = self.waiting.load(Ordering::Acquire);
         let jobs = u32::try_from(waiting / self.threads).unwrap_or(u32::MAX);
         self.hash_time.saturating_mul(jobs).max(Duration::from_secs(1))
+    }
+
+    /// Says, once for all threads, that the operating system keeps them at the usual priority.
+    pub(super) fn priority_not_lowered(&self, error: &dyn std::fmt::Debug) {
+        if !self.usual_priority.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                ?error,
+                "hashing threads keep the usual priority: other calls may be slower"
+            );
+        }
     }
 
     pub(super) fn is_aborted(&self) -> bool {
