@@ -24,9 +24,10 @@ impl Board {
         }
     }
 
-    /// Busy lanes of all workers.
-    pub(super) fn busy(&self) -> usize {
-        self.0.iter().map(|lanes| lanes.load(Ordering::Acquire)).sum()
+    /// Busy lanes of each worker.
+    #[cfg(test)]
+    pub(super) fn busy(&self) -> Vec<usize> {
+        self.0.iter().map(|lanes| lanes.load(Ordering::Acquire)).collect()
     }
 
     /// Whether no other worker is less busy than this one, which has `busy` lanes in use.
@@ -73,7 +74,7 @@ mod tests {
         assert!(turn.is_mine(&board, 1, 0));
         board.set(1, 1);
         assert!(turn.is_mine(&board, 0, 1));
-        assert_eq!(board.busy(), 2);
+        assert_eq!(board.busy(), [1, 1]);
     }
 
     #[test]

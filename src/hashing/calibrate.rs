@@ -17,6 +17,9 @@ const BUDGET: Duration = Duration::from_millis(600);
 /// A lane count is taken only if one hash takes at most this many times as long as alone.
 const LATENCY_FACTOR_MAX: u32 = 2;
 
+/// Two measurements of one thing differ by about this much.
+const NOISE_PERCENT: u64 = 2;
+
 /// How fast one thread is with so many lanes busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSpeed {
@@ -96,13 +99,16 @@ impl Calibration {
     }
 }
 
-/// The rule by which a lane count is chosen.
+/// The rule by which a lane count is chosen: the best throughput whose latency is bearable, and of
+/// those that are as good to within the noise the one with the least latency.
 fn choose(speeds: &[LaneSpeed]) -> LaneSpeed {
     let alone = speeds.first().map_or(Duration::MAX, |speed| speed.round_time);
     let limit = alone.saturating_mul(LATENCY_FACTOR_MAX);
-    let fits = speeds.iter().filter(|speed| speed.lanes == 1 || speed.round_time < limit);
-    let best = fits.max_by_key(|speed| speed.rounds_per_second());
-    best.copied().unwrap_or(LaneSpeed { lanes: 1, round_time: Duration::MAX })
+    let fits = || speeds.iter().filter(|speed| speed.lanes == 1 || speed.round_time < limit);
+    let best = fits().map(LaneSpeed::rounds_per_second).max().unwrap_or(1);
+    let as_good = best - best / 100 * NOISE_PERCENT;
+    let fewest = fits().find(|speed| speed.rounds_per_second() >= as_good);
+    fewest.copied().unwrap_or(LaneSpeed { lanes: 1, round_time: Duration::MAX })
 }
 
 fn time(lanes: usize, clock: &Clock) -> Duration {
@@ -134,6 +140,7 @@ mod tests {
             [speed(1, 55), speed(2, 58), speed(4, 75), speed(5, 82), speed(6, 109), speed(8, 130)];
         // 8 lanes do most a second but take too long; 5 do more than 6.
         assert_eq!(choose(&speeds).lanes, 5);
+        assert_eq!(choose(&[speed(1, 55), speed(6, 83), speed(7, 96)]).lanes, 6, "7 are as good");
         assert_eq!(choose(&[speed(1, 55), speed(2, 120)]).lanes, 1);
     }
 

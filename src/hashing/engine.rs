@@ -290,6 +290,11 @@ impl HashEngine {
         answer.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     fn job(
         &self,
         permit: Option<Permit>,
@@ -305,7 +310,7 @@ impl HashEngine {
         let queued_at = self.0.shared.clock.now();
         let deadline = queued_at + self.0.config.deadline;
         #[cfg(test)]
-        let panics = password.octets() == tests::PANICS;
+        let panics = password.octets() == super::tests::PANICS;
         let job = Job {
             work: kernel::Job { key, salt, cost },
             purpose,
@@ -351,10 +356,4 @@ impl Shared {
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
     }
-}
-
-#[cfg(test)]
-mod tests {
-    /// A job with this password panics in its worker.
-    pub(super) const PANICS: &[u8] = b"panic, please";
 }

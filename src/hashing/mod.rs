@@ -19,6 +19,8 @@ mod meters;
 mod password;
 mod phc;
 mod priority;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use admission::{Permit, Purpose};
@@ -32,5 +34,5 @@ pub use phc::{StoredHash, StoredHashError};
 /// The kernel's parts, for `benches/`.
 #[doc(hidden)]
 pub mod bench {
-    pub use super::kernel::{Batch, Cost, Job, Key};
+    pub use super::kernel::{Batch, Cost, Digest, Full, Job, Key, KeyError};
 }

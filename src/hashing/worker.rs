@@ -150,18 +150,18 @@ impl Worker {
         }
     }
 
-    /// The next job of the purpose that has had less; of the other, if it has none.
+    /// The next job of the purpose that has had less; of the other, if that has none.
     fn next(&mut self) -> Option<Job> {
         let Queues { verify, hash, .. } = &self.queues;
         let (first, second) = if self.verify_ahead > 0 { (hash, verify) } else { (verify, hash) };
-        let job = first.try_recv().ok();
-        let job = job.or_else(|| {
-            // Nobody saves up turns while it has nothing to do.
-            self.verify_ahead = 0;
-            second.try_recv().ok()
-        })?;
+        let job = first.try_recv().or_else(|_| second.try_recv()).ok()?;
         let rounds = i64::from(job.work.cost.rounds());
-        self.verify_ahead += if job.purpose == Purpose::Verify { rounds } else { -rounds };
+        let (rival, ahead) = match job.purpose {
+            Purpose::Verify => (hash, self.verify_ahead + rounds),
+            Purpose::Hash => (verify, self.verify_ahead - rounds),
+        };
+        // Nobody saves up turns, or uses them up, while the other has nothing to do.
+        self.verify_ahead = if rival.is_empty() { 0 } else { ahead };
         Some(job)
     }
 

@@ -276,6 +276,7 @@ mod tests {
             assert!(batch.slots.blank_from(batch.busy()), "cancelled");
             batch.insert(job(b"last", 4), 0).unwrap();
             batch.step(3);
+            assert!(batch.slots.states.iter().all(|state| state.parked == [0; 2]), "stepped");
             DROPPED_BLANK.take();
             drop(batch);
             assert_eq!(DROPPED_BLANK.take(), [true], "dropped");

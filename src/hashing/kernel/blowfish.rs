@@ -10,7 +10,6 @@ use super::tables;
 /// One lane's Blowfish state, 4176 octets.
 ///
 /// Aligned to a cache line, so that the S-boxes of each lane cover whole lines: 66 lines a lane.
-#[derive(Zeroize)]
 #[repr(C, align(64))]
 pub(super) struct State {
     pub(super) boxes: [[u32; 256]; 4],
@@ -21,7 +20,6 @@ pub(super) struct State {
 
 /// What a loop round mixes into a state: the password's words and the salt's, in the order in
 /// which the key schedule consumes them.
-#[derive(Zeroize)]
 pub(super) struct Words {
     /// The password and its NUL, repeated to fill 72 octets.
     pub(super) key: [u32; 18],
@@ -114,7 +112,6 @@ impl State {
 
     /// Encrypts blocks that do not depend on each other.
     #[inline(always)]
-    #[expect(clippy::indexing_slicing, reason = "constants below 18")]
     fn encrypt<const BLOCKS: usize>(&self, blocks: &mut [[u32; 2]; BLOCKS]) {
         for [left, _] in &mut *blocks {
             *left ^= self.p[0];
@@ -144,6 +141,14 @@ impl State {
     }
 }
 
+impl Zeroize for State {
+    fn zeroize(&mut self) {
+        self.boxes.zeroize();
+        self.p.zeroize();
+        self.parked.zeroize();
+    }
+}
+
 /// Blowfish's F.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "an octet indexes 256 words")]
@@ -168,5 +173,12 @@ impl Words {
     #[cfg(test)]
     pub(super) fn is_blank(&self) -> bool {
         self.key.iter().chain(&self.salt).all(|word| *word == 0)
+    }
+}
+
+impl Zeroize for Words {
+    fn zeroize(&mut self) {
+        self.key.zeroize();
+        self.salt.zeroize();
     }
 }

@@ -8,19 +8,20 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::blowfish::Words;
 
 /// Octets of a password, at most: bcrypt's key schedule reads no more.
-pub const PASSWORD_OCTETS_MAX: usize = 72;
+const PASSWORD_OCTETS_MAX: usize = 72;
 
 /// A password in the form in which the key schedule takes it; zeroed when dropped.
 ///
 /// The octets, a NUL behind them, the whole repeated to 72 octets and cut there, as `$2a$`,
 /// `$2b$` and `$2y$` all have it. Its `Debug` shows nothing.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Key {
-    pub(super) words: [u32; 18],
+    /// Boxed, so that moving the key (through a channel, into a lane) leaves no copies behind.
+    words: Box<[u32; 18]>,
 }
 
 impl Key {
-    /// Takes the words out of a password of 0 to 72 octets; the caller's copy stays the caller's.
+    /// Takes the words out of a password of 0 to 72 octets. Zeroing the octets passed in is the
+    /// caller's business.
     ///
     /// # Errors
     /// - [`KeyError::TooLong`]: bcrypt would ignore what is past 72 octets.
@@ -34,15 +35,29 @@ impl Key {
             return Err(KeyError::ContainsNul);
         }
         let mut octets = password.iter().copied().chain(std::iter::once(0)).cycle();
-        let mut words = [0; 18];
-        for word in &mut words {
+        let mut key = Self { words: Box::new([0; 18]) };
+        for word in key.words.iter_mut() {
             for octet in octets.by_ref().take(4) {
                 *word = (*word << 8) | u32::from(octet);
             }
         }
-        Ok(Self { words })
+        Ok(key)
     }
 }
+
+impl Zeroize for Key {
+    fn zeroize(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,7 +126,7 @@ pub struct Job {
 impl Job {
     /// Moves the job's words into a slot; the job's own are zeroed as it is dropped here.
     pub(super) fn load_into(self, slot: &mut Words) {
-        slot.key.copy_from_slice(&self.key.words);
+        slot.key.copy_from_slice(self.key.words.as_slice());
         let (words, _) = self.salt.as_chunks();
         for (word, octets) in slot.salt.iter_mut().zip(words) {
             *word = u32::from_be_bytes(*octets);
@@ -119,9 +134,10 @@ impl Job {
     }
 }
 
-/// The 23 octets of a bcrypt hash: the cipher text without its last octet, which no `$2b$` string
-/// holds. Zeroed when dropped; compared in constant time only; its `Debug` shows nothing.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+/// The 23 octets of a bcrypt hash: the cipher text without its last octet, which no string holds.
+///
+/// Zeroed when dropped, compared in constant time only; its `Debug` shows nothing.
+#[derive(Clone)]
 pub struct Digest([u8; 23]);
 
 impl Digest {
@@ -145,6 +161,20 @@ impl Digest {
     }
 }
 
+impl Zeroize for Digest {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl Drop for Digest {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Digest {}
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Digest(..)")
@@ -157,10 +187,10 @@ mod tests {
 
     #[test]
     fn a_key_is_the_password_and_a_nul_over_and_over() {
-        assert_eq!(Key::new(b"").unwrap().words, [0; 18]);
+        assert_eq!(*Key::new(b"").unwrap().words, [0; 18]);
         let key = Key::new(b"ab").unwrap();
         assert_eq!(key.words[..3], [0x6162_0061, 0x6200_6162, 0x0061_6200]);
-        assert_eq!(Key::new(&[0xff; 72]).unwrap().words, [0xffff_ffff; 18]);
+        assert_eq!(*Key::new(&[0xff; 72]).unwrap().words, [0xffff_ffff; 18]);
         assert_eq!(Key::new(&[0xff; 71]).unwrap().words[17], 0xffff_ff00);
     }
 
@@ -205,6 +235,6 @@ mod tests {
         on_drop::<Digest>();
         let mut key = Key::new(b"hunter2").unwrap();
         key.zeroize();
-        assert_eq!(key.words, [0; 18]);
+        assert_eq!(*key.words, [0; 18]);
     }
 }

@@ -71,7 +71,6 @@ fn expand<const N: usize>(states: &mut [State; N]) {
 
 /// Encrypts one block in each lane, hands it to `put`, and begins the next one with it.
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "constants below 18, and below N")]
 fn encrypt<const N: usize>(
     states: &mut [State; N],
     halves: &mut [u32; N],
