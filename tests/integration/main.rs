@@ -1,1 +1,12 @@
-//!
+//! The server as its clients see it: real HTTP, a real PostgreSQL, one module a behaviour.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
+)]
+
+mod register;
+mod support;
+mod token;
