@@ -7,6 +7,11 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod concurrency;
+mod limits;
+mod logout;
+mod me;
+mod refresh;
 mod register;
 mod support;
 mod token;
