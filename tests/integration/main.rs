@@ -8,9 +8,12 @@
 )]
 
 mod concurrency;
+mod http;
 mod limits;
 mod logout;
 mod me;
+mod outage;
+mod overload;
 mod refresh;
 mod register;
 mod support;

@@ -14,10 +14,10 @@ mod database;
 mod proxy;
 mod raw;
 
-pub(crate) use client::{Client, Reply, Tokens};
+pub(crate) use client::{Client, Reply, Tokens, form};
 pub(crate) use database::TestDatabase;
 pub(crate) use proxy::{Link, Proxy};
-pub(crate) use raw::Raw;
+pub(crate) use raw::{Raw, RawReply};
 
 use staunch::app::{App, StartError};
 use staunch::clock::Clock;
