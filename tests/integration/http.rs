@@ -574,7 +574,8 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
 #[tokio::test]
 async fn a_request_under_way_is_answered_when_the_server_stops() {
     let mut app = TestApp::builder()
-        .set("STAUNCH_BCRYPT_COST", "10")
+        .set("STAUNCH_BCRYPT_COST", "12")
+        .set("STAUNCH_SHUTDOWN_GRACE", "30s")
         .start()
         .await;
     app.register("ada").await;
@@ -590,7 +591,7 @@ async fn a_request_under_way_is_answered_when_the_server_stops() {
         .collect();
     until("all four are in the engine", SOON, async || {
         let busy = app.metric("staunch_hash_lanes_busy").await;
-        busy + app.metric("staunch_hash_queue_depth").await >= 3.0
+        busy + app.metric("staunch_hash_queue_depth").await >= 4.0
     })
     .await;
     app.begin_stop();

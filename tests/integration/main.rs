@@ -7,14 +7,20 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod cleanup;
 mod concurrency;
+mod health;
 mod http;
 mod limits;
 mod logout;
 mod me;
+mod metrics;
+mod migrate;
 mod outage;
 mod overload;
+mod plans;
 mod refresh;
 mod register;
+mod secrets;
 mod support;
 mod token;

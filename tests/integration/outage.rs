@@ -175,7 +175,10 @@ async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
 
 #[tokio::test]
 async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
-    let (app, proxy, _) = start().await;
+    let (builder, proxy) = TestApp::builder().behind_proxy().await;
+    let app = builder.set("STAUNCH_DB_POOL_MAX", "1").start().await;
+    // So that the statement is prepared on the only connection.
+    app.register("ada").await;
     let client = app.anonymous();
     // Held up, so that the cut comes between the statement and its answer.
     let db = app.db().await;
