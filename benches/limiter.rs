@@ -5,10 +5,7 @@
 //! addresses already held, so most checks miss the cache. Every check reads the clock too, as a
 //! request does; `clock` is that alone. The budget is 200 ns at a million keys and two threads.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the clock is part of what is measured"
-)]
+#![expect(clippy::disallowed_methods, reason = "the clock is part of what is measured")]
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -50,25 +47,14 @@ fn ours_route_and_global(bencher: Bencher<'_, '_>, keys: u64) {
 #[divan::bench(threads = [1, 2], sample_size = BATCH, sample_count = 200)]
 fn ours_newcomer_at_the_cap(bencher: Bencher<'_, '_>) {
     let slow = Quota::new(10, Window::Hour).map_or(Limit::Off, Limit::Quota);
-    let limiter = Limiter::new(
-        &LimiterConfig {
-            global: slow,
-            ..LimiterConfig::default()
-        },
-        Instant::now(),
-    );
+    let limiter =
+        Limiter::new(&LimiterConfig { global: slow, ..LimiterConfig::default() }, Instant::now());
     let next = AtomicU64::new(0);
-    let check = |address| {
-        limiter
-            .check(Policy::Global, address, Instant::now())
-            .is_allowed()
-    };
+    let check = |address| limiter.check(Policy::Global, address, Instant::now()).is_allowed();
     (0..LimiterConfig::default().keys_max).for_each(|_| {
         check(address(next.fetch_add(1, Relaxed)));
     });
-    bencher
-        .with_inputs(|| address(next.fetch_add(1, Relaxed)))
-        .bench_values(check);
+    bencher.with_inputs(|| address(next.fetch_add(1, Relaxed))).bench_values(check);
 }
 
 #[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
@@ -107,9 +93,7 @@ fn ours(bencher: Bencher<'_, '_>, keys: u64, policies: &[Policy]) {
     };
     let limiter = Limiter::new(&config, Instant::now());
     compare(bencher, keys, |address| {
-        limiter
-            .check_all(policies, address, Instant::now())
-            .is_allowed()
+        limiter.check_all(policies, address, Instant::now()).is_allowed()
     });
 }
 

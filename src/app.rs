@@ -101,11 +101,7 @@ impl App {
     /// See [`StartError`]; what had been started is stopped again.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
         let url = config.settings.database_url.clone();
-        let purpose = if url.is_some() {
-            Purpose::Keys
-        } else {
-            Purpose::Database
-        };
+        let purpose = if url.is_some() { Purpose::Keys } else { Purpose::Database };
         let folder = DataFolder::open(&config.data_dir(), purpose).await?;
         let (embedded, database, described) = match url {
             Some(url) => {
@@ -125,15 +121,9 @@ impl App {
             }
         };
         match Self::build_on(&config, clock, &folder, database, described).await {
-            Ok((edge, listeners, engine, facts)) => Ok(Self {
-                edge,
-                listeners,
-                engine,
-                embedded,
-                _folder: folder,
-                config,
-                facts,
-            }),
+            Ok((edge, listeners, engine, facts)) => {
+                Ok(Self { edge, listeners, engine, embedded, _folder: folder, config, facts })
+            }
             Err(error) => {
                 if let Some(server) = embedded {
                     server.stop().await;
@@ -172,11 +162,8 @@ impl App {
             clock.clone(),
         );
         let listeners = bind(config).await?;
-        let address = |index: usize| {
-            listeners
-                .get(index)
-                .and_then(|listener| listener.local_addr().ok())
-        };
+        let address =
+            |index: usize| listeners.get(index).and_then(|listener| listener.local_addr().ok());
         let facts = Facts {
             address: address(0).unwrap_or(config.settings.listen),
             metrics_address: address(1),
@@ -189,15 +176,7 @@ impl App {
         };
         let limiter = Limiter::new(&config.limiter(), clock.now());
         let lifecycle = Lifecycle::default();
-        let edge = Edge {
-            config: config.http(),
-            auth,
-            limiter,
-            store,
-            metrics,
-            lifecycle,
-            clock,
-        };
+        let edge = Edge { config: config.http(), auth, limiter, store, metrics, lifecycle, clock };
         Ok((Arc::new(edge), listeners, engine, facts))
     }
 
@@ -210,25 +189,14 @@ impl App {
     /// flight finish, up to the grace; the hash engine; the background tasks; the pool; the
     /// embedded PostgreSQL last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self {
-            edge,
-            listeners,
-            engine,
-            embedded,
-            config,
-            ..
-        } = self;
+        let Self { edge, listeners, engine, embedded, config, .. } = self;
         let lifecycle = edge.lifecycle.clone();
         spawn_background(&edge, config.settings.cleanup_interval.0);
         let connections = TaskTracker::new();
         let servers: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                tokio::spawn(http::serve(
-                    Arc::clone(&edge),
-                    listener,
-                    connections.clone(),
-                ))
+                tokio::spawn(http::serve(Arc::clone(&edge), listener, connections.clone()))
             })
             .collect();
         lifecycle.started();
@@ -250,10 +218,7 @@ impl App {
         };
         if tokio::time::timeout(work, finished).await.is_err() {
             engine.abort();
-            if tokio::time::timeout(REFUSAL_TIME.min(grace), connections.wait())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(REFUSAL_TIME.min(grace), connections.wait()).await.is_err() {
                 tracing::warn!(
                     connections = connections.len(),
                     "closing connections that are still open"
@@ -271,14 +236,8 @@ impl App {
 
 async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
     let settings = &config.settings;
-    let surface = if settings.metrics_listen.is_some() {
-        Surface::Public
-    } else {
-        Surface::All
-    };
-    let metrics = settings
-        .metrics_listen
-        .map(|address| (address, Surface::Metrics));
+    let surface = if settings.metrics_listen.is_some() { Surface::Public } else { Surface::All };
+    let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics));
     let mut listeners = Vec::new();
     for (address, surface) in [(settings.listen, surface)].into_iter().chain(metrics) {
         let bound = Listener::bind(address, surface).await;

@@ -14,11 +14,7 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Manual {
-        start: Instant,
-        start_unix_s: u64,
-        passed_ms: Arc<AtomicU64>,
-    },
+    Manual { start: Instant, start_unix_s: u64, passed_ms: Arc<AtomicU64> },
 }
 
 impl Clock {
@@ -40,9 +36,9 @@ impl Clock {
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::System => monotonic(),
-            Source::Manual {
-                start, passed_ms, ..
-            } => *start + Duration::from_millis(passed_ms.load(Ordering::SeqCst)),
+            Source::Manual { start, passed_ms, .. } => {
+                *start + Duration::from_millis(passed_ms.load(Ordering::SeqCst))
+            }
         }
     }
 
@@ -50,11 +46,9 @@ impl Clock {
     pub fn unix_s(&self) -> u64 {
         match &self.0 {
             Source::System => wall_s(),
-            Source::Manual {
-                start_unix_s,
-                passed_ms,
-                ..
-            } => start_unix_s + passed_ms.load(Ordering::SeqCst) / 1000,
+            Source::Manual { start_unix_s, passed_ms, .. } => {
+                start_unix_s + passed_ms.load(Ordering::SeqCst) / 1000
+            }
         }
     }
 
@@ -74,9 +68,7 @@ fn monotonic() -> Instant {
 
 #[expect(clippy::disallowed_methods, reason = "the clock itself")]
 fn wall_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -152,18 +152,11 @@ mod tests {
     #[test]
     fn emails_follow_addr_spec() {
         let longest = format!("{}@{}.example.com", "l".repeat(64), "d".repeat(60));
-        for good in [
-            "a@example.com",
-            "first.last+tag@sub.example.co.uk",
-            longest.as_str(),
-        ] {
+        for good in ["a@example.com", "first.last+tag@sub.example.co.uk", longest.as_str()] {
             assert!(Email::parse(good).is_ok(), "{good}");
         }
-        let too_long = format!(
-            "{}@{}.com",
-            "l".repeat(64),
-            format!("{}.", "d".repeat(50)).repeat(4)
-        );
+        let too_long =
+            format!("{}@{}.com", "l".repeat(64), format!("{}.", "d".repeat(50)).repeat(4));
         for bad in [
             "",
             "plain",
@@ -185,10 +178,7 @@ mod tests {
     #[test]
     fn a_login_name_is_a_username_or_an_address_by_its_at_sign() {
         assert_eq!(LoginName::parse("ada"), LoginName::Username("ada".into()));
-        assert_eq!(
-            LoginName::parse("a@b.org"),
-            LoginName::Email("a@b.org".into())
-        );
+        assert_eq!(LoginName::parse("a@b.org"), LoginName::Email("a@b.org".into()));
         assert_eq!(LoginName::parse("a\0b"), LoginName::Impossible);
         assert_eq!(LoginName::parse(&"x".repeat(255)), LoginName::Impossible);
     }

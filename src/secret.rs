@@ -35,9 +35,6 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing_of_it() {
-        assert_eq!(
-            format!("{:?}", Secret::new("hunter2".into())),
-            "Secret(***)"
-        );
+        assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "Secret(***)");
     }
 }

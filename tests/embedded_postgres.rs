@@ -50,9 +50,7 @@ async fn open(path: &Path) -> Result<DataFolder, PostgresError> {
 
 async fn start_with(path: &Path, durability: Durability) -> EmbeddedPostgres {
     let folder = open(path).await.unwrap();
-    EmbeddedPostgres::start(&config(durability), folder)
-        .await
-        .unwrap()
+    EmbeddedPostgres::start(&config(durability), folder).await.unwrap()
 }
 
 async fn start(path: &Path) -> EmbeddedPostgres {
@@ -229,11 +227,7 @@ async fn first_start_makes_a_database_and_the_second_finds_it() {
         ("server_encoding", "UTF8"),
         ("password_encryption", "scram-sha-256"),
     ] {
-        let found: String = client
-            .query_one(&format!("SHOW {setting}"), &[])
-            .await
-            .unwrap()
-            .get(0);
+        let found: String = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap().get(0);
         assert_eq!(found, value, "{setting}");
     }
     assert!(server.data_dir().join("PG_VERSION").exists());
@@ -241,12 +235,9 @@ async fn first_start_makes_a_database_and_the_second_finds_it() {
     drop(client);
     server.stop().await;
 
-    for (name, mode) in [
-        ("run", 0o700),
-        ("password", 0o600),
-        ("postgres.log", 0o600),
-        ("data", 0o700),
-    ] {
+    for (name, mode) in
+        [("run", 0o700), ("password", 0o600), ("postgres.log", 0o600), ("data", 0o700)]
+    {
         let found = fs::metadata(path.join("postgres").join(name)).unwrap();
         assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");
     }
@@ -254,10 +245,7 @@ async fn first_start_makes_a_database_and_the_second_finds_it() {
     let begun = Instant::now();
     let server = start_with(&path, Durability::Full).await;
     println!("second start: {:?}", begun.elapsed());
-    assert_eq!(
-        number(&connect(&server).await, "SELECT n FROM kept").await,
-        42
-    );
+    assert_eq!(number(&connect(&server).await, "SELECT n FROM kept").await, 42);
     server.stop().await;
 }
 
@@ -284,10 +272,7 @@ async fn a_folder_in_use_names_the_process() {
         "{text}"
     );
     assert!(
-        text.contains(&format!(
-            "is in use by another staunch (pid {})",
-            starter.id()
-        )),
+        text.contains(&format!("is in use by another staunch (pid {})", starter.id())),
         "{text}"
     );
     starter.kill();
@@ -306,32 +291,21 @@ async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
             )
             .await
             .unwrap();
-        assert_eq!(
-            number(&client, "SELECT count(*) FROM kept").await,
-            round + 1
-        );
-        let guards: Vec<u32> = children_of(starter.id())
-            .into_iter()
-            .filter(|pid| is_guard(*pid))
-            .collect();
+        assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
+        let guards: Vec<u32> =
+            children_of(starter.id()).into_iter().filter(|pid| is_guard(*pid)).collect();
         assert_eq!(guards.len(), 1);
         starter.kill();
         wait_for("postgres ends", || !runs(postgres)).await;
         wait_for("the guard ends", || !runs(guards[0])).await;
-        assert!(
-            !top.path().join("postgres/data/postmaster.pid").exists(),
-            "it was a clean stop"
-        );
+        assert!(!top.path().join("postgres/data/postmaster.pid").exists(), "it was a clean stop");
     }
     // At once after the kill, while the old server may still be on its way out.
     let mut starter = Starter::spawn(top.path(), Durability::Full);
     starter.ready();
     starter.kill();
     let server = start_with(top.path(), Durability::Full).await;
-    assert_eq!(
-        number(&connect(&server).await, "SELECT count(*) FROM kept").await,
-        2
-    );
+    assert_eq!(number(&connect(&server).await, "SELECT count(*) FROM kept").await, 2);
     server.stop().await;
 }
 
@@ -348,10 +322,7 @@ async fn both_killed_at_once_lose_no_commit() {
             )
             .await
             .unwrap();
-        assert_eq!(
-            number(&client, "SELECT count(*) FROM kept").await,
-            round + 1
-        );
+        assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
         // A backend that does not notice, as it never waits: it keeps the shared memory in use.
         let busy = connect_with(&config_in(top.path())).await.unwrap();
         let work = tokio::spawn(async move {
@@ -361,11 +332,7 @@ async fn both_killed_at_once_lose_no_commit() {
             .await
         });
         let deadline = Instant::now() + DEADLINE;
-        while number(
-            &client,
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'",
-        )
-        .await
+        while number(&client, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'").await
             < 2
         {
             assert!(Instant::now() < deadline);
@@ -375,10 +342,7 @@ async fn both_killed_at_once_lose_no_commit() {
         assert!(top.path().join("postgres/data/postmaster.pid").exists());
 
         let server = start_with(top.path(), Durability::Full).await;
-        assert_eq!(
-            number(&connect(&server).await, "SELECT count(*) FROM kept").await,
-            round + 1
-        );
+        assert_eq!(number(&connect(&server).await, "SELECT count(*) FROM kept").await, round + 1);
         work.await.unwrap().unwrap_err();
         server.stop().await;
         assert_eq!(processes_on(top.path()), Vec::<u32>::new());
@@ -391,24 +355,15 @@ async fn a_server_left_running_is_stopped_first() {
     let mut starter = Starter::spawn(top.path(), Durability::None);
     let postgres = starter.ready();
     let client = connect_with(&config_in(top.path())).await.unwrap();
-    client
-        .batch_execute("CREATE TABLE kept (n bigint)")
-        .await
-        .unwrap();
-    for guard in children_of(starter.id())
-        .into_iter()
-        .filter(|pid| is_guard(*pid))
-    {
+    client.batch_execute("CREATE TABLE kept (n bigint)").await.unwrap();
+    for guard in children_of(starter.id()).into_iter().filter(|pid| is_guard(*pid)) {
         send(guard, Signal::KILL);
     }
     starter.kill();
     assert!(runs(postgres));
     let server = start(top.path()).await;
     assert!(!runs(postgres));
-    assert_eq!(
-        number(&connect(&server).await, "SELECT count(*) FROM kept").await,
-        0
-    );
+    assert_eq!(number(&connect(&server).await, "SELECT count(*) FROM kept").await, 0);
     server.stop().await;
 }
 
@@ -420,16 +375,11 @@ async fn a_killed_guard_is_replaced() {
     let postgres = starter.ready();
     let guard = |starter: &Starter| {
         let children = children_of(starter.id());
-        children
-            .into_iter()
-            .find(|pid| is_guard(*pid) && runs(*pid))
+        children.into_iter().find(|pid| is_guard(*pid) && runs(*pid))
     };
     let first = guard(&starter).unwrap();
     send(first, Signal::KILL);
-    wait_for("another guard", || {
-        guard(&starter).is_some_and(|pid| pid != first)
-    })
-    .await;
+    wait_for("another guard", || guard(&starter).is_some_and(|pid| pid != first)).await;
     starter.kill();
     wait_for("postgres ends", || !runs(postgres)).await;
 }
@@ -460,11 +410,7 @@ async fn files_of_a_dead_server_are_no_obstacle() {
     let mut zombie = Command::new("true").spawn().unwrap();
     wait_for("a zombie", || !runs(zombie.id())).await;
     for pid in [other_program.id(), zombie.id(), 1, 4_000_000] {
-        let text = format!(
-            "{pid}\n{}\n1700000000\n5432\n{}\n\n",
-            data.display(),
-            run.display()
-        );
+        let text = format!("{pid}\n{}\n1700000000\n5432\n{}\n\n", data.display(), run.display());
         fs::write(data.join("postmaster.pid"), &text).unwrap();
         fs::write(run.join(".s.PGSQL.5432.lock"), &text).unwrap();
         fs::write(run.join(".s.PGSQL.5432"), "").unwrap();
@@ -472,10 +418,7 @@ async fn files_of_a_dead_server_are_no_obstacle() {
         assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
         server.stop().await;
     }
-    assert!(
-        runs(other_program.id()),
-        "only PostgreSQL is ever signalled"
-    );
+    assert!(runs(other_program.id()), "only PostgreSQL is ever signalled");
     other_program.kill().unwrap();
     other_program.wait().unwrap();
     zombie.wait().unwrap();
@@ -504,9 +447,8 @@ async fn a_wrong_program_folder_is_named() {
     let top = folder();
     let mut config = config(Durability::None);
     config.bin_dir = Some(PathBuf::from("/nonexistent/bin"));
-    let error = EmbeddedPostgres::start(&config, open(top.path()).await.unwrap())
-        .await
-        .unwrap_err();
+    let error =
+        EmbeddedPostgres::start(&config, open(top.path()).await.unwrap()).await.unwrap_err();
     assert!(
         matches!(&error, PostgresError::BadBinDir { path, .. } if path == Path::new("/nonexistent/bin")),
         "{error}"
@@ -525,10 +467,7 @@ async fn a_long_path_gets_its_socket_elsewhere_and_an_odd_one_works() {
         panic!("{sockets:?}");
     };
     assert!(sockets.starts_with("/tmp") && !sockets.starts_with(&long));
-    assert_eq!(
-        fs::metadata(sockets).unwrap().permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(fs::metadata(sockets).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
     server.stop().await;
     assert!(!sockets.exists(), "nothing is left in /tmp");
@@ -546,10 +485,7 @@ async fn a_killed_postgres_is_started_again() {
     for signal in [Signal::KILL, Signal::QUIT, Signal::TERM] {
         let before = server.pid().unwrap();
         send(before, signal);
-        wait_for("a new server", || {
-            server.pid().is_some_and(|pid| pid != before)
-        })
-        .await;
+        wait_for("a new server", || server.pid().is_some_and(|pid| pid != before)).await;
         assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
     }
     server.stop().await;
@@ -603,10 +539,8 @@ async fn stop_and_drop_leave_no_process() {
     let pid = server.pid().unwrap();
     drop(server);
     wait_for("it stops in the background", || !runs(pid)).await;
-    wait_for("the lock is free", || {
-        !top.path().join("postgres/data/postmaster.pid").exists()
-    })
-    .await;
+    wait_for("the lock is free", || !top.path().join("postgres/data/postmaster.pid").exists())
+        .await;
 }
 
 #[test]
@@ -626,11 +560,7 @@ async fn children_hold_nothing_of_ours() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     let postgres = starter.ready();
-    let log = top
-        .path()
-        .canonicalize()
-        .unwrap()
-        .join("postgres/postgres.log");
+    let log = top.path().canonicalize().unwrap().join("postgres/postgres.log");
     for pid in children_of(starter.id()) {
         let place = |number: u32| fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap();
         if is_guard(pid) {
@@ -643,14 +573,7 @@ async fn children_hold_nothing_of_ours() {
             assert_eq!(place(2), log);
         }
         let group = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let group = group
-            .rsplit_once(") ")
-            .unwrap()
-            .1
-            .split(' ')
-            .nth(2)
-            .unwrap()
-            .to_owned();
+        let group = group.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().to_owned();
         assert_eq!(group, pid.to_string(), "ctrl-C must not reach it");
         let variables = fs::read(format!("/proc/{pid}/environ")).unwrap();
         assert!(!String::from_utf8_lossy(&variables).contains("PATH="));
@@ -673,14 +596,8 @@ async fn data_of_another_major_version_is_left_alone() {
         .await
         .unwrap_err();
     let text = error.to_string();
-    assert!(
-        matches!(error, PostgresError::OtherMajor { wanted: 12, .. }),
-        "{text}"
-    );
-    assert!(
-        text.contains("was made by PostgreSQL 12, and no PostgreSQL 12 was found"),
-        "{text}"
-    );
+    assert!(matches!(error, PostgresError::OtherMajor { wanted: 12, .. }), "{text}");
+    assert!(text.contains("was made by PostgreSQL 12, and no PostgreSQL 12 was found"), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "12\n");
 }
 
@@ -693,9 +610,6 @@ async fn a_lost_password_is_not_made_anew() {
     let error = EmbeddedPostgres::start(&config(Durability::None), open(top.path()).await.unwrap())
         .await
         .unwrap_err();
-    assert!(
-        matches!(error, PostgresError::PasswordLost { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, PostgresError::PasswordLost { .. }), "{error}");
     assert!(!password.exists());
 }

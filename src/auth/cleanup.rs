@@ -33,20 +33,14 @@ impl Auth {
         };
         let metrics = &self.0.metrics;
         let label = *result.as_ref().unwrap_or(&"error");
-        metrics
-            .counter(declared::CLEANUP_RUNS, &[("result", label)])
-            .increment(1);
-        metrics
-            .counter(declared::CLEANUP_REMOVED, &[])
-            .increment(removed);
+        metrics.counter(declared::CLEANUP_RUNS, &[("result", label)]).increment(1);
+        metrics.counter(declared::CLEANUP_REMOVED, &[]).increment(removed);
         if label == "success" {
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "seconds stay exact for millions of years"
             )]
-            metrics
-                .gauge(declared::CLEANUP_LAST_SUCCESS, &[])
-                .set(now_unix_s as f64);
+            metrics.gauge(declared::CLEANUP_LAST_SUCCESS, &[]).set(now_unix_s as f64);
         }
         result.map(|_| removed)
     }

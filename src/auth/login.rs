@@ -59,28 +59,15 @@ impl Auth {
             Err(LoginError::Store(error)) => store_label(error),
             Err(LoginError::Token(_)) => "error",
         };
-        self.0
-            .metrics
-            .counter(declared::LOGINS, &[("result", label)])
-            .increment(1);
+        self.0.metrics.counter(declared::LOGINS, &[("result", label)]).increment(1);
         result
     }
 
     async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
-        let Inner {
-            engine,
-            store,
-            config,
-            ..
-        } = &*self.0;
+        let Inner { engine, store, config, .. } = &*self.0;
         let permit = engine.reserve().map_err(LoginError::Hash)?;
-        let credentials = store
-            .credentials(&login.name)
-            .await
-            .map_err(LoginError::Store)?;
-        let stored = credentials
-            .as_ref()
-            .map(|credentials| credentials.password_hash.as_str());
+        let credentials = store.credentials(&login.name).await.map_err(LoginError::Store)?;
+        let stored = credentials.as_ref().map(|credentials| credentials.password_hash.as_str());
         let right = match engine.verify(permit, login.password, stored).await {
             Ok(right) => right,
             Err(HashError::Stored(error)) => {
@@ -94,9 +81,7 @@ impl Auth {
         let account = credentials.filter(|account| right && account.is_active);
         let account = account.ok_or(LoginError::Rejected)?;
         let session = SessionId::random();
-        let pair = self
-            .pair(account.user, session, 0)
-            .map_err(LoginError::Token)?;
+        let pair = self.pair(account.user, session, 0).map_err(LoginError::Token)?;
         let opened = store
             .insert_session(&NewSession {
                 id: session,
@@ -109,10 +94,6 @@ impl Auth {
             .await
             .map_err(LoginError::Store)?;
         // False: disabled, or given another password, while we hashed.
-        if opened {
-            Ok(pair)
-        } else {
-            Err(LoginError::Rejected)
-        }
+        if opened { Ok(pair) } else { Err(LoginError::Rejected) }
     }
 }

@@ -23,23 +23,14 @@ impl Auth {
     /// # Errors
     /// See [`MeError`].
     pub async fn account(&self, token: &str) -> Result<Arc<Account>, MeError> {
-        let claims = self
-            .0
-            .tokens
-            .verify_access(token)
-            .map_err(|_| MeError::Rejected)?;
+        let claims = self.0.tokens.verify_access(token).map_err(|_| MeError::Rejected)?;
         let (session, user) = (claims.session, claims.user);
         match self.0.sessions.look(session) {
             Looked::Live(account) if account.id == user => return Ok(account),
             Looked::Live(_) | Looked::Ended => return Err(MeError::Rejected),
             Looked::Unknown => {}
         }
-        let found = self
-            .0
-            .store
-            .session_account(session, user)
-            .await
-            .map_err(MeError::Store)?;
+        let found = self.0.store.session_account(session, user).await.map_err(MeError::Store)?;
         let account = Arc::new(found.ok_or(MeError::Rejected)?.account);
         if self.0.sessions.remember(session, Arc::clone(&account)) {
             Ok(account)

@@ -73,14 +73,7 @@ impl Auth {
         clock: Clock,
     ) -> Self {
         let sessions = sessions::SessionCache::new(clock);
-        Self(Arc::new(Inner {
-            config,
-            store,
-            engine,
-            tokens,
-            sessions,
-            metrics,
-        }))
+        Self(Arc::new(Inner { config, store, engine, tokens, sessions, metrics }))
     }
 
     /// Both tokens of a session's generation.
@@ -92,10 +85,7 @@ impl Auth {
     ) -> Result<TokenPair, crate::tokens::AccessError> {
         Ok(TokenPair {
             access: self.0.tokens.sign_access(user, session)?,
-            refresh: self.0.tokens.seal_refresh(RefreshClaims {
-                session,
-                generation,
-            }),
+            refresh: self.0.tokens.seal_refresh(RefreshClaims { session, generation }),
             expires_in: self.0.tokens.access_ttl(),
         })
     }

@@ -41,35 +41,23 @@ impl Auth {
             Err(RefreshError::Store(error)) => store_label(error),
             Err(RefreshError::Token(_)) => "error",
         };
-        self.0
-            .metrics
-            .counter(declared::REFRESHES, &[("result", label)])
-            .increment(1);
+        self.0.metrics.counter(declared::REFRESHES, &[("result", label)]).increment(1);
         result
     }
 
     async fn try_refresh(&self, token: &str) -> Result<TokenPair, RefreshError> {
-        let claims = self
-            .0
-            .tokens
-            .open_refresh(token)
-            .map_err(|_| RefreshError::Rejected)?;
+        let claims = self.0.tokens.open_refresh(token).map_err(|_| RefreshError::Rejected)?;
         let (session, config) = (claims.session, &self.0.config);
         let outcome = self
             .0
             .store
-            .refresh_session(
-                session,
-                claims.generation,
-                config.refresh_grace,
-                config.refresh_ttl,
-            )
+            .refresh_session(session, claims.generation, config.refresh_grace, config.refresh_ttl)
             .await
             .map_err(RefreshError::Store)?;
         match outcome {
-            Refreshed::Continued { user } => self
-                .pair(user, session, claims.generation + 1)
-                .map_err(RefreshError::Token),
+            Refreshed::Continued { user } => {
+                self.pair(user, session, claims.generation + 1).map_err(RefreshError::Token)
+            }
             Refreshed::Reused => {
                 self.0.sessions.ended(session);
                 tracing::warn!(%session, "a used refresh token came back: session revoked");

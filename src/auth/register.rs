@@ -68,49 +68,29 @@ impl Auth {
             Err(RegisterError::Hash(error)) => hash_label(error),
             Err(RegisterError::Store(error)) => store_label(error),
         };
-        self.0
-            .metrics
-            .counter(declared::REGISTRATIONS, &[("result", label)])
-            .increment(1);
+        self.0.metrics.counter(declared::REGISTRATIONS, &[("result", label)]).increment(1);
         result
     }
 
     async fn try_register(&self, request: Register) -> Result<Account, RegisterError> {
         let (email, username, password) = check(request).map_err(RegisterError::Invalid)?;
         let permit = self.0.engine.reserve().map_err(RegisterError::Hash)?;
-        let hash = self
-            .0
-            .engine
-            .hash(permit, password)
-            .await
-            .map_err(RegisterError::Hash)?;
+        let hash = self.0.engine.hash(permit, password).await.map_err(RegisterError::Hash)?;
         let password_hash = hash.to_string();
-        let user = NewUser {
-            email: &email,
-            username: &username,
-            password_hash: &password_hash,
-        };
-        self.0
-            .store
-            .insert_user(&user)
-            .await
-            .map_err(|error| match error {
-                store::RegisterError::EmailTaken => RegisterError::Taken { field: "email" },
-                store::RegisterError::UsernameTaken => RegisterError::Taken { field: "username" },
-                store::RegisterError::Store(error) => RegisterError::Store(error),
-            })
+        let user = NewUser { email: &email, username: &username, password_hash: &password_hash };
+        self.0.store.insert_user(&user).await.map_err(|error| match error {
+            store::RegisterError::EmailTaken => RegisterError::Taken { field: "email" },
+            store::RegisterError::UsernameTaken => RegisterError::Taken { field: "username" },
+            store::RegisterError::Store(error) => RegisterError::Store(error),
+        })
     }
 }
 
 /// Checks every field, and returns either all of them or everything that is wrong.
 fn check(request: Register) -> Result<(Email, Username, Password), Vec<FieldError>> {
     let mut errors = Vec::new();
-    let email = field(&mut errors, "email", request.email, |text| {
-        Email::parse(&text)
-    });
-    let username = field(&mut errors, "username", request.username, |text| {
-        Username::parse(&text)
-    });
+    let email = field(&mut errors, "email", request.email, |text| Email::parse(&text));
+    let username = field(&mut errors, "username", request.username, |text| Username::parse(&text));
     let password = field(&mut errors, "password", request.password, |text| {
         Password::new(text.expose().to_owned()).map_err(|rule| rule.to_string())
     });
@@ -127,7 +107,5 @@ fn field<T, U>(
     parse: impl FnOnce(T) -> Result<U, String>,
 ) -> Option<U> {
     let parsed = value.map_err(str::to_owned).and_then(parse);
-    parsed
-        .map_err(|message| errors.push(FieldError { field, message }))
-        .ok()
+    parsed.map_err(|message| errors.push(FieldError { field, message })).ok()
 }

@@ -43,10 +43,7 @@ pub(super) struct SessionCache {
 
 impl SessionCache {
     pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            entries: DashMap::new(),
-            clock,
-        }
+        Self { entries: DashMap::new(), clock }
     }
 
     pub(super) fn look(&self, session: SessionId) -> Looked {
@@ -64,10 +61,7 @@ impl SessionCache {
     pub(super) fn remember(&self, session: SessionId, account: Arc<Account>) -> bool {
         let now = self.clock.now();
         let full = self.entries.len() >= LIVE_MAX;
-        let live = Remembered {
-            account: Some(account),
-            until: now + LIVE_TTL,
-        };
+        let live = Remembered { account: Some(account), until: now + LIVE_TTL };
         match self.entries.entry(session) {
             Entry::Occupied(entry) if entry.get().account.is_none() && entry.get().until > now => {
                 return false;
@@ -82,13 +76,7 @@ impl SessionCache {
     /// Notes that a session has ended, after the database has acknowledged it.
     pub(super) fn ended(&self, session: SessionId) {
         let until = self.clock.now() + ENDED_TTL;
-        self.entries.insert(
-            session,
-            Remembered {
-                account: None,
-                until,
-            },
-        );
+        self.entries.insert(session, Remembered { account: None, until });
     }
 
     /// Drops what is past its time.
@@ -137,9 +125,6 @@ mod tests {
         assert!(matches!(cache.look(session), Looked::Ended));
         clock.advance(CALL_DEADLINE);
         cache.sweep();
-        assert!(
-            !cache.remember(session, account()),
-            "as long as a call may take"
-        );
+        assert!(!cache.remember(session, account()), "as long as a call may take");
     }
 }

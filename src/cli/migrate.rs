@@ -12,22 +12,13 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let Some(url) = &config.settings.database_url else {
         let message =
             "STAUNCH_DATABASE_URL: is required here; an embedded database is migrated by serve";
-        return Err(Failure {
-            code: BAD_SETTING,
-            message: message.into(),
-        });
+        return Err(Failure { code: BAD_SETTING, message: message.into() });
     };
-    let unavailable = |message: String| Failure {
-        code: UNAVAILABLE,
-        message,
-    };
+    let unavailable = |message: String| Failure { code: UNAVAILABLE, message };
     let database =
         store::parse_url(url.expose()).map_err(|error| unavailable(error.to_string()))?;
     let migrated = runtime()?.block_on(store::migrate(&database));
     let applied = migrated.map_err(|error| unavailable(super::with_causes(&error)))?;
-    println!(
-        "{applied} migrations applied to {}",
-        store::place(&database)
-    );
+    println!("{applied} migrations applied to {}", store::place(&database));
     Ok(())
 }

@@ -34,10 +34,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are no mistakes.
             error.print().ok();
-            let asked = matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            );
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if asked { 0 } else { BAD_SETTING });
         }
     };
@@ -59,11 +56,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn command() -> Command {
     let with_settings = |command: Command| {
         command.args(SETTINGS.iter().map(|setting| {
-            let default = if setting.default.is_empty() {
-                "unset"
-            } else {
-                setting.default
-            };
+            let default = if setting.default.is_empty() { "unset" } else { setting.default };
             Arg::new(setting.variable)
                 .long(setting.flag())
                 .env(setting.variable)
@@ -76,9 +69,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A password-login server. Without a subcommand it serves.")
         .subcommand_required(true)
-        .subcommand(with_settings(
-            Command::new("serve").about("Serve until SIGTERM or ctrl-C"),
-        ))
+        .subcommand(with_settings(Command::new("serve").about("Serve until SIGTERM or ctrl-C")))
         .subcommand(with_settings(
             Command::new("check-config").about("Check the settings and print them, secrets masked"),
         ))
@@ -90,9 +81,7 @@ fn command() -> Command {
 /// Puts `serve` before flags that stand alone.
 fn with_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let asks = |text: &str| ["-h", "--help", "-V", "--version"].contains(&text);
-    let first = arguments
-        .get(1)
-        .map(|first| first.to_string_lossy().into_owned());
+    let first = arguments.get(1).map(|first| first.to_string_lossy().into_owned());
     if first.is_none_or(|first| first.starts_with('-') && !asks(&first)) {
         arguments.insert(1.min(arguments.len()), "serve".into());
     }
@@ -105,10 +94,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .thread_name("staunch-io")
         .build()
-        .map_err(|error| Failure {
-            code: FAILED,
-            message: format!("no runtime: {error}"),
-        })
+        .map_err(|error| Failure { code: FAILED, message: format!("no runtime: {error}") })
 }
 
 impl From<StartError> for Failure {
@@ -120,10 +106,7 @@ impl From<StartError> for Failure {
             }
             StartError::Keys(_) | StartError::Part { .. } => FAILED,
         };
-        Self {
-            code,
-            message: with_causes(&error),
-        }
+        Self { code, message: with_causes(&error) }
     }
 }
 
@@ -132,7 +115,18 @@ fn code_of(error: &PostgresError) -> u8 {
         PostgresError::NotFound(_) => UNAVAILABLE,
         PostgresError::InUse { .. } => IN_USE,
         PostgresError::BadBinDir { .. } | PostgresError::Unreachable { .. } => BAD_SETTING,
-        _ => FAILED,
+        PostgresError::OtherMajor { .. }
+        | PostgresError::NoAccount
+        | PostgresError::Folder { .. }
+        | PostgresError::PasswordLost { .. }
+        | PostgresError::Spawn { .. }
+        | PostgresError::Initdb { .. }
+        | PostgresError::EndedEarly { .. }
+        | PostgresError::NotReady { .. }
+        | PostgresError::OrphanStays { .. }
+        | PostgresError::Connect { .. }
+        | PostgresError::Silent { .. }
+        | PostgresError::Random { .. } => FAILED,
     }
 }
 
@@ -163,15 +157,10 @@ mod tests {
     fn serve_is_the_default() {
         let after = |arguments: &[&str]| {
             let words = arguments.iter().map(|word| OsString::from(*word)).collect();
-            with_default(words)
-                .get(1)
-                .map(|word| word.to_string_lossy().into_owned())
+            with_default(words).get(1).map(|word| word.to_string_lossy().into_owned())
         };
         assert_eq!(after(&["staunch"]).as_deref(), Some("serve"));
-        assert_eq!(
-            after(&["staunch", "--listen", "[::1]:80"]).as_deref(),
-            Some("serve")
-        );
+        assert_eq!(after(&["staunch", "--listen", "[::1]:80"]).as_deref(), Some("serve"));
         assert_eq!(after(&["staunch", "--help"]).as_deref(), Some("--help"));
         assert_eq!(after(&["staunch", "migrate"]).as_deref(), Some("migrate"));
     }

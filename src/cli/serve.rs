@@ -35,29 +35,16 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn failed(error: std::io::Error) -> Failure {
-    Failure {
-        code: FAILED,
-        message: format!("cannot listen for signals: {error}"),
-    }
+    Failure { code: FAILED, message: format!("cannot listen for signals: {error}") }
 }
 
 /// The start lines. A closed standard output is no reason to stop.
 fn print(facts: &Facts) {
     use std::io::Write;
-    let Facts {
-        address,
-        database,
-        cost,
-        hash_time,
-        hash_threads,
-        ..
-    } = facts;
+    let Facts { address, database, cost, hash_time, hash_threads, .. } = facts;
     let ms = hash_time.as_secs_f64() * 1000.0;
     let mut lines = vec![
-        format!(
-            "staunch {} listening on http://{address}",
-            env!("CARGO_PKG_VERSION")
-        ),
+        format!("staunch {} listening on http://{address}", env!("CARGO_PKG_VERSION")),
         format!("database  {database}"),
     ];
     if let Some(wished) = &facts.instead_of {

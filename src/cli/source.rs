@@ -61,13 +61,9 @@ impl<'a> Source<'a> {
     /// Variables that look like settings and are none: misspelt, or of another version.
     pub(super) fn unknown(&self) -> Vec<String> {
         let in_file = self.file.iter().map(|(name, _)| name.clone());
-        let names = env::vars_os()
-            .filter_map(|(name, _)| name.into_string().ok())
-            .chain(in_file);
+        let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok()).chain(in_file);
         let known = |name: &String| SETTINGS.iter().any(|setting| setting.variable == name);
-        names
-            .filter(|name| name.starts_with("STAUNCH_") && !known(name))
-            .collect()
+        names.filter(|name| name.starts_with("STAUNCH_") && !known(name)).collect()
     }
 
     fn in_file(&self, name: &str) -> Option<String> {

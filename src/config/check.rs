@@ -10,10 +10,7 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut rule = |holds: bool, variable, message: &str| {
         if !holds {
-            problems.push(Problem {
-                variable,
-                message: message.to_owned(),
-            });
+            problems.push(Problem { variable, message: message.to_owned() });
         }
     };
     rule(
@@ -68,9 +65,7 @@ mod tests {
 
     fn read(given: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
         Config::read(|setting| {
-            let found = given
-                .iter()
-                .find(|(variable, _)| *variable == setting.variable);
+            let found = given.iter().find(|(variable, _)| *variable == setting.variable);
             found.map(|(_, text)| (*text).to_owned())
         })
     }
@@ -99,10 +94,7 @@ mod tests {
             text.contains(&"STAUNCH_BCRYPT_COST: must be a whole number from 4 to 15".into()),
             "{text:?}"
         );
-        assert!(
-            text.iter().any(|line| line.contains("from 100ms to 5m")),
-            "{text:?}"
-        );
+        assert!(text.iter().any(|line| line.contains("from 100ms to 5m")), "{text:?}");
     }
 
     #[test]
@@ -122,11 +114,8 @@ mod tests {
 
     #[test]
     fn what_is_allowed_but_unwise_is_said() {
-        let config = read(&[
-            ("STAUNCH_BCRYPT_COST", "4"),
-            ("STAUNCH_LISTEN", "0.0.0.0:80"),
-        ])
-        .unwrap();
+        let config =
+            read(&[("STAUNCH_BCRYPT_COST", "4"), ("STAUNCH_LISTEN", "0.0.0.0:80")]).unwrap();
         assert_eq!(config.warnings().len(), 2);
     }
 }

@@ -59,11 +59,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self {
-            settings,
-            data_dir_was_set,
-            durability: Durability::Full,
-        })
+        Ok(Self { settings, data_dir_was_set, durability: Durability::Full })
     }
 
     /// For tests: an embedded server that does not wait for the disk.
@@ -81,11 +77,7 @@ impl Config {
 
     pub(crate) fn data_dir(&self) -> DataDir {
         let path = self.settings.data_dir.clone();
-        if self.data_dir_was_set {
-            DataDir::Set(path)
-        } else {
-            DataDir::Default(path)
-        }
+        if self.data_dir_was_set { DataDir::Set(path) } else { DataDir::Default(path) }
     }
 
     pub(crate) fn postgres(&self) -> PostgresConfig {

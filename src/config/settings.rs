@@ -23,10 +23,7 @@ pub struct Setting {
 impl Setting {
     /// The flag's name without dashes in front: `db-pool-max`.
     pub fn flag(&self) -> String {
-        self.variable
-            .trim_start_matches("STAUNCH_")
-            .to_lowercase()
-            .replace('_', "-")
+        self.variable.trim_start_matches("STAUNCH_").to_lowercase().replace('_', "-")
     }
 }
 

@@ -14,9 +14,7 @@ impl<T: FromStr<Err = ParseIntError> + Into<u64> + Copy, const MIN: u32, const M
 {
     fn parse(text: &str) -> Option<T> {
         let value: T = text.parse().ok()?;
-        (u64::from(MIN)..=u64::from(MAX))
-            .contains(&value.into())
-            .then_some(value)
+        (u64::from(MIN)..=u64::from(MAX)).contains(&value.into()).then_some(value)
     }
 }
 
@@ -35,9 +33,7 @@ impl<const MIN: u32, const MAX: u32> FromStr for Count<usize, MIN, MAX> {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let value: Count<u32, MIN, MAX> = text.parse()?;
-        usize::try_from(value.0)
-            .map(Self)
-            .map_err(|_| "is too large for this machine".into())
+        usize::try_from(value.0).map(Self).map_err(|_| "is too large for this machine".into())
     }
 }
 
@@ -50,14 +46,9 @@ impl<const MIN_MS: u64, const MAX_S: u64> FromStr for Span<MIN_MS, MAX_S> {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (min, max) = (Duration::from_millis(MIN_MS), Duration::from_secs(MAX_S));
-        let span = humantime::parse_duration(text)
-            .ok()
-            .filter(|span| (min..=max).contains(span));
+        let span = humantime::parse_duration(text).ok().filter(|span| (min..=max).contains(span));
         span.map(Self).ok_or_else(|| {
-            let (min, max) = (
-                humantime::format_duration(min),
-                humantime::format_duration(max),
-            );
+            let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
             format!("must be a duration like 1500ms, 30s, 10m, 1h or 7d, from {min} to {max}")
         })
     }
@@ -96,11 +87,7 @@ pub(super) fn optional<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
     move |text| {
-        if text.is_empty() {
-            Ok(None)
-        } else {
-            parse(text).map(Some)
-        }
+        if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
     }
 }
 
@@ -110,18 +97,12 @@ pub(super) fn auto<T>(
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
     move |text| match text {
         "auto" => Ok(None),
-        text => parse(text)
-            .map(Some)
-            .map_err(|message| format!("{message}, or auto")),
+        text => parse(text).map(Some).map_err(|message| format!("{message}, or auto")),
     }
 }
 
 /// Text of 1 to 256 characters without controls.
 pub(super) fn line(text: &str) -> Result<String, String> {
     let fits = (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("must be one line of 1 to 256 characters".into())
-    }
+    if fits { Ok(text.to_owned()) } else { Err("must be one line of 1 to 256 characters".into()) }
 }

@@ -62,6 +62,7 @@ pub(super) struct Shared {
     hash_time: Duration,
     stopping: AtomicBool,
     aborted: AtomicBool,
+    usual_priority: AtomicBool,
 }
 
 /// The engine's metrics, looked up once.
@@ -100,6 +101,7 @@ impl HashEngine {
             threads,
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
+            usual_priority: AtomicBool::new(false),
         });
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -109,12 +111,8 @@ impl HashEngine {
         let (stop, stopped) = bounded(0);
         let (alive, ended) = mpsc::channel(1);
         for _ in 0..threads {
-            let (shared, queue, stopped, alive) = (
-                Arc::clone(&shared),
-                queue.clone(),
-                stopped.clone(),
-                alive.clone(),
-            );
+            let (shared, queue, stopped, alive) =
+                (Arc::clone(&shared), queue.clone(), stopped.clone(), alive.clone());
             pool.spawn(move || {
                 worker::run(&shared, &queue, &stopped);
                 drop(alive);
@@ -149,15 +147,9 @@ impl HashEngine {
             return Err(HashError::ShuttingDown);
         }
         let take = |waiting| (waiting < self.0.config.queue).then_some(waiting + 1);
-        if shared
-            .waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
-            .is_err()
-        {
+        if shared.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
             shared.metrics.queue_full.increment(1);
-            return Err(HashError::QueueFull {
-                retry_after: shared.retry_after(),
-            });
+            return Err(HashError::QueueFull { retry_after: shared.retry_after() });
         }
         shared.metrics.depth.increment(1.0);
         Ok(Permit(Arc::clone(shared)))
@@ -185,13 +177,9 @@ impl HashEngine {
             Some(Err(error)) => (self.0.dummy.clone(), Err(error)),
             None => (self.0.dummy.clone(), Ok(false)),
         };
-        let digest = self
-            .submit(permit, Op::Verify, password, hash.salt, hash.cost)
-            .await?;
+        let digest = self.submit(permit, Op::Verify, password, hash.salt, hash.cost).await?;
         let same = hash.matches(&digest);
-        known
-            .map(|known| known & possible & same)
-            .map_err(HashError::Stored)
+        known.map(|known| known & possible & same).map_err(HashError::Stored)
     }
 
     /// Hashes a new password at the configured cost, with a random salt.
@@ -230,10 +218,7 @@ impl HashEngine {
         let hash: StoredHash = text.parse()?;
         let max = self.0.config.cost + COST_ABOVE_SETTING_MAX;
         if hash.cost > max {
-            return Err(StoredHashError::TooCostly {
-                cost: hash.cost,
-                max,
-            });
+            return Err(StoredHashError::TooCostly { cost: hash.cost, max });
         }
         Ok(hash)
     }
@@ -249,21 +234,9 @@ impl HashEngine {
         let (reply, answer) = oneshot::channel();
         let queued_at = self.0.shared.clock.now();
         let deadline = queued_at + self.0.config.deadline;
-        let job = Job {
-            op,
-            password,
-            salt,
-            cost,
-            queued_at,
-            deadline,
-            reply,
-            permit,
-        };
+        let job = Job { op, password, salt, cost, queued_at, deadline, reply, permit };
         // A worker that ends drops what is queued after it: the answer is then closed.
-        self.0
-            .jobs
-            .try_send(job)
-            .map_err(|_| HashError::ShuttingDown)?;
+        self.0.jobs.try_send(job).map_err(|_| HashError::ShuttingDown)?;
         answer.await.unwrap_or(Err(HashError::ShuttingDown))
     }
 }
@@ -273,9 +246,17 @@ impl Shared {
     pub(super) fn retry_after(&self) -> Duration {
         let waiting = self.waiting.load(Ordering::Acquire);
         let jobs = u32::try_from(waiting / self.threads).unwrap_or(u32::MAX);
-        self.hash_time
-            .saturating_mul(jobs)
-            .max(Duration::from_secs(1))
+        self.hash_time.saturating_mul(jobs).max(Duration::from_secs(1))
+    }
+
+    /// Says, once for all threads, that the operating system keeps them at the usual priority.
+    pub(super) fn priority_not_lowered(&self, error: &dyn std::fmt::Debug) {
+        if !self.usual_priority.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                ?error,
+                "hashing threads keep the usual priority: other calls may be slower"
+            );
+        }
     }
 
     pub(super) fn is_aborted(&self) -> bool {

@@ -53,10 +53,7 @@ impl Password {
         } else if common::is_common(&text) {
             Err(PasswordRule::Common)
         } else {
-            Ok(Self {
-                octets: Zeroizing::new(text.as_bytes().to_vec()),
-                possible: true,
-            })
+            Ok(Self { octets: Zeroizing::new(text.as_bytes().to_vec()), possible: true })
         }
     }
 
@@ -65,15 +62,8 @@ impl Password {
     pub fn attempt(text: String) -> Self {
         let text = Zeroizing::new(text);
         let possible = text.len() <= PASSWORD_OCTETS_MAX && !text.contains('\0');
-        let octets = text
-            .bytes()
-            .filter(|octet| *octet != 0)
-            .take(PASSWORD_OCTETS_MAX)
-            .collect();
-        Self {
-            octets: Zeroizing::new(octets),
-            possible,
-        }
+        let octets = text.bytes().filter(|octet| *octet != 0).take(PASSWORD_OCTETS_MAX).collect();
+        Self { octets: Zeroizing::new(octets), possible }
     }
 
     /// The octets, without a NUL and at most 72 of them.
@@ -128,9 +118,6 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing_of_it() {
-        assert_eq!(
-            format!("{:?}", Password::attempt("hunter2hunter2".into())),
-            "Password(***)"
-        );
+        assert_eq!(format!("{:?}", Password::attempt("hunter2hunter2".into())), "Password(***)");
     }
 }

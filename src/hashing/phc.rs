@@ -77,18 +77,12 @@ impl FromStr for StoredHash {
             return Err(StoredHashError::Cost(cost));
         }
         let (salt, digest) = encoded.split_at_checked(SALT_CHARS).ok_or(malformed)?;
-        Ok(Self {
-            cost,
-            salt: decode(salt)?,
-            digest: decode(digest)?,
-        })
+        Ok(Self { cost, salt: decode(salt)?, digest: decode(digest)? })
     }
 }
 
 fn decode<const N: usize>(text: &str) -> Result<[u8; N], StoredHashError> {
-    let octets = BASE64
-        .decode(text)
-        .map_err(|_| StoredHashError::Malformed)?;
+    let octets = BASE64.decode(text).map_err(|_| StoredHashError::Malformed)?;
     octets.try_into().map_err(|_| StoredHashError::Malformed)
 }
 
@@ -101,11 +95,7 @@ impl StoredHash {
     /// A hash that no password has, of a random salt and digest: what an unknown account's login
     /// is checked against, so that it takes as long as a known one's.
     pub(super) fn dummy(cost: u32) -> Result<Self, getrandom::Error> {
-        let mut dummy = Self {
-            cost,
-            salt: [0; SALT_OCTETS],
-            digest: [0; DIGEST_OCTETS],
-        };
+        let mut dummy = Self { cost, salt: [0; SALT_OCTETS], digest: [0; DIGEST_OCTETS] };
         getrandom::fill(&mut dummy.salt)?;
         getrandom::fill(&mut dummy.digest)?;
         Ok(dummy)
@@ -137,31 +127,16 @@ mod tests {
         let hash: StoredHash = KNOWN.parse().unwrap();
         assert_eq!(hash.to_string(), KNOWN.replace("$2a$", "$2b$"));
         for version in ["$2b$", "$2y$"] {
-            assert_eq!(
-                KNOWN
-                    .replace("$2a$", version)
-                    .parse::<StoredHash>()
-                    .unwrap(),
-                hash
-            );
+            assert_eq!(KNOWN.replace("$2a$", version).parse::<StoredHash>().unwrap(), hash);
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
         let parse = |text: &str| text.parse::<StoredHash>().unwrap_err();
-        assert_eq!(
-            parse(&KNOWN.replace("$2a$", "$2x$")),
-            StoredHashError::Broken
-        );
-        assert_eq!(
-            parse(&KNOWN.replace("$05$", "$03$")),
-            StoredHashError::Cost(3)
-        );
-        assert_eq!(
-            parse(&KNOWN.replace("$05$", "$32$")),
-            StoredHashError::Cost(32)
-        );
+        assert_eq!(parse(&KNOWN.replace("$2a$", "$2x$")), StoredHashError::Broken);
+        assert_eq!(parse(&KNOWN.replace("$05$", "$03$")), StoredHashError::Cost(3));
+        assert_eq!(parse(&KNOWN.replace("$05$", "$32$")), StoredHashError::Cost(32));
         for text in [
             "",
             "$2a$",

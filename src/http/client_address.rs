@@ -21,10 +21,7 @@ impl FromStr for TrustedProxies {
         if text.trim() == "none" {
             return Ok(Self::default());
         }
-        let parts = text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let net = |part: &str| {
             let address = part.parse::<IpAddr>().map(IpNet::from);
             address.or_else(|_| part.parse::<IpNet>()).map_err(|_| {
@@ -58,24 +55,14 @@ impl TrustedProxies {
         if !self.contains(peer) {
             return peer;
         }
-        let name = if headers.contains_key("x-forwarded-for") {
-            "x-forwarded-for"
-        } else {
-            "forwarded"
-        };
+        let name =
+            if headers.contains_key("x-forwarded-for") { "x-forwarded-for" } else { "forwarded" };
         let mut client = peer;
-        let lines: Vec<&str> = headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
+        let lines: Vec<&str> =
+            headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
         let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
         for hop in hops.take(HOPS_MAX) {
-            let node = if name == "forwarded" {
-                forwarded_for(hop)
-            } else {
-                Some(hop)
-            };
+            let node = if name == "forwarded" { forwarded_for(hop) } else { Some(hop) };
             let Some(address) = node.and_then(parse_node) else {
                 break;
             };
@@ -92,8 +79,7 @@ impl TrustedProxies {
 fn forwarded_for(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("for")
-            .then(|| value.trim().trim_matches('"'))
+        name.eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
     })
 }
 
@@ -140,10 +126,7 @@ mod tests {
     fn f3_only_a_trusted_peer_is_believed() {
         let forged = [("x-forwarded-for", "203.0.113.9")];
         assert_eq!(client("none", "198.51.100.1", &forged), "198.51.100.1");
-        assert_eq!(
-            client("10.0.0.0/8", "198.51.100.1", &forged),
-            "198.51.100.1"
-        );
+        assert_eq!(client("10.0.0.0/8", "198.51.100.1", &forged), "198.51.100.1");
         assert_eq!(client("10.0.0.0/8", "10.1.2.3", &forged), "203.0.113.9");
     }
 
@@ -154,31 +137,17 @@ mod tests {
         assert_eq!(via("203.0.113.9:4711"), "203.0.113.9");
         assert_eq!(via("[2001:db8::1]:443"), "2001:db8::1");
         assert_eq!(via("::ffff:203.0.113.9"), "203.0.113.9");
-        assert_eq!(
-            via("10.0.0.3, 10.0.0.2"),
-            "10.0.0.3",
-            "all trusted: the left-most"
-        );
-        assert_eq!(
-            via("1.1.1.1, garbage, 10.0.0.2"),
-            "10.0.0.2",
-            "never past garbage"
-        );
+        assert_eq!(via("10.0.0.3, 10.0.0.2"), "10.0.0.3", "all trusted: the left-most");
+        assert_eq!(via("1.1.1.1, garbage, 10.0.0.2"), "10.0.0.2", "never past garbage");
         assert_eq!(via(""), "10.0.0.1");
-        let two = [
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-for", "203.0.113.9, 10.0.0.2"),
-        ];
+        let two = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9, 10.0.0.2")];
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &two), "203.0.113.9");
     }
 
     #[test]
     fn forwarded_is_read_where_the_older_header_is_not_there() {
         let via = |chain| client("10.0.0.0/8", "10.0.0.1", &[("forwarded", chain)]);
-        assert_eq!(
-            via("for=1.1.1.1;proto=https, For=\"[2001:db8::7]:4711\""),
-            "2001:db8::7"
-        );
+        assert_eq!(via("for=1.1.1.1;proto=https, For=\"[2001:db8::7]:4711\""), "2001:db8::7");
         assert_eq!(via("for=_hidden"), "10.0.0.1");
     }
 

@@ -74,9 +74,7 @@ impl Watch {
 
     pub(super) fn request_begins(&self, version: Version) -> InRequest {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
-        self.0
-            .multiplexed
-            .store(version == Version::HTTP_2, Ordering::Relaxed);
+        self.0.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
         self.0.head_since_ms.store(0, Ordering::Relaxed);
         InRequest(self.clone())
     }
@@ -100,9 +98,7 @@ impl Watch {
         if done {
             self.0.stalled_since_ms.store(0, Ordering::Relaxed);
         } else if self.0.stalled_since_ms.load(Ordering::Relaxed) == 0 {
-            self.0
-                .stalled_since_ms
-                .store(self.now_ms(), Ordering::Relaxed);
+            self.0.stalled_since_ms.store(self.now_ms(), Ordering::Relaxed);
         }
     }
 
@@ -132,10 +128,7 @@ impl Watch {
 impl Drop for InRequest {
     fn drop(&mut self) {
         let watch = &self.0;
-        watch
-            .0
-            .idle_since_ms
-            .store(watch.now_ms(), Ordering::Relaxed);
+        watch.0.idle_since_ms.store(watch.now_ms(), Ordering::Relaxed);
         watch.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -149,10 +142,7 @@ pub(super) async fn serve(
     watch: Watch,
 ) {
     let lifecycle = edge.lifecycle.clone();
-    let io = Watched {
-        io: TokioIo::new(stream),
-        watch: watch.clone(),
-    };
+    let io = Watched { io: TokioIo::new(stream), watch: watch.clone() };
     let requests = watch.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let under_way = requests.request_begins(request.version());
@@ -200,7 +190,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .half_close(false)
-        .max_buf_size(HEAD_OCTETS_MAX)
+        .max_buf_size(HEAD_OCTETS_MAX as usize)
         .max_headers(HEADER_FIELDS_MAX);
     builder
         .http2()
@@ -208,7 +198,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(RESET_STREAMS_MAX)
-        .max_header_list_size(HEAD_OCTETS_MAX as u32)
+        .max_header_list_size(HEAD_OCTETS_MAX)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -5,7 +5,7 @@ use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
 use crate::hashing::HashError;
 use crate::store::StoreError;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -21,11 +21,10 @@ const DATABASE_RETRY: Duration = Duration::from_secs(2);
 pub(super) enum ApiError {
     /// The body is not what its Content-Type says.
     Malformed { detail: &'static str },
+    /// Two servers could read this request differently.
+    Ambiguous { detail: &'static str },
     /// The form is no OAuth request (RFC 6749 §5.2 `invalid_request`).
-    InvalidRequest {
-        detail: &'static str,
-        errors: Vec<FieldError>,
-    },
+    InvalidRequest { detail: &'static str, errors: Vec<FieldError> },
     /// A grant that is not there (RFC 6749 §5.2).
     UnsupportedGrantType,
     /// Wrong name or password: the same words for every reason.
@@ -93,6 +92,7 @@ impl ApiError {
     fn row(&self) -> Row {
         match self {
             Self::Malformed { detail } => (StatusCode::BAD_REQUEST, "malformed", "Malformed body", detail),
+            Self::Ambiguous { detail } => (StatusCode::BAD_REQUEST, "ambiguous", "Ambiguous request", detail),
             Self::InvalidRequest { detail, .. } => (StatusCode::BAD_REQUEST, "invalid-request", "Invalid request", detail),
             Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported-grant-type", "Unsupported grant type", "grant_type must be password or refresh_token"),
             Self::WrongCredentials => (StatusCode::UNAUTHORIZED, "credentials-rejected", "Credentials rejected", "incorrect username or password"),
@@ -123,6 +123,7 @@ impl ApiError {
             Self::WrongCredentials | Self::InvalidRefreshToken => Some("invalid_grant"),
             Self::TokenInvalid => Some("invalid_token"),
             Self::Malformed { .. }
+            | Self::Ambiguous { .. }
             | Self::TokenMissing
             | Self::NotFound
             | Self::MethodNotAllowed { .. }
@@ -140,9 +141,40 @@ impl ApiError {
     }
 
     fn fields(&self) -> &[FieldError] {
+        if let Self::InvalidRequest { errors, .. } | Self::Unprocessable(errors) = self {
+            errors
+        } else {
+            &[]
+        }
+    }
+
+    /// The header that goes with the status, where HTTP has one.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let fixed = |name, value| Some((name, HeaderValue::from_static(value)));
         match self {
-            Self::InvalidRequest { errors, .. } | Self::Unprocessable(errors) => errors,
-            _ => &[],
+            Self::WrongCredentials | Self::InvalidRefreshToken | Self::TokenMissing => {
+                fixed(WWW_AUTHENTICATE, CHALLENGE)
+            }
+            Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
+            Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
+            Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
+                Some((RETRY_AFTER, whole_seconds(*retry_after).into()))
+            }
+            Self::DatabaseAway | Self::NotReady => {
+                Some((RETRY_AFTER, whole_seconds(DATABASE_RETRY).into()))
+            }
+            // What is left of the body is not worth reading.
+            Self::Ambiguous { .. } | Self::BodyTimeout | Self::BodyTooLarge => {
+                fixed(CONNECTION, "close")
+            }
+            Self::Malformed { .. }
+            | Self::InvalidRequest { .. }
+            | Self::UnsupportedGrantType
+            | Self::NotFound
+            | Self::Taken { .. }
+            | Self::UnsupportedMediaType { .. }
+            | Self::Unprocessable(_)
+            | Self::Internal => None,
         }
     }
 
@@ -160,31 +192,13 @@ impl ApiError {
             errors: self
                 .fields()
                 .iter()
-                .map(|error| ProblemField {
-                    field: error.field,
-                    message: &error.message,
-                })
+                .map(|error| ProblemField { field: error.field, message: &error.message })
                 .collect(),
         };
         let answer = Answer::document(status, "application/problem+json", &problem).no_store();
-        let challenge = |value| HeaderValue::from_static(value);
-        match self {
-            Self::WrongCredentials | Self::InvalidRefreshToken | Self::TokenMissing => {
-                answer.with(WWW_AUTHENTICATE, challenge(CHALLENGE))
-            }
-            Self::TokenInvalid => answer.with(WWW_AUTHENTICATE, challenge(CHALLENGE_INVALID)),
-            Self::MethodNotAllowed { allow } => answer.with(ALLOW, HeaderValue::from_static(allow)),
-            Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
-                answer.with(RETRY_AFTER, whole_seconds(retry_after).into())
-            }
-            Self::DatabaseAway | Self::NotReady => {
-                answer.with(RETRY_AFTER, whole_seconds(DATABASE_RETRY).into())
-            }
-            // What is left of the body is not worth reading.
-            Self::BodyTimeout | Self::BodyTooLarge => {
-                answer.with(CONNECTION, HeaderValue::from_static("close"))
-            }
-            _ => answer,
+        match self.header() {
+            Some((name, value)) => answer.with(name, value),
+            None => answer,
         }
     }
 }
@@ -296,10 +310,7 @@ mod tests {
     fn a_problem_has_the_members_that_rfc_9457_and_6749_ask_for() {
         let response = ApiError::WrongCredentials.into_answer().into_response();
         assert_eq!(response.status(), 401);
-        assert_eq!(
-            response.headers()["content-type"],
-            "application/problem+json"
-        );
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["www-authenticate"], CHALLENGE);
         assert_eq!(response.headers()["cache-control"], "no-store");
     }

@@ -17,10 +17,7 @@ pub(super) struct Place(Option<(Peers, IpAddr)>);
 
 impl Peers {
     pub(super) fn new(max: usize) -> Self {
-        Self {
-            counts: Arc::default(),
-            max,
-        }
+        Self { counts: Arc::default(), max }
     }
 
     /// Takes a place, or `None` when the address holds as many as it may. Trusted proxies, which

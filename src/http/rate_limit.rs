@@ -26,20 +26,12 @@ pub(super) fn check(
     if policies.is_empty() {
         return (None, Ok(()));
     }
-    match edge
-        .limiter
-        .check_all(policies, limit_key(client), edge.clock.now())
-    {
+    match edge.limiter.check_all(policies, limit_key(client), edge.clock.now()) {
         Decision::Unlimited => (None, Ok(())),
         Decision::Allowed(standing) => (Some(standing), Ok(())),
-        Decision::Limited {
-            standing,
-            retry_after,
-        } => {
+        Decision::Limited { standing, retry_after } => {
             let policy = standing.policy.as_str();
-            edge.metrics
-                .counter(declared::RATE_LIMITED, &[("policy", policy)])
-                .increment(1);
+            edge.metrics.counter(declared::RATE_LIMITED, &[("policy", policy)]).increment(1);
             (Some(standing), Err(ApiError::RateLimited { retry_after }))
         }
     }
@@ -57,8 +49,5 @@ pub(super) fn write(standing: &Standing, headers: &mut HeaderMap) {
         }
     };
     insert(RATE_LIMIT, format!(r#""{name}";r={remaining};t={reset}"#));
-    insert(
-        RATE_LIMIT_POLICY,
-        format!(r#""{name}";q={quota};w={window}"#),
-    );
+    insert(RATE_LIMIT_POLICY, format!(r#""{name}";q={quota};w={window}"#));
 }

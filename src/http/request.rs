@@ -6,8 +6,11 @@ use crate::auth::Field;
 use crate::secret::Secret;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use hyper::{HeaderMap, Request};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT,
+};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, Request, Version};
 use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -18,7 +21,7 @@ use zeroize::Zeroizing;
 /// Octets of a request body at most.
 pub const BODY_OCTETS_MAX: usize = 16 * 1024;
 /// Octets of a request head at most.
-pub const HEAD_OCTETS_MAX: usize = 16 * 1024;
+pub const HEAD_OCTETS_MAX: u32 = 16 * 1024;
 /// Fields of a form at most.
 const FORM_FIELDS_MAX: usize = 32;
 /// Characters of a User-Agent that are kept.
@@ -37,13 +40,11 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// The body as a JSON object (RFC 8259) in which no name is repeated.
     pub(super) async fn json(self) -> Result<JsonObject, ApiError> {
-        const UNSUPPORTED: ApiError = ApiError::UnsupportedMediaType {
-            expected: "send Content-Type: application/json",
-        };
+        const UNSUPPORTED: ApiError =
+            ApiError::UnsupportedMediaType { expected: "send Content-Type: application/json" };
         let body = self.body(JSON, UNSUPPORTED).await?;
-        serde_json::from_slice(&body).map_err(|_| ApiError::Malformed {
-            detail: "the body is not one JSON object",
-        })
+        serde_json::from_slice(&body)
+            .map_err(|_| ApiError::Malformed { detail: "the body is not one JSON object" })
     }
 
     /// The body as a form (the URL standard's `application/x-www-form-urlencoded`), strictly.
@@ -52,10 +53,7 @@ impl Call<'_> {
             expected: "send Content-Type: application/x-www-form-urlencoded",
         };
         let body = self.body(FORM, UNSUPPORTED).await?;
-        Form::parse(&body).map_err(|detail| ApiError::InvalidRequest {
-            detail,
-            errors: Vec::new(),
-        })
+        Form::parse(&body).map_err(|detail| ApiError::InvalidRequest { detail, errors: Vec::new() })
     }
 
     /// The bearer token (RFC 6750 §2.1), if one was sent.
@@ -97,9 +95,7 @@ impl Call<'_> {
             // Bodies hold passwords: this copy is cleared, and does not leave others as it grows.
             let mut body = Zeroizing::new(Vec::with_capacity(BODY_OCTETS_MAX));
             while let Some(frame) = incoming.frame().await {
-                let broken = |_| ApiError::Malformed {
-                    detail: "the body broke off",
-                };
+                let broken = |_| ApiError::Malformed { detail: "the body broke off" };
                 let Ok(data) = frame.map_err(broken)?.into_data() else {
                     continue;
                 };
@@ -111,24 +107,43 @@ impl Call<'_> {
             Ok(body)
         };
         let timeout = self.edge.config.body_timeout;
-        tokio::time::timeout(timeout, read)
-            .await
-            .unwrap_or(Err(ApiError::BodyTimeout))
+        tokio::time::timeout(timeout, read).await.unwrap_or(Err(ApiError::BodyTimeout))
     }
+}
+
+/// Refuses requests that two HTTP/1.1 implementations could read differently (RFC 9112 §3.2, §6.1):
+/// a proxy in front of us might see another host or another end of the body than we do.
+///
+/// hyper itself refuses two lengths, codings that do not end in `chunked`, and folded lines; of
+/// Content-Length beside Transfer-Encoding it drops the length and closes after the answer.
+pub(super) fn check_framing(request: &Request<Incoming>) -> Result<(), ApiError> {
+    if request.version() != Version::HTTP_11 {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok());
+    let host_is_one = host.is_some_and(|host| host.is_empty() || host.parse::<Authority>().is_ok());
+    if !host_is_one || hosts.next().is_some() {
+        return Err(ApiError::Ambiguous { detail: "one valid Host header is required" });
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let only_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !only_chunked || codings.next().is_some() {
+            return Err(ApiError::Ambiguous { detail: "the body's coding is not one 'chunked'" });
+        }
+    }
+    Ok(())
 }
 
 /// Whether Content-Type is that media type, in UTF-8 if it says.
 fn is_media_type(headers: &HeaderMap, expected: &str) -> bool {
-    let Some(value) = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-    else {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };
     let mut parts = value.split(';').map(str::trim);
-    let named = parts
-        .next()
-        .is_some_and(|name| name.eq_ignore_ascii_case(expected));
+    let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(expected));
     named
         && parts.all(|parameter| match parameter.split_once('=') {
             Some((name, value)) if name.eq_ignore_ascii_case("charset") => {
@@ -144,11 +159,7 @@ pub(super) struct JsonObject(Vec<(String, Value)>);
 impl JsonObject {
     /// Takes a member that must be text.
     pub(super) fn text(&mut self, name: &str) -> Field<String> {
-        let at = self
-            .0
-            .iter()
-            .position(|(member, _)| member == name)
-            .ok_or("is required")?;
+        let at = self.0.iter().position(|(member, _)| member == name).ok_or("is required")?;
         match self.0.swap_remove(at).1 {
             Value::String(text) => Ok(text),
             Value::Null
@@ -219,17 +230,13 @@ impl Form {
 
 fn decode(text: &str) -> Result<String, &'static str> {
     let escapes_are_whole = text.split('%').skip(1).all(|rest| {
-        rest.as_bytes()
-            .get(..2)
-            .is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+        rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
     });
     if !escapes_are_whole {
         return Err("the form has a broken percent escape");
     }
     let spaced = Zeroizing::new(text.replace('+', " "));
-    let decoded = percent_decode_str(&spaced)
-        .decode_utf8()
-        .map_err(|_| "the form is not UTF-8")?;
+    let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| "the form is not UTF-8")?;
     Ok(decoded.into_owned())
 }
 

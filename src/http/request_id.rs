@@ -14,9 +14,7 @@ pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let own = headers
-            .get(X_REQUEST_ID)
-            .filter(|value| is_plain(value.as_bytes()));
+        let own = headers.get(X_REQUEST_ID).filter(|value| is_plain(value.as_bytes()));
         Self(own.cloned().unwrap_or_else(|| {
             let text = uuid::Uuid::new_v4().simple().to_string();
             HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
@@ -51,14 +49,7 @@ mod tests {
         assert_eq!(id(b"Abc-1.2_3"), "Abc-1.2_3");
         assert_eq!(id(&[b'a'; 128]), "a".repeat(128));
         let long = [b'a'; 129];
-        for bad in [
-            b"".as_slice(),
-            b"a b",
-            b"a\tb",
-            b"\xff\xfe",
-            b"\"quoted\"",
-            &long,
-        ] {
+        for bad in [b"".as_slice(), b"a b", b"a\tb", b"\xff\xfe", b"\"quoted\"", &long] {
             let new = id(bad);
             assert!(new.len() == 32 && is_plain(new.as_bytes()), "{new}");
         }

@@ -43,11 +43,7 @@ impl Answer {
 
     /// 200 with JSON that is always the same.
     pub(super) fn fixed_json(body: &'static str) -> Self {
-        Self::body(
-            StatusCode::OK,
-            "application/json",
-            Bytes::from_static(body.as_bytes()),
-        )
+        Self::body(StatusCode::OK, "application/json", Bytes::from_static(body.as_bytes()))
     }
 
     /// Adds a header.

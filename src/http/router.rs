@@ -65,18 +65,12 @@ impl Route {
 
     /// The policies that a request of this route counts to.
     pub(super) fn policies(route: Option<&Self>) -> &'static [Policy] {
-        route
-            .map_or(GLOBAL, |route| route.policies)
-            .unwrap_or_default()
+        route.map_or(GLOBAL, |route| route.policies).unwrap_or_default()
     }
 
     /// The value of `Allow` (RFC 9110 §10.2.1).
     pub(super) fn allow(&self) -> &'static str {
-        if self.method == "GET" {
-            "GET, HEAD, OPTIONS"
-        } else {
-            "POST, OPTIONS"
-        }
+        if self.method == "GET" { "GET, HEAD, OPTIONS" } else { "POST, OPTIONS" }
     }
 }
 
@@ -96,9 +90,7 @@ pub(super) async fn dispatch(
     let matches =
         method.as_str() == route.method || (route.method == "GET" && method == Method::HEAD);
     if !matches {
-        return Err(ApiError::MethodNotAllowed {
-            allow: route.allow(),
-        });
+        return Err(ApiError::MethodNotAllowed { allow: route.allow() });
     }
     match route.endpoint {
         Endpoint::Register => api::register::answer(call).await,

@@ -33,10 +33,7 @@ impl Listener {
     /// # Errors
     /// When the operating system refuses, for example because the port is taken.
     pub async fn bind(address: SocketAddr, surface: Surface) -> io::Result<Self> {
-        Ok(Self {
-            socket: TcpListener::bind(address).await?,
-            surface,
-        })
+        Ok(Self { socket: TcpListener::bind(address).await?, surface })
     }
 
     /// Where it listens.
@@ -82,14 +79,7 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
             let edge = Arc::clone(&edge);
             let surface = listener.surface;
             connections.spawn(async move {
-                run(
-                    edge,
-                    surface,
-                    stream,
-                    SocketAddr::new(address, peer.port()),
-                    permit,
-                )
-                .await;
+                run(edge, surface, stream, SocketAddr::new(address, peer.port()), permit).await;
                 drop(place);
             });
         }

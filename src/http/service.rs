@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use super::rate_limit;
-use super::request::Call;
+use super::request::{Call, check_framing};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Route};
 use super::{Edge, Surface};
@@ -27,10 +27,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let route = Route::find(request.uri().path(), surface);
-    let client = edge
-        .config
-        .trusted_proxies
-        .client(peer.ip(), request.headers());
+    let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
     let mut record = Record {
         edge,
         begun: edge.clock.now(),
@@ -41,20 +38,16 @@ pub(super) async fn answer(
         status: None,
     };
     let (standing, allowed) = rate_limit::check(edge, route, client);
-    let result = match allowed {
+    let result = match allowed.and_then(|()| check_framing(&request)) {
         Ok(()) => {
-            let call = Call {
-                edge,
-                client,
-                request,
-            };
+            let call = Call { edge, client, request };
             let endpoint = AssertUnwindSafe(router::dispatch(route, call)).catch_unwind();
             endpoint.await.unwrap_or_else(|_| {
                 tracing::error!(route = record.route, "an endpoint panicked");
                 Err(ApiError::Internal)
             })
         }
-        Err(limited) => Err(limited),
+        Err(refused) => Err(refused),
     };
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
@@ -91,9 +84,7 @@ impl Drop for Record<'_> {
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let (method, id, client) = (method_label(&self.method), self.id.as_str(), self.client);
         // 499 is what nginx calls a client that closed first; it never goes over the wire.
-        self.edge
-            .metrics
-            .request(self.route, method, self.status.unwrap_or(499), took);
+        self.edge.metrics.request(self.route, method, self.status.unwrap_or(499), took);
         match self.status {
             Some(status) => {
                 tracing::info!(route = self.route, method, status, latency_us, request_id = id, %client, "request");
@@ -107,20 +98,9 @@ impl Drop for Record<'_> {
 
 /// A method as a metric label: clients can make up others.
 fn method_label(method: &Method) -> &'static str {
-    [
-        Method::GET,
-        Method::POST,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::DELETE,
-        Method::PUT,
-    ]
-    .iter()
-    .position(|known| known == method)
-    .and_then(|at| {
-        ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT"]
-            .get(at)
-            .copied()
-    })
-    .unwrap_or("other")
+    [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::PUT]
+        .iter()
+        .position(|known| known == method)
+        .and_then(|at| ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT"].get(at).copied())
+        .unwrap_or("other")
 }

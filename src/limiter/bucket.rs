@@ -31,9 +31,7 @@ impl Bucket {
 
     /// The same bucket, or a bucket that is full only at `floor_ns` if that is later.
     pub(super) fn full_no_sooner_than(self, floor_ns: u64) -> Self {
-        Self {
-            full_at_ns: self.full_at_ns.max(floor_ns),
-        }
+        Self { full_at_ns: self.full_at_ns.max(floor_ns) }
     }
 
     /// Time until full. Zero for a full bucket.
@@ -58,11 +56,7 @@ impl Rate {
         let burst = u64::from(quota.burst().get());
         let period_ns = u64::try_from(quota.period().as_nanos()).unwrap_or(u64::MAX);
         let token_ns = period_ns.div_ceil(burst);
-        Self {
-            quota,
-            token_ns,
-            tolerance_ns: token_ns.saturating_mul(burst - 1),
-        }
+        Self { quota, token_ns, tolerance_ns: token_ns.saturating_mul(burst - 1) }
     }
 
     /// Takes one token at `now_ns` and returns the bucket after it, or else how long to wait.

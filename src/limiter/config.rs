@@ -45,8 +45,7 @@ impl LimiterConfig {
     }
 
     pub(super) fn keys_bounded(&self) -> usize {
-        self.keys_max
-            .clamp(*Self::KEYS_MAX_RANGE.start(), *Self::KEYS_MAX_RANGE.end())
+        self.keys_max.clamp(*Self::KEYS_MAX_RANGE.start(), *Self::KEYS_MAX_RANGE.end())
     }
 
     pub(super) fn limits(&self) -> PerPolicy<Limit> {
@@ -78,25 +77,16 @@ mod tests {
 
     #[test]
     fn defaults_are_the_contract() {
-        let shown = LimiterConfig::default()
-            .limits()
-            .map(|limit| limit.to_string());
-        let expected = PerPolicy {
-            register: "5/min",
-            login: "10/min",
-            refresh: "20/min",
-            global: "200/min",
-        };
+        let shown = LimiterConfig::default().limits().map(|limit| limit.to_string());
+        let expected =
+            PerPolicy { register: "5/min", login: "10/min", refresh: "20/min", global: "200/min" };
         assert_eq!(shown, expected.map(str::to_owned));
     }
 
     #[test]
     fn the_key_cap_is_never_absent() {
         for (asked, held) in [(0, 64), (64, 64), (1_000, 1_000), (usize::MAX, 16_777_216)] {
-            let config = LimiterConfig {
-                keys_max: asked,
-                ..LimiterConfig::default()
-            };
+            let config = LimiterConfig { keys_max: asked, ..LimiterConfig::default() };
             assert_eq!(config.keys_bounded(), held);
         }
     }

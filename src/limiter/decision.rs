@@ -49,14 +49,9 @@ impl Decision {
             (Self::Unlimited, _) | (Self::Allowed(_), Self::Limited { .. }) => true,
             (Self::Limited { .. }, Self::Allowed(_)) => false,
             (Self::Allowed(one), Self::Allowed(two)) => two.remaining < one.remaining,
-            (
-                Self::Limited {
-                    retry_after: one, ..
-                },
-                Self::Limited {
-                    retry_after: two, ..
-                },
-            ) => two > one,
+            (Self::Limited { retry_after: one, .. }, Self::Limited { retry_after: two, .. }) => {
+                two > one
+            }
         };
         if other_binds { other } else { self }
     }
@@ -101,10 +96,7 @@ pub(super) fn judge(
                 *charges.get_mut(policy) = Some(charged);
                 Decision::Allowed(standing(charged))
             }
-            Err(retry_after) => Decision::Limited {
-                standing: standing(bucket),
-                retry_after,
-            },
+            Err(retry_after) => Decision::Limited { standing: standing(bucket), retry_after },
         });
     }
     if decision.is_allowed() {
@@ -148,13 +140,7 @@ mod tests {
         let before = buckets;
         let refused = judge(&mut buckets, &rates(), &BOTH, 0);
         assert_eq!(buckets, before);
-        let Decision::Limited {
-            standing,
-            retry_after,
-        } = refused
-        else {
-            panic!("{refused:?}")
-        };
+        let Decision::Limited { standing, retry_after } = refused else { panic!("{refused:?}") };
         assert_eq!(retry_after, Duration::from_secs(30));
         assert_eq!((standing.policy, standing.remaining), (Policy::Login, 0));
         assert_eq!(standing.reset, Duration::from_secs(60));
@@ -167,18 +153,9 @@ mod tests {
     fn off_has_no_say_and_twice_is_once() {
         let mut buckets = PerPolicy::default();
         assert_eq!(judge(&mut buckets, &rates(), &[], 0), Decision::Unlimited);
-        assert_eq!(
-            judge(&mut buckets, &rates(), &[Policy::Register], 0),
-            Decision::Unlimited
-        );
+        assert_eq!(judge(&mut buckets, &rates(), &[Policy::Register], 0), Decision::Unlimited);
         let twice = [Policy::Login, Policy::Register, Policy::Login];
-        assert_eq!(
-            judge(&mut buckets, &rates(), &twice, 0)
-                .standing()
-                .unwrap()
-                .remaining,
-            1
-        );
+        assert_eq!(judge(&mut buckets, &rates(), &twice, 0).standing().unwrap().remaining, 1);
     }
 
     proptest! {

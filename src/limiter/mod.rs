@@ -67,9 +67,7 @@ impl Limiter {
             table: Table::new(config.keys_bounded()),
             start,
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Counts one request by `address` under `policy` at time `now`.

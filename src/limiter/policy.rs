@@ -89,19 +89,7 @@ mod tests {
             global: "global",
         };
         assert_eq!(names, expected);
-        assert!(
-            Policy::ALL
-                .iter()
-                .all(|policy| *names.get(*policy) == policy.as_str())
-        );
-        assert_eq!(
-            names.map(str::len),
-            PerPolicy {
-                register: 8,
-                login: 5,
-                refresh: 7,
-                global: 6
-            }
-        );
+        assert!(Policy::ALL.iter().all(|policy| *names.get(*policy) == policy.as_str()));
+        assert_eq!(names.map(str::len), PerPolicy { register: 8, login: 5, refresh: 7, global: 6 });
     }
 }

@@ -29,11 +29,7 @@ impl FromStr for Limit {
     type Err = QuotaError;
 
     fn from_str(text: &str) -> Result<Self, QuotaError> {
-        if text.trim() == "off" {
-            Ok(Self::Off)
-        } else {
-            text.parse().map(Self::Quota)
-        }
+        if text.trim() == "off" { Ok(Self::Off) } else { text.parse().map(Self::Quota) }
     }
 }
 
@@ -87,9 +83,7 @@ impl FromStr for Quota {
     type Err = QuotaError;
 
     fn from_str(text: &str) -> Result<Self, QuotaError> {
-        parse(text.trim()).ok_or_else(|| QuotaError {
-            given: text.to_owned(),
-        })
+        parse(text.trim()).ok_or_else(|| QuotaError { given: text.to_owned() })
     }
 }
 
@@ -151,9 +145,7 @@ fn parse(text: &str) -> Option<Quota> {
     if !count.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let window = Window::ALL
-        .into_iter()
-        .find(|window| window.as_str() == unit)?;
+    let window = Window::ALL.into_iter().find(|window| window.as_str() == unit)?;
     Quota::new(count.parse().ok()?, window)
 }
 

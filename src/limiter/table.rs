@@ -119,8 +119,7 @@ impl Table {
         let mut buckets = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
         let result = work(&mut buckets);
         drop(entry.insert(buckets));
-        self.arrivals()
-            .push_back(Arrival::new(key, full_at_ns(&buckets)));
+        self.arrivals().push_back(Arrival::new(key, full_at_ns(&buckets)));
         result
     }
 
@@ -139,8 +138,7 @@ impl Table {
                 Recycled::NoneLeft => break,
             }
         }
-        self.shared
-            .retain(|_, buckets| !self.forget(full_at_ns(buckets), now_ns));
+        self.shared.retain(|_, buckets| !self.forget(full_at_ns(buckets), now_ns));
         self.shrink();
         dropped
     }
@@ -185,8 +183,7 @@ impl Table {
         if removed.is_some() {
             return Recycled::Dropped;
         }
-        self.arrivals()
-            .push_back(Arrival::new(first.key(), full_at_ns));
+        self.arrivals().push_back(Arrival::new(first.key(), full_at_ns));
         Recycled::Kept
     }
 
@@ -239,10 +236,7 @@ struct Arrival {
 
 impl Arrival {
     const fn new(key: Key, full_at_ns_min: u64) -> Self {
-        Self {
-            key: key.0.to_ne_bytes(),
-            full_at_ns_min,
-        }
+        Self { key: key.0.to_ne_bytes(), full_at_ns_min }
     }
 
     const fn key(&self) -> Key {
@@ -252,12 +246,7 @@ impl Arrival {
 
 /// When the last of the buckets is full. Unit: ns since start.
 fn full_at_ns(buckets: &Buckets) -> u64 {
-    let PerPolicy {
-        register,
-        login,
-        refresh,
-        global,
-    } = buckets.map(Bucket::full_at_ns);
+    let PerPolicy { register, login, refresh, global } = buckets.map(Bucket::full_at_ns);
     register.max(login).max(refresh).max(global)
 }
 

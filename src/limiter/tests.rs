@@ -11,10 +11,7 @@ use super::bucket::{Bucket, Rate};
 use super::table::{Key, Table};
 use super::*;
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an Instant comes from nowhere else"
-)]
+#[expect(clippy::disallowed_methods, reason = "an Instant comes from nowhere else")]
 fn start() -> Instant {
     Instant::now()
 }
@@ -42,62 +39,31 @@ const ADA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 fn what_the_headers_need() {
     let start = start();
     let limiter = Limiter::new(&config(), start);
-    let Decision::Allowed(standing) = limiter.check(Policy::Login, ADA, start) else {
-        panic!()
-    };
+    let Decision::Allowed(standing) = limiter.check(Policy::Login, ADA, start) else { panic!() };
     assert_eq!(standing.policy.as_str(), "login");
-    assert_eq!(
-        (
-            standing.quota.burst().get(),
-            standing.quota.period().as_secs()
-        ),
-        (10, 60)
-    );
+    assert_eq!((standing.quota.burst().get(), standing.quota.period().as_secs()), (10, 60));
     assert_eq!((standing.remaining, standing.reset.as_secs()), (9, 6));
     for _ in 0..9 {
         assert!(limiter.check(Policy::Login, ADA, start).is_allowed());
     }
-    let Decision::Limited {
-        standing,
-        retry_after,
-    } = limiter.check(Policy::Login, ADA, start)
+    let Decision::Limited { standing, retry_after } = limiter.check(Policy::Login, ADA, start)
     else {
         panic!()
     };
-    assert_eq!(
-        (
-            standing.remaining,
-            standing.reset.as_secs(),
-            retry_after.as_secs()
-        ),
-        (0, 60, 6)
-    );
+    assert_eq!((standing.remaining, standing.reset.as_secs(), retry_after.as_secs()), (0, 60, 6));
     let nearly = start + retry_after - Duration::from_nanos(1);
     assert!(!limiter.check(Policy::Login, ADA, nearly).is_allowed());
-    assert!(
-        limiter
-            .check(Policy::Login, ADA, start + retry_after)
-            .is_allowed()
-    );
+    assert!(limiter.check(Policy::Login, ADA, start + retry_after).is_allowed());
 }
 
 #[test]
 fn addresses_and_policies_are_apart_and_mapped_ipv4_is_ipv4() {
     let start = start();
-    let limiter = Limiter::new(
-        &LimiterConfig {
-            login: limit("1/min"),
-            ..config()
-        },
-        start,
-    );
+    let limiter = Limiter::new(&LimiterConfig { login: limit("1/min"), ..config() }, start);
     let allowed = |policy, address| limiter.check(policy, address, start).is_allowed();
     assert!(allowed(Policy::Login, v4(7)));
     assert!(!allowed(Policy::Login, v4(7)));
-    assert!(!allowed(
-        Policy::Login,
-        Ipv4Addr::from_bits(7).to_ipv6_mapped().into()
-    ));
+    assert!(!allowed(Policy::Login, Ipv4Addr::from_bits(7).to_ipv6_mapped().into()));
     assert!(allowed(Policy::Login, v4(8)));
     assert!(allowed(Policy::Login, v6(7)));
     assert!(allowed(Policy::Refresh, v4(7)));
@@ -107,18 +73,9 @@ fn addresses_and_policies_are_apart_and_mapped_ipv4_is_ipv4() {
 #[test]
 fn off_counts_nothing_and_holds_nothing() {
     let start = start();
-    let limiter = Limiter::new(
-        &LimiterConfig {
-            login: Limit::Off,
-            ..config()
-        },
-        start,
-    );
+    let limiter = Limiter::new(&LimiterConfig { login: Limit::Off, ..config() }, start);
     for _ in 0..1_000 {
-        assert_eq!(
-            limiter.check(Policy::Login, ADA, start),
-            Decision::Unlimited
-        );
+        assert_eq!(limiter.check(Policy::Login, ADA, start), Decision::Unlimited);
     }
     assert_eq!(limiter.keys(), 0);
 }
@@ -140,11 +97,7 @@ fn times_before_the_start_grant_no_more() {
 #[test]
 fn threads_on_one_key_are_granted_exactly_the_quota() {
     let start = start();
-    let limits = LimiterConfig {
-        global: limit("50/s"),
-        login: limit("50/s"),
-        ..config()
-    };
+    let limits = LimiterConfig { global: limit("50/s"), login: limit("50/s"), ..config() };
     for (span_ms, expected) in [(0, 50), (10_000, 50 + 500)] {
         let limiter = Limiter::new(&limits, start);
         let granted = AtomicU64::new(0);
@@ -178,11 +131,7 @@ fn threads_on_one_key_are_granted_exactly_the_quota() {
 #[test]
 fn a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
     let start = start();
-    let limits = LimiterConfig {
-        keys_max: 1_000,
-        login: limit("10/min"),
-        ..config()
-    };
+    let limits = LimiterConfig { keys_max: 1_000, login: limit("10/min"), ..config() };
     let limiter = Limiter::new(&limits, start);
     let login = |address, now| limiter.check(Policy::Login, address, now).is_allowed();
     let (spent, in_use) = (v4(1), v4(2));
@@ -197,15 +146,10 @@ fn a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
     // Each place left once, and one shared bucket for all the rest of the /32.
     assert_eq!(granted, 998 + 10);
     assert!(!login(spent, now), "a flood must not refill a bucket");
-    assert!(
-        (0..9).all(|_| login(in_use, now)),
-        "an address in the table keeps what it had"
-    );
+    assert!((0..9).all(|_| login(in_use, now)), "an address in the table keeps what it had");
     assert!(!login(in_use, now));
     // One network in 4,096 may share the attacker's slot: 2 of 16 would be one chance in 140,000.
-    let others = (0..16)
-        .filter(|n| login(v4(0x0a00_0001 + (n << 16)), now))
-        .count();
+    let others = (0..16).filter(|n| login(v4(0x0a00_0001 + (n << 16)), now)).count();
     assert!(others >= 15, "{others} of 16 other networks served");
 
     // A flooder that gets a place later starts with the tokens its network has spent.
@@ -220,11 +164,7 @@ fn a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
 #[test]
 fn a_newcomer_takes_the_place_of_an_idle_address() {
     let start = start();
-    let limits = LimiterConfig {
-        keys_max: 100,
-        login: limit("10/min"),
-        ..config()
-    };
+    let limits = LimiterConfig { keys_max: 100, login: limit("10/min"), ..config() };
     let limiter = Limiter::new(&limits, start);
     let after = start + Duration::from_secs(6);
     assert!((0..100).all(|n| limiter.check(Policy::Login, v6(n), start).is_allowed()));
@@ -264,13 +204,7 @@ fn a_sweep_drops_the_full_keeps_the_spent_and_returns_memory() {
 #[test]
 fn the_cap_holds_under_threads() {
     let start = start();
-    let limiter = Limiter::new(
-        &LimiterConfig {
-            keys_max: 500,
-            ..config()
-        },
-        start,
-    );
+    let limiter = Limiter::new(&LimiterConfig { keys_max: 500, ..config() }, start);
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
             let limiter = limiter.clone();
@@ -289,11 +223,7 @@ fn the_cap_holds_under_threads() {
     });
     let end = start + Duration::from_secs(3_600);
     while limiter.keys() > 0 {
-        assert!(
-            limiter.sweep(end) > 0,
-            "{} keys are lost to the queue",
-            limiter.keys()
-        );
+        assert!(limiter.sweep(end) > 0, "{} keys are lost to the queue", limiter.keys());
     }
 }
 
@@ -426,9 +356,6 @@ fn ten_million_addresses_stay_under_the_bound() {
     let grown = most - before;
     let end = start + Duration::from_secs(3_600);
     while limiter.sweep(end) > 0 {}
-    println!(
-        "grew {grown} of {bound} bytes, {} after; {spent:?}",
-        resident_bytes() - before
-    );
+    println!("grew {grown} of {bound} bytes, {} after; {spent:?}", resident_bytes() - before);
     assert!(grown < bound, "{grown} > {bound}");
 }

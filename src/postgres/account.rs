@@ -45,12 +45,7 @@ impl Account {
     /// The account that we have.
     pub(super) fn own_account() -> Self {
         let uid = rustix::process::geteuid().as_raw();
-        Self {
-            uid,
-            gid: rustix::process::getegid().as_raw(),
-            name: uid.to_string(),
-            switch: false,
-        }
+        Self { uid, gid: rustix::process::getegid().as_raw(), name: uid.to_string(), switch: false }
     }
 
     /// The owner of the folder if that is a known user other than root, else `postgres`, else
@@ -60,15 +55,11 @@ impl Account {
     /// initdb looks its own name up and fails.
     fn for_root(passwd: &str, owner: Option<u32>) -> Option<Self> {
         let users: Vec<Self> = passwd.lines().filter_map(Self::from_passwd_line).collect();
-        let by_owner = users
-            .iter()
-            .find(|user| Some(user.uid) == owner && user.uid != 0);
+        let by_owner = users.iter().find(|user| Some(user.uid) == owner && user.uid != 0);
         let by_name = || {
-            FALLBACK_USERS.iter().find_map(|name| {
-                users
-                    .iter()
-                    .find(|user| user.name == *name && user.uid != 0)
-            })
+            FALLBACK_USERS
+                .iter()
+                .find_map(|name| users.iter().find(|user| user.name == *name && user.uid != 0))
         };
         by_owner.or_else(by_name).cloned()
     }
@@ -79,12 +70,7 @@ impl Account {
         let name = fields.next()?.to_owned();
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(Self {
-            uid,
-            gid,
-            name,
-            switch: true,
-        })
+        Some(Self { uid, gid, name, switch: true })
     }
 
     /// A command that runs as this account and shares nothing with us: no environment, no terminal,
@@ -115,11 +101,7 @@ impl Account {
         arguments: &[&OsStr],
     ) -> io::Result<Output> {
         let mut command = self.command(program);
-        command
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         tokio::time::timeout(QUICK, command.output())
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -151,18 +133,11 @@ impl Account {
 
     /// Asks the system by trying: mode bits alone miss access lists and mount options.
     async fn can_enter(&self, folder: &Path) -> Result<bool, PostgresError> {
-        let arguments = [
-            OsStr::new("-c"),
-            OsStr::new(r#"cd -- "$1""#),
-            OsStr::new("sh"),
-            folder.as_os_str(),
-        ];
+        let arguments =
+            [OsStr::new("-c"), OsStr::new(r#"cd -- "$1""#), OsStr::new("sh"), folder.as_os_str()];
         match self.ask(SHELL, &arguments).await {
             Ok(output) => Ok(output.status.success()),
-            Err(source) => Err(PostgresError::Spawn {
-                program: SHELL.to_owned(),
-                source,
-            }),
+            Err(source) => Err(PostgresError::Spawn { program: SHELL.to_owned(), source }),
         }
     }
 
@@ -191,9 +166,7 @@ impl Account {
             next += 1;
             let entries = fs::read_dir(&folder).map_err(PostgresError::folder("read", &folder))?;
             for entry in entries {
-                let path = entry
-                    .map_err(PostgresError::folder("read", &folder))?
-                    .path();
+                let path = entry.map_err(PostgresError::folder("read", &folder))?.path();
                 if look(&path)?.is_dir() {
                     folders.push(path);
                 } else {
@@ -259,10 +232,7 @@ mod tests {
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
         let account = Account::for_folder(top.path()).unwrap();
         assert_eq!(account.barrier(top.path()).await.unwrap(), None);
-        let barrier = account
-            .barrier(&closed.join("below/not-yet"))
-            .await
-            .unwrap();
+        let barrier = account.barrier(&closed.join("below/not-yet")).await.unwrap();
         assert_eq!(barrier.as_deref(), Some(closed.as_path()));
     }
 }

@@ -70,9 +70,7 @@ mod enabled {
     /// Unpacked in a folder of its own and renamed, so that a download which was cut short is never
     /// used.
     pub(in crate::postgres) async fn fetch(cache: &Path) -> Result<PathBuf, NoDownload> {
-        fetch_version(cache, VERSION)
-            .await
-            .map_err(|error| NoDownload::Failed(error.to_string()))
+        fetch_version(cache, VERSION).await.map_err(|error| NoDownload::Failed(error.to_string()))
     }
 
     /// Anything may fail here, and all of it becomes one reason for the reader.
@@ -132,20 +130,18 @@ mod enabled {
     /// Unpacking keeps a processor busy for seconds, so it has a thread of its own.
     async fn unpack_apart(archive: Vec<u8>, target: PathBuf) -> Result<(), AnyError> {
         let (done, outcome) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("unpack-postgres".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
-                let result = match runtime {
-                    Ok(runtime) => runtime
-                        .block_on(extract(zonky::URL, &archive, &target))
-                        .map(drop)
-                        .map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                };
-                // The receiver is gone if the start was given up.
-                let _ = done.send(result);
-            })?;
+        std::thread::Builder::new().name("unpack-postgres".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let result = match runtime {
+                Ok(runtime) => runtime
+                    .block_on(extract(zonky::URL, &archive, &target))
+                    .map(drop)
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            // The receiver is gone if the start was given up.
+            let _ = done.send(result);
+        })?;
         match outcome.await {
             Ok(result) => result.map_err(|reason| format!("cannot unpack it: {reason}").into()),
             Err(_) => Err("cannot unpack it".into()),
@@ -229,10 +225,8 @@ mod enabled {
             assert_eq!(programs, two.unwrap());
             assert!(!cache.path().join(".unpack").exists());
             let account = Account::for_folder(Path::new("/")).unwrap();
-            let output = account
-                .ask(programs.join("postgres"), &["--version".as_ref()])
-                .await
-                .unwrap();
+            let output =
+                account.ask(programs.join("postgres"), &["--version".as_ref()]).await.unwrap();
             assert!(
                 String::from_utf8_lossy(&output.stdout).starts_with("postgres (PostgreSQL) 17."),
                 "{output:?}"

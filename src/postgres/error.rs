@@ -161,11 +161,7 @@ impl PostgresError {
     /// For `map_err` on file operations.
     pub(super) fn folder(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Folder {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Folder { action, path, source }
     }
 }
 
@@ -251,14 +247,9 @@ mod tests {
 
     #[test]
     fn a_taken_folder_names_the_other_process() {
-        let error = PostgresError::InUse {
-            folder: PathBuf::from("/srv/staunch"),
-            pid: Some(4711),
-        };
+        let error = PostgresError::InUse { folder: PathBuf::from("/srv/staunch"), pid: Some(4711) };
         assert!(
-            error
-                .to_string()
-                .starts_with("/srv/staunch is in use by another staunch (pid 4711)")
+            error.to_string().starts_with("/srv/staunch is in use by another staunch (pid 4711)")
         );
     }
 }

@@ -41,16 +41,9 @@ impl Programs {
         }
         // Run as the server's account: root can read folders that PostgreSQL could not be started
         // from.
-        let output = account
-            .ask(&postgres, &["--version".as_ref()])
-            .await
-            .map_err(|error| {
-                format!(
-                    "user {} cannot run {}: {error}",
-                    account.name,
-                    postgres.display()
-                )
-            })?;
+        let output = account.ask(&postgres, &["--version".as_ref()]).await.map_err(|error| {
+            format!("user {} cannot run {}: {error}", account.name, postgres.display())
+        })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let Some((version, major)) = parse_version(&text) else {
             let complaint = String::from_utf8_lossy(&output.stderr);
@@ -67,11 +60,7 @@ impl Programs {
                 postgres.display()
             ));
         }
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            version: version.to_owned(),
-            major,
-        })
+        Ok(Self { folder: folder.to_path_buf(), version: version.to_owned(), major })
     }
 }
 
@@ -93,11 +82,7 @@ impl Wanted<'_> {
         if let Some(NoDownload::Failed(reason)) = download {
             text.push_str(&format!("; the download failed: {reason}"));
         }
-        PostgresError::OtherMajor {
-            data: self.data.to_path_buf(),
-            wanted: self.major,
-            found: text,
-        }
+        PostgresError::OtherMajor { data: self.data.to_path_buf(), wanted: self.major, found: text }
     }
 }
 
@@ -143,10 +128,7 @@ impl Search {
                     Err(wanted.missing(&[found.version], None))
                 }
                 (Ok(found), _) => Ok(found),
-                (Err(reason), _) => Err(PostgresError::BadBinDir {
-                    path: folder.clone(),
-                    reason,
-                }),
+                (Err(reason), _) => Err(PostgresError::BadBinDir { path: folder.clone(), reason }),
             };
         }
 
@@ -223,14 +205,10 @@ impl Search {
 
     fn places(&self) -> Vec<String> {
         let mut places = vec!["PATH".to_owned(), "pg_config".to_owned()];
-        places.extend(
-            self.installs
-                .iter()
-                .map(|(parent, prefix, _)| match *prefix {
-                    "" => (*parent).to_owned(),
-                    prefix => format!("{parent}/{prefix}*"),
-                }),
-        );
+        places.extend(self.installs.iter().map(|(parent, prefix, _)| match *prefix {
+            "" => (*parent).to_owned(),
+            prefix => format!("{parent}/{prefix}*"),
+        }));
         places.extend(self.cache.iter().map(|cache| cache.display().to_string()));
         places
     }
@@ -258,10 +236,7 @@ fn versions_in(parent: &Path, prefix: &str, below: &str) -> Vec<PathBuf> {
 /// From `postgres (PostgreSQL) 15.14 (Debian ...)`, also `17beta1` and `18devel`: the version and
 /// its major number.
 fn parse_version(text: &str) -> Option<(&str, u32)> {
-    let version = text
-        .strip_prefix("postgres (PostgreSQL) ")?
-        .split_whitespace()
-        .next()?;
+    let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let digits = version
         .find(|letter: char| !letter.is_ascii_digit())
         .map_or(version, |end| version.split_at(end).0);
@@ -293,11 +268,8 @@ mod tests {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for name in ["postgres", "initdb"] {
             let program = folder.path().join(name);
-            fs::write(
-                &program,
-                format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n"),
-            )
-            .unwrap();
+            fs::write(&program, format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n"))
+                .unwrap();
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         }
         folder
@@ -306,10 +278,7 @@ mod tests {
     #[test]
     fn versions_are_read_as_postgres_prints_them() {
         for (text, expected) in [
-            (
-                "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n",
-                Some(("15.14", 15)),
-            ),
+            ("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(("15.14", 15))),
             ("postgres (PostgreSQL) 17beta1\n", Some(("17beta1", 17))),
             ("postgres (PostgreSQL) 9.6.24\n", Some(("9.6.24", 9))),
             ("psql (PostgreSQL) 15.14\n", None),
@@ -326,14 +295,9 @@ mod tests {
             fs::create_dir(top.path().join(name)).unwrap();
         }
         let found = versions_in(top.path(), "pgsql-", "bin");
-        let names: Vec<_> = found
-            .iter()
-            .map(|path| path.strip_prefix(top.path()).unwrap())
-            .collect();
-        assert_eq!(
-            names,
-            ["pgsql-17/bin", "pgsql-15/bin", "pgsql-9.6/bin"].map(Path::new)
-        );
+        let names: Vec<_> =
+            found.iter().map(|path| path.strip_prefix(top.path()).unwrap()).collect();
+        assert_eq!(names, ["pgsql-17/bin", "pgsql-15/bin", "pgsql-9.6/bin"].map(Path::new));
     }
 
     #[tokio::test]
@@ -345,10 +309,7 @@ mod tests {
         let error = search.run(&account(), None).await.unwrap_err().to_string();
         assert!(error.starts_with("no PostgreSQL to run: none installed, and STAUNCH_OFFLINE forbids a download\n  looked in: PATH, pg_config, /nonexistent/pgsql-*\n  passed over: "), "{error}");
         assert!(error.contains("is version 13.2, older than 14"), "{error}");
-        assert!(
-            error.ends_with("STAUNCH_POSTGRES_BIN=/path/to/bin staunch"),
-            "{error}"
-        );
+        assert!(error.ends_with("STAUNCH_POSTGRES_BIN=/path/to/bin staunch"), "{error}");
     }
 
     #[tokio::test]
@@ -391,21 +352,9 @@ mod tests {
         search.path = std::env::join_paths([newer.path(), older.path()]).unwrap();
         let account = account();
         assert_eq!(search.run(&account, None).await.unwrap().major, 17);
-        let wanted = |major| {
-            Some(Wanted {
-                major,
-                data: Path::new("/data"),
-            })
-        };
-        assert_eq!(
-            search.run(&account, wanted(15)).await.unwrap().version,
-            "15.4"
-        );
-        let error = search
-            .run(&account, wanted(14))
-            .await
-            .unwrap_err()
-            .to_string();
+        let wanted = |major| Some(Wanted { major, data: Path::new("/data") });
+        assert_eq!(search.run(&account, wanted(15)).await.unwrap().version, "15.4");
+        let error = search.run(&account, wanted(14)).await.unwrap_err().to_string();
         assert!(error.starts_with("the data in /data was made by PostgreSQL 14, and no PostgreSQL 14 was found (found: 17.2, 15.4)"), "{error}");
     }
 }

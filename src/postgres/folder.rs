@@ -94,16 +94,9 @@ impl DataFolder {
         make_folder(&path, account.switch)?;
         // PostgreSQL keeps the path it was started with; a link that moves later must not send it
         // elsewhere.
-        let path = path
-            .canonicalize()
-            .map_err(PostgresError::folder("find", &path))?;
+        let path = path.canonicalize().map_err(PostgresError::folder("find", &path))?;
         let lock = lock(&path, purpose)?;
-        Ok(Self(Arc::new(Inner {
-            path,
-            instead_of,
-            account,
-            _lock: lock,
-        })))
+        Ok(Self(Arc::new(Inner { path, instead_of, account, _lock: lock })))
     }
 
     /// The folder, absolute, without links.
@@ -147,10 +140,7 @@ impl DataFolder {
 }
 
 fn unreachable_by(account: Account, blocked_by: PathBuf) -> PostgresError {
-    PostgresError::Unreachable {
-        account: account.name,
-        blocked_by,
-    }
+    PostgresError::Unreachable { account: account.name, blocked_by }
 }
 
 /// Makes a folder and what is missing above it: for us alone, or, with `passable`, one that others
@@ -171,9 +161,7 @@ pub(super) fn make_folder(path: &Path, passable: bool) -> Result<(), PostgresErr
 /// else.
 pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
 }
 
@@ -201,11 +189,7 @@ fn lock(folder: &Path, purpose: Purpose) -> Result<File, PostgresError> {
             });
         }
         Err(TryLockError::Error(source)) => {
-            return Err(PostgresError::Folder {
-                action: "lock",
-                path,
-                source,
-            });
+            return Err(PostgresError::Folder { action: "lock", path, source });
         }
     }
     file.set_len(0)
@@ -229,12 +213,8 @@ mod tests {
     async fn a_second_one_is_told_who_has_it() {
         let top = open_folder();
         let data_dir = DataDir::Set(top.path().join("a/b"));
-        let first = DataFolder::open(&data_dir, Purpose::Database)
-            .await
-            .unwrap();
-        let error = DataFolder::open(&data_dir, Purpose::Database)
-            .await
-            .unwrap_err();
+        let first = DataFolder::open(&data_dir, Purpose::Database).await.unwrap();
+        let error = DataFolder::open(&data_dir, Purpose::Database).await.unwrap_err();
         assert!(
             matches!(error, PostgresError::InUse { pid: Some(pid), .. } if pid == std::process::id()),
             "{error}"
@@ -243,15 +223,9 @@ mod tests {
         drop(first);
         let keys = DataFolder::open(&data_dir, Purpose::Keys).await.unwrap();
         let more = DataFolder::open(&data_dir, Purpose::Keys).await.unwrap();
-        assert!(
-            DataFolder::open(&data_dir, Purpose::Database)
-                .await
-                .is_err()
-        );
+        assert!(DataFolder::open(&data_dir, Purpose::Database).await.is_err());
         drop((keys, more));
-        DataFolder::open(&data_dir, Purpose::Database)
-            .await
-            .unwrap();
+        DataFolder::open(&data_dir, Purpose::Database).await.unwrap();
     }
 
     #[tokio::test]
@@ -272,9 +246,7 @@ mod tests {
         assert_eq!(folder.instead_of(), Some(wished.as_path()));
         assert!(!wished.exists(), "nothing is left behind");
 
-        let error = DataFolder::open(&DataDir::Set(wished), Purpose::Database)
-            .await
-            .unwrap_err();
+        let error = DataFolder::open(&DataDir::Set(wished), Purpose::Database).await.unwrap_err();
         assert!(
             matches!(&error, PostgresError::Unreachable { blocked_by, .. } if *blocked_by == closed),
             "{error}"

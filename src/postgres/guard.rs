@@ -43,10 +43,7 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn start(account: &Account, farewell: Farewell) -> Result<Self, PostgresError> {
-        let failed = |source| PostgresError::Spawn {
-            program: SHELL.to_owned(),
-            source,
-        };
+        let failed = |source| PostgresError::Spawn { program: SHELL.to_owned(), source };
         let signal = match farewell {
             Farewell::Stop => "INT",
             Farewell::Kill => "KILL",
@@ -57,15 +54,9 @@ impl Guard {
             .stdin(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        let pipe = shell
-            .stdin
-            .take()
-            .ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self {
-            shell,
-            pipe,
-            farewell,
-        })
+        let pipe =
+            shell.stdin.take().ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Self { shell, pipe, farewell })
     }
 
     /// Names the process to end; called once, right after its start.
@@ -74,13 +65,10 @@ impl Guard {
             Farewell::Stop => format!("{pid}\n"),
             Farewell::Kill => format!("-{pid}\n"),
         };
-        self.pipe
-            .write_all(target.as_bytes())
-            .await
-            .map_err(|source| PostgresError::Spawn {
-                program: "staunch-postgres-guard".to_owned(),
-                source,
-            })
+        self.pipe.write_all(target.as_bytes()).await.map_err(|source| PostgresError::Spawn {
+            program: "staunch-postgres-guard".to_owned(),
+            source,
+        })
     }
 
     /// Whether somebody killed the guard.

@@ -84,14 +84,10 @@ pub(super) fn read_password(folder: &DataFolder) -> Result<Zeroizing<String>, Po
         Ok(text) if text.trim().len() == PASSWORD_LENGTH => {
             Ok(Zeroizing::new(text.trim().to_owned()))
         }
-        Ok(_) => Err(PostgresError::PasswordLost {
-            path,
-            data: folder.data(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(PostgresError::PasswordLost {
-            path,
-            data: folder.data(),
-        }),
+        Ok(_) => Err(PostgresError::PasswordLost { path, data: folder.data() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(PostgresError::PasswordLost { path, data: folder.data() })
+        }
         Err(error) => Err(PostgresError::folder("read", &path)(error)),
     }
 }
@@ -99,9 +95,8 @@ pub(super) fn read_password(folder: &DataFolder) -> Result<Zeroizing<String>, Po
 fn write_password(folder: &DataFolder) -> Result<(), PostgresError> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = Zeroizing::new([0_u8; PASSWORD_LENGTH]);
-    getrandom::fill(random.as_mut()).map_err(|error| PostgresError::Random {
-        reason: error.to_string(),
-    })?;
+    getrandom::fill(random.as_mut())
+        .map_err(|error| PostgresError::Random { reason: error.to_string() })?;
     let password: Zeroizing<String> = Zeroizing::new(
         random
             .iter()
@@ -168,16 +163,11 @@ async fn run(
             if status.success() {
                 Ok(())
             } else {
-                Err(PostgresError::Initdb {
-                    output: format!("{status}\n{said}"),
-                })
+                Err(PostgresError::Initdb { output: format!("{status}\n{said}") })
             }
         }
         // Dropping the guard ends initdb and what it started, as one group.
-        Ok(Err(source)) => Err(PostgresError::Spawn {
-            program: "initdb".to_owned(),
-            source,
-        }),
+        Ok(Err(source)) => Err(PostgresError::Spawn { program: "initdb".to_owned(), source }),
         Err(_) => {
             if let Some(pid) = child.id() {
                 super::process::signal(pid, Signal::KILL);

@@ -55,12 +55,7 @@ impl LogFile {
         let text = read().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let first = lines.len().saturating_sub(TAIL_LINES);
-        lines
-            .iter()
-            .skip(first)
-            .map(|line| format!("    {line}"))
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.iter().skip(first).map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
     }
 
     /// Cuts the log if it is too long. Lines written between the copy and the cut are lost; a

@@ -84,10 +84,7 @@ impl EmbeddedPostgres {
         let data = folder.data();
         let existing = initdb::existing_major(&folder)?;
         let programs = Search::new(config, &account)
-            .run(
-                &account,
-                existing.map(|major| Wanted { major, data: &data }),
-            )
+            .run(&account, existing.map(|major| Wanted { major, data: &data }))
             .await?;
         folder::make_folder(&folder.postgres(), account.switch)?;
         if existing.is_none() {
@@ -120,9 +117,7 @@ impl EmbeddedPostgres {
             running.ready(&server).await?;
             timeout(CONNECT_LIMIT, ensure_database(&connect))
                 .await
-                .unwrap_or(Err(PostgresError::Silent {
-                    limit: CONNECT_LIMIT,
-                }))
+                .unwrap_or(Err(PostgresError::Silent { limit: CONNECT_LIMIT }))
         };
         if let Err(error) = usable.await {
             running.stop(&server).await;
@@ -132,21 +127,8 @@ impl EmbeddedPostgres {
 
         let (stop, stopped) = oneshot::channel();
         let (pid_sender, pid) = watch::channel(running.pid());
-        let supervisor = Supervisor {
-            server,
-            running,
-            folder,
-            stop: stopped,
-            pid: pid_sender,
-        };
-        Ok(Self {
-            connect,
-            data,
-            version,
-            pid,
-            stop,
-            supervisor: tokio::spawn(supervisor.run()),
-        })
+        let supervisor = Supervisor { server, running, folder, stop: stopped, pid: pid_sender };
+        Ok(Self { connect, data, version, pid, stop, supervisor: tokio::spawn(supervisor.run()) })
     }
 
     /// How to connect: socket, user, password and database. It stays right when the server is

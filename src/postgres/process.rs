@@ -66,22 +66,15 @@ impl Seen {
             // X: dead, about to vanish.
             zombie: back.trim_start().starts_with(['Z', 'X']),
             program: program.to_owned(),
-            arguments: arguments
-                .split(|byte| *byte == 0)
-                .map(<[u8]>::to_vec)
-                .collect(),
+            arguments: arguments.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
             working_folder: fs::read_link(folder.join("cwd")).ok(),
         })
     }
 
     async fn from_ps(pid: u32) -> Option<Self> {
         let mut ps = tokio::process::Command::new("ps");
-        ps.args(["-o", "stat=", "-o", "command=", "-p", &pid.to_string()])
-            .kill_on_drop(true);
-        let output = timeout(Duration::from_secs(5), ps.output())
-            .await
-            .ok()?
-            .ok()?;
+        ps.args(["-o", "stat=", "-o", "command=", "-p", &pid.to_string()]).kill_on_drop(true);
+        let output = timeout(Duration::from_secs(5), ps.output()).await.ok()?.ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let (state, command) = text.trim().split_once(char::is_whitespace)?;
         let mut words = command.split_whitespace();

@@ -27,10 +27,7 @@ pub(super) async fn clear(data: &Path, sockets: &Path) -> Result<(), PostgresErr
     let pid_file = data.join("postmaster.pid");
     match fs::read_to_string(&pid_file) {
         Ok(text) => {
-            let pid = text
-                .lines()
-                .next()
-                .and_then(|line| line.trim().parse().ok());
+            let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
             if let Some(pid) = pid
                 && process::is_postgres_on(pid, data).await
             {
@@ -109,11 +106,7 @@ mod tests {
         let (data, sockets) = (top.path().join("data"), top.path().join("run"));
         fs::create_dir(&data).unwrap();
         fs::create_dir(&sockets).unwrap();
-        fs::write(
-            data.join("postmaster.pid"),
-            format!("{}\n", std::process::id()),
-        )
-        .unwrap();
+        fs::write(data.join("postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
         for name in [".s.PGSQL.5432", ".s.PGSQL.5432.lock", "other"] {
             fs::write(sockets.join(name), "").unwrap();
         }

@@ -60,11 +60,7 @@ impl Server {
         if let Some(pid) = child.id() {
             guard.watch(pid).await?;
         }
-        Ok(Running {
-            child,
-            guard: Some(guard),
-            log_start,
-        })
+        Ok(Running { child, guard: Some(guard), log_start })
     }
 }
 
@@ -171,9 +167,7 @@ impl Running {
 /// connections (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
 fn says_ready(text: &str, pid: u32) -> bool {
     let mut lines = text.lines();
-    let right_pid = lines
-        .next()
-        .is_some_and(|line| line.trim() == pid.to_string());
+    let right_pid = lines.next().is_some_and(|line| line.trim() == pid.to_string());
     right_pid && lines.nth(6).is_some_and(|line| line.trim() == "ready")
 }
 

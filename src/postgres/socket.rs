@@ -33,10 +33,7 @@ impl SocketFolder {
         if address_length(&run) <= PATH_LENGTH_MAX {
             make_folder(&run, false)?;
             claim(account, &run)?;
-            return Ok(Self {
-                path: run,
-                temporary: false,
-            });
+            return Ok(Self { path: run, temporary: false });
         }
         let inode = fs::metadata(folder.path())
             .map_err(PostgresError::folder("look at", folder.path()))?
@@ -57,10 +54,7 @@ impl SocketFolder {
                 source: std::io::ErrorKind::PermissionDenied.into(),
             });
         }
-        Ok(Self {
-            path,
-            temporary: true,
-        })
+        Ok(Self { path, temporary: true })
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -45,9 +45,7 @@ pub fn parse_url(url: &str) -> Result<Config, ConnectError> {
         return Err(ConnectError::Url("names no host".into()));
     }
     if config.get_ssl_mode() != SslMode::Disable && config.get_ssl_mode() != SslMode::Prefer {
-        return Err(ConnectError::Url(
-            "sslmode=require is not supported yet".into(),
-        ));
+        return Err(ConnectError::Url("sslmode=require is not supported yet".into()));
     }
     Ok(config)
 }
@@ -57,18 +55,12 @@ pub fn place(config: &Config) -> String {
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(path)) => path.display().to_string(),
-        None => config
-            .get_hostaddrs()
-            .first()
-            .map_or_else(String::new, ToString::to_string),
+        None => config.get_hostaddrs().first().map_or_else(String::new, ToString::to_string),
     };
     let port = config.get_ports().first().copied().unwrap_or(5432);
     format!(
         "{host}:{port}/{}",
-        config
-            .get_dbname()
-            .or(config.get_user())
-            .unwrap_or_default()
+        config.get_dbname().or_else(|| config.get_user()).unwrap_or_default()
     )
 }
 
@@ -107,12 +99,9 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_without_repeating_it() {
-        for url in [
-            "",
-            "mysql://root:s3cret@db/auth",
-            "postgresql://ada:s3cret@db:port/auth",
-            "user=ada",
-        ] {
+        for url in
+            ["", "mysql://root:s3cret@db/auth", "postgresql://ada:s3cret@db:port/auth", "user=ada"]
+        {
             let error = parse_url(url).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");
         }

@@ -41,58 +41,37 @@ impl StoreError {
             return if error.is_closed()
                 || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>())
             {
-                Self::Unavailable {
-                    context,
-                    source: Some(error.into()),
-                }
+                Self::Unavailable { context, source: Some(error.into()) }
             } else {
-                Self::Failed {
-                    context,
-                    source: error,
-                }
+                Self::Failed { context, source: error }
             };
         };
         if *state == SqlState::UNIQUE_VIOLATION {
             let constraint = error.as_db_error().and_then(|error| error.constraint());
-            return Self::Conflict {
-                constraint: constraint.unwrap_or_default().to_owned(),
-            };
+            return Self::Conflict { constraint: constraint.unwrap_or_default().to_owned() };
         }
         // Classes of PostgreSQL's appendix A: 08 connection, 53 resources (disk full, too many
         // connections), 57 operator intervention (shutdown, statement_timeout), 58 system error,
         // 40 rollback (deadlock, serialization), 55P03 lock_timeout, 25006 read-only.
-        let passing = ["08", "53", "57", "58", "40"]
-            .iter()
-            .any(|class| state.code().starts_with(class));
+        let passing =
+            ["08", "53", "57", "58", "40"].iter().any(|class| state.code().starts_with(class));
         if passing
             || *state == SqlState::LOCK_NOT_AVAILABLE
             || *state == SqlState::READ_ONLY_SQL_TRANSACTION
         {
-            Self::Unavailable {
-                context,
-                source: Some(error.into()),
-            }
+            Self::Unavailable { context, source: Some(error.into()) }
         } else {
-            Self::Failed {
-                context,
-                source: error,
-            }
+            Self::Failed { context, source: error }
         }
     }
 
     /// Sorts a failure to get a connection from the pool.
     pub(super) fn pool(context: &'static str, error: PoolError) -> Self {
-        Self::Unavailable {
-            context,
-            source: Some(error.into()),
-        }
+        Self::Unavailable { context, source: Some(error.into()) }
     }
 
     /// Our own deadline passed.
     pub(super) fn deadline(context: &'static str) -> Self {
-        Self::Unavailable {
-            context,
-            source: None,
-        }
+        Self::Unavailable { context, source: None }
     }
 }

@@ -15,11 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 /// Number, name and text, in order. Files are only ever added.
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "users", include_str!("../../migrations/0001_users.sql")),
-    (
-        2,
-        "refresh_tokens",
-        include_str!("../../migrations/0002_refresh_tokens.sql"),
-    ),
+    (2, "refresh_tokens", include_str!("../../migrations/0002_refresh_tokens.sql")),
 ];
 
 /// "migrate" in ASCII: the advisory lock that nodes starting together queue for.
@@ -66,19 +62,13 @@ pub enum MigrateError {
 /// See [`MigrateError`]. What was applied before the error stays.
 pub async fn migrate(database: &Config) -> Result<usize, MigrateError> {
     let config = connect::without_statement_timeout(database);
-    let refused = |reason: String| ConnectError::Refused {
-        place: connect::place(&config),
-        reason,
-    };
-    let (mut client, connection) = config
-        .connect(NoTls)
-        .await
-        .map_err(|error| refused(chain(&error)))?;
+    let refused = |reason: String| ConnectError::Refused { place: connect::place(&config), reason };
+    let (mut client, connection) =
+        config.connect(NoTls).await.map_err(|error| refused(chain(&error)))?;
     let connection = tokio::spawn(connection);
     let lock = client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]);
-    let locked = tokio::time::timeout(LOCK_DEADLINE, lock)
-        .await
-        .map_err(|_| MigrateError::Locked)?;
+    let locked =
+        tokio::time::timeout(LOCK_DEADLINE, lock).await.map_err(|_| MigrateError::Locked)?;
     locked.map_err(failed("lock"))?;
     let applied = apply(&mut client).await;
     // The lock ends with the connection.
@@ -93,25 +83,16 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
             name       text NOT NULL,
             sha256     bytea NOT NULL,
             applied_at timestamptz NOT NULL DEFAULT now())";
-    client
-        .batch_execute(table)
-        .await
-        .map_err(failed("staunch_migrations"))?;
+    client.batch_execute(table).await.map_err(failed("staunch_migrations"))?;
     let done = client
-        .query(
-            "SELECT number, sha256 FROM staunch_migrations ORDER BY number",
-            &[],
-        )
+        .query("SELECT number, sha256 FROM staunch_migrations ORDER BY number", &[])
         .await
         .map_err(failed("staunch_migrations"))?;
     let known = MIGRATIONS.last().map_or(0, |(number, ..)| *number);
     for row in &done {
         let (number, hash): (i32, Vec<u8>) = (row.get(0), row.get(1));
         let Some((_, _, sql)) = MIGRATIONS.iter().find(|(known, ..)| *known == number) else {
-            return Err(MigrateError::Newer {
-                found: number,
-                known,
-            });
+            return Err(MigrateError::Newer { found: number, known });
         };
         if digest(&SHA256, sql.as_bytes()).as_ref() != hash {
             return Err(MigrateError::Changed { number });
@@ -126,10 +107,7 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
         transaction.batch_execute(sql).await.map_err(failed(name))?;
         let record = "INSERT INTO staunch_migrations (number, name, sha256) VALUES ($1, $2, $3)";
         let hash = digest(&SHA256, sql.as_bytes());
-        transaction
-            .execute(record, &[number, name, &hash.as_ref()])
-            .await
-            .map_err(failed(name))?;
+        transaction.execute(record, &[number, name, &hash.as_ref()]).await.map_err(failed(name))?;
         transaction.commit().await.map_err(failed(name))?;
         tracing::info!(number, name, "migration applied");
         applied += 1;
@@ -138,8 +116,5 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
 }
 
 fn failed(name: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
-    move |error| MigrateError::Failed {
-        name,
-        reason: chain(&error),
-    }
+    move |error| MigrateError::Failed { name, reason: chain(&error) }
 }

@@ -49,23 +49,12 @@ impl Pool {
             recycle: Some(Duration::from_secs(1)),
         };
         let pool = build(&config.database, config.pool_max, timeouts);
-        metrics
-            .gauge(declared::DB_POOL_MAX, &[])
-            .set(gauge(config.pool_max));
-        let pool = Self {
-            pool,
-            min: config.pool_min,
-            metrics: metrics.clone(),
-            clock,
-        };
-        let first = pool
-            .pool
-            .get()
-            .await
-            .map_err(|error| ConnectError::Refused {
-                place: connect::place(&config.database),
-                reason: chain(&error),
-            })?;
+        metrics.gauge(declared::DB_POOL_MAX, &[]).set(gauge(config.pool_max));
+        let pool = Self { pool, min: config.pool_min, metrics: metrics.clone(), clock };
+        let first = pool.pool.get().await.map_err(|error| ConnectError::Refused {
+            place: connect::place(&config.database),
+            reason: chain(&error),
+        })?;
         drop(first);
         pool.maintain().await;
         Ok(pool)
@@ -82,30 +71,19 @@ impl Pool {
     ) -> Result<Vec<Row>, StoreError> {
         let name = statement.name;
         let call = async {
-            let object = self
-                .pool
-                .get()
-                .await
-                .map_err(|error| StoreError::pool(name, error))?;
+            let object = self.pool.get().await.map_err(|error| StoreError::pool(name, error))?;
             let connection = Checkout(Some(object));
             let begun = self.clock.now();
             let result = connection.run(statement.sql, parameters).await;
             let took = self.clock.now().saturating_duration_since(begun);
-            self.metrics
-                .histogram(declared::DB_QUERY_SECONDS, &[("query", name)])
-                .record(took);
+            self.metrics.histogram(declared::DB_QUERY_SECONDS, &[("query", name)]).record(took);
             connection.settle(&result);
             result.map_err(|error| StoreError::statement(name, error))
         };
         let answer = tokio::time::timeout(CALL_DEADLINE, call).await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::deadline(name)));
-        if matches!(
-            answer,
-            Err(StoreError::Unavailable { .. } | StoreError::Failed { .. })
-        ) {
-            self.metrics
-                .counter(declared::DB_ERRORS, &[("query", name)])
-                .increment(1);
+        if matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Failed { .. })) {
+            self.metrics.counter(declared::DB_ERRORS, &[("query", name)]).increment(1);
         }
         answer
     }
@@ -125,11 +103,7 @@ impl Pool {
         let status = self.pool.status();
         let set = |name, labels: &[_], value| self.metrics.gauge(name, labels).set(gauge(value));
         let used = status.size.saturating_sub(status.available);
-        set(
-            declared::DB_POOL_CONNECTIONS,
-            &[("state", "idle")],
-            status.available,
-        );
+        set(declared::DB_POOL_CONNECTIONS, &[("state", "idle")], status.available);
         set(declared::DB_POOL_CONNECTIONS, &[("state", "used")], used);
         set(declared::DB_POOL_WAITING, &[], status.waiting);
     }
@@ -148,9 +122,7 @@ pub(super) fn build(
     let manager = Manager::from_config(
         connect::with_deadlines(database),
         NoTls,
-        ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        },
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let builder = deadpool_postgres::Pool::builder(manager)
         .max_size(max)
@@ -158,9 +130,7 @@ pub(super) fn build(
         .runtime(Runtime::Tokio1)
         .post_create(Hook::sync_fn(|client, _| {
             if client.is_closed() {
-                return Err(deadpool_postgres::HookError::message(
-                    "closed as it was opened",
-                ));
+                return Err(deadpool_postgres::HookError::message("closed as it was opened"));
             }
             Ok(())
         }));
@@ -222,10 +192,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "connection counts are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "connection counts are far below 2^52")]
 fn gauge(count: usize) -> f64 {
     count as f64
 }

@@ -134,12 +134,7 @@ impl Store {
             &session.address,
             &session.user_agent,
         ];
-        Ok(!self
-            .0
-            .pool
-            .query(&INSERT_SESSION, &parameters)
-            .await?
-            .is_empty())
+        Ok(!self.0.pool.query(&INSERT_SESSION, &parameters).await?.is_empty())
     }
 
     /// Moves a session from `generation` to the next, or finds out why not. One statement.
@@ -154,12 +149,8 @@ impl Store {
         grace: Duration,
         ttl: Duration,
     ) -> Result<Refreshed, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 4] = [
-            &session.0,
-            &generation,
-            &grace.as_secs_f64(),
-            &ttl.as_secs_f64(),
-        ];
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&session.0, &generation, &grace.as_secs_f64(), &ttl.as_secs_f64()];
         let rows = self.0.pool.query(&REFRESH_SESSION, &parameters).await?;
         let Some(row) = rows.first() else {
             return Ok(Refreshed::Dead);
@@ -168,9 +159,7 @@ impl Store {
             if row.try_get(0)? {
                 return Ok(Refreshed::Reused);
             }
-            Ok(Refreshed::Continued {
-                user: UserId(row.try_get(1)?),
-            })
+            Ok(Refreshed::Continued { user: UserId(row.try_get(1)?) })
         };
         read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }
@@ -180,12 +169,7 @@ impl Store {
     /// # Errors
     /// When the database gives no answer; the session may have ended.
     pub async fn revoke_session(&self, session: SessionId) -> Result<bool, StoreError> {
-        Ok(!self
-            .0
-            .pool
-            .query(&REVOKE_SESSION, &[&session.0])
-            .await?
-            .is_empty())
+        Ok(!self.0.pool.query(&REVOKE_SESSION, &[&session.0]).await?.is_empty())
     }
 
     /// The account behind a session, if both are live.
@@ -197,11 +181,7 @@ impl Store {
         session: SessionId,
         user: UserId,
     ) -> Result<Option<SessionAccount>, StoreError> {
-        let rows = self
-            .0
-            .pool
-            .query(&SESSION_ACCOUNT, &[&session.0, &user.0])
-            .await?;
+        let rows = self.0.pool.query(&SESSION_ACCOUNT, &[&session.0, &user.0]).await?;
         let account = rows.first().map(Account::read).transpose();
         account
             .map(|account| account.map(|account| SessionAccount { account }))
@@ -223,9 +203,7 @@ impl Store {
             if !row.try_get::<_, bool>(0)? {
                 return Ok(Cleaned::Elsewhere);
             }
-            Ok(Cleaned::Removed(
-                u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0),
-            ))
+            Ok(Cleaned::Removed(u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0)))
         };
         read().map_err(|error| StoreError::statement(CLEAN_SESSIONS.name, error))
     }

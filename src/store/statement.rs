@@ -26,10 +26,7 @@ pub const STATEMENTS: &[Statement] = &[
 /// Names a statement and starts its text with that name.
 macro_rules! statement {
     ($name:literal, $sql:literal) => {
-        $crate::store::Statement {
-            name: $name,
-            sql: concat!("-- ", $name, "\n", $sql),
-        }
+        $crate::store::Statement { name: $name, sql: concat!("-- ", $name, "\n", $sql) }
     };
 }
 pub(super) use statement;

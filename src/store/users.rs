@@ -80,11 +80,8 @@ impl Store {
     /// # Errors
     /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
     pub async fn insert_user(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [
-            &user.email.as_str(),
-            &user.username.as_str(),
-            &user.password_hash,
-        ];
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&user.email.as_str(), &user.username.as_str(), &user.password_hash];
         match self.0.pool.query(&INSERT_USER, &parameters).await {
             Ok(rows) => rows
                 .first()

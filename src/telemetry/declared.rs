@@ -22,8 +22,9 @@ pub struct Declared {
     pub kind: Kind,
     /// Unit, if it is not a plain count.
     pub unit: Option<Unit>,
-    /// Label names; their values come from fixed sets.
-    pub labels: &'static [&'static str],
+    /// Labels: name, and the values that a fresh server shows with a zero. All other values come
+    /// from fixed sets too, too large or too dull to list.
+    pub labels: &'static [(&'static str, &'static [&'static str])],
     /// The help text.
     pub help: &'static str,
 }
@@ -38,7 +39,7 @@ pub const SECONDS_BUCKETS: [f64; 16] = [
 ];
 
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $constant:ident = $kind:ident $name:literal [$($label:literal),*] $unit:expr;)*) => {
+    ($($(#[doc = $help:literal])+ $constant:ident = $kind:ident $name:literal [$($label:literal: $values:expr),*] $unit:expr;)*) => {
         $($(#[doc = $help])+ pub const $constant: &str = $name;)*
 
         /// Every metric, in the order of `/metrics`' documentation in the README.
@@ -46,7 +47,7 @@ macro_rules! metrics {
             name: $name,
             kind: Kind::$kind,
             unit: $unit,
-            labels: &[$($label),*],
+            labels: &[$(($label, &$values)),*],
             help: concat!($($help),+),
         }),*];
     };
@@ -55,19 +56,19 @@ macro_rules! metrics {
 // The doc comment is the help text.
 metrics! {
     /// Requests answered, by route template, method and status.
-    HTTP_REQUESTS = Counter "staunch_http_requests_total" ["route", "method", "status"] None;
+    HTTP_REQUESTS = Counter "staunch_http_requests_total" ["route": [], "method": [], "status": []] None;
     /// Time from the request's head to its answer's head, in seconds.
-    HTTP_REQUEST_SECONDS = Histogram "staunch_http_request_seconds" ["route"] Some(Unit::Seconds);
+    HTTP_REQUEST_SECONDS = Histogram "staunch_http_request_seconds" ["route": []] Some(Unit::Seconds);
     /// Connections open now.
     HTTP_CONNECTIONS = Gauge "staunch_http_connections" [] None;
     /// Logins by outcome: success, rejected, overloaded, unavailable, error.
-    LOGINS = Counter "staunch_logins_total" ["result"] None;
+    LOGINS = Counter "staunch_logins_total" ["result": ["success", "rejected", "overloaded", "unavailable", "error"]] None;
     /// Registrations by outcome: success, invalid, conflict, overloaded, unavailable, error.
-    REGISTRATIONS = Counter "staunch_registrations_total" ["result"] None;
+    REGISTRATIONS = Counter "staunch_registrations_total" ["result": ["success", "invalid", "conflict", "overloaded", "unavailable", "error"]] None;
     /// Refreshes by outcome: success, rejected, reuse, unavailable, error.
-    REFRESHES = Counter "staunch_refreshes_total" ["result"] None;
+    REFRESHES = Counter "staunch_refreshes_total" ["result": ["success", "rejected", "reuse", "unavailable", "error"]] None;
     /// Time a password took to hash once it was started, in seconds.
-    HASH_SECONDS = Histogram "staunch_hash_seconds" ["op"] Some(Unit::Seconds);
+    HASH_SECONDS = Histogram "staunch_hash_seconds" ["op": ["verify", "hash"]] Some(Unit::Seconds);
     /// Time a password waited before its hashing was started, in seconds.
     HASH_WAIT_SECONDS = Histogram "staunch_hash_wait_seconds" [] Some(Unit::Seconds);
     /// Passwords waiting to be hashed.
@@ -77,33 +78,33 @@ metrics! {
     /// Passwords that can be hashed at the same time: threads times lanes.
     HASH_LANES = Gauge "staunch_hash_lanes" [] None;
     /// Passwords refused by the hash engine: queue_full, expired, shutting_down.
-    HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason"] None;
+    HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "expired", "shutting_down"]] None;
     /// Passwords dropped because their client had gone.
     HASH_CANCELLED = Counter "staunch_hash_cancelled_total" [] None;
     /// Hash jobs that panicked; each failed alone.
     HASH_PANICS = Counter "staunch_hash_panics_total" [] None;
     /// Requests answered 429, by the policy that refused them.
-    RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy"] None;
+    RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "global"]] None;
     /// Address and policy pairs that the limiter remembers now.
     RATE_LIMIT_KEYS = Gauge "staunch_rate_limit_keys" [] None;
     /// Database connections of the pool, by state: idle, used.
-    DB_POOL_CONNECTIONS = Gauge "staunch_db_pool_connections" ["state"] None;
+    DB_POOL_CONNECTIONS = Gauge "staunch_db_pool_connections" ["state": ["idle", "used"]] None;
     /// Database connections that the pool may open.
     DB_POOL_MAX = Gauge "staunch_db_pool_max" [] None;
     /// Calls waiting for a database connection.
     DB_POOL_WAITING = Gauge "staunch_db_pool_waiting" [] None;
     /// Time from the sending of a query to its last row, by the query's name, in seconds.
-    DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query"] Some(Unit::Seconds);
+    DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query": []] Some(Unit::Seconds);
     /// Failed database calls, by the query's name.
-    DB_ERRORS = Counter "staunch_db_errors_total" ["query"] None;
+    DB_ERRORS = Counter "staunch_db_errors_total" ["query": []] None;
     /// Clean-up runs by outcome: success, skipped (another node is at it), error.
-    CLEANUP_RUNS = Counter "staunch_cleanup_runs_total" ["result"] None;
+    CLEANUP_RUNS = Counter "staunch_cleanup_runs_total" ["result": ["success", "skipped", "error"]] None;
     /// Sessions that the clean-up removed.
     CLEANUP_REMOVED = Counter "staunch_cleanup_removed_total" [] None;
     /// When the clean-up last succeeded, in seconds since 1970.
     CLEANUP_LAST_SUCCESS = Gauge "staunch_cleanup_last_success_timestamp_seconds" [] Some(Unit::Seconds);
     /// 1, labelled with the version that runs.
-    BUILD_INFO = Gauge "staunch_build_info" ["version"] None;
+    BUILD_INFO = Gauge "staunch_build_info" ["version": []] None;
 }
 
 #[cfg(test)]
@@ -113,16 +114,10 @@ mod tests {
     #[test]
     fn names_follow_the_prometheus_conventions() {
         for metric in DECLARED {
-            let Declared {
-                name, kind, unit, ..
-            } = *metric;
+            let Declared { name, kind, unit, .. } = *metric;
             assert!(name.starts_with("staunch_"), "{name}");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
-            assert_eq!(
-                name.ends_with("_seconds"),
-                unit == Some(Unit::Seconds),
-                "{name}"
-            );
+            assert_eq!(name.ends_with("_seconds"), unit == Some(Unit::Seconds), "{name}");
         }
     }
 }

@@ -79,24 +79,14 @@ pub fn start(format: Format, filter: &Filter) -> WorkerGuard {
         .thread_name("staunch-log")
         .finish(std::io::stderr());
     let terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(terminal);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(terminal);
     let json = format == Format::Json || (format == Format::Auto && !terminal);
     let lines = if json {
-        lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .boxed()
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
         lines.with_target(false).boxed()
     };
     // Fails only if a log is running already.
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter.0.clone()))
-        .try_init()
-        .ok();
+    tracing_subscriber::registry().with(lines.with_filter(filter.0.clone())).try_init().ok();
     guard
 }

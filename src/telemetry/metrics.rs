@@ -1,6 +1,6 @@
 //! The handle through which the program counts.
 
-use super::declared::{self, DECLARED, Kind, SECONDS_BUCKETS};
+use super::declared::{self, DECLARED, Declared, Kind, SECONDS_BUCKETS};
 use dashmap::DashMap;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -30,9 +30,7 @@ impl Metrics {
     /// # Errors
     /// When the exporter refuses the bucket list; it is not empty, so it does not.
     pub fn new() -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets(&SECONDS_BUCKETS)?
-            .build_recorder();
+        let recorder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS)?.build_recorder();
         for metric in DECLARED {
             let (name, unit, help) = (metric.name.into(), metric.unit, metric.help.trim().into());
             match metric.kind {
@@ -44,41 +42,31 @@ impl Metrics {
         let process = metrics_process::Collector::default();
         ::metrics::with_local_recorder(&recorder, || process.describe());
         let handle = recorder.handle();
-        let metrics = Self(Arc::new(Inner {
-            recorder,
-            handle,
-            process,
-            requests: DashMap::new(),
-        }));
+        let metrics = Self(Arc::new(Inner { recorder, handle, process, requests: DashMap::new() }));
         // Whoever looks at a fresh server shall see zeros, not gaps.
-        for metric in DECLARED.iter().filter(|metric| metric.labels.is_empty()) {
-            match metric.kind {
-                Kind::Counter => metrics.counter(metric.name, &[]).increment(0),
-                Kind::Gauge => metrics.gauge(metric.name, &[]).increment(0.0),
-                Kind::Histogram => drop(metrics.histogram(metric.name, &[])),
+        for metric in DECLARED {
+            match metric.labels {
+                [] => metrics.begin(metric, &[]),
+                [(label, values)] => {
+                    for value in *values {
+                        metrics.begin(metric, &[(label, value)]);
+                    }
+                }
+                _ => {}
             }
         }
-        metrics
-            .gauge(
-                declared::BUILD_INFO,
-                &[("version", env!("CARGO_PKG_VERSION"))],
-            )
-            .set(1.0);
+        metrics.gauge(declared::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(metrics)
     }
 
     /// The counter of that name and those labels; keep it where it is counted often.
     pub fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
-        self.0
-            .recorder
-            .register_counter(&key(name, labels), &METADATA)
+        self.0.recorder.register_counter(&key(name, labels), &METADATA)
     }
 
     /// The gauge of that name and those labels.
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
-        self.0
-            .recorder
-            .register_gauge(&key(name, labels), &METADATA)
+        self.0.recorder.register_gauge(&key(name, labels), &METADATA)
     }
 
     /// The histogram of that name and those labels.
@@ -87,9 +75,15 @@ impl Metrics {
         name: &'static str,
         labels: &[(&'static str, &'static str)],
     ) -> Histogram {
-        self.0
-            .recorder
-            .register_histogram(&key(name, labels), &METADATA)
+        self.0.recorder.register_histogram(&key(name, labels), &METADATA)
+    }
+
+    fn begin(&self, metric: &Declared, labels: &[(&'static str, &'static str)]) {
+        match metric.kind {
+            Kind::Counter => self.counter(metric.name, labels).increment(0),
+            Kind::Gauge => self.gauge(metric.name, labels).increment(0.0),
+            Kind::Histogram => drop(self.histogram(metric.name, labels)),
+        }
     }
 
     /// Counts one answered request and its time.
@@ -130,10 +124,8 @@ impl Metrics {
 }
 
 fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-    let labels: Vec<Label> = labels
-        .iter()
-        .map(|(label, value)| Label::from_static_parts(label, value))
-        .collect();
+    let labels: Vec<Label> =
+        labels.iter().map(|(label, value)| Label::from_static_parts(label, value)).collect();
     Key::from_parts(name, labels)
 }
 
@@ -150,10 +142,7 @@ mod tests {
         let line =
             r#"staunch_http_requests_total{route="/health/liveness",method="GET",status="200"} 2"#;
         assert!(page.contains(line), "{page}");
-        assert!(
-            page.contains("# HELP staunch_http_requests_total Requests answered"),
-            "{page}"
-        );
+        assert!(page.contains("# HELP staunch_http_requests_total Requests answered"), "{page}");
         assert!(page.contains(
             r#"staunch_http_request_seconds_bucket{route="/health/liveness",le="0.005"} 2"#
         ));

@@ -146,10 +146,7 @@ impl Access {
         let rejected = |_| AccessError::Rejected;
         let header = jsonwebtoken::decode_header(token).map_err(rejected)?;
         let typed = header.typ.is_some_and(|typ| typ.eq_ignore_ascii_case(TYPE));
-        let key = self
-            .keys
-            .iter()
-            .find(|key| Some(&key.kid) == header.kid.as_ref());
+        let key = self.keys.iter().find(|key| Some(&key.kid) == header.kid.as_ref());
         let key = key.filter(|_| typed).ok_or(AccessError::Rejected)?;
         let payload = jsonwebtoken::decode::<Payload>(token, &key.verify, &self.validation)
             .map_err(rejected)?
@@ -171,10 +168,8 @@ impl Key {
         let public = pair.public_key().as_ref();
         let x = URL_SAFE_NO_PAD.encode(public);
         // RFC 7638 §3 with the members that RFC 8037 §2 requires, in lexicographic order.
-        let thumbprint = digest(
-            &SHA256,
-            format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#).as_bytes(),
-        );
+        let thumbprint =
+            digest(&SHA256, format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#).as_bytes());
         Ok(Self {
             kid: URL_SAFE_NO_PAD.encode(thumbprint),
             sign: EncodingKey::from_ed_der(&file.secret),
@@ -215,10 +210,7 @@ mod tests {
         clock.advance(TTL - Duration::from_secs(1));
         assert!(tokens.verify_access(token.expose()).is_ok());
         clock.advance(Duration::from_secs(1));
-        assert!(
-            tokens.verify_access(token.expose()).is_err(),
-            "remembered, but past its time"
-        );
+        assert!(tokens.verify_access(token.expose()).is_err(), "remembered, but past its time");
     }
 
     #[test]
@@ -232,10 +224,7 @@ mod tests {
         };
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let (header, payload) = (decode(parts[0]), decode(parts[1]));
-        assert_eq!(
-            (&header["alg"], &header["typ"]),
-            (&json!("EdDSA"), &json!("at+jwt"))
-        );
+        assert_eq!((&header["alg"], &header["typ"]), (&json!("EdDSA"), &json!("at+jwt")));
 
         let key = &tokens.0.access.keys[0];
         let signed = |typ: &str, kid: &str, payload: &Value| {
@@ -247,9 +236,7 @@ mod tests {
             jsonwebtoken::encode(&header, payload, &key.sign).unwrap()
         };
         assert!(
-            tokens
-                .verify_access(&signed(TYPE, &key.kid, &payload))
-                .is_ok(),
+            tokens.verify_access(&signed(TYPE, &key.kid, &payload)).is_ok(),
             "the helper signs well"
         );
         let with = |name: &str, value: Value| {
@@ -278,25 +265,11 @@ mod tests {
             ("another type", signed("JWT", &key.kid, &payload)),
             (
                 "another payload",
-                format!(
-                    "{}.{}.{}",
-                    parts[0],
-                    encode(&with("sub", json!("8"))),
-                    parts[2]
-                ),
+                format!("{}.{}.{}", parts[0], encode(&with("sub", json!("8"))), parts[2]),
             ),
-            (
-                "another issuer",
-                signed(TYPE, &key.kid, &with("iss", json!("https://evil.example"))),
-            ),
-            (
-                "another audience",
-                signed(TYPE, &key.kid, &with("aud", json!("other"))),
-            ),
-            (
-                "past its time",
-                signed(TYPE, &key.kid, &with("exp", json!(clock.unix_s()))),
-            ),
+            ("another issuer", signed(TYPE, &key.kid, &with("iss", json!("https://evil.example")))),
+            ("another audience", signed(TYPE, &key.kid, &with("aud", json!("other")))),
+            ("past its time", signed(TYPE, &key.kid, &with("exp", json!(clock.unix_s())))),
             (
                 "a refresh token",
                 tokens
@@ -321,9 +294,7 @@ mod tests {
     #[test]
     fn an_older_key_in_the_folder_still_verifies() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
-        let old = open(folder.path(), &clock)
-            .sign_access(UserId(1), SessionId::random())
-            .unwrap();
+        let old = open(folder.path(), &clock).sign_access(UserId(1), SessionId::random()).unwrap();
         let aside = tempfile::tempdir().unwrap();
         clock.advance(Duration::from_secs(60));
         open(aside.path(), &clock);

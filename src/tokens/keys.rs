@@ -73,13 +73,8 @@ pub(super) struct KeyFile {
 
 impl Keys {
     pub(super) fn open(folder: &Path, clock: &Clock) -> Result<Self, KeyError> {
-        let failed = |action| {
-            move |source| KeyError::Io {
-                path: folder.to_owned(),
-                action,
-                source,
-            }
-        };
+        let failed =
+            |action| move |source| KeyError::Io { path: folder.to_owned(), action, source };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -89,34 +84,21 @@ impl Keys {
         let lock = File::open(folder).map_err(failed("open the folder"))?;
         lock.lock().map_err(failed("lock the folder"))?;
         let rng = SystemRandom::new();
-        let access = Kind {
-            folder,
-            prefix: ACCESS_PREFIX,
-            label: ACCESS_LABEL,
-        }
-        .open(clock, || {
-            let document = Ed25519KeyPair::generate_pkcs8(&rng).map_err(|_| KeyError::Generate)?;
-            Ok(Zeroizing::new(document.as_ref().to_vec()))
-        })?;
-        let refresh = Kind {
-            folder,
-            prefix: REFRESH_PREFIX,
-            label: REFRESH_LABEL,
-        }
-        .open(clock, || {
-            let mut secret = Zeroizing::new(vec![0; REFRESH_KEY_OCTETS]);
-            aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyError::Generate)?;
-            Ok(secret)
-        })?;
-        if let Some(file) = refresh
-            .iter()
-            .find(|file| file.secret.len() != REFRESH_KEY_OCTETS)
-        {
+        let access =
+            Kind { folder, prefix: ACCESS_PREFIX, label: ACCESS_LABEL }.open(clock, || {
+                let document =
+                    Ed25519KeyPair::generate_pkcs8(&rng).map_err(|_| KeyError::Generate)?;
+                Ok(Zeroizing::new(document.as_ref().to_vec()))
+            })?;
+        let refresh =
+            Kind { folder, prefix: REFRESH_PREFIX, label: REFRESH_LABEL }.open(clock, || {
+                let mut secret = Zeroizing::new(vec![0; REFRESH_KEY_OCTETS]);
+                aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyError::Generate)?;
+                Ok(secret)
+            })?;
+        if let Some(file) = refresh.iter().find(|file| file.secret.len() != REFRESH_KEY_OCTETS) {
             let reason = "it does not hold 32 octets";
-            return Err(KeyError::Damaged {
-                path: file.path.clone(),
-                reason,
-            });
+            return Err(KeyError::Damaged { path: file.path.clone(), reason });
         }
         Ok(Self { access, refresh })
     }
@@ -136,18 +118,11 @@ impl Kind<'_> {
         clock: &Clock,
         generate: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, KeyError>,
     ) -> Result<Vec<KeyFile>, KeyError> {
-        let failed = |source| KeyError::Io {
-            path: self.folder.to_owned(),
-            action: "list",
-            source,
-        };
+        let failed = |source| KeyError::Io { path: self.folder.to_owned(), action: "list", source };
         let mut paths = Vec::new();
         for entry in fs::read_dir(self.folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name.starts_with(self.prefix) && name.ends_with(".pem") {
                 paths.push(path);
             }
@@ -155,9 +130,7 @@ impl Kind<'_> {
         // Ten digits of seconds until the year 2286: the order of names is the order of age.
         paths.sort();
         if paths.is_empty() {
-            let path = self
-                .folder
-                .join(format!("{}{:010}.pem", self.prefix, clock.unix_s()));
+            let path = self.folder.join(format!("{}{:010}.pem", self.prefix, clock.unix_s()));
             self.write(&path, &generate()?)?;
             paths.push(path);
         }
@@ -165,40 +138,24 @@ impl Kind<'_> {
     }
 
     fn read(&self, path: PathBuf) -> Result<KeyFile, KeyError> {
-        let failed = |source| KeyError::Io {
-            path: path.clone(),
-            action: "read",
-            source,
-        };
+        let failed = |source| KeyError::Io { path: path.clone(), action: "read", source };
         let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed { path, mode });
         }
         let text = Zeroizing::new(fs::read_to_string(&path).map_err(failed)?);
-        let damaged = |reason| KeyError::Damaged {
-            path: path.clone(),
-            reason,
-        };
+        let damaged = |reason| KeyError::Damaged { path: path.clone(), reason };
         let block = pem::parse(text.as_str()).map_err(|_| damaged("it is not a PEM block"))?;
         if block.tag() != self.label {
             return Err(damaged("its PEM label is not the one this kind of key has"));
         }
-        Ok(KeyFile {
-            secret: Zeroizing::new(block.into_contents()),
-            path,
-        })
+        Ok(KeyFile { secret: Zeroizing::new(block.into_contents()), path })
     }
 
     /// Writes a new file beside its place and links it there: whoever sees it sees all of it, and
     /// an existing file stays as it is.
     fn write(&self, path: &Path, secret: &[u8]) -> Result<(), KeyError> {
-        let failed = |action| {
-            move |source| KeyError::Io {
-                path: path.to_owned(),
-                action,
-                source,
-            }
-        };
+        let failed = |action| move |source| KeyError::Io { path: path.to_owned(), action, source };
         let text = Zeroizing::new(pem::encode(&pem::Pem::new(self.label, secret)));
         let draft = path.with_extension("new");
         fs::remove_file(&draft).ok();
@@ -208,14 +165,10 @@ impl Kind<'_> {
             .mode(0o600)
             .open(&draft)
             .map_err(failed("write"))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write"))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
         fs::hard_link(&draft, path).map_err(failed("write"))?;
         fs::remove_file(&draft).map_err(failed("tidy up after"))?;
-        File::open(self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed("write"))
+        File::open(self.folder).and_then(|folder| folder.sync_all()).map_err(failed("write"))
     }
 }
 
@@ -239,27 +192,16 @@ mod tests {
     #[test]
     fn an_exposed_or_damaged_file_is_an_error_that_names_it_and_leaves_it_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Keys::open(folder.path(), &Clock::system()).unwrap().access[0]
-            .path
-            .clone();
+        let path = Keys::open(folder.path(), &Clock::system()).unwrap().access[0].path.clone();
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let error = Keys::open(folder.path(), &Clock::system()).err().unwrap();
-        assert!(
-            matches!(error, KeyError::Exposed { mode: 0o640, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, KeyError::Exposed { mode: 0o640, .. }), "{error}");
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "nonsense").unwrap();
-        let error = Keys::open(folder.path(), &Clock::system())
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("damaged") && error.contains(path.to_str().unwrap()),
-            "{error}"
-        );
+        let error = Keys::open(folder.path(), &Clock::system()).err().unwrap().to_string();
+        assert!(error.contains("damaged") && error.contains(path.to_str().unwrap()), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "nonsense");
     }
 }

@@ -48,12 +48,7 @@ pub(super) struct Refresh {
 
 impl Refresh {
     pub(super) fn new(files: Vec<KeyFile>) -> Self {
-        Self {
-            keys: files
-                .into_iter()
-                .map(|file| Key::new(&file.secret))
-                .collect(),
-        }
+        Self { keys: files.into_iter().map(|file| Key::new(&file.secret)).collect() }
     }
 
     pub(super) fn seal(&self, claims: RefreshClaims) -> Secret {
@@ -73,27 +68,18 @@ impl Refresh {
         let text = token.strip_prefix(PREFIX).ok_or(RefreshError)?;
         // The engine refuses a non-canonical last character: one session has one text.
         let mut octets = Zeroizing::new([0; TOKEN_OCTETS + 2]);
-        let length = URL_SAFE_NO_PAD
-            .decode_slice(text, octets.as_mut())
-            .map_err(|_| RefreshError)?;
+        let length =
+            URL_SAFE_NO_PAD.decode_slice(text, octets.as_mut()).map_err(|_| RefreshError)?;
         let octets = octets.get(..length).ok_or(RefreshError)?;
         let (body, mac) = octets.split_at_checked(BODY_OCTETS).ok_or(RefreshError)?;
         let (version, rest) = body.split_first_chunk::<1>().ok_or(RefreshError)?;
-        let (key_id, rest) = rest
-            .split_first_chunk::<KEY_ID_OCTETS>()
-            .ok_or(RefreshError)?;
+        let (key_id, rest) = rest.split_first_chunk::<KEY_ID_OCTETS>().ok_or(RefreshError)?;
         let (session, generation) = rest.split_first_chunk::<16>().ok_or(RefreshError)?;
         let generation = i64::from_be_bytes(generation.try_into().map_err(|_| RefreshError)?);
-        let key = self
-            .keys
-            .iter()
-            .find(|key| key.id == *key_id && *version == [VERSION]);
+        let key = self.keys.iter().find(|key| key.id == *key_id && *version == [VERSION]);
         // Constant time; a MAC of another length fails too.
         hmac::verify(&key.ok_or(RefreshError)?.mac, body, mac).map_err(|_| RefreshError)?;
-        Ok(RefreshClaims {
-            session: SessionId(Uuid::from_bytes(*session)),
-            generation,
-        })
+        Ok(RefreshClaims { session: SessionId(Uuid::from_bytes(*session)), generation })
     }
 }
 
@@ -104,10 +90,7 @@ impl Key {
         for (to, from) in id.iter_mut().zip(digest(&SHA256, &labelled).as_ref()) {
             *to = *from;
         }
-        Self {
-            id,
-            mac: hmac::Key::new(hmac::HMAC_SHA256, secret),
-        }
+        Self { id, mac: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 }
 
@@ -126,10 +109,7 @@ mod tests {
     }
 
     fn claims(generation: i64) -> RefreshClaims {
-        RefreshClaims {
-            session: SessionId::random(),
-            generation,
-        }
+        RefreshClaims { session: SessionId::random(), generation }
     }
 
     #[test]
@@ -162,19 +142,10 @@ mod tests {
     fn keys_rotate() {
         let token = refresh(&[[1; 32]]).seal(claims(0));
         let rotated = refresh(&[[1; 32], [2; 32]]);
-        assert!(
-            rotated.open(token.expose()).is_ok(),
-            "the old key still opens"
-        );
+        assert!(rotated.open(token.expose()).is_ok(), "the old key still opens");
         let newer = rotated.seal(claims(0));
-        assert!(
-            refresh(&[[2; 32]]).open(newer.expose()).is_ok(),
-            "the newest key seals"
-        );
-        assert!(
-            refresh(&[[2; 32]]).open(token.expose()).is_err(),
-            "a retired key opens nothing"
-        );
+        assert!(refresh(&[[2; 32]]).open(newer.expose()).is_ok(), "the newest key seals");
+        assert!(refresh(&[[2; 32]]).open(token.expose()).is_err(), "a retired key opens nothing");
     }
 
     proptest! {

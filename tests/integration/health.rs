@@ -43,37 +43,14 @@ async fn readiness_asks_the_database_each_time_and_liveness_never() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     client.get("/health/readiness").await.assert_status(200);
-    let name = &app.database.name;
-    let db = app.db().await;
-    // Nobody new gets in, and everybody who is in is thrown out.
-    let close = format!("ALTER DATABASE {name} CONNECTION LIMIT 0");
-    db.batch_execute(&close).await.unwrap();
-    let superuser = db
-        .query_one(
-            "SELECT rolsuper FROM pg_roles WHERE rolname = current_user",
-            &[],
-        )
-        .await
-        .unwrap();
-    if superuser.get::<_, bool>(0) {
-        // A superuser heeds no connection limit.
-        db.batch_execute(&format!(
-            "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"
-        ))
-        .await
-        .unwrap();
-    }
-    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    db.query(terminate, &[]).await.unwrap();
+    app.database.set_open(false).await;
     let reply = client.get("/health/readiness").await;
     reply.assert_problem(503, "not-ready");
     assert!(
-        !reply.text().contains(name.as_str()),
+        !reply.text().contains(&app.database.name),
         "the reason is for the log"
     );
     client.get("/health/liveness").await.assert_status(200);
-    let open = format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT -1");
-    db.batch_execute(&open).await.unwrap();
+    app.database.set_open(true).await;
     client.get("/health/readiness").await.assert_status(200);
 }

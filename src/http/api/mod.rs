@@ -26,20 +26,8 @@ struct AccountBody<'a> {
 
 impl<'a> AccountBody<'a> {
     fn new(account: &'a Account, created_at: Option<String>) -> Self {
-        let Account {
-            id,
-            email,
-            username,
-            is_active,
-            ..
-        } = account;
-        Self {
-            id: id.0,
-            email,
-            username,
-            is_active: *is_active,
-            created_at,
-        }
+        let Account { id, email, username, is_active, .. } = account;
+        Self { id: id.0, email, username, is_active: *is_active, created_at }
     }
 }
 
@@ -65,9 +53,6 @@ fn token_answer(pair: &TokenPair) -> Answer {
 fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
     const FIELD: &str = "refresh_token";
     body.text(FIELD).map(Secret::new).map_err(|message| {
-        ApiError::Unprocessable(vec![FieldError {
-            field: FIELD,
-            message: message.to_owned(),
-        }])
+        ApiError::Unprocessable(vec![FieldError { field: FIELD, message: message.to_owned() }])
     })
 }

@@ -17,7 +17,5 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
         password: body.text("password").map(Secret::new),
     };
     let account = auth.register(request).await?;
-    Ok(Answer::json(&AccountBody::new(&account, None))
-        .status(StatusCode::CREATED)
-        .no_store())
+    Ok(Answer::json(&AccountBody::new(&account, None)).status(StatusCode::CREATED).no_store())
 }

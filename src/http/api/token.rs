@@ -19,13 +19,7 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
             let [username, password] = required(&mut form, ["username", "password"])?;
             let name = LoginName::parse(username.expose());
             let password = Password::attempt(password.expose().to_owned());
-            auth.login(Login {
-                name,
-                password,
-                address,
-                user_agent,
-            })
-            .await?
+            auth.login(Login { name, password, address, user_agent }).await?
         }
         "refresh_token" => {
             let [token] = required(&mut form, ["refresh_token"])?;
@@ -44,19 +38,13 @@ fn required<const N: usize>(
     let mut errors = Vec::new();
     let values = names.map(|field| {
         form.take(field).unwrap_or_else(|| {
-            errors.push(FieldError {
-                field,
-                message: "is required".to_owned(),
-            });
+            errors.push(FieldError { field, message: "is required".to_owned() });
             Secret::new(String::new())
         })
     });
     if errors.is_empty() {
         Ok(values)
     } else {
-        Err(ApiError::InvalidRequest {
-            detail: "some fields are missing; see errors",
-            errors,
-        })
+        Err(ApiError::InvalidRequest { detail: "some fields are missing; see errors", errors })
     }
 }

@@ -194,6 +194,20 @@ impl TestDatabase {
         client
     }
 
+    /// Shuts everybody out and throws out who is in, or lets them in again.
+    pub(crate) async fn set_open(&self, open: bool) {
+        let name = &self.name;
+        let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname";
+        let statements = format!(
+            "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {open};
+             {terminate} = '{name}' AND NOT {open}"
+        );
+        let task = server()
+            .runtime
+            .spawn(async move { server().admin.batch_execute(&statements).await });
+        task.await.unwrap().unwrap();
+    }
+
     /// How to reach it, as a setting.
     pub(crate) fn url(&self) -> String {
         let host = match self.config.get_hosts().first() {
