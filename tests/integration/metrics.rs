@@ -90,7 +90,7 @@ async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels()
         let series = page
             .lines()
             .find(|line| line.starts_with(&format!("{name}{suffix}{{")));
-        for label in metric.labels {
+        for (label, _) in metric.labels {
             if let Some(series) = series {
                 assert!(series.contains(&format!("{label}=\"")), "{series}");
             }
