@@ -48,11 +48,7 @@ async fn e1_one_email_registered_many_times_at_once_is_one_account() {
         assert_eq!(statuses, one_of(20));
         assert_eq!(kinds, ["urn:staunch:problem:email-taken"]);
     }
-    let count = app
-        .db()
-        .await
-        .query_one("SELECT count(*) FROM users", &[])
-        .await;
+    let count = app.db().await.query_one("SELECT count(*) FROM users", &[]).await;
     assert_eq!(count.unwrap().get::<_, i64>(0), 3);
 }
 
@@ -81,10 +77,7 @@ async fn e1_two_servers_on_one_database_make_one_account() {
         let (statuses, _) = register_at_once(&apps, 20, same, |_| format!("same{round}")).await;
         assert_eq!(statuses, one_of(20));
         one.anonymous().log_in(&format!("same{round}")).await;
-        other
-            .anonymous()
-            .log_in(&format!("SAME{round}@example.com"))
-            .await;
+        other.anonymous().log_in(&format!("SAME{round}@example.com")).await;
     }
 }
 
@@ -93,11 +86,7 @@ async fn a_token_of_one_server_is_good_on_another() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let tokens = one.registered("ada").await;
-    other
-        .anonymous()
-        .me(&tokens.access)
-        .await
-        .assert_status(200);
+    other.anonymous().me(&tokens.access).await.assert_status(200);
     let next = other.anonymous().refresh(&tokens.refresh).await.tokens();
     one.anonymous().me(&next.access).await.assert_status(200);
 }
@@ -105,18 +94,10 @@ async fn a_token_of_one_server_is_good_on_another() {
 #[tokio::test]
 async fn different_accounts_do_not_stand_in_each_others_way() {
     let app = TestApp::start().await;
-    let (statuses, _) = register_at_once(
-        &[&app],
-        60,
-        |n| format!("user{n}@example.com"),
-        |n| format!("user{n}"),
-    )
-    .await;
+    let (statuses, _) =
+        register_at_once(&[&app], 60, |n| format!("user{n}@example.com"), |n| format!("user{n}"))
+            .await;
     assert_eq!(statuses, vec![201; 60]);
-    let ids = app
-        .db()
-        .await
-        .query("SELECT DISTINCT id FROM users", &[])
-        .await;
+    let ids = app.db().await.query("SELECT DISTINCT id FROM users", &[]).await;
     assert_eq!(ids.unwrap().len(), 60);
 }

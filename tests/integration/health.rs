@@ -17,19 +17,13 @@ async fn both_say_so_in_the_words_of_the_contract() {
 
 #[tokio::test]
 async fn b5_readiness_has_a_connection_of_its_own_and_keeps_it() {
-    let app = TestApp::builder()
-        .set("STAUNCH_DB_POOL_MAX", "1")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_DB_POOL_MAX", "1").start().await;
     let db = app.db().await;
     let backends = "SELECT count(*), max(pid) FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE '-- health%'";
     let mut pids = Vec::new();
     for _ in 0..5 {
-        app.anonymous()
-            .get("/health/readiness")
-            .await
-            .assert_status(200);
+        app.anonymous().get("/health/readiness").await.assert_status(200);
         let row = db.query_one(backends, &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), 1);
         pids.push(row.get::<_, i32>(1));
@@ -46,10 +40,7 @@ async fn readiness_asks_the_database_each_time_and_liveness_never() {
     app.database.set_open(false).await;
     let reply = client.get("/health/readiness").await;
     reply.assert_problem(503, "not-ready");
-    assert!(
-        !reply.text().contains(&app.database.name),
-        "the reason is for the log"
-    );
+    assert!(!reply.text().contains(&app.database.name), "the reason is for the log");
     client.get("/health/liveness").await.assert_status(200);
     app.database.set_open(true).await;
     client.get("/health/readiness").await.assert_status(200);

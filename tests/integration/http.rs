@@ -92,16 +92,11 @@ async fn head_is_get_without_the_body() {
             assert_eq!(head.header(name), get.header(name), "{path}: {name}");
         }
     }
-    let post = client
-        .send(Method::HEAD, "/api/v1/auth/token", None, "")
-        .await;
+    let post = client.send(Method::HEAD, "/api/v1/auth/token", None, "").await;
     post.assert_status(405);
     // Nothing of a body is left on the connection.
     let mut raw = app.raw().await;
-    raw.write(format!(
-        "HEAD /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n{ALIVE}"
-    ))
-    .await;
+    raw.write(format!("HEAD /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n{ALIVE}")).await;
     raw.shut().await;
     let all = raw.rest().await;
     assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 2, "{all}");
@@ -195,15 +190,10 @@ async fn http2_with_prior_knowledge_is_the_same_api() {
     }
     let next = client.refresh(&tokens.refresh).await.tokens();
     client.logout(&next.refresh).await.assert_status(204);
-    client
-        .get("/nowhere")
-        .await
-        .assert_problem(404, "not-found");
+    client.get("/nowhere").await.assert_problem(404, "not-found");
     let large = " ".repeat(20_000);
     let json = Some("application/json");
-    let reply = client
-        .send(Method::POST, "/api/v1/auth/logout", json, large)
-        .await;
+    let reply = client.send(Method::POST, "/api/v1/auth/logout", json, large).await;
     reply.assert_problem(413, "body-too-large");
 }
 
@@ -213,14 +203,7 @@ async fn a7_pipelined_requests_are_answered_in_order() {
     app.register("ada").await;
     let mut raw = app.raw().await;
     let nowhere = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
-    let all = [
-        login("ada").as_str(),
-        nowhere,
-        ALIVE,
-        &login("nobody"),
-        ALIVE,
-    ]
-    .concat();
+    let all = [login("ada").as_str(), nowhere, ALIVE, &login("nobody"), ALIVE].concat();
     raw.write(all).await;
     for status in [200, 404, 200, 401, 200] {
         assert_eq!(raw.reply().await.unwrap().status, status);
@@ -239,8 +222,7 @@ async fn a7_a_client_that_waits_for_continue_gets_it() {
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n"
         )
     };
-    raw.write(head("Expect: 100-continue\r\n", body.len()))
-        .await;
+    raw.write(head("Expect: 100-continue\r\n", body.len())).await;
     let go: RawReply = raw.reply().await.unwrap();
     assert_eq!(go.status, 100);
     raw.write(&body).await;
@@ -254,8 +236,7 @@ async fn a7_a_client_that_waits_for_continue_gets_it() {
 async fn connections_are_kept_or_closed_as_the_client_asks() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
-    raw.write("GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await;
+    raw.write("GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert_eq!(raw.reply().await.unwrap().status, 200);
     assert_eq!(raw.rest().await, "");
     let mut raw = app.raw().await;
@@ -267,26 +248,14 @@ async fn connections_are_kept_or_closed_as_the_client_asks() {
 async fn cut(raw: &mut Raw, what: &str) {
     let rest = raw.rest().await;
     let status = rest.split(' ').nth(1).unwrap_or_default();
-    assert!(
-        ["", "400", "408", "431"].contains(&status),
-        "{what}: {rest}"
-    );
-    assert_eq!(
-        rest.matches("HTTP/1.1").count(),
-        usize::from(!status.is_empty()),
-        "{rest}"
-    );
+    assert!(["", "400", "408", "431"].contains(&status), "{what}: {rest}");
+    assert_eq!(rest.matches("HTTP/1.1").count(), usize::from(!status.is_empty()), "{rest}");
 }
 
 #[tokio::test]
 async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
     let app = quick().start().await;
-    for start in [
-        "",
-        "G",
-        "GET /health/liveness HTTP/1.1\r\n",
-        "PRI * HTTP/2.0\r\n\r\nS",
-    ] {
+    for start in ["", "G", "GET /health/liveness HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nS"] {
         let mut raw = app.raw().await;
         raw.write(start).await;
         let took = raw.closed_after().await;
@@ -305,9 +274,7 @@ async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(SOON, dripping)
-        .await
-        .expect("it is cut");
+    tokio::time::timeout(SOON, dripping).await.expect("it is cut");
     assert!(written < 200, "{written}");
 }
 
@@ -328,16 +295,22 @@ async fn a2_a_body_that_does_not_come_is_408() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
-    let app = quick().start().await;
+    let app = TestApp::builder()
+        .system_clock()
+        .set("STAUNCH_HEADER_TIMEOUT", "1500ms")
+        .set("STAUNCH_IDLE_TIMEOUT", "1500ms")
+        .start()
+        .await;
     let mut raw = app.raw().await;
     // Longer in all than the idle time and the header time.
-    for _ in 0..10 {
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(2_000) {
         raw.write(ALIVE).await;
         assert_eq!(raw.reply().await.unwrap().status, 200);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let took = raw.closed_after().await;
-    let bounds = Duration::from_millis(400)..Duration::from_secs(5);
+    let bounds = Duration::from_millis(1_000)..Duration::from_secs(8);
     assert!(bounds.contains(&took), "{took:?}");
 }
 
@@ -358,10 +331,7 @@ async fn a4_large_heads_are_refused() {
         let status = rest.split(' ').nth(1).unwrap_or_default().to_owned();
         assert!(["", "414", "431"].contains(&status.as_str()), "{rest}");
     }
-    app.anonymous()
-        .get("/health/liveness")
-        .await
-        .assert_status(200);
+    app.anonymous().get("/health/liveness").await.assert_status(200);
 }
 
 #[tokio::test]
@@ -388,14 +358,8 @@ async fn a6_no_second_request_is_ever_found_in_a_body() {
             "two lengths",
             format!("{start}Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{smuggled}"),
         ),
-        (
-            "two lengths in one",
-            format!("{start}Content-Length: 0, {length}\r\n\r\n{smuggled}"),
-        ),
-        (
-            "a signed length",
-            format!("{start}Content-Length: +0\r\n\r\n{smuggled}"),
-        ),
+        ("two lengths in one", format!("{start}Content-Length: 0, {length}\r\n\r\n{smuggled}")),
+        ("a signed length", format!("{start}Content-Length: +0\r\n\r\n{smuggled}")),
         (
             "an unknown coding last",
             format!("{start}Transfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n{smuggled}"),
@@ -404,22 +368,10 @@ async fn a6_no_second_request_is_ever_found_in_a_body() {
             "a coding that is almost chunked",
             format!("{start}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}"),
         ),
-        (
-            "a space before the colon",
-            format!("{start}Content-Length : 0\r\n\r\n{smuggled}"),
-        ),
-        (
-            "a folded field",
-            format!("{start}X: a\r\n Content-Length: 0\r\n\r\n{smuggled}"),
-        ),
-        (
-            "a bare CR in a field",
-            format!("{start}X: a\rContent-Length: 0\r\n\r\n{smuggled}"),
-        ),
-        (
-            "a NUL in a field",
-            format!("{start}X: a\0b\r\nContent-Length: 0\r\n\r\n{smuggled}"),
-        ),
+        ("a space before the colon", format!("{start}Content-Length : 0\r\n\r\n{smuggled}")),
+        ("a folded field", format!("{start}X: a\r\n Content-Length: 0\r\n\r\n{smuggled}")),
+        ("a bare CR in a field", format!("{start}X: a\rContent-Length: 0\r\n\r\n{smuggled}")),
+        ("a NUL in a field", format!("{start}X: a\0b\r\nContent-Length: 0\r\n\r\n{smuggled}")),
         (
             "a chunk size that overflows",
             format!("{start}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{smuggled}"),
@@ -498,14 +450,7 @@ async fn a15_a_request_id_is_kept_if_it_is_harmless() {
     };
     assert_eq!(id("Trace-1.2_x").await, "Trace-1.2_x");
     assert_eq!(id(&"a".repeat(128)).await, "a".repeat(128));
-    for bad in [
-        "a b",
-        "<script>",
-        "a\tb",
-        "\"",
-        &"a".repeat(129),
-        &"a".repeat(5_000),
-    ] {
+    for bad in ["a b", "<script>", "a\tb", "\"", &"a".repeat(129), &"a".repeat(5_000)] {
         let new = id(bad).await;
         assert!(new != bad && new.len() == 32, "{new}");
     }
@@ -516,10 +461,7 @@ async fn a15_a_request_id_is_kept_if_it_is_harmless() {
 
 #[tokio::test]
 async fn a9_connections_are_capped_in_all_and_for_each_address() {
-    let app = TestApp::builder()
-        .set("STAUNCH_CONNECTIONS_PER_ADDRESS", "3")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_CONNECTIONS_PER_ADDRESS", "3").start().await;
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut raw = app.raw().await;
@@ -539,10 +481,7 @@ async fn a9_connections_are_capped_in_all_and_for_each_address() {
     .await;
     drop(held);
 
-    let app = TestApp::builder()
-        .set("STAUNCH_CONNECTIONS_MAX", "2")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_CONNECTIONS_MAX", "2").start().await;
     let mut first = app.raw().await;
     let mut second = app.raw().await;
     for raw in [&mut first, &mut second] {
@@ -558,10 +497,7 @@ async fn a9_connections_are_capped_in_all_and_for_each_address() {
 
 #[tokio::test]
 async fn f11_metrics_can_have_a_listener_of_their_own() {
-    let app = TestApp::builder()
-        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0").start().await;
     app.anonymous().get("/metrics").await.assert_status(404);
     let apart = Client::new(app.metrics_address.unwrap());
     let page = apart.get("/metrics").await;
@@ -572,9 +508,9 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_when_the_server_stops() {
+async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     let mut app = TestApp::builder()
-        .set("STAUNCH_BCRYPT_COST", "12")
+        .set("STAUNCH_BCRYPT_COST", "9")
         .set("STAUNCH_SHUTDOWN_GRACE", "30s")
         .start()
         .await;
@@ -583,21 +519,28 @@ async fn a_request_under_way_is_answered_when_the_server_stops() {
     idle.write(ALIVE).await;
     idle.reply().await.unwrap();
     let client = app.anonymous();
-    let under_way: Vec<_> = (0..4)
+    let under_way: Vec<_> = (0..20)
         .map(|_| {
             let client = client.clone();
-            tokio::spawn(async move { client.login("ada", PASSWORD).await.status })
+            tokio::spawn(async move { client.login("ada", PASSWORD).await })
         })
         .collect();
-    until("all four are in the engine", SOON, async || {
+    until("some are in the engine", SOON, async || {
         let busy = app.metric("staunch_hash_lanes_busy").await;
-        busy + app.metric("staunch_hash_queue_depth").await >= 4.0
+        busy + app.metric("staunch_hash_queue_depth").await >= 2.0
     })
     .await;
     app.begin_stop();
+    let mut served = 0;
     for login in under_way {
-        assert_eq!(login.await.unwrap(), 200);
+        // The late ones are told so, and none is cut off.
+        let reply = login.await.expect("an answer");
+        if reply.status != 200 {
+            reply.assert_problem(503, "not-ready");
+        }
+        served += usize::from(reply.status == 200);
     }
+    assert!(served >= 2, "{served}");
     assert_eq!(idle.rest().await, "", "an idle connection is closed");
     until("the port is closed", SOON, async || {
         tokio::net::TcpStream::connect(app.address).await.is_err()

@@ -53,23 +53,15 @@ async fn the_defaults_are_those_of_the_contract() {
         ("STAUNCH_LIMIT_REFRESH", "20/min"),
         ("STAUNCH_LIMIT_GLOBAL", "200/min"),
     ] {
-        let setting = staunch::config::SETTINGS
-            .iter()
-            .find(|setting| setting.variable == variable)
-            .unwrap();
+        let setting =
+            staunch::config::SETTINGS.iter().find(|setting| setting.variable == variable).unwrap();
         assert_eq!(setting.default, default);
         builder = builder.set(variable, default);
     }
     let app = builder.start().await;
     let client = app.anonymous().from("203.0.113.1");
-    assert_eq!(
-        allowed(30, async || client.register("x", "x", "x").await).await,
-        5
-    );
-    assert_eq!(
-        allowed(30, async || client.login("no", "x").await).await,
-        10
-    );
+    assert_eq!(allowed(30, async || client.register("x", "x", "x").await).await, 5);
+    assert_eq!(allowed(30, async || client.login("no", "x").await).await, 10);
     assert_eq!(allowed(30, async || client.refresh("x").await).await, 20);
     let client = app.anonymous().from("203.0.113.2");
     assert_eq!(allowed(300, async || client.logout("x").await).await, 200);
@@ -85,18 +77,12 @@ async fn a_refusal_says_when_to_come_back() {
     let client = app.anonymous();
     let first = client.login("nobody", "x").await;
     assert_eq!(first.header("ratelimit"), Some(r#""login";r=1;t=30"#));
-    assert_eq!(
-        first.header("ratelimit-policy"),
-        Some(r#""login";q=2;w=60"#)
-    );
+    assert_eq!(first.header("ratelimit-policy"), Some(r#""login";q=2;w=60"#));
     client.login("nobody", "x").await.assert_status(401);
     let refused = client.login("nobody", "x").await;
     refused.assert_problem(429, "rate-limited");
     assert_eq!(refused.header("retry-after"), Some("30"));
-    assert_eq!(
-        refused.header("ratelimit-policy"),
-        Some(r#""login";q=2;w=60"#)
-    );
+    assert_eq!(refused.header("ratelimit-policy"), Some(r#""login";q=2;w=60"#));
     let standing = refused.header("ratelimit").unwrap();
     assert!(standing.starts_with(r#""login";r=0;t="#), "{standing}");
     app.clock.advance(Duration::from_secs(30));
@@ -105,25 +91,17 @@ async fn a_refusal_says_when_to_come_back() {
 
 #[tokio::test]
 async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
-    let app = TestApp::builder()
-        .set("STAUNCH_LIMIT_LOGIN", "1/min")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
     app.register("ada").await;
     let client = app.anonymous();
     client.log_in("ada").await;
-    let (queries, hashes) = (
-        app.all_queries().await,
-        app.metric("staunch_hash_seconds_count{op=\"verify\"}")
-            .await,
-    );
+    let (queries, hashes) =
+        (app.all_queries().await, app.metric("staunch_hash_seconds_count{op=\"verify\"}").await);
     for _ in 0..20 {
         client.login("ada", PASSWORD).await.assert_status(429);
     }
     assert_eq!(app.all_queries().await, queries);
-    let after = app
-        .metric("staunch_hash_seconds_count{op=\"verify\"}")
-        .await;
+    let after = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
     assert_eq!(after, hashes);
     // Answered although the body never comes.
     let mut raw = app.raw().await;
@@ -154,10 +132,7 @@ async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() 
     assert_eq!(spend("::ffff:203.0.113.1").await, 0, "the same address");
     assert_eq!(spend("203.0.113.1:4711").await, 0, "the same address");
 
-    let untrusting = TestApp::builder()
-        .set("STAUNCH_LIMIT_LOGIN", "2/min")
-        .start()
-        .await;
+    let untrusting = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "2/min").start().await;
     let mut through = 0;
     for n in 0..5 {
         let client = untrusting.anonymous().from(&format!("203.0.113.{n}"));
@@ -186,10 +161,7 @@ async fn f4_an_ipv6_client_is_limited_by_its_64() {
 
 #[tokio::test]
 async fn health_and_metrics_are_exempt_and_everything_else_counts() {
-    let app = TestApp::builder()
-        .set("STAUNCH_LIMIT_GLOBAL", "3/min")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
     let client = app.anonymous();
     for path in ["/health/liveness", "/health/readiness", "/metrics"] {
         for _ in 0..10 {
@@ -200,24 +172,16 @@ async fn health_and_metrics_are_exempt_and_everything_else_counts() {
     }
     client.get("/nowhere").await.assert_status(404);
     client.get("/api/v1/auth/token").await.assert_status(405);
-    let options = client
-        .send(Method::OPTIONS, "/api/v1/auth/me", None, "")
-        .await;
+    let options = client.send(Method::OPTIONS, "/api/v1/auth/me", None, "").await;
     options.assert_status(204);
-    client
-        .get("/api/v1/auth/me")
-        .await
-        .assert_problem(429, "rate-limited");
+    client.get("/api/v1/auth/me").await.assert_problem(429, "rate-limited");
     client.get("/nowhere").await.assert_status(429);
     client.get("/health/readiness").await.assert_status(200);
 }
 
 #[tokio::test]
 async fn both_grants_count_to_the_login_limit() {
-    let app = TestApp::builder()
-        .set("STAUNCH_LIMIT_LOGIN", "1/min")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
     let client = app.anonymous();
     let fields = [("grant_type", "refresh_token"), ("refresh_token", "x")];
     let reply = client.post_form("/api/v1/auth/token", &fields).await;
@@ -227,10 +191,7 @@ async fn both_grants_count_to_the_login_limit() {
 
 #[tokio::test]
 async fn e6_many_at_once_get_no_more_than_the_bucket_holds() {
-    let app = TestApp::builder()
-        .set("STAUNCH_LIMIT_REFRESH", "25/min")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_LIMIT_REFRESH", "25/min").start().await;
     let tasks: Vec<_> = (0..100)
         .map(|_| {
             let client = app.anonymous();

@@ -10,10 +10,7 @@ async fn a_logout_ends_the_session_at_once_and_no_other() {
     let client = app.anonymous();
     client.me(&ended.access).await.assert_status(200);
     client.logout(&ended.refresh).await.assert_status(204);
-    client
-        .me(&ended.access)
-        .await
-        .assert_problem(401, "token-rejected");
+    client.me(&ended.access).await.assert_problem(401, "token-rejected");
     let reply = client.refresh(&ended.refresh).await;
     reply.assert_problem(401, "refresh-token-rejected");
     client.me(&kept.access).await.assert_status(200);

@@ -60,21 +60,10 @@ async fn a_logout_elsewhere_is_seen_within_two_seconds() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let tokens = one.registered("ada").await;
-    other
-        .anonymous()
-        .me(&tokens.access)
-        .await
-        .assert_status(200);
-    one.anonymous()
-        .logout(&tokens.refresh)
-        .await
-        .assert_status(204);
+    other.anonymous().me(&tokens.access).await.assert_status(200);
+    one.anonymous().logout(&tokens.refresh).await.assert_status(204);
     one.clock.advance(Duration::from_millis(2_000));
-    other
-        .anonymous()
-        .me(&tokens.access)
-        .await
-        .assert_status(401);
+    other.anonymous().me(&tokens.access).await.assert_status(401);
 }
 
 #[tokio::test]
@@ -137,10 +126,7 @@ async fn f5_what_is_no_access_token_of_ours_is_rejected() {
         let reply = app.anonymous().me(&token).await;
         reply.assert_problem(401, "token-rejected");
         let challenge = reply.header("www-authenticate").unwrap();
-        assert!(
-            challenge.contains(r#"error="invalid_token""#),
-            "{challenge}"
-        );
+        assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
     }
     assert_eq!(app.queries("session_account").await, 0.0);
 }
@@ -157,10 +143,7 @@ async fn a_request_without_a_bearer_token_is_told_so() {
     ] {
         let reply = client.get(PATH).await;
         reply.assert_problem(401, "token-missing");
-        assert_eq!(
-            reply.header("www-authenticate"),
-            Some(r#"Bearer realm="staunch""#)
-        );
+        assert_eq!(reply.header("www-authenticate"), Some(r#"Bearer realm="staunch""#));
     }
     let twice = client.bearer(&tokens.access).bearer(&tokens.access);
     twice.get(PATH).await.assert_problem(401, "token-rejected");

@@ -38,19 +38,14 @@ async fn used() -> TestApp {
         .await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
-    client
-        .login("ada", "wrong password")
-        .await
-        .assert_status(401);
+    client.login("ada", "wrong password").await.assert_status(401);
     client.me(&tokens.access).await.assert_status(200);
     client.refresh(&tokens.refresh).await.tokens();
     client.register("x", "x", "x").await.assert_status(422);
     client.register("x", "x", "x").await.assert_status(429);
     client.get("/no/such/path").await.assert_status(404);
     crate::support::until("a clean-up ran", crate::support::SOON, async || {
-        app.metric(r#"staunch_cleanup_runs_total{result="success"}"#)
-            .await
-            >= 1.0
+        app.metric(r#"staunch_cleanup_runs_total{result="success"}"#).await >= 1.0
     })
     .await;
     app
@@ -66,10 +61,7 @@ async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels()
     let declared: BTreeSet<&str> = DECLARED.iter().map(|metric| metric.name).collect();
     for name in CONTRACT {
         assert!(declared.contains(name), "{name} is not declared");
-        assert!(
-            page.contains(&format!("# HELP {name} ")),
-            "{name} has no help"
-        );
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
     }
     for metric in DECLARED {
         let name = metric.name;
@@ -82,25 +74,15 @@ async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels()
         if !never_here.contains(&name) {
             assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
         }
-        let suffix = if metric.kind == Kind::Histogram {
-            "_count"
-        } else {
-            ""
-        };
-        let series = page
-            .lines()
-            .find(|line| line.starts_with(&format!("{name}{suffix}{{")));
+        let suffix = if metric.kind == Kind::Histogram { "_count" } else { "" };
+        let series = page.lines().find(|line| line.starts_with(&format!("{name}{suffix}{{")));
         for (label, _) in metric.labels {
             if let Some(series) = series {
                 assert!(series.contains(&format!("{label}=\"")), "{series}");
             }
         }
     }
-    for name in [
-        "process_resident_memory_bytes",
-        "process_open_fds",
-        "process_cpu_seconds_total",
-    ] {
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
         assert!(page.contains(&format!("\n{name} ")), "{name}");
     }
 }
@@ -117,10 +99,7 @@ async fn nothing_is_rendered_that_is_not_declared() {
                 || metric.kind == Kind::Histogram
                     && end.is_some_and(|end| ["_bucket", "_sum", "_count"].contains(&end))
         });
-        assert!(
-            known || name.is_empty() || name.starts_with("process_"),
-            "{line}"
-        );
+        assert!(known || name.is_empty() || name.starts_with("process_"), "{line}");
     }
 }
 
@@ -134,10 +113,7 @@ async fn labels_hold_no_name_no_address_and_no_raw_path() {
     assert!(reply.text().contains(r#"route="unmatched""#));
     let client = app.anonymous();
     let method = hyper::Method::from_bytes(b"MADEUP").unwrap();
-    client
-        .send(method, "/metrics", None, "")
-        .await
-        .assert_status(405);
+    client.send(method, "/metrics", None, "").await.assert_status(405);
     let after = app.anonymous().get("/metrics").await;
     assert!(!after.text().contains("MADEUP"));
     assert!(after.text().contains(r#"method="other""#));
@@ -164,12 +140,7 @@ fn readme_rows() -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).expect("README.md is there");
     text.lines()
         .filter(|line| line.starts_with('|'))
-        .map(|line| {
-            line.trim_matches('|')
-                .split('|')
-                .map(|cell| cell.trim().to_owned())
-                .collect()
-        })
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
         .collect()
 }
 
@@ -197,11 +168,7 @@ fn the_readmes_table_of_settings_is_the_codes() {
     let expected: Vec<(String, String)> = SETTINGS
         .iter()
         .map(|setting| {
-            let default = if setting.default.is_empty() {
-                "unset"
-            } else {
-                setting.default
-            };
+            let default = if setting.default.is_empty() { "unset" } else { setting.default };
             (setting.variable.to_owned(), default.to_owned())
         })
         .collect();

@@ -4,10 +4,7 @@ use crate::support::{TestApp, TestDatabase};
 use staunch::store::{MigrateError, migrate};
 
 async fn applied(db: &tokio_postgres::Client) -> i64 {
-    let row = db
-        .query_one("SELECT count(*) FROM staunch_migrations", &[])
-        .await
-        .unwrap();
+    let row = db.query_one("SELECT count(*) FROM staunch_migrations", &[]).await.unwrap();
     row.get(0)
 }
 
@@ -25,9 +22,8 @@ async fn c8_nodes_that_start_together_apply_each_file_once() {
     }
     counts.sort_unstable();
     let db = database.connect().await;
-    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
-        .unwrap()
-        .count();
+    let files =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
     assert_eq!(counts, [0, 0, 0, files], "one did all the work");
     assert_eq!(usize::try_from(applied(&db).await).unwrap(), files);
     assert_eq!(migrate(&database.config).await.unwrap(), 0);
@@ -43,10 +39,7 @@ async fn c8_a_schema_of_a_newer_binary_is_refused() {
     .await
     .unwrap();
     let error = migrate(&database.config).await.unwrap_err();
-    assert!(
-        matches!(error, MigrateError::Newer { found: 9999, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, MigrateError::Newer { found: 9999, .. }), "{error}");
     assert!(error.to_string().contains("run a newer one"), "{error}");
 }
 
@@ -58,10 +51,7 @@ async fn a_file_that_was_changed_after_it_ran_is_refused() {
         .await
         .unwrap();
     let error = migrate(&database.config).await.unwrap_err();
-    assert!(
-        matches!(error, MigrateError::Changed { number: 1 }),
-        "{error}"
-    );
+    assert!(matches!(error, MigrateError::Changed { number: 1 }), "{error}");
 }
 
 #[tokio::test]
@@ -69,9 +59,7 @@ async fn c8_a_failed_migration_leaves_nothing_and_is_resumed() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
     // In the way of the second file.
-    db.batch_execute("CREATE TABLE refresh_tokens (x integer)")
-        .await
-        .unwrap();
+    db.batch_execute("CREATE TABLE refresh_tokens (x integer)").await.unwrap();
     let error = migrate(&database.config).await.unwrap_err();
     assert!(matches!(error, MigrateError::Failed { .. }), "{error}");
     assert_eq!(applied(&db).await, 1);
@@ -88,10 +76,7 @@ async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
     let database = TestDatabase::create_empty().await;
     let dying = database.connect().await;
     // "migrate" in ASCII, as two versions must agree on it.
-    dying
-        .execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64])
-        .await
-        .unwrap();
+    dying.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await.unwrap();
     let config = database.config.clone();
     let waiting = tokio::spawn(async move { migrate(&config).await });
     let db = database.connect().await;
@@ -108,15 +93,9 @@ async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
 #[tokio::test]
 async fn a_server_migrates_what_it_starts_on() {
     let database = TestDatabase::create_empty().await;
-    let app = TestApp::builder()
-        .set("STAUNCH_DATABASE_URL", database.url())
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_DATABASE_URL", database.url()).start().await;
     app.registered("ada").await;
     drop(app);
-    let again = TestApp::builder()
-        .set("STAUNCH_DATABASE_URL", database.url())
-        .start()
-        .await;
+    let again = TestApp::builder().set("STAUNCH_DATABASE_URL", database.url()).start().await;
     again.anonymous().log_in("ada").await;
 }

@@ -58,10 +58,8 @@ async fn assert_away(app: &TestApp, tokens: &Tokens) {
 async fn assert_back(app: &TestApp, tokens: &Tokens) {
     let client = app.anonymous();
     let begun = Instant::now();
-    until("ready again", LOGIN_LIMIT, async || {
-        client.get("/health/readiness").await.status == 200
-    })
-    .await;
+    until("ready again", LOGIN_LIMIT, async || client.get("/health/readiness").await.status == 200)
+        .await;
     until("logins work again", LOGIN_LIMIT, async || {
         client.login("ada", PASSWORD).await.status == 200
     })
@@ -90,10 +88,7 @@ async fn assert_back(app: &TestApp, tokens: &Tokens) {
 #[tokio::test]
 async fn c1_a_database_that_is_cut_off_is_said_and_comes_back() {
     let (app, proxy, tokens) = start().await;
-    app.anonymous()
-        .get("/health/readiness")
-        .await
-        .assert_status(200);
+    app.anonymous().get("/health/readiness").await.assert_status(200);
     proxy.set(Link::Cut);
     assert_away(&app, &tokens).await;
     proxy.set(Link::Open);
@@ -182,9 +177,7 @@ async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
     let client = app.anonymous();
     // Held up, so that the cut comes between the statement and its answer.
     let db = app.db().await;
-    db.batch_execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    db.batch_execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE").await.unwrap();
     let registering = {
         let client = client.clone();
         tokio::spawn(async move { client.register("b@example.com", "bob", PASSWORD).await })
@@ -205,10 +198,7 @@ async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
     let reply = registering.await.unwrap();
     reply.assert_problem(503, "unavailable");
     proxy.set(Link::Open);
-    until("back", LOGIN_LIMIT, async || {
-        client.get("/health/readiness").await.status == 200
-    })
-    .await;
+    until("back", LOGIN_LIMIT, async || client.get("/health/readiness").await.status == 200).await;
     let again = client.register("b@example.com", "bob", PASSWORD).await;
     again.assert_problem(409, "email-taken");
     client.log_in("bob").await;

@@ -53,9 +53,7 @@ async fn every_statement_uses_its_index_at_100_000_users() {
     let db = database.connect().await;
     fill(&db).await;
     // The plan that a prepared statement settles on, whatever its parameters.
-    db.batch_execute("SET plan_cache_mode = force_generic_plan")
-        .await
-        .unwrap();
+    db.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
     for statement in STATEMENTS {
         let name = statement.name;
         assert!(statement.sql.starts_with(&format!("-- {name}\n")), "{name}");
@@ -63,17 +61,13 @@ async fn every_statement_uses_its_index_at_100_000_users() {
             .await
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE {name}({})", arguments(name));
-        let rows = db
-            .query_one(&explain, &[])
-            .await
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let rows =
+            db.query_one(&explain, &[]).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         let plan: PlanText = rows.get(0);
         let plan: Value = serde_json::from_str(&plan.0).unwrap();
         let mut found = Vec::new();
         nodes(&plan[0]["Plan"], &mut found);
-        let scans = found
-            .iter()
-            .filter(|(kind, table)| kind == "Seq Scan" && !table.is_empty());
+        let scans = found.iter().filter(|(kind, table)| kind == "Seq Scan" && !table.is_empty());
         assert_eq!(scans.count(), 0, "{name}: {plan:#}");
         let reads = name != "insert_user";
         let indexed = found.iter().any(|(kind, _)| kind.contains("Index"));
@@ -93,10 +87,7 @@ async fn each_name_is_unique_by_an_index() {
         (true, "users USING btree (lower(username))"),
         (false, "users USING btree (id) WHERE (NOT is_active)"),
         (false, "refresh_tokens USING btree (user_id, revoked)"),
-        (
-            false,
-            "refresh_tokens USING btree (expires_at) WHERE (NOT revoked)",
-        ),
+        (false, "refresh_tokens USING btree (expires_at) WHERE (NOT revoked)"),
     ] {
         let found = indexes.iter().find(|index| index.contains(part));
         let found = found.unwrap_or_else(|| panic!("no index on {part}: {indexes:#?}"));

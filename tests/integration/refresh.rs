@@ -43,15 +43,9 @@ async fn a_refresh_replaces_the_token_and_keeps_the_session() {
         current = next;
     }
     let db = app.db().await;
-    let row = db
-        .query_one("SELECT count(*), max(generation) FROM refresh_tokens", &[])
-        .await
-        .unwrap();
-    assert_eq!(
-        (row.get::<_, i64>(0), row.get::<_, i64>(1)),
-        (1, 5),
-        "one row a session"
-    );
+    let row =
+        db.query_one("SELECT count(*), max(generation) FROM refresh_tokens", &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 5), "one row a session");
 }
 
 #[tokio::test]
@@ -133,10 +127,7 @@ async fn the_live_token_works_long_after_the_grace() {
 
 #[tokio::test]
 async fn the_grace_can_be_none() {
-    let app = TestApp::builder()
-        .set("STAUNCH_REFRESH_GRACE", "0s")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_REFRESH_GRACE", "0s").start().await;
     let first = app.registered("ada").await;
     let client = app.anonymous();
     client.refresh(&first.refresh).await.tokens();
@@ -146,10 +137,7 @@ async fn the_grace_can_be_none() {
 
 #[tokio::test]
 async fn a_session_ends_with_its_time_and_its_account() {
-    let app = TestApp::builder()
-        .set("STAUNCH_REFRESH_TOKEN_TTL", "8h")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_REFRESH_TOKEN_TTL", "8h").start().await;
     let first = app.registered("ada").await;
     let client = app.anonymous();
     let db = app.db().await;
@@ -163,28 +151,17 @@ async fn a_session_ends_with_its_time_and_its_account() {
     let shorten = "UPDATE refresh_tokens SET expires_at = now() + interval '1 h'";
     db.execute(shorten, &[]).await.unwrap();
     let second = client.refresh(&first.refresh).await.tokens();
-    assert!(
-        (7.9..=8.0).contains(&hours().await),
-        "each refresh renews it"
-    );
+    assert!((7.9..=8.0).contains(&hours().await), "each refresh renews it");
 
     let disable = "UPDATE users SET is_active = false";
     db.execute(disable, &[]).await.unwrap();
     rejected(&client, &second.refresh).await;
-    db.execute("UPDATE users SET is_active = true", &[])
-        .await
-        .unwrap();
+    db.execute("UPDATE users SET is_active = true", &[]).await.unwrap();
     let third = client.refresh(&second.refresh).await.tokens();
 
-    db.execute("UPDATE refresh_tokens SET expires_at = now()", &[])
-        .await
-        .unwrap();
+    db.execute("UPDATE refresh_tokens SET expires_at = now()", &[]).await.unwrap();
     rejected(&client, &third.refresh).await;
-    assert_eq!(
-        revoked_reason(&db, first.session()).await,
-        None,
-        "late is not reuse"
-    );
+    assert_eq!(revoked_reason(&db, first.session()).await, None, "late is not reuse");
     assert_eq!(app.metric(REUSE).await, 0.0);
 }
 
@@ -222,10 +199,7 @@ async fn f6_altered_and_foreign_tokens_are_rejected_without_a_query() {
 #[tokio::test]
 async fn a_body_without_the_token_is_named() {
     let app = TestApp::start().await;
-    for body in [
-        serde_json::json!({}),
-        serde_json::json!({"refresh_token": 1}),
-    ] {
+    for body in [serde_json::json!({}), serde_json::json!({"refresh_token": 1})] {
         for path in ["/api/v1/auth/refresh", "/api/v1/auth/logout"] {
             let reply = app.anonymous().post_json(path, &body).await;
             reply.assert_problem(422, "invalid-fields");
@@ -297,10 +271,7 @@ async fn e3_nothing_of_a_session_works_once_its_logout_was_acknowledged() {
                 })
             })
             .collect();
-        app.anonymous()
-            .logout(&first.refresh)
-            .await
-            .assert_status(204);
+        app.anonymous().logout(&first.refresh).await.assert_status(204);
         app.anonymous().me(&first.access).await.assert_status(401);
         for task in refreshing {
             for token in task.await.unwrap() {
@@ -308,10 +279,7 @@ async fn e3_nothing_of_a_session_works_once_its_logout_was_acknowledged() {
             }
         }
         let db = app.db().await;
-        assert!(
-            revoked_reason(&db, first.session()).await.is_some(),
-            "{round}"
-        );
+        assert!(revoked_reason(&db, first.session()).await.is_some(), "{round}");
     }
 }
 
@@ -360,11 +328,7 @@ async fn run(app: &TestApp, steps: &[Step]) -> Result<(), TestCaseError> {
     let first = client.login("ada", PASSWORD).await.tokens();
     let session = first.session();
     let access = first.access.clone();
-    let mut model = Model {
-        tokens: vec![first.refresh],
-        in_grace: false,
-        live: true,
-    };
+    let mut model = Model { tokens: vec![first.refresh], in_grace: false, live: true };
     for step in steps {
         match *step {
             Step::Refresh { back } => {
@@ -416,14 +380,8 @@ fn e5_random_histories_are_those_of_the_model() {
         app.register("ada").await;
         app
     });
-    let config = Config {
-        cases: 48,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
-        .run(&prop::collection::vec(step(), 1..14), |steps| {
-            runtime.block_on(run(&app, &steps))
-        })
+        .run(&prop::collection::vec(step(), 1..14), |steps| runtime.block_on(run(&app, &steps)))
         .unwrap();
 }

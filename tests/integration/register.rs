@@ -8,10 +8,7 @@ const PATH: &str = "/api/v1/auth/register";
 #[tokio::test]
 async fn an_account_is_made_and_can_log_in() {
     let app = TestApp::start().await;
-    let reply = app
-        .anonymous()
-        .register("Test@Example.com", "TestUser", PASSWORD)
-        .await;
+    let reply = app.anonymous().register("Test@Example.com", "TestUser", PASSWORD).await;
     reply.assert_status(201);
     assert_eq!(
         reply.json(),
@@ -20,10 +17,7 @@ async fn an_account_is_made_and_can_log_in() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     app.anonymous().log_in("testuser").await;
     let stored = app.db().await;
-    let row = stored
-        .query_one("SELECT password_hash FROM users", &[])
-        .await
-        .unwrap();
+    let row = stored.query_one("SELECT password_hash FROM users", &[]).await.unwrap();
     let hash: String = row.get(0);
     assert!(
         hash.starts_with("$2b$04$") && bcrypt::verify(PASSWORD, &hash).unwrap(),
@@ -87,10 +81,7 @@ async fn every_wrong_field_is_named_at_once() {
         assert_eq!(named(with(field, value)).await, [field], "{value:?}");
     }
     assert_eq!(app.queries("insert_user").await, 0.0, "no row was tried");
-    assert_eq!(
-        app.metric("staunch_hash_seconds_count{op=\"hash\"}").await,
-        0.0
-    );
+    assert_eq!(app.metric("staunch_hash_seconds_count{op=\"hash\"}").await, 0.0);
 }
 
 #[tokio::test]
@@ -114,9 +105,7 @@ async fn what_is_no_json_object_is_400_or_415() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let send = async |content_type: Option<&str>, body: &str| {
-        client
-            .send(hyper::Method::POST, PATH, content_type, body.to_owned())
-            .await
+        client.send(hyper::Method::POST, PATH, content_type, body.to_owned()).await
     };
     let json = Some("application/json");
     let deep = format!(r#"{{"email":{}}}"#, "[".repeat(10_000));
@@ -147,9 +136,7 @@ async fn what_is_no_json_object_is_400_or_415() {
     let encoded = client.with("content-encoding", "gzip");
     let reply = encoded.post_json(PATH, &json!({})).await;
     reply.assert_problem(415, "unsupported-media-type");
-    send(Some("Application/JSON;charset=UTF-8"), "{}")
-        .await
-        .assert_status(422);
+    send(Some("Application/JSON;charset=UTF-8"), "{}").await.assert_status(422);
 }
 
 #[tokio::test]

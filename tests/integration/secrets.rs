@@ -49,11 +49,7 @@ fn f9_debug_of_the_settings_does_not_show_the_databases_password() {
     let config = read("postgresql://ada:s3cret@db.example/auth").unwrap();
     hides("s3cret", &config);
     hides("s3cret", &config.settings);
-    for bad in [
-        "mysql://ada:s3cret@db",
-        "postgresql://ada:s3cret@db:99999999/x",
-        "s3cret",
-    ] {
+    for bad in ["mysql://ada:s3cret@db", "postgresql://ada:s3cret@db:99999999/x", "s3cret"] {
         hides("s3cret", &read(bad).unwrap_err());
     }
 }
@@ -65,11 +61,7 @@ fn f9_debug_of_what_is_stored_does_not_show_the_hash() {
     let username = staunch::identity::Username::parse("ada").unwrap();
     hides(
         &hash[7..],
-        &staunch::store::NewUser {
-            email: &email,
-            username: &username,
-            password_hash: hash,
-        },
+        &staunch::store::NewUser { email: &email, username: &username, password_hash: hash },
     );
     let stored: staunch::hashing::StoredHash = bcrypt::hash(PASSWORD, 4).unwrap().parse().unwrap();
     let text = stored.to_string();
@@ -91,14 +83,9 @@ async fn f9_no_answer_repeats_what_was_secret() {
         client.logout(secret).await,
         client.me(secret).await,
         client
-            .post_form_text(
-                "/api/v1/auth/token",
-                &format!("password={secret}&password={secret}"),
-            )
+            .post_form_text("/api/v1/auth/token", &format!("password={secret}&password={secret}"))
             .await,
-        client
-            .post_form("/api/v1/auth/token", &[("grant_type", secret)])
-            .await,
+        client.post_form("/api/v1/auth/token", &[("grant_type", secret)]).await,
         client.get(&format!("/{secret}")).await,
     ] {
         assert!(!reply.text().contains(secret), "{}", reply.text());
@@ -116,10 +103,7 @@ async fn no_token_and_no_trace_of_one_is_stored() {
     app.anonymous().refresh(&tokens.refresh).await.tokens();
     let db = app.db().await;
     let rows = db
-        .query(
-            "SELECT t::text FROM refresh_tokens t UNION ALL SELECT u::text FROM users u",
-            &[],
-        )
+        .query("SELECT t::text FROM refresh_tokens t UNION ALL SELECT u::text FROM users u", &[])
         .await
         .unwrap();
     for row in rows {

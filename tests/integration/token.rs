@@ -54,11 +54,7 @@ async fn f1_every_rejected_login_has_the_same_words_and_headers() {
     app.db().await.execute(disable, &[]).await.unwrap();
     let damaged = "UPDATE users SET password_hash = $1 WHERE username = 'damaged'";
     app.register("damaged").await;
-    app.db()
-        .await
-        .execute(damaged, &[&"$2b$31$damaged"])
-        .await
-        .unwrap();
+    app.db().await.execute(damaged, &[&"$2b$31$damaged"]).await.unwrap();
     let over_long = "x".repeat(10_000);
     let with_nul = format!("{PASSWORD}\0");
     let long_name = "n".repeat(300);
@@ -92,13 +88,9 @@ async fn f1_every_rejected_login_has_the_same_words_and_headers() {
         assert_eq!(reply.json()["error"], "invalid_grant");
         assert_eq!(&seen(&reply), first.get_or_insert(seen(&reply)), "{name}");
     }
-    let hashed = app
-        .metric("staunch_hash_seconds_count{op=\"verify\"}")
-        .await;
+    let hashed = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
     assert_eq!(hashed, 11.0, "each costs one hash");
-    let rejected = app
-        .metric("staunch_logins_total{result=\"rejected\"}")
-        .await;
+    let rejected = app.metric("staunch_logins_total{result=\"rejected\"}").await;
     assert_eq!(rejected, 11.0);
     assert_eq!(app.queries("insert_session").await, 0.0);
 }
@@ -115,17 +107,11 @@ async fn both_grants_are_one_endpoint() {
         ("scope", "ignored"),
     ];
     let tokens = client.post_form(PATH, &fields).await.tokens();
-    let fields = [
-        ("grant_type", "refresh_token"),
-        ("refresh_token", tokens.refresh.as_str()),
-    ];
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh.as_str())];
     let next = client.post_form(PATH, &fields).await.tokens();
     assert_eq!(next.session(), tokens.session());
     assert_ne!(next.refresh, tokens.refresh);
-    let fields = [
-        ("grant_type", "refresh_token"),
-        ("refresh_token", "nonsense"),
-    ];
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", "nonsense")];
     let reply = client.post_form(PATH, &fields).await;
     reply.assert_problem(401, "refresh-token-rejected");
     assert_eq!(reply.json()["error"], "invalid_grant");
@@ -145,10 +131,7 @@ async fn oauth_errors_are_those_of_rfc_6749() {
         ("username=&password=x", vec!["username"]),
         ("grant_type=password&password=x", vec!["username"]),
         ("grant_type=refresh_token", vec!["refresh_token"]),
-        (
-            "grant_type=refresh_token&refresh_token=",
-            vec!["refresh_token"],
-        ),
+        ("grant_type=refresh_token&refresh_token=", vec!["refresh_token"]),
     ] {
         let reply = client.post_form_text(PATH, body).await;
         reply.assert_problem(400, "invalid-request");
@@ -186,19 +169,12 @@ async fn a12_a_form_that_needs_a_guess_is_400() {
     raw.await.assert_problem(400, "invalid-request");
     let reply = client.post_json(PATH, &json!({"username": "ada"})).await;
     reply.assert_problem(415, "unsupported-media-type");
-    assert_eq!(
-        app.metric("staunch_hash_seconds_count{op=\"verify\"}")
-            .await,
-        0.0
-    );
+    assert_eq!(app.metric("staunch_hash_seconds_count{op=\"verify\"}").await, 0.0);
 }
 
 #[tokio::test]
 async fn a_session_remembers_where_it_was_opened() {
-    let app = TestApp::builder()
-        .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
-        .start()
-        .await;
+    let app = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await;
     app.register("ada").await;
     let db = app.db().await;
     let opened = async |agent: &str, address: &str| {
@@ -239,14 +215,8 @@ async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
     let id = app.register("ada").await;
     let db = app.db().await;
     let metrics = staunch::telemetry::Metrics::new().unwrap();
-    let config = StoreConfig {
-        database: app.database.config.clone(),
-        pool_min: 1,
-        pool_max: 2,
-    };
-    let store = Store::open(&config, &metrics, app.clock.clone())
-        .await
-        .unwrap();
+    let config = StoreConfig { database: app.database.config.clone(), pool_min: 1, pool_max: 2 };
+    let store = Store::open(&config, &metrics, app.clock.clone()).await.unwrap();
     let name = staunch::identity::LoginName::parse("ada");
     let open = async |account_version| {
         let session = NewSession {
@@ -266,9 +236,7 @@ async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
     assert!(!open(before).await);
     let after = store.credentials(&name).await.unwrap().unwrap().updated_at;
     assert!(open(after).await);
-    db.execute("UPDATE users SET is_active = false", &[])
-        .await
-        .unwrap();
+    db.execute("UPDATE users SET is_active = false", &[]).await.unwrap();
     assert!(!open(after).await, "disabled while it hashed");
     store.close();
 }

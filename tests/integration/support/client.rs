@@ -71,9 +71,7 @@ impl Client {
     /// HTTP/2 with prior knowledge.
     pub(crate) fn http2(address: SocketAddr) -> Self {
         Self {
-            inner: legacy::Client::builder(TokioExecutor::new())
-                .http2_only(true)
-                .build_http(),
+            inner: legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http(),
             ..Self::new(address)
         }
     }
@@ -81,9 +79,7 @@ impl Client {
     /// The same client, with this header on every request.
     pub(crate) fn with(&self, name: &'static str, value: &str) -> Self {
         let mut client = self.clone();
-        client
-            .headers
-            .append(name, value.parse().expect("a header value"));
+        client.headers.append(name, value.parse().expect("a header value"));
         client
     }
 
@@ -107,9 +103,8 @@ impl Client {
     ) -> Option<Reply> {
         let asked = format!("{method} {path}");
         let head = method == Method::HEAD;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address));
+        let mut request =
+            Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -168,8 +163,7 @@ impl Client {
     }
 
     pub(crate) async fn login(&self, name: &str, password: &str) -> Reply {
-        self.post_form(TOKEN, &[("username", name), ("password", password)])
-            .await
+        self.post_form(TOKEN, &[("username", name), ("password", password)]).await
     }
 
     /// A login with the password of every test's accounts.
@@ -178,13 +172,11 @@ impl Client {
     }
 
     pub(crate) async fn refresh(&self, token: &str) -> Reply {
-        self.post_json(REFRESH, &json!({"refresh_token": token}))
-            .await
+        self.post_json(REFRESH, &json!({"refresh_token": token})).await
     }
 
     pub(crate) async fn logout(&self, token: &str) -> Reply {
-        self.post_json(LOGOUT, &json!({"refresh_token": token}))
-            .await
+        self.post_json(LOGOUT, &json!({"refresh_token": token})).await
     }
 
     pub(crate) async fn me(&self, access: &str) -> Reply {
@@ -257,10 +249,7 @@ impl Reply {
         assert_eq!(body["token_type"], "bearer");
         assert!(body["expires_in"].as_u64().expect("expires_in") > 0);
         let token = |name: &str| body[name].as_str().expect("a token").to_owned();
-        Tokens {
-            access: token("access_token"),
-            refresh: token("refresh_token"),
-        }
+        Tokens { access: token("access_token"), refresh: token("refresh_token") }
     }
 
     #[track_caller]
@@ -293,11 +282,7 @@ impl Reply {
     #[track_caller]
     fn check_problem(&self, head: bool) {
         let Self { asked, status, .. } = self;
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{asked}"
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{asked}");
         assert_eq!(self.header("cache-control"), Some("no-store"), "{asked}");
         let present = |name| self.headers.contains_key(name);
         assert_eq!(present("www-authenticate"), *status == 401, "{asked}");
@@ -318,9 +303,7 @@ impl Reply {
             assert!(!text.is_empty(), "{asked}: no {member}");
         }
         assert!(
-            problem["type"]
-                .as_str()
-                .is_some_and(|kind| kind.starts_with("urn:staunch:problem:")),
+            problem["type"].as_str().is_some_and(|kind| kind.starts_with("urn:staunch:problem:")),
             "{asked}: {problem}"
         );
         assert_eq!(

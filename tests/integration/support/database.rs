@@ -64,10 +64,7 @@ fn server() -> &'static Server {
 
 async fn start() -> (Server, Option<EmbeddedPostgres>) {
     let (config, embedded) = match std::env::var("TEST_DATABASE_URL") {
-        Ok(url) => (
-            staunch::store::parse_url(&url).expect("TEST_DATABASE_URL"),
-            None,
-        ),
+        Ok(url) => (staunch::store::parse_url(&url).expect("TEST_DATABASE_URL"), None),
         Err(_) => {
             let embedded = start_embedded().await;
             (embedded.connect_config(), Some(embedded))
@@ -82,9 +79,7 @@ async fn start() -> (Server, Option<EmbeddedPostgres>) {
     let create = format!("CREATE DATABASE {template}");
     admin.batch_execute(&create).await.unwrap();
     let mut at_template = config.clone();
-    staunch::store::migrate(at_template.dbname(&template))
-        .await
-        .unwrap();
+    staunch::store::migrate(at_template.dbname(&template)).await.unwrap();
     // A copy fails while anybody is connected to the original.
     let close = format!("ALTER DATABASE {template} WITH ALLOW_CONNECTIONS false");
     admin.batch_execute(&close).await.unwrap();
@@ -93,11 +88,7 @@ async fn start() -> (Server, Option<EmbeddedPostgres>) {
         config,
         admin,
         template,
-        strategy: if version >= 150_000 {
-            " STRATEGY FILE_COPY"
-        } else {
-            ""
-        },
+        strategy: if version >= 150_000 { " STRATEGY FILE_COPY" } else { "" },
     };
     (server, embedded)
 }
@@ -109,9 +100,7 @@ async fn start_embedded() -> EmbeddedPostgres {
     fs::create_dir_all(&path).unwrap();
     // Run as root, PostgreSQL's own account must be able to enter.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let folder = DataFolder::open(&DataDir::Set(path), Purpose::Database)
-        .await
-        .unwrap();
+    let folder = DataFolder::open(&DataDir::Set(path), Purpose::Database).await.unwrap();
     let config = PostgresConfig {
         bin_dir: std::env::var_os("TEST_POSTGRES_BIN").map(PathBuf::from),
         offline: false,
@@ -142,10 +131,7 @@ fn sweep_folders(top: &Path) {
 }
 
 async fn sweep_databases(admin: &Client) {
-    let rows = admin
-        .query("SELECT datname FROM pg_database", &[])
-        .await
-        .unwrap();
+    let rows = admin.query("SELECT datname FROM pg_database", &[]).await.unwrap();
     for row in rows {
         let name: String = row.get(0);
         let mut parts = name.strip_prefix("staunch_test_").unwrap_or("").split('_');
@@ -179,9 +165,8 @@ impl TestDatabase {
         let server = server();
         let name = name("t");
         let create = format!("CREATE DATABASE {name}{from}");
-        let task = server
-            .runtime
-            .spawn(async move { self::server().admin.batch_execute(&create).await });
+        let task =
+            server.runtime.spawn(async move { self::server().admin.batch_execute(&create).await });
         task.await.unwrap().expect("the test's database is made");
         let mut config = server.config.clone();
         config.dbname(&name);
@@ -202,9 +187,8 @@ impl TestDatabase {
             "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {open};
              {terminate} = '{name}' AND NOT {open}"
         );
-        let task = server()
-            .runtime
-            .spawn(async move { server().admin.batch_execute(&statements).await });
+        let task =
+            server().runtime.spawn(async move { server().admin.batch_execute(&statements).await });
         task.await.unwrap().unwrap();
     }
 

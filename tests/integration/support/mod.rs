@@ -72,8 +72,7 @@ impl Builder {
     pub(crate) async fn behind_proxy(mut self) -> (Self, Proxy) {
         let database = Arc::new(TestDatabase::create().await);
         let proxy = Proxy::start(&database.config).await;
-        self.settings
-            .insert("STAUNCH_DATABASE_URL", database.url_at(proxy.address));
+        self.settings.insert("STAUNCH_DATABASE_URL", database.url_at(proxy.address));
         self.database = Some(database);
         (self, proxy)
     }
@@ -91,12 +90,8 @@ impl Builder {
             Arc::new(tempfile::tempdir().expect("a temporary folder can be made"))
         });
         let mut settings = self.settings;
-        settings
-            .entry("STAUNCH_DATABASE_URL")
-            .or_insert_with(|| database.url());
-        settings
-            .entry("STAUNCH_DATA_DIR")
-            .or_insert_with(|| folder.path().display().to_string());
+        settings.entry("STAUNCH_DATABASE_URL").or_insert_with(|| database.url());
+        settings.entry("STAUNCH_DATA_DIR").or_insert_with(|| folder.path().display().to_string());
         let config = Config::read(|setting| settings.get(setting.variable).cloned())
             .expect("the settings are good");
         let (clock, served_clock) = (self.clock.clone(), self.clock);
@@ -150,9 +145,7 @@ impl TestApp {
             ("STAUNCH_SHUTDOWN_GRACE", "3s"),
         ];
         Builder {
-            settings: settings
-                .map(|(variable, value)| (variable, value.to_owned()))
-                .into(),
+            settings: settings.map(|(variable, value)| (variable, value.to_owned())).into(),
             clock: Clock::manual(),
             database: None,
             folder: None,
@@ -185,10 +178,7 @@ impl TestApp {
 
     /// Registers `name` with `name@example.com` and [`PASSWORD`]; returns the account's id.
     pub(crate) async fn register(&self, name: &str) -> i64 {
-        let reply = self
-            .anonymous()
-            .register(&format!("{name}@example.com"), name, PASSWORD)
-            .await;
+        let reply = self.anonymous().register(&format!("{name}@example.com"), name, PASSWORD).await;
         reply.assert_status(201);
         reply.json()["id"].as_i64().expect("an id")
     }
@@ -210,18 +200,13 @@ impl TestApp {
         let reply = self.anonymous().get("/metrics").await;
         reply.assert_status(200);
         let page = reply.text();
-        let line = page
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
     /// How often a named statement ran.
     pub(crate) async fn queries(&self, name: &str) -> f64 {
-        self.metric(&format!(
-            "staunch_db_query_seconds_count{{query=\"{name}\"}}"
-        ))
-        .await
+        self.metric(&format!("staunch_db_query_seconds_count{{query=\"{name}\"}}")).await
     }
 
     /// All statements that ran, readiness' question not among them.
@@ -246,10 +231,7 @@ impl Drop for TestApp {
         self.begin_stop();
         if let Some(server) = self.server.take() {
             let ended = server.join();
-            assert!(
-                ended.is_ok() || std::thread::panicking(),
-                "the server's thread panicked"
-            );
+            assert!(ended.is_ok() || std::thread::panicking(), "the server's thread panicked");
         }
     }
 }

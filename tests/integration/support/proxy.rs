@@ -54,11 +54,7 @@ impl Proxy {
                 tokio::spawn(connection(client, upstream.clone(), watched.clone()));
             }
         });
-        Self {
-            address,
-            link,
-            accepting,
-        }
+        Self { address, link, accepting }
     }
 
     pub(crate) fn set(&self, link: Link) {
@@ -131,11 +127,7 @@ async fn pump(
         if let Link::Slow(delay) = before {
             tokio::time::sleep(delay).await;
         }
-        let Ok(now) = link
-            .wait_for(|link| *link != Link::Paused)
-            .await
-            .map(|link| *link)
-        else {
+        let Ok(now) = link.wait_for(|link| *link != Link::Paused).await.map(|link| *link) else {
             return;
         };
         let chunk = octets.get(..count).unwrap_or_default();

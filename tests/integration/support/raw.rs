@@ -23,10 +23,7 @@ pub(crate) struct RawReply {
 
 impl Raw {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-            buffer: Vec::new(),
-        }
+        Self { stream: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
     }
 
     /// Writes. A server that has closed is found out when the answer is read.
@@ -94,11 +91,8 @@ impl Raw {
         if rest.len() < length {
             return None;
         }
-        let reply = RawReply {
-            status,
-            head: head.to_owned(),
-            body: rest.chars().take(length).collect(),
-        };
+        let reply =
+            RawReply { status, head: head.to_owned(), body: rest.chars().take(length).collect() };
         self.buffer.drain(..head.len() + 4 + length);
         Some(reply)
     }
