@@ -96,8 +96,8 @@ async fn head_is_get_without_the_body() {
     post.assert_status(405);
     // Nothing of a body is left on the connection.
     let mut raw = app.raw().await;
-    raw.write(format!("HEAD /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n{ALIVE}")).await;
-    raw.shut().await;
+    let last = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    raw.write(format!("HEAD /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n{last}")).await;
     let all = raw.rest().await;
     assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 2, "{all}");
     assert_eq!(all.matches(r#"{"status":"alive"}"#).count(), 1, "{all}");
@@ -383,7 +383,6 @@ async fn a6_no_second_request_is_ever_found_in_a_body() {
     ] {
         let mut raw = app.raw().await;
         raw.write(&request).await;
-        raw.shut().await;
         let rest = raw.rest().await;
         assert!(!rest.contains("HTTP/1.1 404"), "{what}: {rest}");
         assert!(!rest.contains("HTTP/1.1 2"), "{what}: {rest}");
@@ -408,9 +407,8 @@ async fn a6_a_request_without_or_with_two_hosts_reaches_no_route_it_should_not()
     ] {
         let mut raw = app.raw().await;
         raw.write(head).await;
-        raw.shut().await;
-        let rest = raw.rest().await;
-        assert!(!rest.contains(" 200 "), "{rest}");
+        let status = raw.reply().await.map(|reply| reply.status);
+        assert!(status.is_none_or(|status| status >= 400), "{head}: {status:?}");
     }
 }
 
@@ -429,7 +427,10 @@ async fn garbage_closes_its_connection_and_no_other() {
     ] {
         let mut raw = app.raw().await;
         raw.write(garbage).await;
-        raw.shut().await;
+        // Something that looks like the start of a request may still become one: end it.
+        if garbage.starts_with(b"\x16") || garbage.starts_with(b"\0") {
+            raw.write("\r\n\r\n").await;
+        }
         let rest = raw.rest().await;
         assert!(!rest.contains("HTTP/1.1 2"), "{rest}");
     }

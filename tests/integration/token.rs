@@ -86,7 +86,7 @@ async fn f1_every_rejected_login_has_the_same_words_and_headers() {
         let reply = app.anonymous().login(name, password).await;
         reply.assert_problem(401, "credentials-rejected");
         assert_eq!(reply.json()["error"], "invalid_grant");
-        assert_eq!(&seen(&reply), first.get_or_insert(seen(&reply)), "{name}");
+        assert_eq!(&seen(&reply), first.get_or_insert_with(|| seen(&reply)), "{name}");
     }
     let hashed = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
     assert_eq!(hashed, 11.0, "each costs one hash");

@@ -36,11 +36,6 @@ impl Raw {
         self.stream.write_all(octets.as_ref()).await.is_ok()
     }
 
-    /// Closes our side.
-    pub(crate) async fn shut(&mut self) {
-        self.stream.shutdown().await.ok();
-    }
-
     /// The next answer (its length must be given), or `None` if the connection was closed first.
     pub(crate) async fn reply(&mut self) -> Option<RawReply> {
         loop {
@@ -68,15 +63,8 @@ impl Raw {
 
     /// False at the end of the connection.
     async fn read(&mut self) -> bool {
-        let mut octets = [0; 16 * 1024];
-        let read = timeout(SOON, self.stream.read(&mut octets)).await;
-        match read.expect("the server answers or closes") {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend(octets.iter().take(count));
-                true
-            }
-        }
+        let read = timeout(SOON, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.expect("the server answers or closes"), Ok(1..))
     }
 
     fn take(&mut self) -> Option<RawReply> {
