@@ -1,7 +1,7 @@
 //! The list of settings: type, default, meaning and how each is read, on one screen.
 
 use super::Problem;
-use super::values::{Count, Span, auto, flag, line, optional, own, parsed};
+use super::values::{Count, Span, auto, flag, line, optional, own, parsed, url};
 use crate::http::TrustedProxies;
 use crate::limiter::Limit;
 use crate::secret::Secret;
@@ -72,7 +72,7 @@ settings! {
     /// Where /metrics is served instead of on the main listener.
     metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
     /// PostgreSQL to use (or DATABASE_URL); unset: an embedded one in the data folder.
-    database_url: Option<Secret> = "", "STAUNCH_DATABASE_URL", optional(|text| Ok(Secret::new(text.to_owned())));
+    database_url: Option<Secret> = "", "STAUNCH_DATABASE_URL", optional(url);
     /// Folder of the embedded database and the keys.
     data_dir: PathBuf = "./staunch-data", "STAUNCH_DATA_DIR", parsed("a path");
     /// Folder of the programs postgres and initdb; unset: they are looked for.

@@ -1,5 +1,6 @@
 //! The kinds of value that settings have, each with its range in its type.
 
+use crate::secret::Secret;
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -80,6 +81,12 @@ where
     T::Err: fmt::Display,
 {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// A database's URL, which may hold a password.
+pub(super) fn url(text: &str) -> Result<Secret, String> {
+    crate::store::parse_url(text).map_err(|error| error.to_string())?;
+    Ok(Secret::new(text.to_owned()))
 }
 
 /// Empty is unset.

@@ -107,13 +107,15 @@ pub(super) const SESSION_ACCOUNT: Statement = statement!(
 );
 
 // A batch is one short transaction: locks are held for milliseconds, and the advisory lock goes
-// with it. Rows that a refresh holds are left for the next run.
+// with it. Rows that a refresh holds are left for the next run. Each side of the OR says whether
+// the session is revoked, as the partial index that serves it does: without that the whole table
+// is read to find the last few.
 pub(super) const CLEAN_SESSIONS: Statement = statement!(
     "clean_sessions",
     "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
      doomed AS MATERIALIZED (
          SELECT id FROM refresh_tokens
-         WHERE (revoked OR expires_at <= now()) AND (SELECT mine FROM turn)
+         WHERE (revoked OR (NOT revoked AND expires_at <= now())) AND (SELECT mine FROM turn)
          LIMIT $2 FOR UPDATE SKIP LOCKED),
      gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
      SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone)"

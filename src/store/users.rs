@@ -3,11 +3,11 @@
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
 use crate::identity::{Email, LoginName, UserId, Username};
+use std::fmt;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 
 /// An account to be made. The hash is already computed: no connection waits for it.
-#[derive(Debug)]
 pub struct NewUser<'a> {
     /// Unique without regard to case.
     pub email: &'a Email,
@@ -15,6 +15,15 @@ pub struct NewUser<'a> {
     pub username: &'a Username,
     /// Modular-crypt text.
     pub password_hash: &'a str,
+}
+
+impl fmt::Debug for NewUser<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewUser")
+            .field("email", self.email)
+            .field("username", self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An account as its owner sees it.

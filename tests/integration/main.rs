@@ -1,1 +1,26 @@
-//! Tests of the whole server.
+//! The server as its clients see it: real HTTP, a real PostgreSQL, one module a behaviour.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
+)]
+
+mod cleanup;
+mod concurrency;
+mod health;
+mod http;
+mod limits;
+mod logout;
+mod me;
+mod metrics;
+mod migrate;
+mod outage;
+mod overload;
+mod plans;
+mod refresh;
+mod register;
+mod secrets;
+mod support;
+mod token;

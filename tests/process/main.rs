@@ -1,1 +1,13 @@
-//! Tests of the whole server.
+//! The real program: its start lines, exit codes, signals, and what a crash leaves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
+)]
+
+mod crash;
+mod settings;
+mod stop;
+mod support;

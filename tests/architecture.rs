@@ -1,0 +1,474 @@
+//! The rules of the house, read from the source: who may use whom, what is kept where.
+//!
+//! Comments, strings and what is under `#[cfg(test)]` do not count.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules by rank, high to low: a module uses lower ranks only.
+const RANKS: [(u8, &[&str]); 8] = [
+    (7, &["main"]),
+    (6, &["cli"]),
+    (5, &["app"]),
+    (4, &["config"]),
+    (3, &["http"]),
+    (2, &["auth"]),
+    (1, &["limiter", "hashing", "tokens", "store", "postgres"]),
+    (0, &["identity", "secret", "clock", "lifecycle", "telemetry"]),
+];
+
+/// Lines of a source file at most, data and tests included.
+const LINES_MAX: usize = 450;
+
+/// What the top level may hold.
+const TOP_LEVEL: [&str; 13] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "README.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "benches",
+    "grafana",
+    "loadtest",
+    "migrations",
+    "src",
+    "staunch-data",
+    "target",
+    "tests",
+];
+
+/// A source file, ready to be searched.
+struct Source {
+    path: PathBuf,
+    /// Relative to src/, with slashes.
+    name: String,
+    /// The first folder or the file's stem.
+    module: String,
+    /// Without comments, strings and tests; line numbers are kept.
+    code: String,
+    lines: usize,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut found = Vec::new();
+    files(&src, &mut found);
+    found.sort();
+    assert!(found.len() > 50, "{} files", found.len());
+    found
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+            let first = name.split('/').next().unwrap();
+            Source {
+                module: first.trim_end_matches(".rs").to_owned(),
+                code: without_tests(&bare(&text)),
+                lines: text.lines().count(),
+                name,
+                path,
+            }
+        })
+        // A file of tests alone.
+        .filter(|source| source.path.file_stem().unwrap() != "tests")
+        .collect()
+}
+
+/// Source text with comments and the contents of strings and characters blanked.
+fn bare(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
+    let mut out = String::with_capacity(text.len());
+    let mut index = 0;
+    let blank = |out: &mut String, c: char| out.push(if c == '\n' { '\n' } else { ' ' });
+    while index < chars.len() {
+        let c = at(index);
+        let raw_hashes = (c == 'r' && !out.ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+            .then(|| (index + 1..).take_while(|i| at(*i) == '#').count())
+            .filter(|count| at(index + 1 + count) == '"');
+        if c == '/' && at(index + 1) == '/' {
+            while index < chars.len() && at(index) != '\n' {
+                index += 1;
+            }
+        } else if c == '/' && at(index + 1) == '*' {
+            while index < chars.len() && !(at(index) == '*' && at(index + 1) == '/') {
+                blank(&mut out, at(index));
+                index += 1;
+            }
+            index += 2;
+        } else if let Some(hashes) = raw_hashes {
+            let end: String = format!("\"{}", "#".repeat(hashes));
+            index += hashes + 2;
+            out.push('"');
+            while index < chars.len()
+                && chars[index..].iter().take(end.len()).collect::<String>() != end
+            {
+                blank(&mut out, at(index));
+                index += 1;
+            }
+            index += end.len();
+            out.push('"');
+        } else if c == '"' {
+            out.push('"');
+            index += 1;
+            while index < chars.len() && at(index) != '"' {
+                if at(index) == '\\' {
+                    blank(&mut out, ' ');
+                    index += 1;
+                }
+                blank(&mut out, at(index));
+                index += 1;
+            }
+            out.push('"');
+            index += 1;
+        } else if c == '\'' && at(index + 1) == '\\' {
+            // A character literal with an escape; lifetimes have no closing quote.
+            index += 2;
+            while at(index) != '\'' || at(index - 1) == '\\' && at(index + 1) == '\'' {
+                index += 1;
+            }
+            index += 1;
+        } else if c == '\'' && at(index + 2) == '\'' {
+            index += 3;
+        } else {
+            out.push(c);
+            index += 1;
+        }
+    }
+    out
+}
+
+/// Blanks the item after each `#[cfg(test)]`.
+fn without_tests(code: &str) -> String {
+    let mut rest = code;
+    let mut out = String::new();
+    while let Some((before, after)) = rest.split_once("#[cfg(test)]") {
+        out.push_str(before);
+        let mut depth = 0;
+        let mut end = after.len();
+        for (index, c) in after.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 && (c == '}' || c == ';') {
+                end = index + 1;
+                break;
+            }
+        }
+        out.extend(after[..end].chars().filter(|c| *c == '\n'));
+        rest = &after[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The first path segments after `crate::` (also in `crate::{a, b}`), with their line.
+fn uses(code: &str, from: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (position, _) in code.match_indices(from) {
+        let before = code[..position].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let line = code[..position].matches('\n').count() + 1;
+        let after = &code[position + from.len()..];
+        if let Some(list) = after.strip_prefix('{') {
+            let mut depth = 1;
+            let mut word = String::new();
+            let mut at_start = true;
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+                if depth == 1 && (c == ',' || c == ':') || depth == 0 {
+                    if at_start && !word.trim().is_empty() {
+                        found.push((line, word.trim().to_owned()));
+                    }
+                    word.clear();
+                    at_start = c == ',';
+                } else {
+                    word.push(c);
+                }
+                if depth == 0 {
+                    break;
+                }
+            }
+        } else {
+            let word: String =
+                after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            found.push((line, word));
+        }
+    }
+    found
+}
+
+fn rank(module: &str) -> Option<u8> {
+    RANKS.iter().find(|(_, modules)| modules.contains(&module)).map(|(rank, _)| *rank)
+}
+
+#[test]
+fn the_reader_of_source_sees_code_and_nothing_else() {
+    let code = bare(
+        "use a; // crate::x\nlet s = \"crate::y\"; /* crate::z */ let c = '\"'; r#\"crate::w\"#; '\\''; fn f<'a>()",
+    );
+    assert!(!code.contains("crate"), "{code}");
+    assert!(code.contains("fn f<'a>()"), "{code}");
+    let tested =
+        without_tests("a\n#[cfg(test)]\nmod tests { x { } }\nb\n#[cfg(test)]\nmod more;\nc");
+    assert!(!tested.contains('x') && tested.contains('b') && tested.contains('c'), "{tested}");
+    let found = uses("use crate::{a::{B, c::D}, e, f as g};\nx(crate::h::i())", "crate::");
+    let words: Vec<&str> = found.iter().map(|(_, word)| word.as_str()).collect();
+    assert_eq!(words, ["a", "e", "f as g", "h"]);
+    assert_eq!(found[3].0, 2);
+}
+
+#[test]
+fn a_module_uses_lower_ranks_only() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.module == "lib" {
+            continue;
+        }
+        let own = rank(&source.module)
+            .unwrap_or_else(|| panic!("src/{} has no rank: give it one", source.name));
+        let from = if source.module == "main" { "staunch::" } else { "crate::" };
+        for (line, used) in uses(&source.code, from) {
+            let used = used.split(' ').next().unwrap_or_default().to_owned();
+            let Some(other) = rank(&used) else {
+                // An item of the crate's root: there is none.
+                wrong.push(format!("src/{}:{line}: {used} is no module", source.name));
+                continue;
+            };
+            if used != source.module && other >= own {
+                wrong.push(format!(
+                    "src/{}:{line}: {} (rank {own}) uses {used} (rank {other})",
+                    source.name, source.module
+                ));
+            }
+        }
+        // What climbs out of its own top-level module by `super` would be missed above.
+        let depth =
+            source.name.matches('/').count() + usize::from(!source.name.ends_with("mod.rs"));
+        let climbs = "super::".repeat(depth.max(1));
+        for (position, _) in source.code.match_indices(&climbs) {
+            let line = source.code[..position].matches('\n').count() + 1;
+            wrong.push(format!("src/{}:{line}: {climbs} leaves the module", source.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn lib_rs_lists_the_modules_and_holds_no_logic() {
+    let lib = sources().into_iter().find(|source| source.name == "lib.rs").unwrap();
+    let mut listed = Vec::new();
+    for line in lib.code.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if line.starts_with("#!") {
+            continue;
+        }
+        let module = line
+            .strip_prefix("pub mod ")
+            .and_then(|rest| rest.strip_suffix(';'))
+            .unwrap_or_else(|| panic!("src/lib.rs: {line}"));
+        listed.push(rank(module).unwrap());
+    }
+    assert!(listed.is_sorted_by(|a, b| a >= b), "rank order, high to low");
+}
+
+#[test]
+fn the_architecture_page_names_every_module() {
+    let page = fs::read_to_string(root().join("src/ARCHITECTURE.md")).unwrap();
+    let mut named = BTreeSet::new();
+    for part in page.split('`').skip(1).step_by(2) {
+        named.extend(part.split("::").map(|word| word.trim().to_owned()));
+    }
+    let mut missing = Vec::new();
+    for source in sources() {
+        let stem = source.path.file_stem().unwrap().to_str().unwrap();
+        let folder = source.path.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let inside_api = source.name.starts_with("http/api/");
+        let name = match stem {
+            "lib" => continue,
+            "mod" => folder,
+            // Endpoints are listed in the router and the README.
+            _ if inside_api => "api",
+            stem => stem,
+        };
+        if !named.contains(name) {
+            missing.push(format!("src/{}: `{name}`", source.name));
+        }
+    }
+    assert!(missing.is_empty(), "not in src/ARCHITECTURE.md:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_top_level_is_the_layout() {
+    for entry in fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = name.starts_with('.') || TOP_LEVEL.contains(&name.as_str());
+        assert!(known, "{name} is not in the layout");
+    }
+    let expected: BTreeSet<&str> =
+        RANKS.iter().flat_map(|(_, modules)| *modules).copied().collect();
+    let found = sources();
+    let modules: BTreeSet<&str> = found
+        .iter()
+        .map(|source| source.module.as_str())
+        .filter(|module| *module != "lib")
+        .collect();
+    assert_eq!(modules, expected);
+}
+
+#[test]
+fn sql_is_in_the_store_alone() {
+    let verbs = [
+        "SELECT ",
+        "INSERT INTO",
+        "UPDATE ",
+        "DELETE FROM",
+        "CREATE TABLE",
+        "ALTER TABLE",
+        "DROP ",
+        "LISTEN ",
+        "NOTIFY ",
+        "BEGIN",
+        "COMMIT",
+    ];
+    for source in sources() {
+        // The embedded server asks its first question, and makes its database, before there is a
+        // store.
+        if ["store", "postgres"].contains(&source.module.as_str()) {
+            continue;
+        }
+        let text = fs::read_to_string(&source.path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.trim_start();
+            if code.starts_with("//") {
+                continue;
+            }
+            let in_string = code.split('"').skip(1).step_by(2);
+            for part in in_string {
+                let sql = verbs.iter().any(|verb| part.trim_start().starts_with(verb));
+                assert!(!sql, "src/{}:{}: {line}", source.name, number + 1);
+            }
+        }
+    }
+}
+
+/// Fails on each word of `banned` in the code of those modules.
+#[track_caller]
+fn absent(modules: &[&str], banned: &[&str], why: &str) {
+    let mut found = Vec::new();
+    for source in sources() {
+        if !modules.is_empty() && !modules.contains(&source.module.as_str()) {
+            continue;
+        }
+        for (number, line) in source.code.lines().enumerate() {
+            if banned.iter().any(|word| line.contains(word)) {
+                found.push(format!("src/{}:{}: {}", source.name, number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{why}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_rules_know_no_http_and_no_sql() {
+    absent(
+        &["auth", "limiter", "hashing", "tokens", "identity"],
+        &["hyper", "http_body", "StatusCode", "HeaderMap", "HeaderValue", "http::"],
+        "only http/ knows HTTP",
+    );
+    absent(
+        &["auth", "http", "limiter", "hashing", "tokens", "identity", "config", "cli"],
+        &["tokio_postgres", "deadpool"],
+        "only store/ and postgres/ know the driver",
+    );
+}
+
+#[test]
+fn the_hash_engine_uses_no_runtime_but_channels() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|source| source.module == "hashing") {
+        for (line, used) in uses(&source.code, "tokio::") {
+            if used != "sync" {
+                found.push(format!("src/{}:{line}: tokio::{used}", source.name));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn there_are_no_statics() {
+    absent(
+        &[],
+        &["OnceLock", "LazyLock", "OnceCell", "lazy_static", "thread_local!"],
+        "no statics",
+    );
+    for source in sources() {
+        for (number, line) in source.code.lines().enumerate() {
+            let code =
+                line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            assert!(!code.starts_with("static "), "src/{}:{}: {line}", source.name, number + 1);
+        }
+    }
+}
+
+#[test]
+fn there_is_no_unsafe_code() {
+    absent(&[], &["unsafe "], "no unsafe code");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("unsafe_code = \"forbid\""));
+}
+
+#[test]
+fn files_are_short_enough_to_read() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.lines > LINES_MAX)
+        .map(|source| format!("src/{}: {} lines", source.name, source.lines))
+        .collect();
+    assert!(long.is_empty(), "over {LINES_MAX} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn every_migration_is_numbered_and_built_in() {
+    let list = fs::read_to_string(root().join("src/store/migrate.rs")).unwrap();
+    let mut names: Vec<String> = fs::read_dir(root().join("migrations"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    for (index, name) in names.iter().enumerate() {
+        assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
+        assert!(list.contains(name.as_str()), "{name} is not in store/migrate.rs");
+    }
+}

@@ -1,0 +1,550 @@
+//! The edge on the wire: routes, methods, sizes, times, and bytes that no honest client sends.
+
+use crate::support::{Builder, Client, PASSWORD, Raw, RawReply, SOON, TestApp, form, until};
+use hyper::{Method, Version};
+use serde_json::json;
+use std::time::Duration;
+
+const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Deadlines that a test can wait for, on real time.
+fn quick() -> Builder {
+    TestApp::builder()
+        .system_clock()
+        .set("STAUNCH_HEADER_TIMEOUT", "300ms")
+        .set("STAUNCH_BODY_TIMEOUT", "300ms")
+        .set("STAUNCH_IDLE_TIMEOUT", "600ms")
+}
+
+fn post(path: &str, media_type: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn login(name: &str) -> String {
+    post(
+        "/api/v1/auth/token",
+        "application/x-www-form-urlencoded",
+        &form(&[("username", name), ("password", PASSWORD)]),
+    )
+}
+
+#[tokio::test]
+async fn a14_unknown_paths_are_404_and_only_exact_ones_are_routes() {
+    let app = TestApp::start().await;
+    for path in [
+        "/",
+        "/nowhere",
+        "/health",
+        "/health/liveness/",
+        "/health//liveness",
+        "//health/liveness",
+        "/health/%6civeness",
+        "/health/liveness%2F",
+        "/health/../metrics",
+        "/HEALTH/liveness",
+        "/api/v1/auth/token;x=1",
+        "/api/v1/auth",
+    ] {
+        let reply = app.anonymous().get(path).await;
+        reply.assert_problem(404, "not-found");
+    }
+    let query = app.anonymous().get("/health/liveness?x=1").await;
+    query.assert_status(200);
+}
+
+#[tokio::test]
+async fn a14_other_methods_are_405_with_allow() {
+    let app = TestApp::start().await;
+    for route in staunch::http::ROUTES {
+        let (wrong, allow) = match route.method {
+            "GET" => ("POST", "GET, HEAD, OPTIONS"),
+            _ => ("GET", "POST, OPTIONS"),
+        };
+        for method in [wrong, "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let reply = app.anonymous().send(method, route.path, None, "").await;
+            reply.assert_problem(405, "method-not-allowed");
+            assert_eq!(reply.header("allow"), Some(allow), "{}", route.path);
+        }
+        let options = app.anonymous();
+        let options = options.send(Method::OPTIONS, route.path, None, "").await;
+        options.assert_status(204);
+        assert_eq!(options.header("allow"), Some(allow), "{}", route.path);
+    }
+    let lost = app.anonymous();
+    let lost = lost.send(Method::OPTIONS, "/nowhere", None, "").await;
+    lost.assert_status(404);
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let app = TestApp::start().await;
+    let client = app.anonymous();
+    for path in ["/health/liveness", "/health/readiness", "/nowhere"] {
+        let get = client.get(path).await;
+        let head = client.send(Method::HEAD, path, None, "").await;
+        assert_eq!(head.status, get.status);
+        assert_eq!(head.text(), "");
+        for name in ["content-type", "content-length", "cache-control"] {
+            assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+        }
+    }
+    let post = client.send(Method::HEAD, "/api/v1/auth/token", None, "").await;
+    post.assert_status(405);
+    // Nothing of a body is left on the connection.
+    let mut raw = app.raw().await;
+    let last = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    raw.write(format!("HEAD /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n{last}")).await;
+    let all = raw.rest().await;
+    assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 2, "{all}");
+    assert_eq!(all.matches(r#"{"status":"alive"}"#).count(), 1, "{all}");
+}
+
+#[tokio::test]
+async fn options_asks_the_server_as_a_whole() {
+    let app = TestApp::start().await;
+    let mut raw = app.raw().await;
+    raw.write("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let reply = raw.reply().await.unwrap();
+    assert_eq!(reply.status, 204);
+    let head = reply.head.to_lowercase();
+    assert!(head.contains("allow: get, head, post, options"), "{head}");
+}
+
+#[tokio::test]
+async fn a5_a_body_over_16_kib_is_refused_by_its_length_before_it_is_read() {
+    let app = TestApp::start().await;
+    let mut raw = app.raw().await;
+    raw.write(
+        "POST /api/v1/auth/register HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/json\r\nContent-Length: 16385\r\n\r\n{",
+    )
+    .await;
+    let reply = raw.reply().await.unwrap();
+    assert_eq!(reply.status, 413);
+    assert!(reply.body.contains("body-too-large"), "{}", reply.body);
+    assert_eq!(raw.rest().await, "", "and the connection is closed");
+
+    let register = "/api/v1/auth/register";
+    let json = Some("application/json");
+    let body = format!("{{}}{}", " ".repeat(16 * 1024 - 2));
+    let fits = app.anonymous();
+    let fits = fits.send(Method::POST, register, json, body.clone()).await;
+    fits.assert_status(422);
+    let over = app.anonymous();
+    let over = over.send(Method::POST, register, json, body + " ").await;
+    over.assert_problem(413, "body-too-large");
+}
+
+#[tokio::test]
+async fn a5_a_chunked_body_without_end_is_refused_at_the_limit() {
+    let app = TestApp::start().await;
+    let mut raw = app.raw().await;
+    raw.write(
+        "POST /api/v1/auth/register HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    .await;
+    let chunk = format!("400\r\n{}\r\n", " ".repeat(1024));
+    for _ in 0..17 {
+        raw.write(&chunk).await;
+    }
+    assert_eq!(raw.reply().await.unwrap().status, 413);
+
+    let mut raw = app.raw().await;
+    let body = json!({"email": "a@example.com", "username": "ada", "password": PASSWORD});
+    let body = body.to_string();
+    let (one, two) = body.split_at(10);
+    raw.write(format!(
+        "POST /api/v1/auth/register HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{one}\r\n{:x};ext=1\r\n{two}\r\n0\r\nTrailer: x\r\n\r\n{ALIVE}",
+        one.len(),
+        two.len()
+    ))
+    .await;
+    assert_eq!(raw.reply().await.unwrap().status, 201, "in pieces");
+    assert_eq!(raw.reply().await.unwrap().status, 200, "and the next");
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_is_the_same_api() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let client = Client::http2(app.address);
+    let reply = client.get("/health/liveness").await;
+    assert_eq!(reply.version, Version::HTTP_2);
+    assert_eq!(reply.json(), json!({"status": "alive"}));
+    let tokens = client.log_in("ada").await;
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let (client, access) = (client.clone(), tokens.access.clone());
+            tokio::spawn(async move { client.me(&access).await.status })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 200);
+    }
+    let next = client.refresh(&tokens.refresh).await.tokens();
+    client.logout(&next.refresh).await.assert_status(204);
+    client.get("/nowhere").await.assert_problem(404, "not-found");
+    let large = " ".repeat(20_000);
+    let json = Some("application/json");
+    let reply = client.send(Method::POST, "/api/v1/auth/logout", json, large).await;
+    reply.assert_problem(413, "body-too-large");
+}
+
+#[tokio::test]
+async fn a7_pipelined_requests_are_answered_in_order() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let mut raw = app.raw().await;
+    let nowhere = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
+    let all = [login("ada").as_str(), nowhere, ALIVE, &login("nobody"), ALIVE].concat();
+    raw.write(all).await;
+    for status in [200, 404, 200, 401, 200] {
+        assert_eq!(raw.reply().await.unwrap().status, status);
+    }
+}
+
+#[tokio::test]
+async fn a7_a_client_that_waits_for_continue_gets_it() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let mut raw = app.raw().await;
+    let body = form(&[("username", "ada"), ("password", PASSWORD)]);
+    let head = |expect: &str, length: usize| {
+        format!(
+            "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n{expect}\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    raw.write(head("Expect: 100-continue\r\n", body.len())).await;
+    let go: RawReply = raw.reply().await.unwrap();
+    assert_eq!(go.status, 100);
+    raw.write(&body).await;
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+    // Refused by its length: the body is not asked for.
+    raw.write(head("Expect: 100-continue\r\n", 100_000)).await;
+    assert_eq!(raw.reply().await.unwrap().status, 413);
+}
+
+#[tokio::test]
+async fn connections_are_kept_or_closed_as_the_client_asks() {
+    let app = TestApp::start().await;
+    let mut raw = app.raw().await;
+    raw.write("GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+    assert_eq!(raw.rest().await, "");
+    let mut raw = app.raw().await;
+    raw.write("GET /health/liveness HTTP/1.0\r\n\r\n").await;
+    assert!(raw.rest().await.starts_with("HTTP/1.0 200 OK"));
+}
+
+/// Closed, or answered with an error and then closed.
+async fn cut(raw: &mut Raw, what: &str) {
+    let rest = raw.rest().await;
+    let status = rest.split(' ').nth(1).unwrap_or_default();
+    assert!(["", "400", "408", "431"].contains(&status), "{what}: {rest}");
+    assert_eq!(rest.matches("HTTP/1.1").count(), usize::from(!status.is_empty()), "{rest}");
+}
+
+#[tokio::test]
+async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
+    let app = quick().start().await;
+    for start in ["", "G", "GET /health/liveness HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nS"] {
+        let mut raw = app.raw().await;
+        raw.write(start).await;
+        let took = raw.closed_after().await;
+        let bounds = Duration::from_millis(250)..Duration::from_secs(5);
+        assert!(bounds.contains(&took), "{start:?}: {took:?}");
+    }
+    // An octet at a time does not move the deadline, nor does an earlier good request.
+    let mut raw = app.raw().await;
+    raw.write(ALIVE).await;
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+    let mut written = 0;
+    raw.write("GET /health/liveness HTTP/1.1\r\nX: ").await;
+    let dripping = async {
+        while raw.try_write("a").await && written < 2_000 {
+            written += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, dripping).await.expect("it is cut");
+    assert!(written < 200, "{written}");
+}
+
+#[tokio::test]
+async fn a2_a_body_that_does_not_come_is_408() {
+    let app = quick().start().await;
+    let mut raw = app.raw().await;
+    raw.write(
+        "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 50\r\n\r\nusername=",
+    )
+    .await;
+    let reply = raw.reply().await.unwrap();
+    assert_eq!(reply.status, 408);
+    assert!(reply.body.contains("body-timeout"), "{}", reply.body);
+    assert_eq!(raw.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
+    let app = TestApp::builder()
+        .system_clock()
+        .set("STAUNCH_HEADER_TIMEOUT", "1500ms")
+        .set("STAUNCH_IDLE_TIMEOUT", "1500ms")
+        .start()
+        .await;
+    let mut raw = app.raw().await;
+    // Longer in all than the idle time and the header time.
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(2_000) {
+        raw.write(ALIVE).await;
+        assert_eq!(raw.reply().await.unwrap().status, 200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let took = raw.closed_after().await;
+    let bounds = Duration::from_millis(1_000)..Duration::from_secs(8);
+    assert!(bounds.contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a4_large_heads_are_refused() {
+    let app = TestApp::start().await;
+    let fields: String = (0..1_000).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "a".repeat(300_000));
+    let path = format!("/{}", "p".repeat(70_000));
+    for head in [
+        format!("GET /health/liveness HTTP/1.1\r\nHost: x\r\n{fields}\r\n"),
+        format!("GET /health/liveness HTTP/1.1\r\nHost: x\r\n{long}\r\n"),
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(head).await;
+        let rest = raw.rest().await;
+        let status = rest.split(' ').nth(1).unwrap_or_default().to_owned();
+        assert!(["", "414", "431"].contains(&status.as_str()), "{rest}");
+    }
+    app.anonymous().get("/health/liveness").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn a6_no_second_request_is_ever_found_in_a_body() {
+    let app = TestApp::start().await;
+    let smuggled = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
+    let length = smuggled.len();
+    let json = "Host: x\r\nContent-Type: application/json\r\n";
+    let start = format!("POST /api/v1/auth/logout HTTP/1.1\r\n{json}");
+    for (what, request) in [
+        (
+            "length and chunked",
+            format!(
+                "{start}Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+            ),
+        ),
+        (
+            "chunked and length",
+            format!(
+                "{start}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n{smuggled}"
+            ),
+        ),
+        (
+            "two lengths",
+            format!("{start}Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{smuggled}"),
+        ),
+        ("two lengths in one", format!("{start}Content-Length: 0, {length}\r\n\r\n{smuggled}")),
+        ("a signed length", format!("{start}Content-Length: +0\r\n\r\n{smuggled}")),
+        (
+            "an unknown coding last",
+            format!("{start}Transfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        (
+            "a coding that is almost chunked",
+            format!("{start}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        ),
+        ("a space before the colon", format!("{start}Content-Length : 0\r\n\r\n{smuggled}")),
+        ("a folded field", format!("{start}X: a\r\n Content-Length: 0\r\n\r\n{smuggled}")),
+        ("a bare CR in a field", format!("{start}X: a\rContent-Length: 0\r\n\r\n{smuggled}")),
+        ("a NUL in a field", format!("{start}X: a\0b\r\nContent-Length: 0\r\n\r\n{smuggled}")),
+        (
+            "a chunk size that overflows",
+            format!("{start}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{smuggled}"),
+        ),
+        (
+            "a signed chunk size",
+            format!("{start}Transfer-Encoding: chunked\r\n\r\n-0\r\n\r\n{smuggled}"),
+        ),
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(&request).await;
+        let rest = raw.rest().await;
+        assert!(!rest.contains("HTTP/1.1 404"), "{what}: {rest}");
+        assert!(!rest.contains("HTTP/1.1 2"), "{what}: {rest}");
+    }
+}
+
+#[tokio::test]
+async fn a6_a_request_without_or_with_two_hosts_reaches_no_route_it_should_not() {
+    let app = TestApp::start().await;
+    // The server has no virtual hosts: the worst that Host can do is nothing.
+    for head in [
+        "GET http://other/health/liveness HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET http://other/metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(head).await;
+        assert_eq!(raw.reply().await.unwrap().status, 200, "{head}");
+    }
+    for head in [
+        "GET health/liveness HTTP/1.1\r\nHost: x\r\n\r\n",
+        "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(head).await;
+        let status = raw.reply().await.map(|reply| reply.status);
+        assert!(status.is_none_or(|status| status >= 400), "{head}: {status:?}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_closes_its_connection_and_no_other() {
+    let app = TestApp::start().await;
+    let mut kept = app.raw().await;
+    kept.write(ALIVE).await;
+    assert_eq!(kept.reply().await.unwrap().status, 200);
+    for garbage in [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc".as_slice(),
+        b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnot frames at all, not even a little",
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(garbage).await;
+        // Something that looks like the start of a request may still become one: end it.
+        if garbage.starts_with(b"\x16") || garbage.starts_with(b"\0") {
+            raw.write("\r\n\r\n").await;
+        }
+        let rest = raw.rest().await;
+        assert!(!rest.contains("HTTP/1.1 2"), "{rest}");
+    }
+    let mut raw = app.raw().await;
+    raw.write("GET /nowhere\r\n\r\n").await;
+    cut(&mut raw, "HTTP/0.9").await;
+    kept.write(ALIVE).await;
+    assert_eq!(kept.reply().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a15_a_request_id_is_kept_if_it_is_harmless() {
+    let app = TestApp::start().await;
+    let id = async |sent: &str| {
+        let client = app.anonymous().with("x-request-id", sent);
+        let reply = client.get("/health/liveness").await;
+        reply.header("x-request-id").unwrap().to_owned()
+    };
+    assert_eq!(id("Trace-1.2_x").await, "Trace-1.2_x");
+    assert_eq!(id(&"a".repeat(128)).await, "a".repeat(128));
+    for bad in ["a b", "<script>", "a\tb", "\"", &"a".repeat(129), &"a".repeat(5_000)] {
+        let new = id(bad).await;
+        assert!(new != bad && new.len() == 32, "{new}");
+    }
+    let one = app.anonymous().get("/nowhere").await;
+    let other = app.anonymous().get("/nowhere").await;
+    assert_ne!(one.header("x-request-id"), other.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn a9_connections_are_capped_in_all_and_for_each_address() {
+    let app = TestApp::builder().set("STAUNCH_CONNECTIONS_PER_ADDRESS", "3").start().await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = app.raw().await;
+        raw.write(ALIVE).await;
+        assert_eq!(raw.reply().await.unwrap().status, 200);
+        held.push(raw);
+    }
+    let mut over = app.raw().await;
+    over.write(ALIVE).await;
+    assert_eq!(over.rest().await, "", "closed unanswered");
+    held.pop();
+    until("a place is free again", SOON, async || {
+        let mut raw = app.raw().await;
+        raw.write(ALIVE).await;
+        raw.reply().await.is_some()
+    })
+    .await;
+    drop(held);
+
+    let app = TestApp::builder().set("STAUNCH_CONNECTIONS_MAX", "2").start().await;
+    let mut first = app.raw().await;
+    let mut second = app.raw().await;
+    for raw in [&mut first, &mut second] {
+        raw.write(ALIVE).await;
+        assert_eq!(raw.reply().await.unwrap().status, 200);
+    }
+    // The third waits, and is served once there is room.
+    let mut third = app.raw().await;
+    third.write(ALIVE).await;
+    drop(first);
+    assert_eq!(third.reply().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn f11_metrics_can_have_a_listener_of_their_own() {
+    let app = TestApp::builder().set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0").start().await;
+    app.anonymous().get("/metrics").await.assert_status(404);
+    let apart = Client::new(app.metrics_address.unwrap());
+    let page = apart.get("/metrics").await;
+    page.assert_status(200);
+    assert!(page.text().contains("staunch_build_info"));
+    apart.get("/health/readiness").await.assert_status(200);
+    apart.login("ada", PASSWORD).await.assert_status(404);
+}
+
+#[tokio::test]
+async fn d2_requests_under_way_are_answered_when_the_server_stops() {
+    let mut app = TestApp::builder()
+        .set("STAUNCH_BCRYPT_COST", "9")
+        .set("STAUNCH_SHUTDOWN_GRACE", "30s")
+        .start()
+        .await;
+    app.register("ada").await;
+    let mut idle = app.raw().await;
+    idle.write(ALIVE).await;
+    idle.reply().await.unwrap();
+    let client = app.anonymous();
+    let under_way: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.login("ada", PASSWORD).await })
+        })
+        .collect();
+    until("some are in the engine", SOON, async || {
+        let busy = app.metric("staunch_hash_lanes_busy").await;
+        busy + app.metric("staunch_hash_queue_depth").await >= 2.0
+    })
+    .await;
+    app.begin_stop();
+    let mut served = 0;
+    for login in under_way {
+        // The late ones are told so, and none is cut off.
+        let reply = login.await.expect("an answer");
+        if reply.status != 200 {
+            reply.assert_problem(503, "not-ready");
+        }
+        served += usize::from(reply.status == 200);
+    }
+    assert!(served >= 2, "{served}");
+    assert_eq!(idle.rest().await, "", "an idle connection is closed");
+    until("the port is closed", SOON, async || {
+        tokio::net::TcpStream::connect(app.address).await.is_err()
+    })
+    .await;
+}

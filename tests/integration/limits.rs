@@ -1,0 +1,206 @@
+//! Rate limits at the edge.
+
+use crate::support::{PASSWORD, Reply, TestApp};
+use hyper::Method;
+use std::time::Duration;
+
+/// Sends until it is refused; how many went through.
+async fn allowed(times_max: usize, mut send: impl AsyncFnMut() -> Reply) -> usize {
+    for n in 0..times_max {
+        if send().await.status == 429 {
+            return n;
+        }
+    }
+    times_max
+}
+
+#[tokio::test]
+async fn each_policy_has_its_own_bucket_of_the_configured_size() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_REGISTER", "2/min")
+        .set("STAUNCH_LIMIT_LOGIN", "3/min")
+        .set("STAUNCH_LIMIT_REFRESH", "4/min")
+        .set("STAUNCH_LIMIT_GLOBAL", "100/min")
+        .start()
+        .await;
+    let client = app.anonymous();
+    let registers = allowed(9, async || client.register("x", "x", "x").await).await;
+    assert_eq!(registers, 2);
+    let logins = allowed(9, async || client.login("nobody", "x").await).await;
+    assert_eq!(logins, 3);
+    let refreshes = allowed(9, async || client.refresh("x").await).await;
+    assert_eq!(refreshes, 4);
+    for policy in ["register", "login", "refresh"] {
+        let series = format!("staunch_rate_limited_total{{policy=\"{policy}\"}}");
+        assert_eq!(app.metric(&series).await, 1.0, "{policy}");
+    }
+    client.logout("x").await.assert_status(204);
+
+    // One token of the login bucket comes back every 20 s.
+    app.clock.advance(Duration::from_millis(19_999));
+    client.login("nobody", "x").await.assert_status(429);
+    app.clock.advance(Duration::from_millis(1));
+    client.login("nobody", "x").await.assert_status(401);
+    client.login("nobody", "x").await.assert_status(429);
+}
+
+#[tokio::test]
+async fn the_defaults_are_those_of_the_contract() {
+    let mut builder = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.0/8");
+    for (variable, default) in [
+        ("STAUNCH_LIMIT_REGISTER", "5/min"),
+        ("STAUNCH_LIMIT_LOGIN", "10/min"),
+        ("STAUNCH_LIMIT_REFRESH", "20/min"),
+        ("STAUNCH_LIMIT_GLOBAL", "200/min"),
+    ] {
+        let setting =
+            staunch::config::SETTINGS.iter().find(|setting| setting.variable == variable).unwrap();
+        assert_eq!(setting.default, default);
+        builder = builder.set(variable, default);
+    }
+    let app = builder.start().await;
+    let client = app.anonymous().from("203.0.113.1");
+    assert_eq!(allowed(30, async || client.register("x", "x", "x").await).await, 5);
+    assert_eq!(allowed(30, async || client.login("no", "x").await).await, 10);
+    assert_eq!(allowed(30, async || client.refresh("x").await).await, 20);
+    let client = app.anonymous().from("203.0.113.2");
+    assert_eq!(allowed(300, async || client.logout("x").await).await, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_says_when_to_come_back() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_LOGIN", "2/min")
+        .set("STAUNCH_LIMIT_GLOBAL", "100/min")
+        .start()
+        .await;
+    let client = app.anonymous();
+    let first = client.login("nobody", "x").await;
+    assert_eq!(first.header("ratelimit"), Some(r#""login";r=1;t=30"#));
+    assert_eq!(first.header("ratelimit-policy"), Some(r#""login";q=2;w=60"#));
+    client.login("nobody", "x").await.assert_status(401);
+    let refused = client.login("nobody", "x").await;
+    refused.assert_problem(429, "rate-limited");
+    assert_eq!(refused.header("retry-after"), Some("30"));
+    assert_eq!(refused.header("ratelimit-policy"), Some(r#""login";q=2;w=60"#));
+    let standing = refused.header("ratelimit").unwrap();
+    assert!(standing.starts_with(r#""login";r=0;t="#), "{standing}");
+    app.clock.advance(Duration::from_secs(30));
+    client.login("nobody", "x").await.assert_status(401);
+}
+
+#[tokio::test]
+async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
+    let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
+    app.register("ada").await;
+    let client = app.anonymous();
+    client.log_in("ada").await;
+    let (queries, hashes) =
+        (app.all_queries().await, app.metric("staunch_hash_seconds_count{op=\"verify\"}").await);
+    for _ in 0..20 {
+        client.login("ada", PASSWORD).await.assert_status(429);
+    }
+    assert_eq!(app.all_queries().await, queries);
+    let after = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
+    assert_eq!(after, hashes);
+    // Answered although the body never comes.
+    let mut raw = app.raw().await;
+    raw.write(
+        "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\n",
+    )
+    .await;
+    assert_eq!(raw.reply().await.unwrap().status, 429);
+}
+
+#[tokio::test]
+async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_LOGIN", "2/min")
+        .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")
+        .start()
+        .await;
+    let spend = async |chain: &str| {
+        let client = app.anonymous().from(chain);
+        allowed(5, async || client.login("nobody", "x").await).await
+    };
+    assert_eq!(spend("203.0.113.1").await, 2);
+    assert_eq!(spend("203.0.113.2").await, 2);
+    // What a client writes itself stands to the left and counts for nothing.
+    assert_eq!(spend("198.51.100.1, 203.0.113.2").await, 0);
+    assert_eq!(spend("198.51.100.2, 203.0.113.2, 10.1.2.3").await, 0);
+    assert_eq!(spend("::ffff:203.0.113.1").await, 0, "the same address");
+    assert_eq!(spend("203.0.113.1:4711").await, 0, "the same address");
+
+    let untrusting = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "2/min").start().await;
+    let mut through = 0;
+    for n in 0..5 {
+        let client = untrusting.anonymous().from(&format!("203.0.113.{n}"));
+        through += usize::from(client.login("nobody", "x").await.status != 429);
+    }
+    assert_eq!(through, 2);
+}
+
+#[tokio::test]
+async fn f4_an_ipv6_client_is_limited_by_its_64() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_LOGIN", "2/min")
+        .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    let login = async |address: &str| {
+        let client = app.anonymous().from(address);
+        client.login("nobody", "x").await.status
+    };
+    assert_eq!(login("2001:db8:0:1::1").await, 401);
+    assert_eq!(login("2001:db8:0:1:ffff::2").await, 401);
+    assert_eq!(login("2001:db8:0:1:1234:5678:9abc:def0").await, 429);
+    assert_eq!(login("2001:db8:0:2::1").await, 401, "the next network");
+    assert_eq!(app.metric("staunch_rate_limit_keys").await, 2.0);
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_exempt_and_everything_else_counts() {
+    let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
+    let client = app.anonymous();
+    for path in ["/health/liveness", "/health/readiness", "/metrics"] {
+        for _ in 0..10 {
+            let reply = client.get(path).await;
+            reply.assert_status(200);
+            assert_eq!(reply.header("ratelimit"), None);
+        }
+    }
+    client.get("/nowhere").await.assert_status(404);
+    client.get("/api/v1/auth/token").await.assert_status(405);
+    let options = client.send(Method::OPTIONS, "/api/v1/auth/me", None, "").await;
+    options.assert_status(204);
+    client.get("/api/v1/auth/me").await.assert_problem(429, "rate-limited");
+    client.get("/nowhere").await.assert_status(429);
+    client.get("/health/readiness").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn both_grants_count_to_the_login_limit() {
+    let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
+    let client = app.anonymous();
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", "x")];
+    let reply = client.post_form("/api/v1/auth/token", &fields).await;
+    reply.assert_status(401);
+    client.login("nobody", "x").await.assert_status(429);
+}
+
+#[tokio::test]
+async fn e6_many_at_once_get_no_more_than_the_bucket_holds() {
+    let app = TestApp::builder().set("STAUNCH_LIMIT_REFRESH", "25/min").start().await;
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let client = app.anonymous();
+            tokio::spawn(async move { client.refresh("x").await.status })
+        })
+        .collect();
+    let mut through = 0;
+    for task in tasks {
+        through += usize::from(task.await.unwrap() != 429);
+    }
+    assert_eq!(through, 25);
+}

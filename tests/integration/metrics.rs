@@ -1,0 +1,207 @@
+//! /metrics, and that the README says what the code does.
+
+use crate::support::{PASSWORD, TestApp};
+use staunch::config::SETTINGS;
+use staunch::telemetry::declared::{DECLARED, Kind};
+use std::collections::BTreeSet;
+
+/// What dashboards and alerts are built on.
+const CONTRACT: [&str; 20] = [
+    "staunch_http_requests_total",
+    "staunch_http_request_seconds",
+    "staunch_logins_total",
+    "staunch_registrations_total",
+    "staunch_hash_seconds",
+    "staunch_hash_wait_seconds",
+    "staunch_hash_queue_depth",
+    "staunch_hash_lanes_busy",
+    "staunch_hash_lanes",
+    "staunch_hash_rejected_total",
+    "staunch_hash_cancelled_total",
+    "staunch_rate_limited_total",
+    "staunch_rate_limit_keys",
+    "staunch_db_pool_connections",
+    "staunch_db_pool_max",
+    "staunch_db_pool_waiting",
+    "staunch_db_query_seconds",
+    "staunch_cleanup_runs_total",
+    "staunch_cleanup_last_success_timestamp_seconds",
+    "staunch_build_info",
+];
+
+/// A server on which everything has happened that can be counted.
+async fn used() -> TestApp {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_REGISTER", "2/min")
+        .set("STAUNCH_CLEANUP_INTERVAL", "1s")
+        .start()
+        .await;
+    let tokens = app.registered("ada").await;
+    let client = app.anonymous();
+    client.login("ada", "wrong password").await.assert_status(401);
+    client.me(&tokens.access).await.assert_status(200);
+    client.refresh(&tokens.refresh).await.tokens();
+    client.register("x", "x", "x").await.assert_status(422);
+    client.register("x", "x", "x").await.assert_status(429);
+    client.get("/no/such/path").await.assert_status(404);
+    crate::support::until("a clean-up ran", crate::support::SOON, async || {
+        app.metric(r#"staunch_cleanup_runs_total{result="success"}"#).await >= 1.0
+    })
+    .await;
+    app
+}
+
+#[tokio::test]
+async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels() {
+    let app = used().await;
+    let reply = app.anonymous().get("/metrics").await;
+    let media_type = reply.header("content-type").unwrap();
+    assert!(media_type.starts_with("text/plain"), "{media_type}");
+    let page = reply.text();
+    let declared: BTreeSet<&str> = DECLARED.iter().map(|metric| metric.name).collect();
+    for name in CONTRACT {
+        assert!(declared.contains(name), "{name} is not declared");
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+    for metric in DECLARED {
+        let name = metric.name;
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let never_here = ["staunch_db_errors_total", "staunch_hash_rejected_total"];
+        if !never_here.contains(&name) {
+            assert!(page.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
+        }
+        let suffix = if metric.kind == Kind::Histogram { "_count" } else { "" };
+        let series = page.lines().find(|line| line.starts_with(&format!("{name}{suffix}{{")));
+        for (label, _) in metric.labels {
+            if let Some(series) = series {
+                assert!(series.contains(&format!("{label}=\"")), "{series}");
+            }
+        }
+    }
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
+        assert!(page.contains(&format!("\n{name} ")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_rendered_that_is_not_declared() {
+    let app = used().await;
+    let reply = app.anonymous().get("/metrics").await;
+    for line in reply.text().lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let known = DECLARED.iter().any(|metric| {
+            let end = name.strip_prefix(metric.name);
+            end == Some("")
+                || metric.kind == Kind::Histogram
+                    && end.is_some_and(|end| ["_bucket", "_sum", "_count"].contains(&end))
+        });
+        assert!(known || name.is_empty() || name.starts_with("process_"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn labels_hold_no_name_no_address_and_no_raw_path() {
+    let app = used().await;
+    let reply = app.anonymous().get("/metrics").await;
+    for secret in ["ada", "example.com", "127.0.0.1", "/no/such/path", PASSWORD] {
+        assert!(!reply.text().contains(secret), "{secret}");
+    }
+    assert!(reply.text().contains(r#"route="unmatched""#));
+    let client = app.anonymous();
+    let method = hyper::Method::from_bytes(b"MADEUP").unwrap();
+    client.send(method, "/metrics", None, "").await.assert_status(405);
+    let after = app.anonymous().get("/metrics").await;
+    assert!(!after.text().contains("MADEUP"));
+    assert!(after.text().contains(r#"method="other""#));
+}
+
+#[tokio::test]
+async fn buckets_resolve_a_millisecond_and_reach_half_a_minute() {
+    let app = used().await;
+    let reply = app.anonymous().get("/metrics").await;
+    let bounds: Vec<f64> = reply
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("staunch_hash_wait_seconds_bucket"))
+        .filter_map(|line| line.split("le=\"").nth(1)?.split('"').next()?.parse().ok())
+        .collect();
+    assert!(bounds.iter().any(|bound| *bound <= 0.001), "{bounds:?}");
+    assert!(bounds.contains(&30.0), "{bounds:?}");
+    assert!(bounds.len() >= 12, "{bounds:?}");
+}
+
+/// The README's tables, cell by cell, backticks removed.
+fn readme_rows() -> Vec<Vec<String>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let text = std::fs::read_to_string(path).expect("README.md is there");
+    text.lines()
+        .filter(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+/// The words in backticks that start with `prefix`, labels left out.
+fn ticked(cell: &str, prefix: &str) -> Vec<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(|word| word.split('{').next().unwrap_or_default().to_owned())
+        .filter(|word| word.starts_with(prefix))
+        .collect()
+}
+
+#[test]
+fn the_readmes_table_of_settings_is_the_codes() {
+    let rows = readme_rows();
+    let mut listed = Vec::new();
+    for row in &rows {
+        let Some(variable) = row.first().and_then(|cell| ticked(cell, "STAUNCH_").pop()) else {
+            continue;
+        };
+        let default = row.get(1).cloned().unwrap_or_default();
+        listed.push((variable, default.trim_matches('`').to_owned()));
+    }
+    let expected: Vec<(String, String)> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let default = if setting.default.is_empty() { "unset" } else { setting.default };
+            (setting.variable.to_owned(), default.to_owned())
+        })
+        .collect();
+    for (variable, default) in &expected {
+        let row = listed.iter().find(|(listed, _)| listed == variable);
+        let (_, said) = row.unwrap_or_else(|| {
+            panic!("README.md lacks the row | `{variable}` | `{default}` | ... |")
+        });
+        assert_eq!(said, default, "the default of {variable} in README.md");
+    }
+    for (variable, _) in &listed {
+        let known = expected.iter().any(|(known, _)| known == variable);
+        assert!(known, "README.md lists {variable}, which is no setting");
+    }
+}
+
+#[test]
+fn the_readmes_table_of_metrics_is_the_codes() {
+    let rows = readme_rows();
+    let listed: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.first())
+        .flat_map(|cell| ticked(cell, "staunch_"))
+        .collect();
+    for metric in DECLARED {
+        let name = metric.name;
+        assert!(
+            listed.iter().any(|listed| listed == name),
+            "README.md lacks a table row that starts with `{name}`"
+        );
+    }
+    for name in &listed {
+        let known = DECLARED.iter().any(|metric| metric.name == name);
+        assert!(known, "README.md lists {name}, which is no metric");
+    }
+}

@@ -1,0 +1,205 @@
+//! The database away: said early, bounded everywhere, over when it is back.
+
+use crate::support::{Link, PASSWORD, Proxy, SOON, TestApp, Tokens, until};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How soon a login hears of a database that is away, and how soon it works when it is back.
+const LOGIN_LIMIT: Duration = Duration::from_secs(5);
+const READY_LIMIT: Duration = Duration::from_secs(2);
+
+const IDLE: &str = r#"staunch_db_pool_connections{state="idle"}"#;
+const USED: &str = r#"staunch_db_pool_connections{state="used"}"#;
+
+async fn start() -> (TestApp, Proxy, Tokens) {
+    let (builder, proxy) = TestApp::builder().behind_proxy().await;
+    let app = builder.set("STAUNCH_DB_POOL_MIN", "2").start().await;
+    let tokens = app.registered("ada").await;
+    (app, proxy, tokens)
+}
+
+/// Everything that needs the database is refused within its limit, and nothing else is.
+async fn assert_away(app: &TestApp, tokens: &Tokens) {
+    let client = app.anonymous();
+    let begun = Instant::now();
+    let ready = client.get("/health/readiness").await;
+    ready.assert_problem(503, "not-ready");
+    assert!(begun.elapsed() < READY_LIMIT, "{:?}", begun.elapsed());
+    assert!(!ready.text().contains("127.0.0.1"), "{}", ready.text());
+    client.get("/health/liveness").await.assert_status(200);
+
+    // More at once than the pool has connections.
+    let calls: Vec<_> = (0..12)
+        .map(|n| {
+            let (client, tokens) = (app.anonymous(), tokens.clone());
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let reply = match n % 4 {
+                    0 => client.login("ada", PASSWORD).await,
+                    1 => client.login("ada@example.com", "wrong password").await,
+                    2 => client.refresh(&tokens.refresh).await,
+                    _ => {
+                        let (email, name) = (format!("n{n}@example.com"), format!("new{n}"));
+                        client.register(&email, &name, PASSWORD).await
+                    }
+                };
+                (reply, begun.elapsed())
+            })
+        })
+        .collect();
+    for call in calls {
+        let (reply, took) = call.await.unwrap();
+        reply.assert_problem(503, "unavailable");
+        assert!(took < LOGIN_LIMIT, "{took:?}");
+    }
+}
+
+/// All is well within the limit, with a pool of the right size.
+async fn assert_back(app: &TestApp, tokens: &Tokens) {
+    let client = app.anonymous();
+    let begun = Instant::now();
+    until("ready again", LOGIN_LIMIT, async || client.get("/health/readiness").await.status == 200)
+        .await;
+    until("logins work again", LOGIN_LIMIT, async || {
+        client.login("ada", PASSWORD).await.status == 200
+    })
+    .await;
+    assert!(begun.elapsed() < LOGIN_LIMIT, "{:?}", begun.elapsed());
+    for _ in 0..8 {
+        client.log_in("ada").await;
+    }
+    client.refresh(&tokens.refresh).await.tokens();
+    until("no slot of the pool is lost", SOON, async || {
+        let (idle, used) = (app.metric(IDLE).await, app.metric(USED).await);
+        used == 0.0 && (1.0..=4.0).contains(&idle)
+    })
+    .await;
+    let logins: Vec<_> = (0..16)
+        .map(|_| {
+            let client = app.anonymous();
+            tokio::spawn(async move { client.log_in("ada").await })
+        })
+        .collect();
+    for login in logins {
+        login.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn c1_a_database_that_is_cut_off_is_said_and_comes_back() {
+    let (app, proxy, tokens) = start().await;
+    app.anonymous().get("/health/readiness").await.assert_status(200);
+    proxy.set(Link::Cut);
+    assert_away(&app, &tokens).await;
+    proxy.set(Link::Open);
+    assert_back(&app, &tokens).await;
+}
+
+#[tokio::test]
+async fn c2_a_network_that_swallows_everything_is_said_and_comes_back() {
+    let (app, proxy, tokens) = start().await;
+    proxy.set(Link::Paused);
+    assert_away(&app, &tokens).await;
+    proxy.set(Link::Open);
+    assert_back(&app, &tokens).await;
+}
+
+#[tokio::test]
+async fn c3_a_slow_database_is_waited_for_within_bounds() {
+    let (app, proxy, _) = start().await;
+    proxy.set(Link::Slow(Duration::from_millis(150)));
+    let begun = Instant::now();
+    let reply = app.anonymous().login("ada", PASSWORD).await;
+    reply.assert_status(200);
+    assert!(begun.elapsed() > Duration::from_millis(300), "it was slow");
+    proxy.set(Link::Slow(Duration::from_secs(2)));
+    let begun = Instant::now();
+    let reply = app.anonymous().login("ada", PASSWORD).await;
+    reply.assert_problem(503, "unavailable");
+    assert!(begun.elapsed() < LOGIN_LIMIT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn c4_terminated_backends_cost_a_503_at_most_and_no_slot() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    let db = app.db().await;
+    let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for _ in 0..5 {
+        let ended = db.query_one(terminate, &[]).await.unwrap();
+        assert!(ended.get::<_, i64>(0) >= 1);
+        let logins: Vec<_> = (0..6)
+            .map(|_| {
+                let client = app.anonymous();
+                tokio::spawn(async move { client.login("ada", PASSWORD).await.status })
+            })
+            .collect();
+        for login in logins {
+            assert!([200, 503].contains(&login.await.unwrap()));
+        }
+    }
+    assert_back(&app, &tokens).await;
+}
+
+#[tokio::test]
+async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    let db = app.db().await;
+    let name = &app.database.name;
+    let only_read = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    db.batch_execute(&only_read).await.unwrap();
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    db.query(terminate, &[]).await.unwrap();
+    let client = app.anonymous();
+    until("the pool has new connections", SOON, async || {
+        client.me(&tokens.access).await.status == 200
+    })
+    .await;
+    let reply = client.login("ada", PASSWORD).await;
+    reply.assert_problem(503, "unavailable");
+    let reply = client.refresh(&tokens.refresh).await;
+    reply.assert_problem(503, "unavailable");
+    let reply = client.register("b@example.com", "bob", PASSWORD).await;
+    reply.assert_problem(503, "unavailable");
+    let reply = client.login("ada", "wrong password").await;
+    reply.assert_problem(401, "credentials-rejected");
+}
+
+#[tokio::test]
+async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
+    let (builder, proxy) = TestApp::builder().behind_proxy().await;
+    let app = builder.set("STAUNCH_DB_POOL_MAX", "1").start().await;
+    // So that the statement is prepared on the only connection.
+    app.register("ada").await;
+    let client = app.anonymous();
+    // Held up, so that the cut comes between the statement and its answer.
+    let db = app.db().await;
+    db.batch_execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE").await.unwrap();
+    let registering = {
+        let client = client.clone();
+        tokio::spawn(async move { client.register("b@example.com", "bob", PASSWORD).await })
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until("the statement waits", SOON, async || {
+        db.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    proxy.set(Link::Paused);
+    db.batch_execute("COMMIT").await.unwrap();
+    let count = "SELECT count(*) FROM users WHERE username = 'bob'";
+    until("the account exists", SOON, async || {
+        db.query_one(count, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    let reply = registering.await.unwrap();
+    reply.assert_problem(503, "unavailable");
+    proxy.set(Link::Open);
+    until("back", LOGIN_LIMIT, async || client.get("/health/readiness").await.status == 200).await;
+    let again = client.register("b@example.com", "bob", PASSWORD).await;
+    again.assert_problem(409, "email-taken");
+    client.log_in("bob").await;
+}

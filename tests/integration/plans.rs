@@ -1,0 +1,112 @@
+//! What PostgreSQL does with each statement at 100,000 users.
+
+use crate::support::TestDatabase;
+use serde_json::Value;
+use staunch::store::STATEMENTS;
+use tokio_postgres::Client;
+
+/// 100,000 accounts with a live session each, and 2,000 ended ones.
+async fn fill(db: &Client) {
+    db.batch_execute(
+        "INSERT INTO users (email, username, password_hash)
+         SELECT 'user' || n || '@example.com', 'user' || n, '$2b$04$' || repeat('x', 53)
+         FROM generate_series(1, 100000) AS n;
+         INSERT INTO refresh_tokens (id, user_id, expires_at, revoked)
+         SELECT gen_random_uuid(), n, now() + interval '1 day', false
+         FROM generate_series(1, 100000) AS n;
+         INSERT INTO refresh_tokens (id, user_id, expires_at, revoked)
+         SELECT gen_random_uuid(), n, now() + CASE n % 2 WHEN 0 THEN interval '-1 s' ELSE interval '1 day' END, n % 2 = 1
+         FROM generate_series(1, 2000) AS n;
+         ANALYZE users, refresh_tokens",
+    )
+    .await
+    .unwrap();
+}
+
+/// Arguments of each statement, as SQL.
+fn arguments(name: &str) -> &'static str {
+    match name {
+        "insert_user" => "'new@example.com', 'new', 'hash'",
+        "credentials_by_username" => "'User50000'",
+        "credentials_by_email" => "'User50000@example.com'",
+        "insert_session" => "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent'",
+        "refresh_session" => "'00000000-0000-4000-8000-000000000000', 3, 10.0, 60.0",
+        "revoke_session" => "'00000000-0000-4000-8000-000000000000'",
+        "session_account" => "'00000000-0000-4000-8000-000000000000', 50000",
+        "clean_sessions" => "32497639476945768, 1000",
+        other => panic!("say here what {other} is called with"),
+    }
+}
+
+/// Every node of a plan.
+fn nodes(plan: &Value, found: &mut Vec<(String, String)>) {
+    let text = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
+    found.push((text("Node Type"), text("Relation Name")));
+    for child in plan["Plans"].as_array().into_iter().flatten() {
+        nodes(child, found);
+    }
+}
+
+#[tokio::test]
+async fn every_statement_uses_its_index_at_100_000_users() {
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    fill(&db).await;
+    // The plan that a prepared statement settles on, whatever its parameters.
+    db.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+    for statement in STATEMENTS {
+        let name = statement.name;
+        assert!(statement.sql.starts_with(&format!("-- {name}\n")), "{name}");
+        db.batch_execute(&format!("PREPARE {name} AS {}", statement.sql))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let explain = format!("EXPLAIN (FORMAT JSON) EXECUTE {name}({})", arguments(name));
+        let rows =
+            db.query_one(&explain, &[]).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let plan: PlanText = rows.get(0);
+        let plan: Value = serde_json::from_str(&plan.0).unwrap();
+        let mut found = Vec::new();
+        nodes(&plan[0]["Plan"], &mut found);
+        let scans = found.iter().filter(|(kind, table)| kind == "Seq Scan" && !table.is_empty());
+        assert_eq!(scans.count(), 0, "{name}: {plan:#}");
+        let reads = name != "insert_user";
+        let indexed = found.iter().any(|(kind, _)| kind.contains("Index"));
+        assert_eq!(indexed, reads, "{name}: {plan:#}");
+    }
+}
+
+#[tokio::test]
+async fn each_name_is_unique_by_an_index() {
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    let query = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";
+    let rows = db.query(query, &[]).await.unwrap();
+    let indexes: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    for (unique, part) in [
+        (true, "users USING btree (lower(email))"),
+        (true, "users USING btree (lower(username))"),
+        (false, "users USING btree (id) WHERE (NOT is_active)"),
+        (false, "refresh_tokens USING btree (user_id, revoked)"),
+        (false, "refresh_tokens USING btree (expires_at) WHERE (NOT revoked)"),
+    ] {
+        let found = indexes.iter().find(|index| index.contains(part));
+        let found = found.unwrap_or_else(|| panic!("no index on {part}: {indexes:#?}"));
+        assert_eq!(found.starts_with("CREATE UNIQUE"), unique, "{found}");
+    }
+}
+
+/// JSON as PostgreSQL writes it.
+struct PlanText(String);
+
+impl<'a> tokio_postgres::types::FromSql<'a> for PlanText {
+    fn from_sql(
+        _: &tokio_postgres::types::Type,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(std::str::from_utf8(raw)?.to_owned()))
+    }
+
+    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+        *kind == tokio_postgres::types::Type::JSON
+    }
+}

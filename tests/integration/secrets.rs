@@ -1,0 +1,154 @@
+//! No password, token, hash or key is in any `Debug`, error or metric. (The log of a whole process
+//! is looked at in `tests/process`.)
+
+use crate::support::{PASSWORD, TestApp};
+use staunch::auth::{Login, Register};
+use staunch::config::Config;
+use staunch::hashing::Password;
+use staunch::identity::LoginName;
+use staunch::secret::Secret;
+use std::fmt::Debug;
+
+#[track_caller]
+fn hides(secret: &str, value: &impl Debug) {
+    for text in [format!("{value:?}"), format!("{value:#?}")] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[test]
+fn f9_debug_of_what_carries_a_password_does_not_show_it() {
+    let password = || Password::attempt(PASSWORD.to_owned());
+    hides(PASSWORD, &password());
+    hides(PASSWORD, &Password::new(PASSWORD.to_owned()));
+    hides(PASSWORD, &Secret::new(PASSWORD.to_owned()));
+    hides(
+        PASSWORD,
+        &Login {
+            name: LoginName::parse("ada"),
+            password: password(),
+            address: [127, 0, 0, 1].into(),
+            user_agent: None,
+        },
+    );
+    hides(
+        PASSWORD,
+        &Register {
+            email: Ok("a@example.com".into()),
+            username: Ok("ada".into()),
+            password: Ok(Secret::new(PASSWORD.to_owned())),
+        },
+    );
+}
+
+#[test]
+fn f9_debug_of_the_settings_does_not_show_the_databases_password() {
+    let read = |url: &'static str| {
+        Config::read(|setting| (setting.variable == "STAUNCH_DATABASE_URL").then(|| url.to_owned()))
+    };
+    let config = read("postgresql://ada:s3cret@db.example/auth").unwrap();
+    hides("s3cret", &config);
+    hides("s3cret", &config.settings);
+    for bad in ["mysql://ada:s3cret@db", "postgresql://ada:s3cret@db:99999999/x", "s3cret"] {
+        hides("s3cret", &read(bad).unwrap_err());
+    }
+}
+
+#[test]
+fn f9_debug_of_what_is_stored_does_not_show_the_hash() {
+    let hash = "$2b$04$abcdefghijklmnopqrstuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu";
+    let email = staunch::identity::Email::parse("a@example.com").unwrap();
+    let username = staunch::identity::Username::parse("ada").unwrap();
+    hides(
+        &hash[7..],
+        &staunch::store::NewUser { email: &email, username: &username, password_hash: hash },
+    );
+    let stored: staunch::hashing::StoredHash = bcrypt::hash(PASSWORD, 4).unwrap().parse().unwrap();
+    let text = stored.to_string();
+    hides(&text[text.len() - 31..], &stored);
+}
+
+#[tokio::test]
+async fn f9_no_answer_repeats_what_was_secret() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    let client = app.anonymous();
+    let secret = "Hunter2-Hunter2";
+    for reply in [
+        client.login("ada", secret).await,
+        client.login(secret, secret).await,
+        client.register("nobody", secret, secret).await,
+        client.register(secret, "ada", secret).await,
+        client.refresh(secret).await,
+        client.logout(secret).await,
+        client.me(secret).await,
+        client
+            .post_form_text("/api/v1/auth/token", &format!("password={secret}&password={secret}"))
+            .await,
+        client.post_form("/api/v1/auth/token", &[("grant_type", secret)]).await,
+        client.get(&format!("/{secret}")).await,
+    ] {
+        assert!(!reply.text().contains(secret), "{}", reply.text());
+    }
+    let page = app.anonymous().get("/metrics").await;
+    for secret in [secret, &tokens.access, &tokens.refresh, PASSWORD] {
+        assert!(!page.text().contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn no_token_and_no_trace_of_one_is_stored() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    app.anonymous().refresh(&tokens.refresh).await.tokens();
+    let db = app.db().await;
+    let rows = db
+        .query("SELECT t::text FROM refresh_tokens t UNION ALL SELECT u::text FROM users u", &[])
+        .await
+        .unwrap();
+    for row in rows {
+        let text: String = row.get(0);
+        for secret in [&tokens.access, &tokens.refresh, PASSWORD] {
+            let part = &secret[secret.len() - 8..];
+            assert!(!text.contains(part), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn d6_keys_are_for_their_owner_alone_and_never_made_anew_over_a_damaged_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let keys = tempfile::tempdir().unwrap();
+    let folder = keys.path().join("keys");
+    let with_keys = || TestApp::builder().set("STAUNCH_KEYS_DIR", folder.display().to_string());
+    let app = with_keys().start().await;
+    let mut files = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+        files += 1;
+    }
+    assert_eq!(files, 2, "one that signs, one for the refresh tokens");
+    let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    drop(app);
+
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let good = std::fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = with_keys().try_start().await.err().unwrap().to_string();
+        assert!(error.contains(&name), "{error}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+        std::fs::write(&path, "damaged").unwrap();
+        let error = with_keys().try_start().await.err().unwrap().to_string();
+        assert!(error.contains(&name), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"damaged", "left as it was");
+        std::fs::write(&path, good).unwrap();
+    }
+    with_keys().start().await.registered("ada").await;
+}

@@ -1,0 +1,240 @@
+//! One PostgreSQL a test process, one database a test.
+//!
+//! The server is our own embedded one, or that of `TEST_DATABASE_URL`. A template is migrated
+//! once; each test gets a copy. Names carry their time, so that a later run can sweep what a
+//! killed one left on a shared server.
+
+use staunch::clock::Clock;
+use staunch::postgres::{
+    DataDir, DataFolder, Durability, EmbeddedPostgres, PostgresConfig, Purpose,
+};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// What tests leave behind on a shared server is removed when it is older than this.
+const LEFTOVER_AGE_S: u64 = 3_600;
+/// Start of the folder's name of our own server.
+const FOLDER_PREFIX: &str = "staunch-tests-";
+
+/// The server, which outlives every test's runtime.
+struct Server {
+    runtime: Handle,
+    config: Config,
+    admin: Client,
+    template: String,
+    /// ` STRATEGY FILE_COPY`, where the server knows it (15 and later): no WAL for the copy.
+    strategy: &'static str,
+}
+
+/// A database of one test; dropped with it.
+pub(crate) struct TestDatabase {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+fn server() -> &'static Server {
+    SERVER.get_or_init(|| {
+        let (send, receive) = std::sync::mpsc::channel();
+        // Ends with the process; the server's guard then stops the server.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (server, embedded) = start().await;
+                send.send(server).unwrap();
+                std::future::pending::<()>().await;
+                drop(embedded);
+            });
+        });
+        receive.recv().expect("a PostgreSQL for the tests")
+    })
+}
+
+async fn start() -> (Server, Option<EmbeddedPostgres>) {
+    let (config, embedded) = match std::env::var("TEST_DATABASE_URL") {
+        Ok(url) => (staunch::store::parse_url(&url).expect("TEST_DATABASE_URL"), None),
+        Err(_) => {
+            let embedded = start_embedded().await;
+            (embedded.connect_config(), Some(embedded))
+        }
+    };
+    let (admin, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    sweep_databases(&admin).await;
+    let version = admin.query_one("SHOW server_version_num", &[]).await;
+    let version: i32 = version.unwrap().get::<_, String>(0).parse().unwrap();
+    let template = name("template");
+    let create = format!("CREATE DATABASE {template}");
+    admin.batch_execute(&create).await.unwrap();
+    let mut at_template = config.clone();
+    staunch::store::migrate(at_template.dbname(&template)).await.unwrap();
+    // A copy fails while anybody is connected to the original.
+    let close = format!("ALTER DATABASE {template} WITH ALLOW_CONNECTIONS false");
+    admin.batch_execute(&close).await.unwrap();
+    let server = Server {
+        runtime: Handle::current(),
+        config,
+        admin,
+        template,
+        strategy: if version >= 150_000 { " STRATEGY FILE_COPY" } else { "" },
+    };
+    (server, embedded)
+}
+
+async fn start_embedded() -> EmbeddedPostgres {
+    let top = std::env::temp_dir();
+    sweep_folders(&top);
+    let path = top.join(format!("{FOLDER_PREFIX}{}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    // Run as root, PostgreSQL's own account must be able to enter.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = DataFolder::open(&DataDir::Set(path), Purpose::Database).await.unwrap();
+    let config = PostgresConfig {
+        bin_dir: std::env::var_os("TEST_POSTGRES_BIN").map(PathBuf::from),
+        offline: false,
+        pool_max: 180,
+        durability: Durability::None,
+    };
+    EmbeddedPostgres::start(&config, folder).await.unwrap()
+}
+
+/// Removes the folders of test processes that have ended.
+fn sweep_folders(top: &Path) {
+    for entry in fs::read_dir(top).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER_PREFIX))
+            .and_then(|pid| pid.parse::<i32>().ok())
+            .and_then(rustix::process::Pid::from_raw);
+        let ended = |pid| {
+            rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+                // Our own number, from an earlier life of it.
+                || pid == rustix::process::getpid()
+        };
+        if owner.is_some_and(ended) {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+async fn sweep_databases(admin: &Client) {
+    let rows = admin.query("SELECT datname FROM pg_database", &[]).await.unwrap();
+    for row in rows {
+        let name: String = row.get(0);
+        let mut parts = name.strip_prefix("staunch_test_").unwrap_or("").split('_');
+        let made = parts.nth(1).and_then(|time| time.parse::<u64>().ok());
+        if made.is_some_and(|made| made + LEFTOVER_AGE_S < Clock::system().unix_s()) {
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            admin.batch_execute(&drop).await.ok();
+        }
+    }
+}
+
+fn name(kind: &str) -> String {
+    let random = uuid::Uuid::new_v4().simple();
+    format!("staunch_test_{kind}_{}_{random}", Clock::system().unix_s())
+}
+
+impl TestDatabase {
+    /// A copy of the migrated template.
+    pub(crate) async fn create() -> Self {
+        let server = server();
+        let template = &server.template;
+        Self::make(&format!(" TEMPLATE {template}{}", server.strategy)).await
+    }
+
+    /// A database with nothing in it.
+    pub(crate) async fn create_empty() -> Self {
+        Self::make("").await
+    }
+
+    async fn make(from: &str) -> Self {
+        let server = server();
+        let name = name("t");
+        let create = format!("CREATE DATABASE {name}{from}");
+        let task =
+            server.runtime.spawn(async move { self::server().admin.batch_execute(&create).await });
+        task.await.unwrap().expect("the test's database is made");
+        let mut config = server.config.clone();
+        config.dbname(&name);
+        Self { name, config }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        let (client, connection) = self.config.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Shuts everybody out and throws out who is in, or lets them in again.
+    pub(crate) async fn set_open(&self, open: bool) {
+        let name = &self.name;
+        let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname";
+        let statements = format!(
+            "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {open};
+             {terminate} = '{name}' AND NOT {open}"
+        );
+        let task =
+            server().runtime.spawn(async move { server().admin.batch_execute(&statements).await });
+        task.await.unwrap().unwrap();
+    }
+
+    /// How to reach it, as a setting.
+    pub(crate) fn url(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        self.url_with(&host, port)
+    }
+
+    /// The same at another address, for a proxy in front.
+    pub(crate) fn url_at(&self, address: SocketAddr) -> String {
+        self.url_with(&address.ip().to_string(), address.port())
+    }
+
+    fn url_with(&self, host: &str, port: u16) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
+        let password = self.config.get_password().unwrap_or_default();
+        format!(
+            "host={} port={port} user={} password={} dbname={}",
+            quoted(host),
+            quoted(self.config.get_user().unwrap_or_default()),
+            quoted(std::str::from_utf8(password).unwrap()),
+            quoted(&self.name)
+        )
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let (done, wait) = std::sync::mpsc::channel();
+        server().runtime.spawn(async move {
+            server().admin.batch_execute(&drop).await.ok();
+            done.send(()).ok();
+        });
+        // Not worth failing for: the next run sweeps.
+        wait.recv_timeout(Duration::from_secs(10)).ok();
+    }
+}
+
+/// Where tasks go that must not end with the test's own runtime.
+pub(super) fn runtime() -> Handle {
+    server().runtime.clone()
+}

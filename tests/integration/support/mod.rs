@@ -1,0 +1,251 @@
+//! What every test stands on: a real server on a port of its own, over a real database of its own.
+//!
+//! ```text
+//! let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "3/min").start().await;
+//! let reply = app.anonymous().login("ada", "wrong").await;
+//! reply.assert_problem(401, "credentials-rejected");
+//! ```
+//!
+//! The server has its own threads and the clock is the test's, so nothing here waits for time to
+//! pass. Dropping a `TestApp` stops the server as SIGTERM would and removes its database.
+
+mod client;
+mod database;
+mod proxy;
+mod raw;
+
+pub(crate) use client::{Client, Reply, Tokens, form};
+pub(crate) use database::TestDatabase;
+pub(crate) use proxy::{Link, Proxy};
+pub(crate) use raw::{Raw, RawReply};
+
+use staunch::app::{App, StartError};
+use staunch::clock::Clock;
+use staunch::config::Config;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// For whatever must happen soon: far above what it takes, as the machine may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A password that every rule allows.
+pub(crate) const PASSWORD: &str = "TestPass123!";
+
+/// A server that serves, and what it stands on.
+pub(crate) struct TestApp {
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics_address: Option<SocketAddr>,
+    /// Stands still until the test advances it, unless the builder was told otherwise.
+    pub(crate) clock: Clock,
+    pub(crate) database: Arc<TestDatabase>,
+    folder: Arc<tempfile::TempDir>,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<std::thread::JoinHandle<()>>,
+}
+
+/// How a test wants its server.
+pub(crate) struct Builder {
+    settings: HashMap<&'static str, String>,
+    clock: Clock,
+    database: Option<Arc<TestDatabase>>,
+    folder: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Builder {
+    /// Sets one setting.
+    pub(crate) fn set(mut self, variable: &'static str, value: impl Into<String>) -> Self {
+        self.settings.insert(variable, value.into());
+        self
+    }
+
+    /// Real time, for tests of timeouts on the wire.
+    pub(crate) fn system_clock(mut self) -> Self {
+        self.clock = Clock::system();
+        self
+    }
+
+    /// Puts a proxy between the server and its database.
+    pub(crate) async fn behind_proxy(mut self) -> (Self, Proxy) {
+        let database = Arc::new(TestDatabase::create().await);
+        let proxy = Proxy::start(&database.config).await;
+        self.settings.insert("STAUNCH_DATABASE_URL", database.url_at(proxy.address));
+        self.database = Some(database);
+        (self, proxy)
+    }
+
+    pub(crate) async fn start(self) -> TestApp {
+        self.try_start().await.expect("the server starts")
+    }
+
+    pub(crate) async fn try_start(self) -> Result<TestApp, StartError> {
+        let database = match self.database {
+            Some(database) => database,
+            None => Arc::new(TestDatabase::create().await),
+        };
+        let folder = self.folder.unwrap_or_else(|| {
+            Arc::new(tempfile::tempdir().expect("a temporary folder can be made"))
+        });
+        let mut settings = self.settings;
+        settings.entry("STAUNCH_DATABASE_URL").or_insert_with(|| database.url());
+        settings.entry("STAUNCH_DATA_DIR").or_insert_with(|| folder.path().display().to_string());
+        let config = Config::read(|setting| settings.get(setting.variable).cloned())
+            .expect("the settings are good");
+        let (clock, served_clock) = (self.clock.clone(), self.clock);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (started, starting) = oneshot::channel();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                match App::build(config, served_clock).await {
+                    Ok(app) => {
+                        started.send(Ok(app.facts().clone())).ok();
+                        app.run(async {
+                            stopped.await.ok();
+                        })
+                        .await;
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            });
+        });
+        let facts = starting.await.expect("the server's thread lives")?;
+        Ok(TestApp {
+            address: facts.address,
+            metrics_address: facts.metrics_address,
+            clock,
+            database,
+            folder,
+            stop: Some(stop),
+            server: Some(server),
+        })
+    }
+}
+
+impl TestApp {
+    /// A server with cheap hashes, a small pool and no limits.
+    pub(crate) fn builder() -> Builder {
+        let settings = [
+            ("STAUNCH_LISTEN", "127.0.0.1:0"),
+            ("STAUNCH_BCRYPT_COST", "4"),
+            ("STAUNCH_HASH_THREADS", "1"),
+            ("STAUNCH_DB_POOL_MIN", "1"),
+            ("STAUNCH_DB_POOL_MAX", "4"),
+            ("STAUNCH_LIMIT_REGISTER", "off"),
+            ("STAUNCH_LIMIT_LOGIN", "off"),
+            ("STAUNCH_LIMIT_REFRESH", "off"),
+            ("STAUNCH_LIMIT_GLOBAL", "off"),
+            ("STAUNCH_SHUTDOWN_GRACE", "3s"),
+        ];
+        Builder {
+            settings: settings.map(|(variable, value)| (variable, value.to_owned())).into(),
+            clock: Clock::manual(),
+            database: None,
+            folder: None,
+        }
+    }
+
+    pub(crate) async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Another server on this one's database, with the same keys and clock.
+    pub(crate) fn sibling(&self) -> Builder {
+        Builder {
+            database: Some(Arc::clone(&self.database)),
+            folder: Some(Arc::clone(&self.folder)),
+            clock: self.clock.clone(),
+            ..Self::builder()
+        }
+    }
+
+    /// A client that has no token.
+    pub(crate) fn anonymous(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// A raw connection.
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::connect(self.address).await
+    }
+
+    /// Registers `name` with `name@example.com` and [`PASSWORD`]; returns the account's id.
+    pub(crate) async fn register(&self, name: &str) -> i64 {
+        let reply = self.anonymous().register(&format!("{name}@example.com"), name, PASSWORD).await;
+        reply.assert_status(201);
+        reply.json()["id"].as_i64().expect("an id")
+    }
+
+    /// Registers `name` and logs in.
+    pub(crate) async fn registered(&self, name: &str) -> Tokens {
+        self.register(name).await;
+        self.anonymous().login(name, PASSWORD).await.tokens()
+    }
+
+    /// A connection to the test's database.
+    pub(crate) async fn db(&self) -> tokio_postgres::Client {
+        self.database.connect().await
+    }
+
+    /// The value of a metric, written as `/metrics` writes it: `name` or `name{label="value"}`.
+    /// Zero where it is not there yet.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let reply = self.anonymous().get("/metrics").await;
+        reply.assert_status(200);
+        let page = reply.text();
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// How often a named statement ran.
+    pub(crate) async fn queries(&self, name: &str) -> f64 {
+        self.metric(&format!("staunch_db_query_seconds_count{{query=\"{name}\"}}")).await
+    }
+
+    /// All statements that ran, readiness' question not among them.
+    pub(crate) async fn all_queries(&self) -> f64 {
+        let mut sum = 0.0;
+        for statement in staunch::store::STATEMENTS {
+            sum += self.queries(statement.name).await;
+        }
+        sum
+    }
+
+    /// Begins the stop and returns at once.
+    pub(crate) fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).ok();
+        }
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.begin_stop();
+        if let Some(server) = self.server.take() {
+            let ended = server.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the server's thread panicked");
+        }
+    }
+}
+
+/// Waits until `condition` holds, and fails after `limit`.
+pub(crate) async fn until<F, Answer>(what: &str, limit: Duration, mut condition: F) -> Duration
+where
+    F: FnMut() -> Answer,
+    Answer: Future<Output = bool>,
+{
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    begun.elapsed()
+}

@@ -1,0 +1,87 @@
+//! A TCP connection on which a test writes what it likes.
+
+use super::SOON;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+pub(crate) struct Raw {
+    stream: TcpStream,
+    /// What came and was not taken yet.
+    buffer: Vec<u8>,
+}
+
+/// One answer, taken off the connection.
+#[derive(Debug)]
+pub(crate) struct RawReply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Raw {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
+    }
+
+    /// Writes. A server that has closed is found out when the answer is read.
+    pub(crate) async fn write(&mut self, octets: impl AsRef<[u8]>) {
+        self.stream.write_all(octets.as_ref()).await.ok();
+    }
+
+    /// Writes, and says whether the connection still took it.
+    pub(crate) async fn try_write(&mut self, octets: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(octets.as_ref()).await.is_ok()
+    }
+
+    /// The next answer (its length must be given), or `None` if the connection was closed first.
+    pub(crate) async fn reply(&mut self) -> Option<RawReply> {
+        loop {
+            if let Some(reply) = self.take() {
+                return Some(reply);
+            }
+            if !self.read().await {
+                return None;
+            }
+        }
+    }
+
+    /// Reads to the end: everything that the server sent before it closed.
+    pub(crate) async fn rest(&mut self) -> String {
+        while self.read().await {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    /// How long it takes until the server closes.
+    pub(crate) async fn closed_after(&mut self) -> Duration {
+        let begun = Instant::now();
+        while self.read().await {}
+        begun.elapsed()
+    }
+
+    /// False at the end of the connection.
+    async fn read(&mut self) -> bool {
+        let read = timeout(SOON, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.expect("the server answers or closes"), Ok(1..))
+    }
+
+    fn take(&mut self) -> Option<RawReply> {
+        let text = String::from_utf8_lossy(&self.buffer).into_owned();
+        let (head, rest) = text.split_once("\r\n\r\n")?;
+        let status: u16 = head.split(' ').nth(1)?.parse().unwrap();
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .map_or(0, |(_, value)| value.parse().unwrap());
+        if rest.len() < length {
+            return None;
+        }
+        let reply =
+            RawReply { status, head: head.to_owned(), body: rest.chars().take(length).collect() };
+        self.buffer.drain(..head.len() + 4 + length);
+        Some(reply)
+    }
+}

@@ -1,0 +1,90 @@
+//! kill -9, and what is there afterwards.
+
+use crate::support::{Server, folder, processes_on, until};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Registrations in each round; the kill comes somewhere in the middle.
+const REGISTRATIONS: usize = 30;
+
+#[tokio::test]
+async fn d1_every_acknowledged_registration_survives_a_kill() {
+    let top = folder();
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..2 {
+        let server = Arc::new(Server::start(top.path(), &[]).await);
+        for name in &acknowledged {
+            assert_eq!(server.login(name).await.unwrap().status, 200, "{name}");
+        }
+        let done = Arc::new(AtomicUsize::new(0));
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let (server, done) = (Arc::clone(&server), Arc::clone(&done));
+                tokio::spawn(async move {
+                    let mut names = Vec::new();
+                    for n in 0..REGISTRATIONS {
+                        let name = format!("user-{round}-{client}-{n}");
+                        let Some(reply) = server.register(&name).await else {
+                            break;
+                        };
+                        assert_eq!(reply.status, 201);
+                        done.fetch_add(1, Ordering::SeqCst);
+                        names.push(name);
+                    }
+                    names
+                })
+            })
+            .collect();
+        until("some are registered", async || done.load(Ordering::SeqCst) >= REGISTRATIONS).await;
+        server.signal(Signal::KILL);
+        let before = acknowledged.len();
+        for client in clients {
+            acknowledged.extend(client.await.unwrap());
+        }
+        assert!(acknowledged.len() - before < 4 * REGISTRATIONS, "it was killed in the middle");
+        drop(server);
+    }
+    // The last start needs no repair either, at once after the kill.
+    let server = Server::start(top.path(), &[]).await;
+    for name in &acknowledged {
+        assert_eq!(server.login(name).await.unwrap().status, 200, "{name}");
+    }
+    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.stop().await;
+    assert_eq!(processes_on(top.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_kill_leaves_no_postgres_behind() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    server.signal(Signal::KILL);
+    until("PostgreSQL ends", async || processes_on(top.path()).is_empty()).await;
+    drop(server);
+}
+
+#[tokio::test]
+async fn c1_a_killed_postgres_is_back_without_a_restart() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let file = top.path().join("data/postgres/data/postmaster.pid");
+    let pid_in_file = || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.lines().next().and_then(|line| line.parse::<i32>().ok())
+    };
+    let killed = pid_in_file().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(killed).unwrap(), Signal::KILL)
+        .unwrap();
+    until("another PostgreSQL is started", async || pid_in_file().is_some_and(|pid| pid != killed))
+        .await;
+    until("logins work again", async || {
+        let reply = server.login("ada").await.unwrap();
+        assert!([200, 503].contains(&reply.status), "{}", reply.status);
+        reply.status == 200
+    })
+    .await;
+    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.stop().await;
+}

@@ -1,0 +1,172 @@
+//! Start lines, settings and exit codes.
+
+use crate::support::{Server, folder, processes_on, run, staunch};
+
+#[tokio::test]
+async fn a_first_start_needs_nothing_and_says_what_it_did() {
+    let top = folder();
+    let mut server = Server::start(top.path(), &[]).await;
+    let lines = server.lines.join("\n");
+    assert!(server.lines.len() <= 12, "{lines}");
+    assert!(lines.contains(env!("CARGO_PKG_VERSION")), "{lines}");
+    assert!(lines.contains("embedded PostgreSQL"), "{lines}");
+    let data = top.path().join("data").canonicalize().unwrap();
+    assert!(lines.contains(data.to_str().unwrap()), "{lines}");
+    assert!(lines.contains("cost 4") && lines.contains("ms a hash"), "{lines}");
+    assert!(lines.contains("curl "), "{lines}");
+    let password = std::fs::read_to_string(data.join("postgres/password")).unwrap();
+    assert!(!lines.contains(password.trim()));
+
+    let reply = server.get("/health/liveness").await.unwrap();
+    assert_eq!((reply.status, reply.json()["status"].as_str().unwrap()), (200, "alive"));
+    let reply = server.get("/health/readiness").await.unwrap();
+    assert_eq!((reply.status, reply.json()["status"].as_str().unwrap()), (200, "ready"));
+    let reply = server.register("testuser").await.unwrap();
+    assert_eq!((reply.status, reply.json()["id"].as_i64()), (201, Some(1)));
+    let reply = server.login("testuser").await.unwrap();
+    assert_eq!(reply.status, 200);
+
+    // A second one on the same folder.
+    let mut second = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
+    second.env("STAUNCH_DATA_DIR", &data);
+    let ended = run(second).await;
+    assert_eq!(ended.code, Some(73), "{}", ended.err);
+    let pid = server.pid();
+    assert!(ended.err.contains(&format!("(pid {pid})")), "{}", ended.err);
+
+    // And one on the same port.
+    let other = folder();
+    let mut third = staunch(other.path(), &["--listen", &server.address]);
+    third.env("STAUNCH_BCRYPT_COST", "4");
+    third.env("STAUNCH_DATA_DIR", other.path().join("data"));
+    let ended = run(third).await;
+    assert_eq!(ended.code, Some(69), "{}", ended.err);
+    assert!(ended.err.contains(&server.address), "{}", ended.err);
+    assert_eq!(processes_on(other.path()), Vec::<String>::new());
+
+    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.signal(rustix::process::Signal::INT);
+    let (code, rest) = server.ended().await;
+    assert_eq!((code, rest.as_str()), (Some(0), ""));
+    assert_eq!(processes_on(top.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn every_bad_setting_is_named_and_nothing_is_started() {
+    let top = folder();
+    let mut command = staunch(top.path(), &["--bcrypt-cost", "99", "serve"]);
+    command.env("STAUNCH_LISTEN", "nowhere");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(64), "flags stand after the subcommand: {}", ended.err);
+
+    let mut command = staunch(top.path(), &["serve", "--bcrypt-cost", "99"]);
+    command
+        .env("STAUNCH_LISTEN", "nowhere")
+        .env("STAUNCH_LIMIT_LOGIN", "often")
+        .env("STAUNCH_DATABASE_URL", "postgresql://ada:s3cret@db:port/x");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    for name in
+        ["STAUNCH_BCRYPT_COST", "STAUNCH_LISTEN", "STAUNCH_LIMIT_LOGIN", "STAUNCH_DATABASE_URL"]
+    {
+        assert!(ended.err.contains(name), "{name}: {}", ended.err);
+    }
+    assert!(ended.err.contains("from 4 to 15"), "{}", ended.err);
+    assert!(!ended.err.contains("s3cret"), "{}", ended.err);
+    assert_eq!(ended.out, "");
+    assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "no folder was made");
+
+    let mut command = staunch(top.path(), &["serve"]);
+    command.env("STAUNCH_DATABASE_URL", "postgresql://ada:s3cret@db:port/x");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert!(ended.err.contains("STAUNCH_DATABASE_URL"), "{}", ended.err);
+    assert!(!ended.err.contains("s3cret"), "{}", ended.err);
+
+    let ended = run(staunch(top.path(), &["serve", "--no-such-flag"])).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    let ended = run(staunch(top.path(), &["no-such-command"])).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_69() {
+    let top = folder();
+    // A port that was free a moment ago: nobody listens.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    for variable in ["STAUNCH_DATABASE_URL", "DATABASE_URL"] {
+        let mut command = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
+        command
+            .env(variable, format!("postgresql://ada:s3cret@127.0.0.1:{port}/auth"))
+            .env("STAUNCH_DATA_DIR", top.path().join("data"));
+        let ended = run(command).await;
+        assert_eq!(ended.code, Some(69), "{}", ended.err);
+        assert!(ended.err.contains(&format!("127.0.0.1:{port}/auth")), "{}", ended.err);
+        assert!(!ended.err.contains("s3cret"), "{}", ended.err);
+    }
+}
+
+#[tokio::test]
+async fn check_config_prints_what_is_in_force_and_where_it_came_from() {
+    let top = folder();
+    std::fs::write(
+        top.path().join(".env"),
+        "STAUNCH_BCRYPT_COST=5\nSTAUNCH_HASH_QUEUE=77\nSTAUNCH_DB_POOL_MAX=9\nSTAUNCH_MISSPELT=1\n",
+    )
+    .unwrap();
+    let mut command = staunch(top.path(), &["check-config", "--hash-queue", "99"]);
+    command
+        .env("STAUNCH_DB_POOL_MAX", "10")
+        .env("STAUNCH_DATABASE_URL", "postgresql://ada:s3cret@db.example/auth");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let line = |variable: &str| {
+        let line = ended.out.lines().find(|line| line.starts_with(&format!("{variable}=")));
+        let line = line.unwrap_or_else(|| panic!("{variable}: {}", ended.out));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("STAUNCH_HASH_QUEUE"), "STAUNCH_HASH_QUEUE= 99 # flag");
+    assert_eq!(line("STAUNCH_DB_POOL_MAX"), "STAUNCH_DB_POOL_MAX= 10 # environment");
+    assert_eq!(line("STAUNCH_BCRYPT_COST"), "STAUNCH_BCRYPT_COST= 5 # .env");
+    assert_eq!(line("STAUNCH_LIMIT_LOGIN"), "STAUNCH_LIMIT_LOGIN= 10/min # default");
+    assert!(line("STAUNCH_DATABASE_URL").contains("db.example"), "{}", ended.out);
+    for secret in ["s3cret", "ada:"] {
+        assert!(!ended.out.contains(secret) && !ended.err.contains(secret), "{}", ended.out);
+    }
+    assert!(ended.out.contains("STAUNCH_MISSPELT"), "{}", ended.out);
+    for setting in staunch::config::SETTINGS {
+        line(setting.variable);
+    }
+    assert!(!top.path().join("staunch-data").exists(), "nothing was started");
+
+    let ended = run(staunch(top.path(), &["check-config", "--db-pool-min", "60"])).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert!(ended.err.contains("STAUNCH_DB_POOL_MIN"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn help_names_every_setting_and_shows_no_value() {
+    let top = folder();
+    let mut command = staunch(top.path(), &["serve", "--help"]);
+    command.env("STAUNCH_DATABASE_URL", "postgresql://ada:s3cret@db/auth");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0));
+    for setting in staunch::config::SETTINGS {
+        assert!(ended.out.contains(&format!("--{}", setting.flag())), "{}", setting.variable);
+        assert!(ended.out.contains(setting.variable), "{}", setting.variable);
+    }
+    assert!(!ended.out.contains("s3cret"), "{}", ended.out);
+    let version = run(staunch(top.path(), &["--version"])).await;
+    assert_eq!(version.code, Some(0));
+    assert!(version.out.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn migrate_needs_a_database_of_its_own() {
+    let top = folder();
+    let ended = run(staunch(top.path(), &["migrate"])).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert!(ended.err.contains("STAUNCH_DATABASE_URL"), "{}", ended.err);
+}

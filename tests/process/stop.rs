@@ -1,0 +1,126 @@
+//! SIGTERM and ctrl-C, and the log of a whole life.
+
+use crate::support::{PASSWORD, Server, folder, login, processes_on, until};
+use rustix::process::Signal;
+
+#[tokio::test]
+async fn d2_sigterm_in_mid_login_lets_it_finish() {
+    let top = folder();
+    // About 60 ms a hash: the signal comes while it is computed.
+    let settings = [("STAUNCH_BCRYPT_COST", "10"), ("STAUNCH_HASH_THREADS", "1")];
+    let mut server = Server::start(top.path(), &settings).await;
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let logins: Vec<_> = (0..8)
+        .map(|_| {
+            let address = server.address.clone();
+            tokio::spawn(async move { login(&address, "ada").await })
+        })
+        .collect();
+    until("a login is being hashed", async || {
+        let page = server.get("/metrics").await.unwrap();
+        page.text().contains("staunch_hash_lanes_busy 1")
+    })
+    .await;
+    server.signal(Signal::TERM);
+    let mut served = 0;
+    for login in logins {
+        // One that was not accepted any more has no answer; an accepted one is never cut off.
+        if let Some(reply) = login.await.unwrap() {
+            assert!([200, 503].contains(&reply.status), "{}", reply.status);
+            served += usize::from(reply.status == 200);
+        }
+    }
+    assert!(served >= 1);
+    let (code, _) = server.ended().await;
+    let log = server.log();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("draining") && log.contains("stopped"), "{log}");
+    assert_eq!(processes_on(top.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_sigterm_while_the_database_starts_stops_in_order() {
+    let top = folder();
+    let mut command = crate::support::staunch(top.path(), &["--listen", "127.0.0.1:0"]);
+    command.env("STAUNCH_DATA_DIR", top.path().join("data"));
+    let mut process = command.spawn().unwrap();
+    until("initdb is at work", async || top.path().join("data/postgres/data.new").exists()).await;
+    let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let status = tokio::time::timeout(crate::support::SOON, process.wait()).await;
+    assert_eq!(status.unwrap().unwrap().code(), Some(0));
+    until("no process is left", async || processes_on(top.path()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn f9_the_log_of_a_whole_life_has_a_line_a_request_and_no_secret() {
+    let top = folder();
+    let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_LOG_FORMAT", "json")];
+    let server = Server::start(top.path(), &settings).await;
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let tokens = server.login("ada").await.unwrap().json();
+    assert_eq!(server.login("nobody").await.unwrap().status, 401);
+    let refresh = tokens["refresh_token"].as_str().unwrap();
+    let access = tokens["access_token"].as_str().unwrap();
+    let next = server.refresh(refresh).await.unwrap();
+    assert_eq!(next.status, 200);
+    let next = next.json()["refresh_token"].as_str().unwrap().to_owned();
+    assert_eq!(server.refresh(&next).await.unwrap().status, 200);
+    assert_eq!(server.refresh(refresh).await.unwrap().status, 401, "reuse");
+    assert_eq!(server.me(access).await.unwrap().status, 401);
+    // A15: what a client sends makes no line of its own.
+    server.get("/%0d%0a{\"level\":\"forged\"}").await.unwrap();
+    let database = std::fs::read_to_string(top.path().join("data/postgres/password")).unwrap();
+    let log = server.stop().await;
+    let mut requests = 0;
+    for line in log.lines() {
+        let value: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if value["message"] == "request" && value["level"] == "INFO" {
+            requests += 1;
+            for member in ["route", "method", "status", "latency_us", "request_id", "client"] {
+                assert!(!value[member].is_null(), "no {member}: {line}");
+            }
+        }
+        assert_ne!(value["level"], "forged");
+    }
+    assert_eq!(requests, 8, "{log}");
+    let signature = |token: &str| token[token.len() - 20..].to_owned();
+    for secret in [
+        PASSWORD,
+        database.trim(),
+        "$2b$04$",
+        &signature(refresh),
+        &signature(&next),
+        &signature(access),
+    ] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_second_ctrl_c_ends_at_once() {
+    let top = folder();
+    let settings = [("STAUNCH_BCRYPT_COST", "14"), ("STAUNCH_HASH_THREADS", "1")];
+    let mut server = Server::start(top.path(), &settings).await;
+    let logins: Vec<_> = (0..20)
+        .map(|_| {
+            let address = server.address.clone();
+            tokio::spawn(async move { login(&address, "nobody").await })
+        })
+        .collect();
+    until("a login is being hashed", async || {
+        let page = server.get("/metrics").await.unwrap();
+        page.text().contains("staunch_hash_lanes_busy 1")
+    })
+    .await;
+    server.signal(Signal::INT);
+    until("it drains", async || server.log().contains("draining")).await;
+    server.signal(Signal::INT);
+    let (code, _) = server.ended().await;
+    assert_eq!(code, Some(130));
+    for login in logins {
+        login.await.unwrap();
+    }
+    until("PostgreSQL ends too", async || processes_on(top.path()).is_empty()).await;
+}

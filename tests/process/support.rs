@@ -1,0 +1,245 @@
+//! Starts the program in a folder of its own and watches it.
+
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+
+/// For whatever must happen soon; far above what it takes, as the machine may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) const PASSWORD: &str = "TestPass123!";
+
+/// A folder for the data and `.env`, which PostgreSQL's account can enter when the tests run as
+/// root.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// The program with nothing of this process' settings, working in `folder`.
+pub(crate) fn staunch(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_staunch"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("STAUNCH_") || text == "DATABASE_URL" {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// A run that ends by itself.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+pub(crate) async fn run(mut command: Command) -> Ended {
+    let output = timeout(SOON, command.output()).await.expect("it ends").unwrap();
+    Ended {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A server on its embedded database.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: String,
+    /// What it printed before it served.
+    pub(crate) lines: Vec<String>,
+    out: BufReader<tokio::process::ChildStdout>,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts and waits for the start lines.
+    pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = staunch(folder, &[]);
+        command
+            .env("STAUNCH_LISTEN", "127.0.0.1:0")
+            .env("STAUNCH_DATA_DIR", folder.join("data"))
+            .env("STAUNCH_BCRYPT_COST", "4")
+            .env("STAUNCH_DB_POOL_MIN", "1")
+            .env("STAUNCH_DB_POOL_MAX", "5")
+            .envs(settings.iter().copied());
+        for limit in ["REGISTER", "LOGIN", "REFRESH", "GLOBAL"] {
+            command.env(format!("STAUNCH_LIMIT_{limit}"), "off");
+        }
+        // A file takes every line; a pipe that nobody reads would fill.
+        let log = folder.join("log");
+        let file = fs::OpenOptions::new().create(true).append(true).open(&log);
+        command.stderr(file.unwrap());
+        let mut process = command.spawn().unwrap();
+        let mut out = BufReader::new(process.stdout.take().unwrap());
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = timeout(SOON, out.read_line(&mut line)).await;
+            let count = read.expect("it starts").unwrap();
+            let written = || fs::read_to_string(&log).unwrap_or_default();
+            assert_ne!(count, 0, "it ended: {}", written());
+            lines.push(line.trim_end().to_owned());
+            if line.starts_with("try") {
+                break;
+            }
+        }
+        let address = lines
+            .iter()
+            .find_map(|line| line.split("http://").nth(1))
+            .and_then(|rest| rest.split(['/', ' ']).next())
+            .unwrap()
+            .to_owned();
+        Self { process, address, lines, out, log }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end; the exit code, and what else it printed.
+    pub(crate) async fn ended(&mut self) -> (Option<i32>, String) {
+        let status = timeout(SOON, self.process.wait()).await;
+        let status = status.expect("it ends").unwrap();
+        let mut rest = String::new();
+        timeout(SOON, self.out.read_to_string(&mut rest))
+            .await
+            .expect("no child holds its output")
+            .unwrap();
+        (status.code(), rest)
+    }
+
+    /// Stops it as systemd would; it must end well.
+    pub(crate) async fn stop(mut self) -> String {
+        self.signal(rustix::process::Signal::TERM);
+        let (code, _) = self.ended().await;
+        let log = self.log();
+        assert_eq!(code, Some(0), "{log}");
+        log
+    }
+
+    /// Everything that it and earlier runs in this folder logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Option<Reply> {
+        request(&self.address, &format!("GET {path} HTTP/1.1\r\n"), "", "").await
+    }
+
+    pub(crate) async fn register(&self, name: &str) -> Option<Reply> {
+        let body = format!(
+            r#"{{"email":"{name}@example.com","username":"{name}","password":"{PASSWORD}"}}"#
+        );
+        let head = "POST /api/v1/auth/register HTTP/1.1\r\n";
+        request(&self.address, head, "application/json", &body).await
+    }
+
+    pub(crate) async fn refresh(&self, token: &str) -> Option<Reply> {
+        let body = format!(r#"{{"refresh_token":"{token}"}}"#);
+        let head = "POST /api/v1/auth/refresh HTTP/1.1\r\n";
+        request(&self.address, head, "application/json", &body).await
+    }
+
+    pub(crate) async fn me(&self, access: &str) -> Option<Reply> {
+        let head = format!("GET /api/v1/auth/me HTTP/1.1\r\nAuthorization: Bearer {access}\r\n");
+        request(&self.address, &head, "", "").await
+    }
+
+    pub(crate) async fn login(&self, name: &str) -> Option<Reply> {
+        login(&self.address, name).await
+    }
+}
+
+pub(crate) async fn login(address: &str, name: &str) -> Option<Reply> {
+    let body = format!("username={name}&password={PASSWORD}");
+    let head = "POST /api/v1/auth/token HTTP/1.1\r\n";
+    request(address, head, "application/x-www-form-urlencoded", &body).await
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    body: String,
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> &str {
+        &self.body
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// One request on a connection of its own; `None` if it broke before the whole answer was there.
+async fn request(address: &str, line: &str, media_type: &str, body: &str) -> Option<Reply> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let content = match media_type {
+        "" => String::new(),
+        _ => format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len()),
+    };
+    let text = format!("{line}Host: x\r\nConnection: close\r\n{content}\r\n{body}");
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let mut octets = Vec::new();
+    let read = timeout(SOON, stream.read_to_end(&mut octets)).await;
+    read.expect("an answer or an end").ok()?;
+    let text = String::from_utf8(octets).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let length = head
+        .lines()
+        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    if length.is_some_and(|length: usize| length != body.len()) {
+        return None;
+    }
+    Some(Reply { status: head.split(' ').nth(1)?.parse().ok()?, body: body.to_owned() })
+}
+
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < SOON, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Processes, zombies apart, that have this folder in their command line or work in it.
+pub(crate) fn processes_on(folder: &Path) -> Vec<String> {
+    let wanted = folder.canonicalize().unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let place = entry.path();
+        let command = fs::read(place.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let works_in = fs::read_link(place.join("cwd")).unwrap_or_default();
+        let dead = fs::read_to_string(place.join("stat")).is_ok_and(|stat| {
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+        });
+        if !dead && (command.contains(wanted.to_str().unwrap()) || works_in.starts_with(&wanted)) {
+            found.push(command);
+        }
+    }
+    found
+}
