@@ -126,6 +126,23 @@ fn time(lanes: usize, clock: &Clock) -> Duration {
     (clock.now().saturating_duration_since(begun) / ROUNDS).max(Duration::from_nanos(1))
 }
 
+/// Time of one hash at that cost by the bcrypt crate, one at a time, as most servers do it.
+pub fn bcrypt_crate_hash_time(cost: u32, clock: &Clock) -> Duration {
+    // The difference of two costs leaves out what does not grow with it.
+    const COSTS: [u32; 2] = [4, 6];
+    let mut least = [Duration::MAX; 2];
+    for _ in 0..REPETITIONS * 4 {
+        for (least, cost) in least.iter_mut().zip(COSTS) {
+            let begun = clock.now();
+            std::hint::black_box(bcrypt::bcrypt(cost, [7; 16], b"calibrate\0"));
+            *least = (*least).min(clock.now().saturating_duration_since(begun));
+        }
+    }
+    let [short, long] = least;
+    let rounds = (1 << COSTS[1]) - (1 << COSTS[0]);
+    long.saturating_sub(short) / rounds * (1 << cost.min(31))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

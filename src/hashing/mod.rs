@@ -24,7 +24,7 @@ mod tests;
 mod worker;
 
 pub use admission::{Permit, Purpose};
-pub use calibrate::{Calibration, LaneSpeed};
+pub use calibrate::{Calibration, LaneSpeed, bcrypt_crate_hash_time};
 pub use engine::{HashConfig, HashEngine, Verdict};
 pub use error::HashError;
 pub use kernel::LANES_MAX;
