@@ -523,10 +523,13 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     let under_way: Vec<_> = (0..20)
         .map(|_| {
             let client = client.clone();
-            tokio::spawn(async move { client.login("ada", PASSWORD).await })
+            let body = form(&[("username", "ada"), ("password", PASSWORD)]);
+            let media_type = Some("application/x-www-form-urlencoded");
+            let path = "/api/v1/auth/token";
+            tokio::spawn(async move { client.try_send(Method::POST, path, media_type, body).await })
         })
         .collect();
-    until("some are in the engine", SOON, async || {
+    until("some have a place in the engine", SOON, async || {
         let busy = app.metric("staunch_hash_lanes_busy").await;
         busy + app.metric("staunch_hash_queue_depth").await >= 2.0
     })
@@ -534,12 +537,12 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     app.begin_stop();
     let mut served = 0;
     for login in under_way {
-        // The late ones are told so, and none is cut off.
-        let reply = login.await.expect("an answer");
-        if reply.status != 200 {
-            reply.assert_problem(503, "not-ready");
+        // One that came as the port was closed may have no answer; one that got in finishes, with
+        // time enough left.
+        if let Some(reply) = login.await.unwrap() {
+            reply.assert_status(200);
+            served += 1;
         }
-        served += usize::from(reply.status == 200);
     }
     assert!(served >= 2, "{served}");
     assert_eq!(idle.rest().await, "", "an idle connection is closed");
