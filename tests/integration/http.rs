@@ -544,3 +544,34 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     }
     assert_eq!(idle.rest().await, "", "an idle connection is closed");
 }
+
+#[tokio::test]
+async fn d2_what_the_grace_does_not_suffice_for_is_503_and_not_cut_off() {
+    let mut app = TestApp::builder()
+        .set("STAUNCH_BCRYPT_COST", "11")
+        .set("STAUNCH_SHUTDOWN_GRACE", "2s")
+        .start()
+        .await;
+    app.register("ada").await;
+    // Far more than can be hashed in the grace.
+    let logins: Vec<_> = (0..150)
+        .map(|_| {
+            let client = app.anonymous();
+            tokio::spawn(async move { client.login("ada", PASSWORD).await })
+        })
+        .collect();
+    until("all have read their account", SOON, async || {
+        app.queries("credentials_by_username").await == 150.0
+    })
+    .await;
+    app.begin_stop();
+    let mut refused = 0;
+    for login in logins {
+        let reply = login.await.expect("an answer");
+        if reply.status != 200 {
+            reply.assert_status(503);
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "{refused}");
+}
