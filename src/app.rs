@@ -87,10 +87,14 @@ pub struct Facts {
     pub instead_of: Option<PathBuf>,
     /// bcrypt cost.
     pub cost: u32,
-    /// Time of one hash at that cost on this machine.
+    /// Time of one hash at that cost on this machine, alone in its thread.
     pub hash_time: Duration,
     /// Hashing threads.
     pub hash_threads: usize,
+    /// Passwords hashed together in each.
+    pub hash_lanes: usize,
+    /// Hashes a second of all threads.
+    pub hashes_per_second: f64,
 }
 
 impl App {
@@ -153,12 +157,14 @@ impl App {
         let hashing = config.hashing();
         let engine =
             HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;
+        let lifecycle = Lifecycle::default();
         let auth = Auth::new(
             config.auth(),
             store.clone(),
             engine.clone(),
             tokens,
             metrics.clone(),
+            lifecycle.clone(),
             clock.clone(),
         );
         let listeners = bind(config).await?;
@@ -171,11 +177,12 @@ impl App {
             data_dir: folder.path().to_owned(),
             instead_of: folder.instead_of().map(ToOwned::to_owned),
             cost: hashing.cost,
-            hash_time: engine.hash_time(),
+            hash_time: engine.calibration().one_lane().hash_time(hashing.cost),
             hash_threads: hashing.threads,
+            hash_lanes: engine.calibration().chosen.lanes,
+            hashes_per_second: engine.hashes_per_second(),
         };
         let limiter = Limiter::new(&config.limiter(), clock.now());
-        let lifecycle = Lifecycle::default();
         let edge = Edge { config: config.http(), auth, limiter, store, metrics, lifecycle, clock };
         Ok((Arc::new(edge), listeners, engine, facts))
     }

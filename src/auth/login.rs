@@ -1,7 +1,7 @@
 //! Login with a password.
 
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
-use crate::hashing::{HashError, Password};
+use crate::hashing::{HashError, Password, Purpose};
 use crate::identity::{LoginName, SessionId};
 use crate::store::{NewSession, StoreError};
 use crate::telemetry::declared;
@@ -65,20 +65,20 @@ impl Auth {
 
     async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
         let Inner { engine, store, config, .. } = &*self.0;
-        let permit = engine.reserve().map_err(LoginError::Hash)?;
+        let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
         let credentials = store.credentials(&login.name).await.map_err(LoginError::Store)?;
         let stored = credentials.as_ref().map(|credentials| credentials.password_hash.as_str());
-        let right = match engine.verify(permit, login.password, stored).await {
-            Ok(right) => right,
+        let verdict = match engine.verify(permit, login.password, stored).await {
+            Ok(verdict) => verdict,
             Err(HashError::Stored(error)) => {
                 // A row to be looked at by a person; to its client, a wrong password.
                 let user = credentials.as_ref().map(|credentials| credentials.user.0);
                 tracing::error!(user, %error, "an account cannot log in");
-                false
+                return Err(LoginError::Rejected);
             }
             Err(error) => return Err(LoginError::Hash(error)),
         };
-        let account = credentials.filter(|account| right && account.is_active);
+        let account = credentials.filter(|account| verdict.matches && account.is_active);
         let account = account.ok_or(LoginError::Rejected)?;
         let session = SessionId::random();
         let pair = self.pair(account.user, session, 0).map_err(LoginError::Token)?;
@@ -93,7 +93,13 @@ impl Auth {
             })
             .await
             .map_err(LoginError::Store)?;
-        // False: disabled, or given another password, while we hashed.
-        if opened { Ok(pair) } else { Err(LoginError::Rejected) }
+        if !opened {
+            // Disabled, or given another password, while we hashed.
+            return Err(LoginError::Rejected);
+        }
+        if let Some(password) = verdict.outdated {
+            self.rehash(account, password);
+        }
+        Ok(pair)
     }
 }

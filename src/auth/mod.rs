@@ -9,6 +9,7 @@ mod logout;
 mod me;
 mod refresh;
 mod register;
+mod rehash;
 mod sessions;
 
 pub use login::{Login, LoginError};
@@ -22,6 +23,7 @@ pub use crate::store::Account;
 use crate::clock::Clock;
 use crate::hashing::HashEngine;
 use crate::identity::{SessionId, UserId};
+use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -49,6 +51,7 @@ struct Inner {
     tokens: Tokens,
     sessions: sessions::SessionCache,
     metrics: Metrics,
+    lifecycle: Lifecycle,
 }
 
 /// What a login or refresh yields (RFC 6749 §5.1).
@@ -70,10 +73,11 @@ impl Auth {
         engine: HashEngine,
         tokens: Tokens,
         metrics: Metrics,
+        lifecycle: Lifecycle,
         clock: Clock,
     ) -> Self {
         let sessions = sessions::SessionCache::new(clock);
-        Self(Arc::new(Inner { config, store, engine, tokens, sessions, metrics }))
+        Self(Arc::new(Inner { config, store, engine, tokens, sessions, metrics, lifecycle }))
     }
 
     /// Both tokens of a session's generation.
@@ -88,6 +92,12 @@ impl Auth {
             refresh: self.0.tokens.seal_refresh(RefreshClaims { session, generation }),
             expires_in: self.0.tokens.access_ttl(),
         })
+    }
+
+    /// Updates the gauges of what the rules use, for a scrape.
+    pub fn observe(&self) {
+        self.0.store.observe();
+        self.0.engine.observe();
     }
 
     /// Forgets sessions that were not asked for lately; called every second or so.
@@ -108,9 +118,10 @@ fn store_label(error: &StoreError) -> &'static str {
 fn hash_label(error: &crate::hashing::HashError) -> &'static str {
     use crate::hashing::HashError;
     match error {
-        HashError::QueueFull { .. } | HashError::Expired { .. } | HashError::ShuttingDown => {
-            "overloaded"
-        }
+        HashError::QueueFull { .. }
+        | HashError::WaitTooLong { .. }
+        | HashError::Expired { .. }
+        | HashError::ShuttingDown => "overloaded",
         HashError::Stored(_) | HashError::Panicked | HashError::Random => "error",
     }
 }

@@ -1,7 +1,7 @@
 //! Registration.
 
 use super::{Auth, hash_label, store_label};
-use crate::hashing::{HashError, Password};
+use crate::hashing::{HashError, Password, Purpose};
 use crate::identity::{Email, Username};
 use crate::secret::Secret;
 use crate::store::{self, Account, NewUser, StoreError};
@@ -74,7 +74,7 @@ impl Auth {
 
     async fn try_register(&self, request: Register) -> Result<Account, RegisterError> {
         let (email, username, password) = check(request).map_err(RegisterError::Invalid)?;
-        let permit = self.0.engine.reserve().map_err(RegisterError::Hash)?;
+        let permit = self.0.engine.reserve(Purpose::Hash).map_err(RegisterError::Hash)?;
         let hash = self.0.engine.hash(permit, password).await.map_err(RegisterError::Hash)?;
         let password_hash = hash.to_string();
         let user = NewUser { email: &email, username: &username, password_hash: &password_hash };

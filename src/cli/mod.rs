@@ -3,6 +3,7 @@
 //! Exit codes follow sysexits.h: 64 a bad setting, 69 the database or a port is not to be had,
 //! 70 anything else that failed, 73 the data folder is in use.
 
+mod calibrate;
 mod check_config;
 mod migrate;
 mod serve;
@@ -39,6 +40,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match matches.subcommand() {
+        Some(("calibrate", matches)) => calibrate::run(matches),
         Some(("check-config", matches)) => check_config::run(matches),
         Some(("migrate", matches)) => migrate::run(matches),
         Some((_, matches)) => serve::run(matches),
@@ -70,6 +72,10 @@ fn command() -> Command {
         .about("A password-login server. Without a subcommand it serves.")
         .subcommand_required(true)
         .subcommand(with_settings(Command::new("serve").about("Serve until SIGTERM or ctrl-C")))
+        .subcommand(with_settings(
+            Command::new("calibrate")
+                .about("Measure how fast this machine hashes, and what a cost means"),
+        ))
         .subcommand(with_settings(
             Command::new("check-config").about("Check the settings and print them, secrets masked"),
         ))

@@ -41,8 +41,8 @@ fn failed(error: std::io::Error) -> Failure {
 /// The start lines. A closed standard output is no reason to stop.
 fn print(facts: &Facts) {
     use std::io::Write;
-    let Facts { address, database, cost, hash_time, hash_threads, .. } = facts;
-    let ms = hash_time.as_secs_f64() * 1000.0;
+    let Facts { address, database, cost, hash_threads, hash_lanes, .. } = facts;
+    let (ms, rate) = (facts.hash_time.as_secs_f64() * 1000.0, facts.hashes_per_second);
     let mut lines = vec![
         format!("staunch {} listening on http://{address}", env!("CARGO_PKG_VERSION")),
         format!("database  {database}"),
@@ -58,7 +58,7 @@ fn print(facts: &Facts) {
         lines.push(format!("metrics   http://{address}/metrics"));
     }
     lines.push(format!(
-        "bcrypt    cost {cost}: {ms:.0} ms a hash here, {hash_threads} hash threads"
+        "bcrypt    cost {cost}: {ms:.0} ms a hash here, {rate:.1} a second with {hash_threads} threads of {hash_lanes} lanes"
     ));
     lines.push(format!("try       curl http://{address}/health/readiness"));
     let mut out = std::io::stdout().lock();

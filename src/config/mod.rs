@@ -94,6 +94,7 @@ impl Config {
         HashConfig {
             cost: self.settings.bcrypt_cost.0,
             threads: self.settings.hash_threads.map_or(cores, |count| count.0),
+            lanes: self.settings.hash_lanes.map(|count| count.0),
             queue: self.settings.hash_queue.0,
             deadline: self.settings.hash_deadline.0,
         }

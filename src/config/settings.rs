@@ -87,7 +87,9 @@ settings! {
     bcrypt_cost: Count<u32, 4, 15> = "12", "STAUNCH_BCRYPT_COST", own;
     /// Threads that hash passwords; auto: one a core.
     hash_threads: Option<Count<usize, 1, 256>> = "auto", "STAUNCH_HASH_THREADS", auto(own);
-    /// Passwords that may wait to be hashed.
+    /// Passwords hashed together in one thread; auto: what is measured to be best.
+    hash_lanes: Option<Count<usize, 1, 8>> = "auto", "STAUNCH_HASH_LANES", auto(own);
+    /// Passwords that may wait to be hashed, half of them logins, half new passwords.
     hash_queue: Count<usize, 1, 65536> = "4096", "STAUNCH_HASH_QUEUE", own;
     /// Longest time a password may wait to be hashed.
     hash_deadline: Span<100, 300> = "30s", "STAUNCH_HASH_DEADLINE", own;

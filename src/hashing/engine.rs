@@ -1,25 +1,31 @@
-//! The engine: a bounded queue in front of long-lived hashing threads.
+//! The engine: bounded queues in front of long-lived hashing threads.
 //!
-//! `reserve` takes a place in the queue before any other work is done for a login, so a refused
+//! `reserve` takes a place in a queue before any other work is done for a password, so a refused
 //! one costs neither a connection nor a hash; the permit turns into a job once the stored hash is
-//! known. The queue's channel has as many places as there are permits, so it is never full.
+//! known. A queue's channel has as many places as there are permits, so it is never full.
 
+use super::admission::{self, Admission, Permit, Purpose};
+use super::board::Board;
+use super::calibrate::Calibration;
+use super::kernel::{self, Cost, Digest, Key};
+use super::meters::Meters;
 use super::password::Password;
-use super::phc::StoredHash;
-use super::worker::{self, Job, Op};
+use super::phc::{SALT_OCTETS, StoredHash};
+use super::worker::{Job, Queues, Worker};
 use super::{HashError, StoredHashError};
 use crate::clock::Clock;
 use crate::telemetry::{Metrics, declared};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use metrics::{Counter, Gauge, Histogram};
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use crossbeam_channel::{Sender, bounded};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// A stored hash may cost this much more than the setting: four times the work.
+/// A stored hash may cost this much more than the setting: four times the work. A damaged or
+/// planted row must not take a core for minutes.
 const COST_ABOVE_SETTING_MAX: u32 = 2;
+/// Rehashes that may wait for a spare lane. More are dropped: the next login brings them again.
+const SPARE_JOBS_MAX: usize = 64;
 
 /// How passwords are hashed.
 #[derive(Clone, Debug)]
@@ -28,25 +34,30 @@ pub struct HashConfig {
     pub cost: u32,
     /// Hashing threads, at least 1.
     pub threads: usize,
-    /// Jobs that may wait, at least 1.
+    /// Passwords hashed together in one thread; `None` measures what suits the machine.
+    pub lanes: Option<usize>,
+    /// Jobs that may wait, half of them logins and half new passwords.
     pub queue: usize,
     /// Longest time a job may wait before it is dropped unhashed.
     pub deadline: Duration,
 }
 
-/// The engine. Cheap to clone; all clones share the queue.
+/// The engine. Cheap to clone; all clones share the queues.
 #[derive(Clone)]
 pub struct HashEngine(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    jobs: Sender<Job>,
+    verify: Sender<Job>,
+    hash: Sender<Job>,
+    spare: Sender<Job>,
     /// Dropped to tell the workers to finish.
     stop: Mutex<Option<Sender<()>>>,
     /// Closed when the last worker has ended. Dropping a rayon pool does not wait for its jobs.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
     /// What an unknown account's login is checked against.
     dummy: StoredHash,
+    calibration: Calibration,
     config: HashConfig,
     /// Keeps the threads' pool; it ends by itself when its jobs do.
     _pool: rayon::ThreadPool,
@@ -55,35 +66,26 @@ struct Inner {
 /// What the engine and its workers share.
 pub(super) struct Shared {
     pub(super) clock: Clock,
-    pub(super) metrics: HashMetrics,
-    waiting: AtomicUsize,
-    threads: usize,
-    /// Time of one hash at the configured cost, as measured at start.
-    hash_time: Duration,
+    pub(super) meters: Meters,
+    pub(super) admission: Arc<Admission>,
+    pub(super) board: Board,
     stopping: AtomicBool,
     aborted: AtomicBool,
     usual_priority: AtomicBool,
 }
 
-/// The engine's metrics, looked up once.
-pub(super) struct HashMetrics {
-    verify_seconds: Histogram,
-    hash_seconds: Histogram,
-    pub(super) wait: Histogram,
-    depth: Gauge,
-    pub(super) lanes_busy: Gauge,
-    queue_full: Counter,
-    pub(super) expired: Counter,
-    shutting_down: Counter,
-    pub(super) cancelled: Counter,
-    pub(super) panics: Counter,
+/// What came of a login's password.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Whether it is the stored one.
+    pub matches: bool,
+    /// The password back, if it matches a hash of another cost than the setting:
+    /// [`HashEngine::rehash`] makes one of the right cost.
+    pub outdated: Option<Password>,
 }
 
-/// A place in the queue, for one password. Dropping it gives the place back.
-pub struct Permit(Arc<Shared>);
-
 impl HashEngine {
-    /// Measures one hash and starts the threads.
+    /// Measures the machine (0.6 s at most) and starts the threads.
     ///
     /// # Errors
     /// When the operating system gives no threads or no random numbers.
@@ -93,12 +95,19 @@ impl HashEngine {
         clock: Clock,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let threads = config.threads.max(1);
+        let calibration = match config.lanes {
+            None => Calibration::measure(&clock),
+            Some(lanes) => Calibration::measure_fixed(lanes, &clock),
+        };
+        let speed = calibration.chosen;
+        tracing::info!(?calibration.speeds, lanes = speed.lanes, threads, "hash engine calibrated");
+        let admission =
+            Admission::new(threads, speed.rounds_per_second(), config.queue, config.deadline);
         let shared = Arc::new(Shared {
-            hash_time: measure(config.cost, &clock),
             clock,
-            metrics: HashMetrics::new(metrics),
-            waiting: AtomicUsize::new(0),
-            threads,
+            meters: Meters::new(metrics),
+            admission: Arc::new(admission),
+            board: Board::new(threads),
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             usual_priority: AtomicBool::new(false),
@@ -107,52 +116,77 @@ impl HashEngine {
             .num_threads(threads)
             .thread_name(|index| format!("staunch-hash-{index}"))
             .build()?;
-        let (jobs, queue): (_, Receiver<Job>) = bounded(config.queue.max(1));
+        let places = admission::places(config.queue);
+        let (verify, verify_jobs) = bounded(places);
+        let (hash, hash_jobs) = bounded(places);
+        let (spare, spare_jobs) = bounded(SPARE_JOBS_MAX);
         let (stop, stopped) = bounded(0);
         let (alive, ended) = mpsc::channel(1);
-        for _ in 0..threads {
-            let (shared, queue, stopped, alive) =
-                (Arc::clone(&shared), queue.clone(), stopped.clone(), alive.clone());
+        let queues =
+            Queues { verify: verify_jobs, hash: hash_jobs, spare: spare_jobs, stop: stopped };
+        for index in 0..threads {
+            let worker = Worker::new(index, speed.lanes, Arc::clone(&shared), queues.clone());
+            let alive = alive.clone();
             pool.spawn(move || {
-                worker::run(&shared, &queue, &stopped);
+                worker.run();
                 drop(alive);
             });
         }
-        #[expect(clippy::cast_precision_loss, reason = "a thread count")]
-        metrics.gauge(declared::HASH_LANES, &[]).set(threads as f64);
-        Ok(Self(Arc::new(Inner {
+        let engine = Self(Arc::new(Inner {
             shared,
-            jobs,
+            verify,
+            hash,
+            spare,
             stop: Mutex::new(Some(stop)),
             ended: tokio::sync::Mutex::new(ended),
             dummy: StoredHash::dummy(config.cost)?,
-            config: config.clone(),
+            calibration,
+            config: HashConfig { threads, ..config.clone() },
             _pool: pool,
-        })))
+        }));
+        #[expect(clippy::cast_precision_loss, reason = "a lane count")]
+        metrics.gauge(declared::HASH_LANES, &[]).set((threads * speed.lanes) as f64);
+        metrics.gauge(declared::HASH_CAPACITY, &[]).set(engine.hashes_per_second());
+        Ok(engine)
     }
 
-    /// Time of one hash at the configured cost, as measured at start.
-    pub fn hash_time(&self) -> Duration {
-        self.0.shared.hash_time
+    /// What was measured at start.
+    pub fn calibration(&self) -> &Calibration {
+        &self.0.calibration
+    }
+
+    /// Hashes a second at the configured cost, all threads together, as measured at start.
+    pub fn hashes_per_second(&self) -> f64 {
+        let HashConfig { cost, threads, .. } = self.0.config;
+        #[expect(clippy::cast_precision_loss, reason = "a thread count")]
+        let threads = threads as f64;
+        self.0.calibration.chosen.hashes_per_second(cost) * threads
+    }
+
+    /// Updates the gauges of what waits, for a scrape.
+    pub fn observe(&self) {
+        let Shared { admission, meters, .. } = &*self.0.shared;
+        let waiting = admission.waiting(Purpose::Verify) + admission.waiting(Purpose::Hash);
+        #[expect(clippy::cast_precision_loss, reason = "a queue length")]
+        meters.depth.set(waiting as f64);
+        meters.predicted_wait.set(admission.predicted_wait(Purpose::Verify).as_secs_f64());
     }
 
     /// Takes a place in the queue, before anything else is done for the password.
     ///
     /// # Errors
-    /// [`HashError::QueueFull`] or [`HashError::ShuttingDown`]: nothing was queued.
-    pub fn reserve(&self) -> Result<Permit, HashError> {
-        let shared = &self.0.shared;
-        if shared.stopping.load(Ordering::Acquire) {
-            shared.metrics.shutting_down.increment(1);
+    /// [`HashError::QueueFull`], [`HashError::WaitTooLong`] or [`HashError::ShuttingDown`]:
+    /// nothing was queued.
+    pub fn reserve(&self, purpose: Purpose) -> Result<Permit, HashError> {
+        let Shared { meters, admission, stopping, .. } = &*self.0.shared;
+        if stopping.load(Ordering::Acquire) {
+            meters.shutting_down.increment(1);
             return Err(HashError::ShuttingDown);
         }
-        let take = |waiting| (waiting < self.0.config.queue).then_some(waiting + 1);
-        if shared.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_err() {
-            shared.metrics.queue_full.increment(1);
-            return Err(HashError::QueueFull { retry_after: shared.retry_after() });
-        }
-        shared.metrics.depth.increment(1.0);
-        Ok(Permit(Arc::clone(shared)))
+        admission.admit(purpose, 1 << self.0.config.cost).inspect_err(|error| {
+            let full = matches!(error, HashError::QueueFull { .. });
+            if full { &meters.queue_full } else { &meters.predicted }.increment(1);
+        })
     }
 
     /// Whether the password is the one of `stored`; `None` is an account that does not exist, and
@@ -164,22 +198,24 @@ impl HashEngine {
     /// - [`HashError::ShuttingDown`], [`HashError::Panicked`].
     ///
     /// # Cancel safety
-    /// Dropping the future abandons the job; a worker that has not begun skips it.
+    /// Dropping the future abandons the job: waiting, it is never begun; begun, its lane is free at
+    /// the end of the slice.
     pub async fn verify(
         &self,
         permit: Permit,
         password: Password,
         stored: Option<&str>,
-    ) -> Result<bool, HashError> {
-        let possible = password.is_possible();
+    ) -> Result<Verdict, HashError> {
         let (hash, known) = match stored.map(|text| self.usable(text)) {
             Some(Ok(hash)) => (hash, Ok(true)),
             Some(Err(error)) => (self.0.dummy.clone(), Err(error)),
             None => (self.0.dummy.clone(), Ok(false)),
         };
-        let digest = self.submit(permit, Op::Verify, password, hash.salt, hash.cost).await?;
-        let same = hash.matches(&digest);
-        known.map(|known| known & possible & same).map_err(HashError::Stored)
+        let digest = self.submit(permit, &password, hash.salt, hash.cost).await?;
+        let same = hash.matches(digest.as_bytes());
+        let matches = known.map_err(HashError::Stored)? & password.is_possible() & same;
+        let outdated = matches && hash.cost != self.0.config.cost;
+        Ok(Verdict { matches, outdated: outdated.then_some(password) })
     }
 
     /// Hashes a new password at the configured cost, with a random salt.
@@ -190,11 +226,24 @@ impl HashEngine {
     /// # Cancel safety
     /// As [`HashEngine::verify`].
     pub async fn hash(&self, permit: Permit, password: Password) -> Result<StoredHash, HashError> {
-        let cost = self.0.config.cost;
-        let mut salt = [0; super::phc::SALT_OCTETS];
-        getrandom::fill(&mut salt).map_err(|_| HashError::Random)?;
-        let digest = self.submit(permit, Op::Hash, password, salt, cost).await?;
-        Ok(StoredHash { cost, salt, digest })
+        let (cost, salt) = (self.0.config.cost, random_salt()?);
+        let digest = self.submit(permit, &password, salt, cost).await?;
+        Ok(StoredHash { cost, salt, digest: *digest.as_bytes() })
+    }
+
+    /// Hashes a password anew in a lane that nobody else wants; gives up when there is none.
+    ///
+    /// # Errors
+    /// [`HashError::ShuttingDown`] when it was dropped in favour of a login, or there are too many.
+    ///
+    /// # Cancel safety
+    /// As [`HashEngine::verify`].
+    pub async fn rehash(&self, password: &Password) -> Result<StoredHash, HashError> {
+        let (cost, salt) = (self.0.config.cost, random_salt()?);
+        let (job, answer) = self.job(None, Purpose::Hash, password, salt, cost)?;
+        self.0.spare.try_send(job).map_err(|_| HashError::ShuttingDown)?;
+        let digest = answer.await.unwrap_or(Err(HashError::ShuttingDown))?;
+        Ok(StoredHash { cost, salt, digest: *digest.as_bytes() })
     }
 
     /// Refuses new work, lets the workers finish what waits, and returns when they have ended.
@@ -207,13 +256,13 @@ impl HashEngine {
         self.0.ended.lock().await.recv().await;
     }
 
-    /// Makes the workers refuse what still waits, for a drain that has run out of time.
+    /// Makes the workers refuse what waits and drop what is in their lanes, for a drain that has
+    /// run out of time.
     pub fn abort(&self) {
         self.0.shared.aborted.store(true, Ordering::Release);
     }
 
-    /// Parses a stored hash and refuses one that would take a core for minutes: a damaged or
-    /// planted row must not.
+    /// Parses a stored hash and refuses one that is too much work.
     fn usable(&self, text: &str) -> Result<StoredHash, StoredHashError> {
         let hash: StoredHash = text.parse()?;
         let max = self.0.config.cost + COST_ABOVE_SETTING_MAX;
@@ -225,30 +274,75 @@ impl HashEngine {
 
     async fn submit(
         &self,
-        permit: Permit,
-        op: Op,
-        password: Password,
-        salt: [u8; super::phc::SALT_OCTETS],
+        mut permit: Permit,
+        password: &Password,
+        salt: [u8; SALT_OCTETS],
         cost: u32,
-    ) -> Result<[u8; super::phc::DIGEST_OCTETS], HashError> {
+    ) -> Result<Digest, HashError> {
+        permit.set_rounds(1 << cost);
+        let purpose = permit.purpose();
+        let (job, answer) = self.job(Some(permit), purpose, password, salt, cost)?;
+        let queue = match purpose {
+            Purpose::Verify => &self.0.verify,
+            Purpose::Hash => &self.0.hash,
+        };
+        queue.try_send(job).map_err(|_| HashError::ShuttingDown)?;
+        answer.await.unwrap_or_else(|_| Err(self.unanswered()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    fn job(
+        &self,
+        permit: Option<Permit>,
+        purpose: Purpose,
+        password: &Password,
+        salt: [u8; SALT_OCTETS],
+        cost: u32,
+    ) -> Result<(Job, Answer), HashError> {
+        let malformed = HashError::Stored(StoredHashError::Malformed);
+        let key = Key::new(password.octets()).map_err(|_| malformed)?;
+        let cost = Cost::new(cost).ok_or(malformed)?;
         let (reply, answer) = oneshot::channel();
         let queued_at = self.0.shared.clock.now();
         let deadline = queued_at + self.0.config.deadline;
-        let job = Job { op, password, salt, cost, queued_at, deadline, reply, permit };
-        // A worker that ends drops what is queued after it: the answer is then closed.
-        self.0.jobs.try_send(job).map_err(|_| HashError::ShuttingDown)?;
-        answer.await.unwrap_or(Err(HashError::ShuttingDown))
+        #[cfg(test)]
+        let panics = password.octets() == super::tests::PANICS;
+        let job = Job {
+            work: kernel::Job { key, salt, cost },
+            purpose,
+            queued_at,
+            deadline,
+            reply,
+            permit,
+            #[cfg(test)]
+            panics,
+        };
+        Ok((job, answer))
+    }
+
+    /// Why a job was dropped without an answer.
+    fn unanswered(&self) -> HashError {
+        if self.0.shared.stopping.load(Ordering::Acquire) {
+            HashError::ShuttingDown
+        } else {
+            HashError::Panicked
+        }
     }
 }
 
-impl Shared {
-    /// When the jobs that wait now will have been hashed, at least a second.
-    pub(super) fn retry_after(&self) -> Duration {
-        let waiting = self.waiting.load(Ordering::Acquire);
-        let jobs = u32::try_from(waiting / self.threads).unwrap_or(u32::MAX);
-        self.hash_time.saturating_mul(jobs).max(Duration::from_secs(1))
-    }
+type Answer = oneshot::Receiver<Result<Digest, HashError>>;
 
+fn random_salt() -> Result<[u8; SALT_OCTETS], HashError> {
+    let mut salt = [0; SALT_OCTETS];
+    getrandom::fill(&mut salt).map_err(|_| HashError::Random)?;
+    Ok(salt)
+}
+
+impl Shared {
     /// Says, once for all threads, that the operating system keeps them at the usual priority.
     pub(super) fn priority_not_lowered(&self, error: &dyn std::fmt::Debug) {
         if !self.usual_priority.swap(true, Ordering::AcqRel) {
@@ -262,54 +356,4 @@ impl Shared {
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
     }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.depth.decrement(1.0);
-    }
-}
-
-impl HashMetrics {
-    fn new(metrics: &Metrics) -> Self {
-        let seconds = |op: Op| metrics.histogram(declared::HASH_SECONDS, &[("op", op.label())]);
-        let rejected = |reason| metrics.counter(declared::HASH_REJECTED, &[("reason", reason)]);
-        Self {
-            verify_seconds: seconds(Op::Verify),
-            hash_seconds: seconds(Op::Hash),
-            wait: metrics.histogram(declared::HASH_WAIT_SECONDS, &[]),
-            depth: metrics.gauge(declared::HASH_QUEUE_DEPTH, &[]),
-            lanes_busy: metrics.gauge(declared::HASH_LANES_BUSY, &[]),
-            queue_full: rejected("queue_full"),
-            expired: rejected("expired"),
-            shutting_down: rejected("shutting_down"),
-            cancelled: metrics.counter(declared::HASH_CANCELLED, &[]),
-            panics: metrics.counter(declared::HASH_PANICS, &[]),
-        }
-    }
-
-    pub(super) fn seconds(&self, op: Op) -> &Histogram {
-        match op {
-            Op::Verify => &self.verify_seconds,
-            Op::Hash => &self.hash_seconds,
-        }
-    }
-}
-
-/// Times a hash at a cost of 9 at most, the best of three, and scales it: the work doubles with
-/// each step of the cost.
-fn measure(cost: u32, clock: &Clock) -> Duration {
-    const COST_MAX: u32 = 9;
-    let measured_cost = cost.min(COST_MAX);
-    let time = |_| {
-        let begun: Instant = clock.now();
-        std::hint::black_box(worker::digest(
-            measured_cost,
-            [7; 16],
-            &Password::attempt("measure".into()),
-        ));
-        clock.now().saturating_duration_since(begun)
-    };
-    (0..3).map(time).min().unwrap_or_default() * (1 << (cost - measured_cost))
 }

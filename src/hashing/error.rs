@@ -9,13 +9,19 @@ pub enum HashError {
     /// The queue is full; nothing was queued.
     #[error("hash queue full, retry in {retry_after:?}")]
     QueueFull {
-        /// When there is likely to be room.
+        /// The predicted wait.
+        retry_after: Duration,
+    },
+    /// It would wait longer than its deadline allows; nothing was queued.
+    #[error("hash queue too long, retry in {retry_after:?}")]
+    WaitTooLong {
+        /// The predicted wait.
         retry_after: Duration,
     },
     /// The deadline passed while the job waited; it was not hashed.
     #[error("hash deadline passed in the queue, retry in {retry_after:?}")]
     Expired {
-        /// When the queue is likely to be shorter.
+        /// The predicted wait of another try.
         retry_after: Duration,
     },
     /// The engine is stopping; nothing was hashed.

@@ -1,131 +1,275 @@
-//! What a hashing thread does: take a job, hash, answer.
+//! What a hashing thread does: fill the free lanes, step them all a little, look around, repeat.
+//!
+//! Lanes begin and end independently (continuous batching). A slice is a few rounds of every busy
+//! lane, about 0.3 ms; between slices finished lanes are answered, those whose client has left are
+//! dropped, newcomers are let in, and the core is offered to whoever else wants it.
 
+use super::admission::{Permit, Purpose};
+use super::board::Turn;
 use super::engine::Shared;
-use super::password::Password;
-use super::phc::{DIGEST_OCTETS, SALT_OCTETS};
-use super::{HashError, Permit};
-use crossbeam_channel::{Receiver, select_biased};
+use super::kernel::{self, Batch, Digest};
+use super::{HashError, priority};
+use crossbeam_channel::{Receiver, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// Loop rounds between two looks around: 0.2 to 0.4 ms at 1 to 6 lanes. The yield at its end is
+/// how soon a thread that wants this core gets it: Linux may let an idle-class thread run on to the
+/// next tick, 4 ms at 250 Hz, though another waits. A look costs under 1 us.
+const SLICE_ROUNDS: u32 = 4;
+/// The speed of a full batch is averaged over at least this long before it counts.
+const SPEED_WINDOW: Duration = Duration::from_millis(50);
 
 /// One password to hash.
 pub(super) struct Job {
-    pub(super) op: Op,
-    pub(super) password: Password,
-    pub(super) salt: [u8; SALT_OCTETS],
-    pub(super) cost: u32,
+    pub(super) work: kernel::Job,
+    pub(super) purpose: Purpose,
     pub(super) queued_at: Instant,
     pub(super) deadline: Instant,
-    pub(super) reply: oneshot::Sender<Result<[u8; DIGEST_OCTETS], HashError>>,
-    /// The place in the queue; given back when hashing begins.
-    pub(super) permit: Permit,
+    pub(super) reply: Reply,
+    /// The place in the queue, given back when hashing begins; spare work has none.
+    pub(super) permit: Option<Permit>,
+    /// Tests make a job fail from within.
+    #[cfg(test)]
+    pub(super) panics: bool,
 }
 
-/// What a job is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
-    /// A login.
-    Verify,
-    /// A new password.
-    Hash,
+pub(super) type Reply = oneshot::Sender<Result<Digest, HashError>>;
+
+/// Where jobs come from. Workers share them.
+#[derive(Clone)]
+pub(super) struct Queues {
+    pub(super) verify: Receiver<Job>,
+    pub(super) hash: Receiver<Job>,
+    /// Work for lanes that nobody else wants.
+    pub(super) spare: Receiver<Job>,
+    /// Closed when the engine drains.
+    pub(super) stop: Receiver<()>,
 }
 
-impl Op {
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Verify => "verify",
-            Self::Hash => "hash",
+/// A job in a lane.
+struct Ticket {
+    purpose: Purpose,
+    spare: bool,
+    begun: Instant,
+    /// Dropped unanswered only by a panic or the engine's end.
+    reply: Reply,
+}
+
+pub(super) struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    queues: Queues,
+    batch: Batch<Ticket>,
+    turn: Turn,
+    /// Rounds begun for logins beyond those for new passwords; the one behind is served next.
+    verify_ahead: i64,
+    spare_busy: bool,
+    /// Lane rounds done with all lanes busy, and the time they took, not yet counted.
+    full_rounds: u64,
+    full_time: Duration,
+}
+
+impl Worker {
+    pub(super) fn new(index: usize, lanes: usize, shared: Arc<Shared>, queues: Queues) -> Self {
+        Self {
+            index,
+            shared,
+            queues,
+            batch: Batch::new(lanes),
+            turn: Turn::default(),
+            verify_ahead: 0,
+            spare_busy: false,
+            full_rounds: 0,
+            full_time: Duration::ZERO,
         }
     }
-}
 
-/// Runs until `stop` is closed and the queue is empty.
-pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>, stop: &Receiver<()>) {
-    if let Err(error) = lower_priority() {
-        shared.priority_not_lowered(&error);
-    }
-    loop {
-        select_biased! {
-            recv(jobs) -> job => match job {
-                Ok(job) => work(shared, job),
-                Err(_) => return,
-            },
-            recv(stop) -> _ => return,
+    /// Runs until the engine drains and nothing waits.
+    pub(super) fn run(mut self) {
+        if let Err(error) = priority::lower() {
+            self.shared.priority_not_lowered(&error);
+        }
+        while !self.batch.is_empty() || self.wait() {
+            self.fill();
+            self.slice();
         }
     }
-}
 
-fn work(shared: &Shared, job: Job) {
-    let Job { op, password, salt, cost, queued_at, deadline, reply, permit } = job;
-    drop(permit);
-    let begun = shared.clock.now();
-    let metrics = &shared.metrics;
-    if reply.is_closed() {
-        metrics.cancelled.increment(1);
-        return;
+    /// Sleeps until there is work. False: there will be none.
+    fn wait(&mut self) -> bool {
+        loop {
+            if let Some(job) = self.next() {
+                self.begin(job);
+            } else {
+                let queues = self.queues.clone();
+                // A job that is there when the queue closes is seen by the next look.
+                let job = select! {
+                    recv(queues.verify) -> job => job,
+                    recv(queues.hash) -> job => job,
+                    recv(queues.spare) -> job => job,
+                    recv(queues.stop) -> _ => match self.next() {
+                        Some(job) => Ok(job),
+                        None => return false,
+                    },
+                };
+                let Ok(job) = job else { return false };
+                self.begin(job);
+            }
+            if !self.batch.is_empty() {
+                return true;
+            }
+        }
     }
-    let refusal = if shared.is_aborted() {
-        Some(HashError::ShuttingDown)
-    } else if begun >= deadline {
-        metrics.expired.increment(1);
-        Some(HashError::Expired { retry_after: shared.retry_after() })
-    } else {
-        None
-    };
-    if let Some(refusal) = refusal {
-        // Nobody listens any more: nothing to tell.
-        reply.send(Err(refusal)).ok();
-        return;
-    }
-    metrics.wait.record(begun.saturating_duration_since(queued_at));
-    metrics.lanes_busy.increment(1.0);
-    // A fault in one computation is that job's answer, not the thread's end.
-    let answer = catch_unwind(AssertUnwindSafe(|| digest(cost, salt, &password)));
-    let took = shared.clock.now().saturating_duration_since(begun);
-    metrics.lanes_busy.decrement(1.0);
-    metrics.seconds(op).record(took);
-    let answer = answer.map_err(|_| {
-        metrics.panics.increment(1);
-        tracing::error!(op = op.label(), "a hash job panicked");
-        HashError::Panicked
-    });
-    reply.send(answer).ok();
-}
 
-/// bcrypt of a password.
-pub(super) fn digest(
-    cost: u32,
-    salt: [u8; SALT_OCTETS],
-    password: &Password,
-) -> [u8; DIGEST_OCTETS] {
-    let mut input = zeroize::Zeroizing::new(password.octets().to_vec());
-    if input.len() < super::PASSWORD_OCTETS_MAX {
-        // The C string's NUL is part of the key, where there is room for it.
-        input.push(0);
+    /// Lets newcomers into free lanes, as far as it is this worker's turn.
+    fn fill(&mut self) {
+        let waiting = !(self.queues.verify.is_empty() && self.queues.hash.is_empty());
+        self.turn.slice(waiting);
+        if waiting && self.batch.is_full() && self.spare_busy {
+            // Spare work gives way; it is done after a later login.
+            let dropped = self.batch.retain(|ticket| !ticket.spare);
+            self.spare_busy = false;
+            self.freed(dropped);
+        }
+        while !self.batch.is_full()
+            && self.turn.is_mine(&self.shared.board, self.index, self.batch.busy())
+        {
+            let Some(job) = self.next() else { break };
+            self.turn.took();
+            self.begin(job);
+        }
+        if !waiting
+            && !self.batch.is_full()
+            && !self.spare_busy
+            && let Ok(job) = self.queues.spare.try_recv()
+        {
+            self.begin(job);
+        }
     }
-    let output = bcrypt::bcrypt(cost, salt, &input);
-    let mut digest = [0; DIGEST_OCTETS];
-    digest.copy_from_slice(output.split_at(DIGEST_OCTETS).0);
-    digest
-}
 
-/// Hashing fills every core it gets; everything else here needs little and needs it at once.
-///
-/// SCHED_IDLE, not a weak nice value: Linux lets a woken thread preempt an idle-class one at once,
-/// but lets any other finish its slice first (3 ms and more since the EEVDF scheduler of 6.6).
-/// Measured at cost 10, both cores hashing, 100 calls a second each (p50, ms): refresh at nice 19
-/// NICE_FIGURE, at SCHED_IDLE IDLE_FIGURE.
-fn lower_priority() -> Result<(), thread_priority::Error> {
-    #[cfg(target_os = "linux")]
-    {
-        use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
-        thread_priority::set_thread_priority_and_policy(
-            thread_priority::thread_native_id(),
-            ThreadPriority::Min,
-            ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle),
-        )
+    /// The next job of the purpose that has had less; of the other, if that has none.
+    fn next(&mut self) -> Option<Job> {
+        let Queues { verify, hash, .. } = &self.queues;
+        let (first, second) = if self.verify_ahead > 0 { (hash, verify) } else { (verify, hash) };
+        let job = first.try_recv().or_else(|_| second.try_recv()).ok()?;
+        let rounds = i64::from(job.work.cost.rounds());
+        let (rival, ahead) = match job.purpose {
+            Purpose::Verify => (hash, self.verify_ahead + rounds),
+            Purpose::Hash => (verify, self.verify_ahead - rounds),
+        };
+        // Nobody saves up turns, or uses them up, while the other has nothing to do.
+        self.verify_ahead = if rival.is_empty() { 0 } else { ahead };
+        Some(job)
     }
-    #[cfg(not(target_os = "linux"))]
-    thread_priority::set_current_thread_priority(thread_priority::ThreadPriority::Min)
+
+    /// Puts a job into a lane, unless it is too late for it.
+    fn begin(&mut self, job: Job) {
+        #[cfg(test)]
+        let panics = job.panics;
+        let Job { work, purpose, queued_at, deadline, reply, permit, .. } = job;
+        let spare = permit.is_none();
+        drop(permit);
+        let (shared, meters) = (&self.shared, &self.shared.meters);
+        let begun = shared.clock.now();
+        if reply.is_closed() {
+            meters.cancelled.increment(1);
+            return;
+        }
+        if shared.is_aborted() {
+            meters.shutting_down.increment(1);
+            reply.send(Err(HashError::ShuttingDown)).ok();
+            return;
+        }
+        if begun >= deadline {
+            meters.expired.increment(1);
+            let retry_after = shared.admission.predicted_wait(purpose);
+            reply.send(Err(HashError::Expired { retry_after })).ok();
+            return;
+        }
+        meters.wait.record(begun.saturating_duration_since(queued_at));
+        let ticket = Ticket { purpose, spare, begun, reply };
+        let batch = &mut self.batch;
+        // A fault in one job is that job's end, not the thread's.
+        let inserted = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            assert!(!panics, "injected");
+            batch.insert(work, ticket)
+        }));
+        if let Ok(Ok(())) = inserted {
+            self.spare_busy |= spare;
+            meters.lanes_busy.increment(1.0);
+        } else {
+            meters.panics.increment(1);
+            tracing::error!(purpose = purpose.label(), "a hash job panicked");
+        }
+        shared.board.set(self.index, self.batch.busy());
+    }
+
+    /// Advances every busy lane, then answers those that are done.
+    fn slice(&mut self) {
+        let busy = self.batch.busy();
+        let begun = self.shared.clock.now();
+        let batch = &mut self.batch;
+        let Ok(rounds) = catch_unwind(AssertUnwindSafe(|| batch.step(SLICE_ROUNDS))) else {
+            self.start_over();
+            return;
+        };
+        std::thread::yield_now();
+        if busy == self.batch.lanes() {
+            let took = self.shared.clock.now().saturating_duration_since(begun);
+            self.count_speed(u64::from(rounds) * busy as u64, took);
+        }
+        let mut ended = 0;
+        while let Some((ticket, digest)) = self.batch.retire() {
+            ended += 1;
+            let Ticket { purpose, spare, begun, reply } = ticket;
+            let took = self.shared.clock.now().saturating_duration_since(begun);
+            self.shared.meters.seconds(purpose).record(took);
+            self.spare_busy &= !spare;
+            // Nobody listens any more: nothing to tell.
+            reply.send(Ok(digest)).ok();
+        }
+        let aborted = self.shared.is_aborted();
+        let mut spare_left = false;
+        let left = self.batch.retain(|ticket| {
+            let stays = !aborted && !ticket.reply.is_closed();
+            spare_left |= ticket.spare && !stays;
+            stays
+        });
+        self.spare_busy &= !spare_left;
+        self.shared.meters.cancelled.increment(left as u64);
+        self.freed(ended + left);
+    }
+
+    fn count_speed(&mut self, rounds: u64, took: Duration) {
+        self.full_rounds += rounds;
+        self.full_time += took;
+        if self.full_time >= SPEED_WINDOW {
+            self.shared.admission.measured(self.index, self.full_rounds, self.full_time);
+            (self.full_rounds, self.full_time) = (0, Duration::ZERO);
+        }
+    }
+
+    /// Lanes have become free.
+    fn freed(&mut self, lanes: usize) {
+        if lanes == 0 {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a lane count")]
+        self.shared.meters.lanes_busy.decrement(lanes as f64);
+        self.shared.board.set(self.index, self.batch.busy());
+    }
+
+    /// After a panic in the kernel, which has no line that can: nobody knows which lane it was.
+    fn start_over(&mut self) {
+        let lanes = self.batch.busy();
+        self.batch = Batch::new(self.batch.lanes());
+        self.spare_busy = false;
+        self.shared.meters.panics.increment(1);
+        tracing::error!("the hash kernel panicked: its lanes are lost");
+        self.freed(lanes);
+    }
 }

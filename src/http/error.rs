@@ -158,7 +158,7 @@ impl ApiError {
             Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
             Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
             Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
-                Some((RETRY_AFTER, whole_seconds(*retry_after).into()))
+                Some((RETRY_AFTER, whole_seconds(*retry_after).max(1).into()))
             }
             Self::DatabaseAway | Self::NotReady => {
                 Some((RETRY_AFTER, whole_seconds(DATABASE_RETRY).into()))
@@ -226,9 +226,9 @@ impl From<StoreError> for ApiError {
 impl From<HashError> for ApiError {
     fn from(error: HashError) -> Self {
         match error {
-            HashError::QueueFull { retry_after } | HashError::Expired { retry_after } => {
-                Self::Busy { retry_after }
-            }
+            HashError::QueueFull { retry_after }
+            | HashError::WaitTooLong { retry_after }
+            | HashError::Expired { retry_after } => Self::Busy { retry_after },
             HashError::ShuttingDown => Self::NotReady,
             HashError::Stored(_) | HashError::Panicked | HashError::Random => {
                 tracing::error!(%error, "password not hashed");

@@ -16,6 +16,7 @@ pub const STATEMENTS: &[Statement] = &[
     users::INSERT_USER,
     users::CREDENTIALS_BY_USERNAME,
     users::CREDENTIALS_BY_EMAIL,
+    users::REPLACE_HASH,
     sessions::INSERT_SESSION,
     sessions::REFRESH_SESSION,
     sessions::REVOKE_SESSION,

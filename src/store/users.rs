@@ -83,7 +83,26 @@ pub(super) const CREDENTIALS_BY_EMAIL: Statement = statement!(
     "SELECT id, password_hash, is_active, updated_at FROM users WHERE lower(email) = lower($1)"
 );
 
+// `updated_at` stays: it marks changes that end a login under way, and this is none.
+pub(super) const REPLACE_HASH: Statement = statement!(
+    "replace_hash",
+    "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2 RETURNING 1"
+);
+
 impl Store {
+    /// Replaces a stored hash by another of the same password. False: it was no longer the one.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the account keeps one hash or has the other.
+    pub async fn replace_hash(
+        &self,
+        user: UserId,
+        old: &str,
+        new: &str,
+    ) -> Result<bool, StoreError> {
+        Ok(!self.0.pool.query(&REPLACE_HASH, &[&user.0, &old, &new]).await?.is_empty())
+    }
+
     /// Makes an account, or says which of its names is taken.
     ///
     /// # Errors

@@ -73,16 +73,22 @@ metrics! {
     HASH_WAIT_SECONDS = Histogram "staunch_hash_wait_seconds" [] Some(Unit::Seconds);
     /// Passwords waiting to be hashed.
     HASH_QUEUE_DEPTH = Gauge "staunch_hash_queue_depth" [] None;
+    /// Time that a login which came now would wait before its hashing is started, in seconds.
+    HASH_PREDICTED_WAIT_SECONDS = Gauge "staunch_hash_predicted_wait_seconds" [] Some(Unit::Seconds);
     /// Passwords being hashed now.
     HASH_LANES_BUSY = Gauge "staunch_hash_lanes_busy" [] None;
     /// Passwords that can be hashed at the same time: threads times lanes.
     HASH_LANES = Gauge "staunch_hash_lanes" [] None;
-    /// Passwords refused by the hash engine: queue_full, expired, shutting_down.
-    HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "expired", "shutting_down"]] None;
+    /// Passwords a second that this machine can hash at the configured cost, as measured at start.
+    HASH_CAPACITY = Gauge "staunch_hash_capacity" [] None;
+    /// Passwords refused by the hash engine: queue_full, predicted_wait, expired, shutting_down.
+    HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "predicted_wait", "expired", "shutting_down"]] None;
     /// Passwords dropped because their client had gone.
     HASH_CANCELLED = Counter "staunch_hash_cancelled_total" [] None;
     /// Hash jobs that panicked; each failed alone.
     HASH_PANICS = Counter "staunch_hash_panics_total" [] None;
+    /// Stored hashes brought to the configured cost after a login: success, dropped, error.
+    REHASHES = Counter "staunch_rehashes_total" ["result": ["success", "dropped", "error"]] None;
     /// Requests answered 429, by the policy that refused them.
     RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "global"]] None;
     /// Address and policy pairs that the limiter remembers now.

@@ -1,0 +1,291 @@
+//! The hash engine against the bcrypt crate and against its own promises, in one run.
+//!
+//! `cargo bench --bench hashing` runs all parts, about two minutes; `-- kernel` (or `engine`,
+//! `threads`, `open-loop`, `overload`) one of them. `BENCH_SECONDS` sets how long each load lasts.
+//! Figures of this machine are noisy: compare ratios within one run, and repeat.
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop at a surprise")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use staunch::clock::Clock;
+use staunch::hashing::bench::{Batch, Cost, Job, Key};
+use staunch::hashing::{
+    HashConfig, HashEngine, HashError, LANES_MAX, Password, Purpose, StoredHash,
+    bcrypt_crate_hash_time,
+};
+use staunch::telemetry::Metrics;
+
+const COST: u32 = 10;
+
+fn main() {
+    let asked: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let runs = |part: &str| asked.is_empty() || asked.iter().any(|word| word == part);
+    if runs("kernel") {
+        kernel();
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.unwrap();
+    if runs("engine") {
+        runtime.block_on(round_trip());
+        runtime.block_on(together());
+    }
+    if runs("threads") {
+        runtime.block_on(threads());
+    }
+    if runs("open-loop") {
+        runtime.block_on(offered("open loop at 0.9 of capacity", 0.9, Duration::from_secs(30)));
+    }
+    if runs("overload") {
+        runtime.block_on(offered("open loop at 3 times capacity", 3.0, Duration::from_secs(2)));
+    }
+}
+
+fn seconds(default: u64) -> Duration {
+    let set = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(set.unwrap_or(default))
+}
+
+/// Lanes 1 to 8 against the bcrypt crate. Every sample is short and the variants take turns, so that
+/// a busy neighbour spoils samples and not variants; the least time of each is kept.
+fn kernel() {
+    const ROUNDS: u32 = 16;
+    const SALT: [u8; 16] = *b"0123456789abcdef";
+    let job = |cost| Job {
+        key: Key::new(b"correct horse").unwrap(),
+        salt: SALT,
+        cost: Cost::new(cost).unwrap(),
+    };
+    // Cost 31 never ends, so that the same lanes can be stepped for ever.
+    let mut batches: Vec<Batch<()>> = (1..=LANES_MAX)
+        .map(|lanes| {
+            let mut batch = Batch::new(lanes);
+            while !batch.is_full() {
+                batch.insert(job(31), ()).unwrap();
+            }
+            batch
+        })
+        .collect();
+    let mut steps = vec![f64::MAX; LANES_MAX];
+    let (mut insert, mut retire) = (f64::MAX, f64::MAX);
+    let (mut crate_4, mut crate_6) = (f64::MAX, f64::MAX);
+    let begun = Instant::now();
+    while begun.elapsed() < seconds(8) {
+        keep_least(&mut crate_4, || bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
+        keep_least(&mut crate_6, || bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
+        for (batch, least) in batches.iter_mut().zip(&mut steps) {
+            keep_least(least, || batch.step(ROUNDS));
+        }
+        let mut batch = Batch::new(1);
+        keep_least(&mut insert, || batch.insert(job(4), ()).unwrap());
+        batch.step(ROUNDS);
+        keep_least(&mut retire, || batch.retire().unwrap());
+    }
+    let rounds = f64::from(1u32 << COST);
+    let crate_round = (crate_6 - crate_4) / 48.0;
+    let crate_hash = crate_4 + crate_round * (rounds - 16.0);
+    println!("\n# Kernel, one thread, cost {COST}\n");
+    println!("bcrypt crate: {:.1} ms, {:.1} hashes/s\n", crate_hash * 1e3, 1.0 / crate_hash);
+    println!("| lanes | ms a batch | against one lane | hashes/s | against the crate |");
+    println!("|---|---|---|---|---|");
+    let mut one_lane = None;
+    for (lanes, step) in (1u32..).zip(steps) {
+        let lanes = f64::from(lanes);
+        let batch = step / f64::from(ROUNDS) * rounds + lanes * (insert + retire);
+        let one_lane = *one_lane.get_or_insert(batch);
+        let rate = lanes / batch;
+        println!(
+            "| {lanes} | {:.1} | {:.2} | {rate:.1} | {:.2} |",
+            batch * 1e3,
+            batch / one_lane,
+            rate * crate_hash
+        );
+    }
+}
+
+fn keep_least<R>(least: &mut f64, work: impl FnOnce() -> R) {
+    let begun = Instant::now();
+    black_box(work());
+    *least = least.min(begun.elapsed().as_secs_f64());
+}
+
+fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
+    let config = HashConfig { cost: COST, threads, lanes, queue: 65_536, deadline };
+    HashEngine::start(&config, &Metrics::new().unwrap(), Clock::system()).unwrap()
+}
+
+async fn login(engine: &HashEngine, stored: &str) -> Result<(), HashError> {
+    let permit = engine.reserve(Purpose::Verify)?;
+    engine.verify(permit, Password::attempt("correct horse".into()), Some(stored)).await.map(drop)
+}
+
+fn stored(cost: u32) -> String {
+    // A hash that no password here has; the crate writes it once.
+    bcrypt::hash_with_salt("another password", cost, [3; 16])
+        .unwrap()
+        .to_string()
+        .parse::<StoredHash>()
+        .unwrap()
+        .to_string()
+}
+
+/// Submit to reply without a hash: with a deadline of zero the worker answers "expired" at once.
+async fn round_trip() {
+    let engine = engine(1, Some(1), Duration::ZERO);
+    let hash = stored(4);
+    let mut times = Vec::new();
+    for _ in 0..20_000 {
+        let begun = Instant::now();
+        let answer = login(&engine, &hash).await;
+        times.push(begun.elapsed());
+        assert!(matches!(answer, Err(HashError::Expired { .. })));
+    }
+    println!("\n# Submit to reply, no hash, one after the other\n");
+    println!(
+        "p50 {:.1} us, p99 {:.1} us",
+        us(quantile(&mut times, 0.5)),
+        us(quantile(&mut times, 0.99))
+    );
+}
+
+/// One job alone and two on one thread, through the engine, against the crate.
+async fn together() {
+    let (engine, hash) = (engine(1, Some(4), Duration::from_secs(30)), stored(COST));
+    let theirs = bcrypt_crate_hash_time(COST, &Clock::system());
+    let (mut alone, mut pair) = (Duration::MAX, Duration::MAX);
+    for _ in 0..15 {
+        let begun = Instant::now();
+        login(&engine, &hash).await.unwrap();
+        alone = alone.min(begun.elapsed());
+        let begun = Instant::now();
+        let (one, other) = tokio::join!(login(&engine, &hash), login(&engine, &hash));
+        one.and(other).unwrap();
+        pair = pair.min(begun.elapsed());
+    }
+    println!("\n# Jobs on one thread, cost {COST}, least of 15\n");
+    println!("bcrypt crate {:.1} ms", ms(theirs));
+    println!("one alone    {:.1} ms, {:.2} of the crate", ms(alone), ms(alone) / ms(theirs));
+    println!("two, each    {:.1} ms, {:.2} of one alone", ms(pair), ms(pair) / ms(alone));
+}
+
+/// Closed loop, more clients than lanes, one thread and two.
+async fn threads() {
+    println!("\n# Closed loop, cost {COST}, 32 clients\n");
+    let mut rates = [0.0; 2];
+    for (threads, kept) in (1..).zip(&mut rates) {
+        let engine = engine(threads, None, Duration::from_secs(30));
+        let (rate, busy) = closed_loop(&engine, 32, seconds(10)).await;
+        let capacity = engine.hashes_per_second();
+        println!(
+            "{threads} threads: {rate:.1} hashes/s ({:.2} of the calibrated {capacity:.1}), p99 {:.0} ms",
+            rate / capacity,
+            ms(busy)
+        );
+        *kept = rate;
+        engine.drain().await;
+    }
+    let [one, two] = rates;
+    println!("two against one: {:.2}", two / one);
+}
+
+async fn closed_loop(engine: &HashEngine, clients: usize, time: Duration) -> (f64, Duration) {
+    let (end, hash) = (Instant::now() + time, stored(COST));
+    let clients: Vec<_> = (0..clients)
+        .map(|_| {
+            let (engine, hash) = (engine.clone(), hash.clone());
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                while Instant::now() < end {
+                    let begun = Instant::now();
+                    login(&engine, &hash).await.unwrap();
+                    times.push(begun.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    for client in clients {
+        times.extend(client.await.unwrap());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count of hashes")]
+    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
+    (rate, quantile(&mut times, 0.99))
+}
+
+/// Logins on a fixed schedule, whatever the answers; latency counts from the scheduled time.
+async fn offered(what: &str, share: f64, deadline: Duration) {
+    let engine = engine(2, None, deadline);
+    let hash = stored(COST);
+    // What the machine can do now, with whatever else runs on it.
+    let (capacity, _) = closed_loop(&engine, 64, Duration::from_secs(5)).await;
+    let interval = Duration::from_secs_f64(1.0 / (capacity * share));
+    let (begun, time) = (tokio::time::Instant::now(), seconds(if share < 1.0 { 60 } else { 20 }));
+    let mut logins = Vec::new();
+    for number in 0u32.. {
+        let due = begun + interval * number;
+        if due.duration_since(begun) >= time {
+            break;
+        }
+        tokio::time::sleep_until(due).await;
+        let (engine, hash) = (engine.clone(), hash.clone());
+        logins.push(tokio::spawn(async move {
+            let answer = login(&engine, &hash).await;
+            (answer, due.elapsed())
+        }));
+    }
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    for login in logins {
+        match login.await.unwrap() {
+            (Ok(()), took) => accepted.push(took),
+            (Err(HashError::WaitTooLong { .. } | HashError::QueueFull { .. }), took) => {
+                refused.push(took)
+            }
+            (Err(error), _) => panic!("{error}"),
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count of hashes")]
+    let rate = accepted.len() as f64 / begun.elapsed().as_secs_f64();
+    let alone = engine.calibration().one_lane().hash_time(COST);
+    let p99 = quantile(&mut accepted, 0.99);
+    println!("\n# {}, cost {COST}, {} s\n", what, time.as_secs());
+    println!(
+        "closed-loop capacity {capacity:.1}/s, offered {:.1}/s, deadline {} s",
+        capacity * share,
+        deadline.as_secs()
+    );
+    println!("accepted {}: {rate:.1}/s, {:.3} of capacity", accepted.len(), rate / capacity);
+    println!(
+        "accepted p50 {:.0} ms, p99 {:.0} ms, {:.1} times one hash alone ({:.1} ms)",
+        ms(quantile(&mut accepted, 0.5)),
+        ms(p99),
+        p99.as_secs_f64() / alone.as_secs_f64(),
+        ms(alone)
+    );
+    println!("refused {}: p99 {:.2} ms", refused.len(), ms(quantile(&mut refused, 0.99)));
+    engine.drain().await;
+}
+
+fn quantile(times: &mut [Duration], share: f64) -> Duration {
+    times.sort_unstable();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index below the length"
+    )]
+    let index = ((times.len() as f64 - 1.0).max(0.0) * share) as usize;
+    times.get(index).copied().unwrap_or_default()
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn us(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}

@@ -1,0 +1,44 @@
+//! Old hashes get the configured cost, one login at a time.
+
+use super::Auth;
+use crate::hashing::{HashError, Password};
+use crate::store::{Credentials, StoreError};
+use crate::telemetry::declared;
+
+#[derive(Debug, thiserror::Error)]
+enum RehashError {
+    #[error(transparent)]
+    Hash(HashError),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl Auth {
+    /// Hashes a password anew beside the login that it came with, which does not wait, in a lane
+    /// that nobody else wants. What is dropped comes again with the account's next login.
+    pub(super) fn rehash(&self, account: Credentials, password: Password) {
+        let auth = self.clone();
+        self.0.lifecycle.spawn(async move {
+            let label = match auth.try_rehash(&account, &password).await {
+                Ok(()) => "success",
+                Err(RehashError::Hash(_)) => "dropped",
+                Err(RehashError::Store(error)) => {
+                    tracing::warn!(%error, "a new hash was not stored; the old one stays");
+                    "error"
+                }
+            };
+            auth.0.metrics.counter(declared::REHASHES, &[("result", label)]).increment(1);
+        });
+    }
+
+    async fn try_rehash(
+        &self,
+        account: &Credentials,
+        password: &Password,
+    ) -> Result<(), RehashError> {
+        let hash = self.0.engine.rehash(password).await.map_err(RehashError::Hash)?.to_string();
+        // Another password set meanwhile stays.
+        let replaced = self.0.store.replace_hash(account.user, &account.password_hash, &hash).await;
+        replaced.map(drop).map_err(RehashError::Store)
+    }
+}

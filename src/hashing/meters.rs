@@ -1,0 +1,50 @@
+//! The engine's metrics, looked up once.
+
+use super::admission::Purpose;
+use crate::telemetry::{Metrics, declared};
+use metrics::{Counter, Gauge, Histogram};
+
+pub(super) struct Meters {
+    verify_seconds: Histogram,
+    hash_seconds: Histogram,
+    pub(super) wait: Histogram,
+    pub(super) depth: Gauge,
+    pub(super) predicted_wait: Gauge,
+    pub(super) lanes_busy: Gauge,
+    pub(super) queue_full: Counter,
+    pub(super) predicted: Counter,
+    pub(super) expired: Counter,
+    pub(super) shutting_down: Counter,
+    pub(super) cancelled: Counter,
+    pub(super) panics: Counter,
+}
+
+impl Meters {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let seconds = |purpose: Purpose| {
+            metrics.histogram(declared::HASH_SECONDS, &[("op", purpose.label())])
+        };
+        let rejected = |reason| metrics.counter(declared::HASH_REJECTED, &[("reason", reason)]);
+        Self {
+            verify_seconds: seconds(Purpose::Verify),
+            hash_seconds: seconds(Purpose::Hash),
+            wait: metrics.histogram(declared::HASH_WAIT_SECONDS, &[]),
+            depth: metrics.gauge(declared::HASH_QUEUE_DEPTH, &[]),
+            predicted_wait: metrics.gauge(declared::HASH_PREDICTED_WAIT_SECONDS, &[]),
+            lanes_busy: metrics.gauge(declared::HASH_LANES_BUSY, &[]),
+            queue_full: rejected("queue_full"),
+            predicted: rejected("predicted_wait"),
+            expired: rejected("expired"),
+            shutting_down: rejected("shutting_down"),
+            cancelled: metrics.counter(declared::HASH_CANCELLED, &[]),
+            panics: metrics.counter(declared::HASH_PANICS, &[]),
+        }
+    }
+
+    pub(super) fn seconds(&self, purpose: Purpose) -> &Histogram {
+        match purpose {
+            Purpose::Verify => &self.verify_seconds,
+            Purpose::Hash => &self.hash_seconds,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The engine as a whole: right answers, every outcome, fairness, an orderly end.
+
+use super::*;
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// A job with this password panics in its worker.
+pub(super) const PANICS: &[u8] = b"panic, please";
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A cost at which a job outlives whatever a test does beside it, also in an optimised build.
+const LONG: u32 = 14;
+
+struct Setup {
+    engine: HashEngine,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+fn config(cost: u32, threads: usize, lanes: usize) -> HashConfig {
+    let deadline = Duration::from_secs(30);
+    HashConfig { cost, threads, lanes: Some(lanes), queue: 64, deadline }
+}
+
+/// An engine whose clock stands still: its speed seems boundless and no wait is predicted.
+fn start(config: &HashConfig) -> Setup {
+    let (metrics, clock) = (Metrics::new().unwrap(), Clock::manual());
+    let engine = HashEngine::start(config, &metrics, clock.clone()).unwrap();
+    Setup { engine, metrics, clock }
+}
+
+impl Setup {
+    async fn verify(&self, password: &str, stored: Option<&str>) -> Result<Verdict, HashError> {
+        let permit = self.engine.reserve(Purpose::Verify)?;
+        self.engine.verify(permit, Password::attempt(password.to_owned()), stored).await
+    }
+
+    async fn hash(&self, password: &str) -> Result<StoredHash, HashError> {
+        let permit = self.engine.reserve(Purpose::Hash)?;
+        self.engine.hash(permit, Password::attempt(password.to_owned())).await
+    }
+
+    /// A login that takes long, running by itself.
+    fn long(&self) -> tokio::task::JoinHandle<Result<Verdict, HashError>> {
+        let permit = self.engine.reserve(Purpose::Verify).unwrap();
+        let engine = self.engine.clone();
+        let stored = stored(LONG);
+        tokio::spawn(async move {
+            engine.verify(permit, Password::attempt("long".into()), Some(&stored)).await
+        })
+    }
+
+    fn busy(&self) -> Vec<usize> {
+        self.engine.shared().board.busy()
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !holds(self) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, wait).await.is_ok(), "{what}: {:?}", self.busy());
+    }
+
+    fn counter(&self, line: &str) -> u64 {
+        let page = self.metrics.render();
+        let found = page.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("no {line} in {page}"))
+    }
+}
+
+/// A hash of some cost that no password of these tests has.
+fn stored(cost: u32) -> String {
+    StoredHash::dummy(cost).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn passwords_verify_against_what_the_bcrypt_crate_made() {
+    let setup = start(&config(4, 1, 3));
+    let longest = "x".repeat(72);
+    for password in ["", "a", "correct horse", "pässwörd", &longest] {
+        let theirs = bcrypt::hash(password, 5).unwrap();
+        assert!(setup.verify(password, Some(&theirs)).await.unwrap().matches, "{password}");
+        assert!(!setup.verify("other", Some(&theirs)).await.unwrap().matches);
+        let ours = setup.hash(password).await.unwrap().to_string();
+        assert!(ours.starts_with("$2b$04$") && bcrypt::verify(password, &ours).unwrap());
+    }
+    // bcrypt alone would take both for the stored one.
+    let theirs = bcrypt::hash(&longest, 4).unwrap();
+    assert!(!setup.verify(&format!("{longest}y"), Some(&theirs)).await.unwrap().matches);
+    let theirs = bcrypt::hash("abc", 4).unwrap();
+    assert!(!setup.verify("abc\0def", Some(&theirs)).await.unwrap().matches);
+}
+
+#[tokio::test]
+async fn an_unknown_account_costs_a_hash_and_matches_nothing() {
+    let setup = start(&config(4, 1, 1));
+    assert!(!setup.verify("anything", None).await.unwrap().matches);
+    assert_eq!(setup.counter(r#"staunch_hash_seconds_count{op="verify"}"#), 1);
+}
+
+#[tokio::test]
+async fn f10_stored_hashes_that_cannot_be_used_are_refused_and_cost_the_same() {
+    let setup = start(&config(4, 1, 1));
+    let verify = async |text: &str| setup.verify("anything", Some(text)).await.err();
+    let broken = stored(4).replace("$2b$", "$2x$");
+    assert_eq!(verify(&broken).await, Some(HashError::Stored(StoredHashError::Broken)));
+    let costly = HashError::Stored(StoredHashError::TooCostly { cost: 31, max: 6 });
+    assert_eq!(verify(&stored(31)).await, Some(costly));
+    let malformed = HashError::Stored(StoredHashError::Malformed);
+    assert_eq!(verify("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA").await, Some(malformed));
+    assert_eq!(setup.counter(r#"staunch_hash_seconds_count{op="verify"}"#), 3);
+}
+
+#[tokio::test]
+async fn as_many_jobs_as_workers_run_alone() {
+    let setup = start(&config(LONG, 3, 4));
+    for _ in 0..20 {
+        let jobs: Vec<_> = (0..3).map(|_| setup.long()).collect();
+        setup.until("one each", |setup| setup.busy() == [1, 1, 1]).await;
+        // Dropped receivers free their lanes.
+        jobs.iter().for_each(tokio::task::JoinHandle::abort);
+        setup.until("none", |setup| setup.busy() == [0, 0, 0]).await;
+    }
+    let jobs: Vec<_> = (0..5).map(|_| setup.long()).collect();
+    setup
+        .until("evenly", |setup| {
+            let busy = setup.busy();
+            busy.iter().sum::<usize>() == 5 && busy.iter().all(|lanes| (1..=2).contains(lanes))
+        })
+        .await;
+    jobs.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_client_that_left_frees_its_lane_and_its_place() {
+    let setup = start(&config(LONG, 1, 1));
+    let (running, waiting) = (setup.long(), setup.long());
+    setup.until("busy", |setup| setup.busy() == [1]).await;
+    waiting.abort();
+    running.abort();
+    setup.until("free", |setup| setup.busy() == [0]).await;
+    setup.until("both counted", |setup| setup.counter("staunch_hash_cancelled_total ") == 2).await;
+    let hashes = r#"staunch_hash_seconds_count{op="verify"}"#;
+    assert_eq!(setup.counter(hashes), 0, "neither was hashed to its end");
+    let next = setup.verify("next", Some(&stored(4))).await;
+    assert!(!next.unwrap().matches);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_one_purpose_and_leaves_room_for_the_other() {
+    let setup = start(&HashConfig { queue: 4, ..config(4, 1, 1) });
+    let permits: Vec<_> = (0..2).map(|_| setup.engine.reserve(Purpose::Hash).unwrap()).collect();
+    assert!(matches!(setup.engine.reserve(Purpose::Hash), Err(HashError::QueueFull { .. })));
+    assert!(!setup.verify("a login", None).await.unwrap().matches);
+    drop(permits);
+    assert!(setup.engine.reserve(Purpose::Hash).is_ok());
+    assert_eq!(setup.counter(r#"staunch_hash_rejected_total{reason="queue_full"}"#), 1);
+}
+
+#[tokio::test]
+async fn logins_and_new_passwords_are_served_in_turn() {
+    let setup = start(&config(LONG - 2, 1, 1));
+    let running = setup.long();
+    setup.until("busy", |setup| setup.busy() == [1]).await;
+    let mut order = Vec::new();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    for purpose in [Purpose::Hash; 4].into_iter().chain([Purpose::Verify; 4]) {
+        let permit = setup.engine.reserve(purpose).unwrap();
+        let (engine, sender) = (setup.engine.clone(), sender.clone());
+        let password = Password::attempt("queued".into());
+        let stored = stored(4);
+        tokio::spawn(async move {
+            match purpose {
+                Purpose::Verify => drop(engine.verify(permit, password, Some(&stored)).await),
+                // At the setting's cost, 256 times the work of a login here.
+                Purpose::Hash => drop(engine.hash(permit, password).await),
+            }
+            sender.send(purpose).ok();
+        });
+    }
+    let depth = |setup: &Setup| {
+        let admission = &setup.engine.shared().admission;
+        admission.waiting(Purpose::Verify) + admission.waiting(Purpose::Hash)
+    };
+    setup.until("queued", |setup| depth(setup) == 8).await;
+    running.abort();
+    // By work, not by number: all logins come before the second new password.
+    for _ in 0..5 {
+        order.push(timeout(PATIENCE, receiver.recv()).await.unwrap().unwrap());
+    }
+    let logins = order.iter().filter(|purpose| **purpose == Purpose::Verify).count();
+    assert!(logins >= 4, "{order:?}");
+    setup.engine.abort();
+}
+
+#[tokio::test]
+async fn a_job_that_expires_in_the_queue_is_not_hashed() {
+    let blocked = start(&config(LONG, 1, 1));
+    let (running, waiting) = (blocked.long(), blocked.long());
+    blocked.until("busy", |setup| setup.busy() == [1]).await;
+    blocked
+        .until("queued", |setup| setup.engine.shared().admission.waiting(Purpose::Verify) == 1)
+        .await;
+    blocked.clock.advance(Duration::from_secs(31));
+    running.abort();
+    let late = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert!(matches!(late, Err(HashError::Expired { .. })), "{late:?}");
+    assert_eq!(blocked.counter(r#"staunch_hash_rejected_total{reason="expired"}"#), 1);
+}
+
+#[tokio::test]
+async fn d4_a_panic_fails_its_job_alone() {
+    let setup = start(&config(4, 1, 2));
+    let panics = std::str::from_utf8(PANICS).unwrap();
+    let good = bcrypt::hash("good", 4).unwrap();
+    for _ in 0..3 {
+        let (bad, well) =
+            tokio::join!(setup.verify(panics, None), setup.verify("good", Some(&good)));
+        assert_eq!(bad.err(), Some(HashError::Panicked));
+        assert!(well.unwrap().matches);
+    }
+    assert_eq!(setup.counter("staunch_hash_panics_total "), 3);
+    setup.until("free", |setup| setup.busy() == [0]).await;
+}
+
+#[tokio::test]
+async fn an_outdated_hash_is_offered_for_a_rehash() {
+    let setup = start(&config(5, 1, 2));
+    let old = bcrypt::hash("password!", 4).unwrap();
+    assert!(setup.verify("wrong", Some(&old)).await.unwrap().outdated.is_none());
+    let current = bcrypt::hash("password!", 5).unwrap();
+    assert!(setup.verify("password!", Some(&current)).await.unwrap().outdated.is_none());
+    let password = setup.verify("password!", Some(&old)).await.unwrap().outdated.unwrap();
+    let new = setup.engine.rehash(&password).await.unwrap().to_string();
+    assert!(new.starts_with("$2b$05$") && bcrypt::verify("password!", &new).unwrap());
+}
+
+#[tokio::test]
+async fn spare_work_gives_way_to_a_login() {
+    let setup = start(&config(LONG, 1, 1));
+    let engine = setup.engine.clone();
+    let spare =
+        tokio::spawn(async move { engine.rehash(&Password::attempt("spare".into())).await });
+    setup.until("busy", |setup| setup.busy() == [1]).await;
+    // Would wait for minutes behind it.
+    assert!(setup.verify("login", Some(&stored(4))).await.is_ok());
+    assert_eq!(
+        timeout(PATIENCE, spare).await.unwrap().unwrap().err(),
+        Some(HashError::ShuttingDown)
+    );
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_waits_and_refuses_what_comes() {
+    let setup = start(&config(4, 2, 2));
+    let permits: Vec<_> = (0..20).map(|_| setup.engine.reserve(Purpose::Verify).unwrap()).collect();
+    let hash = stored(6);
+    let jobs = permits
+        .into_iter()
+        .map(|permit| setup.engine.verify(permit, Password::attempt("waits".into()), Some(&hash)));
+    let jobs = futures_util::future::join_all(jobs);
+    let (answers, ()) = tokio::join!(jobs, setup.engine.drain());
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(matches!(setup.engine.reserve(Purpose::Verify), Err(HashError::ShuttingDown)));
+}
+
+#[tokio::test]
+async fn an_aborted_drain_refuses_the_rest_and_ends() {
+    let setup = start(&config(LONG, 1, 1));
+    let jobs: Vec<_> = (0..4).map(|_| setup.long()).collect();
+    setup.until("busy", |setup| setup.busy() == [1]).await;
+    setup.engine.abort();
+    assert!(timeout(PATIENCE, setup.engine.drain()).await.is_ok());
+    for job in jobs {
+        assert_eq!(job.await.unwrap().err(), Some(HashError::ShuttingDown));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e7_every_job_ends_in_exactly_one_outcome() {
+    const JOBS: u64 = 400;
+    let setup = start(&HashConfig { queue: 40, ..config(4, 2, 3) });
+    let hash = bcrypt::hash("right", 4).unwrap();
+    let (mut answered, mut refused, mut left, mut panicked) = (0, 0, 0, 0);
+    let mut jobs = Vec::new();
+    for number in 0..JOBS {
+        let Ok(permit) = setup.engine.reserve(Purpose::Verify) else {
+            refused += 1;
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let (engine, hash) = (setup.engine.clone(), hash.clone());
+        let text = if number % 13 == 0 { std::str::from_utf8(PANICS).unwrap() } else { "right" };
+        let password = Password::attempt(text.to_owned());
+        let job = tokio::spawn(async move { engine.verify(permit, password, Some(&hash)).await });
+        if number % 5 == 0 {
+            tokio::task::yield_now().await;
+            job.abort();
+        }
+        jobs.push(job);
+    }
+    for job in jobs {
+        match timeout(PATIENCE, job).await.expect("no job hangs") {
+            Ok(Ok(verdict)) => {
+                assert!(verdict.matches);
+                answered += 1;
+            }
+            Ok(Err(HashError::Panicked)) => panicked += 1,
+            Ok(Err(error)) => panic!("{error}"),
+            Err(_) => left += 1,
+        }
+    }
+    setup.engine.drain().await;
+    assert_eq!(answered + refused + left + panicked, JOBS);
+    let hashed = setup.counter(r#"staunch_hash_seconds_count{op="verify"}"#);
+    let cancelled = setup.counter("staunch_hash_cancelled_total ");
+    let panics = setup.counter("staunch_hash_panics_total ");
+    assert_eq!(setup.counter(r#"staunch_hash_rejected_total{reason="queue_full"}"#), refused);
+    // A job that was left may have been hashed, dropped, or have panicked; or never have been sent.
+    assert!(hashed + cancelled + panics <= answered + panicked + left);
+    assert!(hashed >= answered && panics >= panicked);
+    assert_eq!(setup.busy(), [0, 0]);
+    assert_eq!(setup.engine.shared().admission.waiting(Purpose::Verify), 0, "every place is back");
+}
