@@ -219,9 +219,10 @@ impl App {
         connections.close();
         // Most of the grace to finish; the rest to tell those who could not be served.
         let work = grace.saturating_sub(REFUSAL_TIME);
+        // The requests first: one that still reads its account has a place in the engine already.
         let finished = async {
-            engine.drain().await;
             connections.wait().await;
+            engine.drain().await;
         };
         if tokio::time::timeout(work, finished).await.is_err() {
             engine.abort();

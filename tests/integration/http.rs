@@ -510,41 +510,68 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
 
 #[tokio::test]
 async fn d2_requests_under_way_are_answered_when_the_server_stops() {
-    let mut app = TestApp::builder()
-        .set("STAUNCH_BCRYPT_COST", "9")
-        .set("STAUNCH_SHUTDOWN_GRACE", "30s")
-        .start()
-        .await;
+    let mut app = TestApp::builder().set("STAUNCH_SHUTDOWN_GRACE", "30s").start().await;
     app.register("ada").await;
     let mut idle = app.raw().await;
     idle.write(ALIVE).await;
     idle.reply().await.unwrap();
+    // Held in the middle: they have a place in the engine and wait for the database.
+    let db = app.db().await;
+    db.batch_execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let client = app.anonymous();
-    let under_way: Vec<_> = (0..20)
+    let under_way: Vec<_> = (0..3)
         .map(|_| {
             let client = client.clone();
-            tokio::spawn(async move { client.login("ada", PASSWORD).await })
+            tokio::spawn(async move { client.login("ada", PASSWORD).await.status })
         })
         .collect();
-    until("some are in the engine", SOON, async || {
-        let busy = app.metric("staunch_hash_lanes_busy").await;
-        busy + app.metric("staunch_hash_queue_depth").await >= 2.0
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    // A transaction would see the same activity again and again.
+    let watching = app.db().await;
+    until("they wait", SOON, async || {
+        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 3
     })
     .await;
     app.begin_stop();
-    let mut served = 0;
-    for login in under_way {
-        // The late ones are told so, and none is cut off.
-        let reply = login.await.expect("an answer");
-        if reply.status != 200 {
-            reply.assert_problem(503, "not-ready");
-        }
-        served += usize::from(reply.status == 200);
-    }
-    assert!(served >= 2, "{served}");
-    assert_eq!(idle.rest().await, "", "an idle connection is closed");
     until("the port is closed", SOON, async || {
         tokio::net::TcpStream::connect(app.address).await.is_err()
     })
     .await;
+    db.batch_execute("COMMIT").await.unwrap();
+    for login in under_way {
+        assert_eq!(login.await.unwrap(), 200);
+    }
+    assert_eq!(idle.rest().await, "", "an idle connection is closed");
+}
+
+#[tokio::test]
+async fn d2_what_the_grace_does_not_suffice_for_is_503_and_not_cut_off() {
+    let mut app = TestApp::builder()
+        .set("STAUNCH_BCRYPT_COST", "11")
+        .set("STAUNCH_SHUTDOWN_GRACE", "2s")
+        .start()
+        .await;
+    app.register("ada").await;
+    // Far more than can be hashed in the grace.
+    let logins: Vec<_> = (0..150)
+        .map(|_| {
+            let client = app.anonymous();
+            tokio::spawn(async move { client.login("ada", PASSWORD).await })
+        })
+        .collect();
+    until("all have read their account", SOON, async || {
+        app.queries("credentials_by_username").await == 150.0
+    })
+    .await;
+    app.begin_stop();
+    let mut refused = 0;
+    for login in logins {
+        let reply = login.await.expect("an answer");
+        if reply.status != 200 {
+            reply.assert_status(503);
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "{refused}");
 }
