@@ -259,6 +259,8 @@ impl HashEngine {
     /// Makes the workers refuse what waits and drop what is in their lanes, for a drain that has
     /// run out of time.
     pub fn abort(&self) {
+        // Before the lanes are dropped: their callers shall hear that we stop, not that we failed.
+        self.0.shared.stopping.store(true, Ordering::Release);
         self.0.shared.aborted.store(true, Ordering::Release);
     }
 

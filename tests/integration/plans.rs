@@ -31,6 +31,7 @@ fn arguments(name: &str) -> &'static str {
         "credentials_by_email" => "'User50000@example.com'",
         "insert_session" => "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent'",
         "refresh_session" => "'00000000-0000-4000-8000-000000000000', 3, 10.0, 60.0",
+        "replace_hash" => "50000, 'old', 'new'",
         "revoke_session" => "'00000000-0000-4000-8000-000000000000'",
         "session_account" => "'00000000-0000-4000-8000-000000000000', 50000",
         "clean_sessions" => "32497639476945768, 1000",

@@ -16,11 +16,7 @@ async fn d2_sigterm_in_mid_login_lets_it_finish() {
             tokio::spawn(async move { login(&address, "ada").await })
         })
         .collect();
-    until("a login is being hashed", async || {
-        let page = server.get("/metrics").await.unwrap();
-        page.text().contains("staunch_hash_lanes_busy 1")
-    })
-    .await;
+    until("a login is being hashed", async || server.hashes().await).await;
     server.signal(Signal::TERM);
     let mut served = 0;
     for login in logins {
@@ -109,11 +105,7 @@ async fn a_second_ctrl_c_ends_at_once() {
             tokio::spawn(async move { login(&address, "nobody").await })
         })
         .collect();
-    until("a login is being hashed", async || {
-        let page = server.get("/metrics").await.unwrap();
-        page.text().contains("staunch_hash_lanes_busy 1")
-    })
-    .await;
+    until("a login is being hashed", async || server.hashes().await).await;
     server.signal(Signal::INT);
     until("it drains", async || server.log().contains("draining")).await;
     server.signal(Signal::INT);

@@ -149,6 +149,13 @@ impl Server {
         request(&self.address, &format!("GET {path} HTTP/1.1\r\n"), "", "").await
     }
 
+    /// Whether a password is being hashed now.
+    pub(crate) async fn hashes(&self) -> bool {
+        let page = self.get("/metrics").await.unwrap();
+        let busy = page.body.lines().find_map(|line| line.strip_prefix("staunch_hash_lanes_busy "));
+        busy.unwrap().parse::<f64>().unwrap() >= 1.0
+    }
+
     pub(crate) async fn register(&self, name: &str) -> Option<Reply> {
         let body = format!(
             r#"{{"email":"{name}@example.com","username":"{name}","password":"{PASSWORD}"}}"#
@@ -185,10 +192,6 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    pub(crate) fn text(&self) -> &str {
-        &self.body
-    }
-
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
