@@ -93,7 +93,7 @@ fn sources() -> Vec<Source> {
             }
         })
         // A file of tests alone.
-        .filter(|source| source.path.file_stem().unwrap() != "tests")
+        .filter(|source| !source.path.file_stem().unwrap().to_str().unwrap().ends_with("tests"))
         .collect()
 }
 

@@ -43,7 +43,9 @@ async fn d1_every_acknowledged_registration_survives_a_kill() {
             acknowledged.extend(client.await.unwrap());
         }
         assert!(acknowledged.len() - before < 4 * REGISTRATIONS, "it was killed in the middle");
-        drop(server);
+        // Until it is dead it holds the folder.
+        let mut server = Arc::into_inner(server).unwrap();
+        assert_eq!(server.ended().await.0, None, "by a signal");
     }
     // The last start needs no repair either, at once after the kill.
     let server = Server::start(top.path(), &[]).await;
