@@ -222,11 +222,7 @@ impl App {
         // Most of the grace to finish; the rest to tell those who could not be served.
         let work = grace.saturating_sub(REFUSAL_TIME);
         // The requests first: one that still reads its account has a place in the engine already.
-        let finished = async {
-            connections.wait().await;
-            engine.drain().await;
-        };
-        if tokio::time::timeout(work, finished).await.is_err() {
+        if tokio::time::timeout(work, connections.wait()).await.is_err() {
             engine.abort();
             if tokio::time::timeout(REFUSAL_TIME.min(grace), connections.wait()).await.is_err() {
                 tracing::warn!(
@@ -236,6 +232,7 @@ impl App {
             }
         }
         lifecycle.background_ended().await;
+        engine.drain().await;
         edge.store.close();
         if let Some(server) = embedded {
             server.stop().await;

@@ -7,19 +7,20 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Slices for which a job is left to a less busy worker. A few milliseconds.
-const PATIENCE_SLICES: u32 = 8;
-
 /// Busy lanes by worker.
-pub(super) struct Board(Vec<AtomicUsize>);
+pub(super) struct Board {
+    busy: Vec<AtomicUsize>,
+    /// Slices for which a job is left to a less busy worker.
+    patience: u32,
+}
 
 impl Board {
-    pub(super) fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| AtomicUsize::new(0)).collect())
+    pub(super) fn new(workers: usize, patience: u32) -> Self {
+        Self { busy: (0..workers).map(|_| AtomicUsize::new(0)).collect(), patience }
     }
 
     pub(super) fn set(&self, worker: usize, busy: usize) {
-        if let Some(lanes) = self.0.get(worker) {
+        if let Some(lanes) = self.busy.get(worker) {
             lanes.store(busy, Ordering::Release);
         }
     }
@@ -27,12 +28,12 @@ impl Board {
     /// Busy lanes of each worker.
     #[cfg(test)]
     pub(super) fn busy(&self) -> Vec<usize> {
-        self.0.iter().map(|lanes| lanes.load(Ordering::Acquire)).collect()
+        self.busy.iter().map(|lanes| lanes.load(Ordering::Acquire)).collect()
     }
 
     /// Whether no other worker is less busy than this one, which has `busy` lanes in use.
     fn is_least(&self, worker: usize, busy: usize) -> bool {
-        let others = self.0.iter().enumerate().filter(|(other, _)| *other != worker);
+        let others = self.busy.iter().enumerate().filter(|(other, _)| *other != worker);
         others.map(|(_, lanes)| lanes.load(Ordering::Acquire)).all(|other| busy <= other)
     }
 }
@@ -46,12 +47,13 @@ pub(super) struct Turn {
 impl Turn {
     /// A slice begins; `waiting` says whether a job does.
     pub(super) fn slice(&mut self, waiting: bool) {
-        self.slices_left_to_others = if waiting { self.slices_left_to_others + 1 } else { 0 };
+        self.slices_left_to_others =
+            if waiting { self.slices_left_to_others.saturating_add(1) } else { 0 };
     }
 
     /// Whether this worker is to take a job now.
     pub(super) fn is_mine(&self, board: &Board, worker: usize, busy: usize) -> bool {
-        self.slices_left_to_others > PATIENCE_SLICES || board.is_least(worker, busy)
+        self.slices_left_to_others > board.patience || board.is_least(worker, busy)
     }
 
     /// It took one.
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_least_busy_worker_takes_the_job() {
-        let board = Board::new(2);
+        let board = Board::new(2, 3);
         let turn = Turn::default();
         assert!(turn.is_mine(&board, 0, 0) && turn.is_mine(&board, 1, 0));
         board.set(0, 1);
@@ -79,10 +81,10 @@ mod tests {
 
     #[test]
     fn a_job_that_nobody_takes_is_taken_after_a_few_slices() {
-        let board = Board::new(2);
+        let board = Board::new(2, 3);
         board.set(0, 1);
         let mut turn = Turn::default();
-        for _ in 0..PATIENCE_SLICES {
+        for _ in 0..3 {
             turn.slice(true);
             assert!(!turn.is_mine(&board, 0, 1));
         }

@@ -24,6 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 /// A stored hash may cost this much more than the setting: four times the work. A damaged or
 /// planted row must not take a core for minutes.
 const COST_ABOVE_SETTING_MAX: u32 = 2;
+/// Slices for which a worker leaves a job to a less busy one: 20 ms, a few times what a woken
+/// thread may wait for a core. Unit tests, which share the cores with others, wait for ever.
+const PATIENCE_SLICES: u32 = if cfg!(test) { u32::MAX } else { 64 };
 /// Rehashes that may wait for a spare lane. More are dropped: the next login brings them again.
 const SPARE_JOBS_MAX: usize = 64;
 
@@ -107,7 +110,7 @@ impl HashEngine {
             clock,
             meters: Meters::new(metrics),
             admission: Arc::new(admission),
-            board: Board::new(threads),
+            board: Board::new(threads, PATIENCE_SLICES),
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             usual_priority: AtomicBool::new(false),

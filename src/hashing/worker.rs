@@ -22,6 +22,9 @@ const SLICE_ROUNDS: u32 = 4;
 /// The speed of a full batch is averaged over at least this long before it counts.
 const SPEED_WINDOW: Duration = Duration::from_millis(50);
 
+/// Looks at the queues before an idle worker goes to sleep: some 30 us in all.
+const LOOKS: u32 = 400;
+
 /// One password to hash.
 pub(super) struct Job {
     pub(super) work: kernel::Job,
@@ -101,7 +104,7 @@ impl Worker {
     /// Sleeps until there is work. False: there will be none.
     fn wait(&mut self) -> bool {
         loop {
-            if let Some(job) = self.next() {
+            if let Some(job) = self.look_out() {
                 self.begin(job);
             } else {
                 let queues = self.queues.clone();
@@ -122,6 +125,18 @@ impl Worker {
                 return true;
             }
         }
+    }
+
+    /// Looks for a job for a moment: waking a sleeping thread takes longer than most pauses between
+    /// two logins of a busy server.
+    fn look_out(&mut self) -> Option<Job> {
+        for _ in 0..LOOKS {
+            if let Some(job) = self.next() {
+                return Some(job);
+            }
+            std::hint::spin_loop();
+        }
+        None
     }
 
     /// Lets newcomers into free lanes, as far as it is this worker's turn.

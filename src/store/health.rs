@@ -17,14 +17,14 @@ impl Health {
     pub(super) fn new(config: &StoreConfig) -> Self {
         let timeouts =
             Timeouts { wait: Some(DEADLINE), create: Some(DEADLINE), recycle: Some(DEADLINE) };
-        Self { pool: pool::build(&config.database, 1, timeouts) }
+        Self { pool: pool::build(&config.database, 1, timeouts, &[]) }
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         const CONTEXT: &str = "health";
         let question = async {
             let object = self.pool.get().await.map_err(|error| StoreError::pool(CONTEXT, error))?;
-            let connection = Checkout(Some(object));
+            let connection = Checkout::of(object);
             let result = connection.run("-- health\nSELECT 1", &[]).await;
             connection.settle(&result);
             result.map_err(|error| StoreError::statement(CONTEXT, error))

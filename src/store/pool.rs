@@ -1,12 +1,17 @@
 //! The connection pool: a deadline on every call, and no connection that comes back half used.
 
 use super::connect::{self, ConnectError};
-use super::{Statement, StoreError};
+use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
 use crate::telemetry::{Metrics, declared};
-use deadpool_postgres::{Hook, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
+};
 use futures_util::future::join_all;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
 
@@ -15,6 +20,9 @@ use tokio_postgres::{NoTls, Row};
 pub const CALL_DEADLINE: Duration = Duration::from_millis(3_500);
 /// Longest wait for a connection that others hold.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a call waits before one more connection is opened: a few times the longest statement
+/// that serves requests.
+const PATIENCE: Duration = Duration::from_millis(10);
 /// Longest time to open a connection, TCP, authentication and settings together.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -32,7 +40,13 @@ pub struct StoreConfig {
 
 pub(super) struct Pool {
     pool: deadpool_postgres::Pool,
+    /// As many as there are connections. Whoever holds one finds a connection idle.
+    places: Arc<Semaphore>,
+    /// Connections opened or being opened.
+    opened: Arc<AtomicUsize>,
+    waiting: AtomicUsize,
     min: usize,
+    max: usize,
     metrics: Metrics,
     clock: Clock,
 }
@@ -48,9 +62,18 @@ impl Pool {
             create: Some(CREATE_TIMEOUT),
             recycle: Some(Duration::from_secs(1)),
         };
-        let pool = build(&config.database, config.pool_max, timeouts);
+        let pool = build(&config.database, config.pool_max, timeouts, STATEMENTS);
         metrics.gauge(declared::DB_POOL_MAX, &[]).set(gauge(config.pool_max));
-        let pool = Self { pool, min: config.pool_min, metrics: metrics.clone(), clock };
+        let pool = Self {
+            pool,
+            places: Arc::new(Semaphore::new(config.pool_min)),
+            opened: Arc::new(AtomicUsize::new(config.pool_min)),
+            waiting: AtomicUsize::new(0),
+            min: config.pool_min,
+            max: config.pool_max,
+            metrics: metrics.clone(),
+            clock,
+        };
         let first = pool.pool.get().await.map_err(|error| ConnectError::Refused {
             place: connect::place(&config.database),
             reason: chain(&error),
@@ -58,6 +81,41 @@ impl Pool {
         drop(first);
         pool.maintain().await;
         Ok(pool)
+    }
+
+    /// Waits for a connection. One that is in use is back within a millisecond or two, while a new
+    /// one takes tens to open: so a new one is opened only when the wait gets long, in the
+    /// background, and whichever comes first is taken.
+    async fn checkout(&self, name: &'static str) -> Result<Checkout<'_>, StoreError> {
+        let waiting = Waiting::new(&self.waiting);
+        let place = loop {
+            let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
+            if let Ok(place) = place {
+                break place.map_err(|_| StoreError::deadline(name))?;
+            }
+            self.grow();
+        };
+        drop(waiting);
+        let object = self.pool.get().await.map_err(|error| StoreError::pool(name, error))?;
+        Ok(Checkout { object: Some(object), _place: Some(place) })
+    }
+
+    /// Opens one more connection in the background, if there may be one more.
+    fn grow(&self) {
+        let more = |opened| (opened < self.max).then_some(opened + 1);
+        if self.opened.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return;
+        }
+        let (pool, places, opened) =
+            (self.pool.clone(), Arc::clone(&self.places), Arc::clone(&self.opened));
+        tokio::spawn(async move {
+            // The pool gives an idle one if there is one: then the wait is over anyway.
+            if pool.get().await.is_ok() {
+                places.add_permits(1);
+            } else {
+                opened.fetch_sub(1, Ordering::AcqRel);
+            }
+        });
     }
 
     /// Runs one statement and returns its rows.
@@ -71,8 +129,9 @@ impl Pool {
     ) -> Result<Vec<Row>, StoreError> {
         let name = statement.name;
         let call = async {
-            let object = self.pool.get().await.map_err(|error| StoreError::pool(name, error))?;
-            let connection = Checkout(Some(object));
+            let connection = tokio::time::timeout(WAIT_TIMEOUT, self.checkout(name));
+            let connection =
+                connection.await.unwrap_or_else(|_| Err(StoreError::deadline(name)))?;
             let begun = self.clock.now();
             let result = connection.run(statement.sql, parameters).await;
             let took = self.clock.now().saturating_duration_since(begun);
@@ -105,7 +164,7 @@ impl Pool {
         let used = status.size.saturating_sub(status.available);
         set(declared::DB_POOL_CONNECTIONS, &[("state", "idle")], status.available);
         set(declared::DB_POOL_CONNECTIONS, &[("state", "used")], used);
-        set(declared::DB_POOL_WAITING, &[], status.waiting);
+        set(declared::DB_POOL_WAITING, &[], self.waiting.load(Ordering::Acquire));
     }
 
     pub(super) fn close(&self) {
@@ -118,6 +177,7 @@ pub(super) fn build(
     database: &tokio_postgres::Config,
     max: usize,
     timeouts: Timeouts,
+    statements: &'static [Statement],
 ) -> deadpool_postgres::Pool {
     let manager = Manager::from_config(
         connect::with_deadlines(database),
@@ -128,11 +188,14 @@ pub(super) fn build(
         .max_size(max)
         .timeouts(timeouts)
         .runtime(Runtime::Tokio1)
-        .post_create(Hook::sync_fn(|client, _| {
-            if client.is_closed() {
-                return Err(deadpool_postgres::HookError::message("closed as it was opened"));
-            }
-            Ok(())
+        .post_create(Hook::async_fn(move |client, _| {
+            // Prepared while nobody waits.
+            Box::pin(async move {
+                for statement in statements {
+                    client.prepare_cached(statement.sql).await.map_err(HookError::Backend)?;
+                }
+                Ok(())
+            })
         }));
     #[expect(
         clippy::expect_used,
@@ -142,17 +205,23 @@ pub(super) fn build(
 }
 
 /// A connection out of the pool, which goes back only when its last answer has been read.
-pub(super) struct Checkout(pub(super) Option<Object>);
+pub(super) struct Checkout<'a> {
+    object: Option<Object>,
+    /// Given back after the connection.
+    _place: Option<SemaphorePermit<'a>>,
+}
 
-impl Checkout {
+impl Checkout<'_> {
+    pub(super) fn of(object: Object) -> Self {
+        Self { object: Some(object), _place: None }
+    }
+
     pub(super) async fn run(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let Some(client) = self.0.as_ref() else {
-            return Ok(Vec::new());
-        };
+        let Some(client) = self.object.as_ref() else { return Ok(Vec::new()) };
         let statement = client.prepare_cached(sql).await?;
         client.query(&statement, parameters).await
     }
@@ -164,17 +233,33 @@ impl Checkout {
             Err(error) => error.as_db_error().is_some(),
         };
         if answered {
-            drop(self.0.take());
+            drop(self.object.take());
         }
     }
 }
 
-impl Drop for Checkout {
+impl Drop for Checkout<'_> {
     fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
+        if let Some(object) = self.object.take() {
             // Leaves the pool for good; dropping the client closes the socket.
             drop(Object::take(object));
         }
+    }
+}
+
+/// A call that waits, for the gauge.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -68,7 +68,7 @@ impl fmt::Debug for Key {
 /// Why a password cannot be hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyError {
-    /// It has more than [`PASSWORD_OCTETS_MAX`] octets.
+    /// It has more than 72 octets.
     TooLong,
     /// One of its octets is zero.
     ContainsNul,
