@@ -198,6 +198,9 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { edge, listeners, engine, embedded, config, .. } = self;
         let lifecycle = edge.lifecycle.clone();
+        // Before the first connection is accepted: the start lines are printed, and whoever asks at
+        // once shall hear that we are ready.
+        lifecycle.started();
         spawn_background(&edge, config.settings.cleanup_interval.0);
         let connections = TaskTracker::new();
         let servers: Vec<_> = listeners
@@ -206,7 +209,6 @@ impl App {
                 tokio::spawn(http::serve(Arc::clone(&edge), listener, connections.clone()))
             })
             .collect();
-        lifecycle.started();
         tracing::info!(address = %self.facts.address, "serving");
         shutdown.await;
 
