@@ -88,7 +88,7 @@ pub struct Verdict {
 }
 
 impl HashEngine {
-    /// Measures the machine (0.6 s at most) and starts the threads.
+    /// Measures the machine (0.8 s at most) and starts the threads.
     ///
     /// # Errors
     /// When the operating system gives no threads or no random numbers.
