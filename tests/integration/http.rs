@@ -510,7 +510,12 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
 
 #[tokio::test]
 async fn d2_requests_under_way_are_answered_when_the_server_stops() {
-    let mut app = TestApp::builder().set("STAUNCH_SHUTDOWN_GRACE", "30s").start().await;
+    let mut app = TestApp::builder()
+        .set("STAUNCH_SHUTDOWN_GRACE", "30s")
+        // A connection for each login: none waits for another to be opened.
+        .set("STAUNCH_DB_POOL_MIN", "4")
+        .start()
+        .await;
     app.register("ada").await;
     let mut idle = app.raw().await;
     idle.write(ALIVE).await;
