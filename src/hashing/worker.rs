@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Loop rounds between two looks around: 0.2 to 0.4 ms at 1 to 6 lanes. The yield at its end is
-/// how soon a thread that wants this core gets it: Linux may let an idle-class thread run on to the
-/// next tick, 4 ms at 250 Hz, though another waits. A look costs under 1 us.
+/// how soon a thread that wants this core gets it: without it Linux (EEVDF, since 6.6) may let a
+/// thread run on to the next tick, 4 ms at 250 Hz, though one of a stronger class waits. A look
+/// costs under 1 us.
 const SLICE_ROUNDS: u32 = 4;
 /// The speed of a full batch is averaged over at least this long before it counts.
 const SPEED_WINDOW: Duration = Duration::from_millis(50);

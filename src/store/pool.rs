@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row};
 
@@ -44,6 +44,8 @@ pub(super) struct Pool {
     places: Arc<Semaphore>,
     /// Connections opened or being opened.
     opened: Arc<AtomicUsize>,
+    /// Held while one is being opened.
+    growth: Arc<Mutex<()>>,
     waiting: AtomicUsize,
     min: usize,
     max: usize,
@@ -68,6 +70,7 @@ impl Pool {
             pool,
             places: Arc::new(Semaphore::new(config.pool_min)),
             opened: Arc::new(AtomicUsize::new(config.pool_min)),
+            growth: Arc::default(),
             waiting: AtomicUsize::new(0),
             min: config.pool_min,
             max: config.pool_max,
@@ -100,8 +103,10 @@ impl Pool {
         Ok(Checkout { object: Some(object), _place: Some(place) })
     }
 
-    /// Opens one more connection in the background, if there may be one more.
+    /// Opens one more connection in the background, if there may be one more; one at a time, since
+    /// opening them takes CPU from the calls that they are to help.
     fn grow(&self) {
+        let Ok(turn) = Arc::clone(&self.growth).try_lock_owned() else { return };
         let more = |opened| (opened < self.max).then_some(opened + 1);
         if self.opened.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
             return;
@@ -115,6 +120,7 @@ impl Pool {
             } else {
                 opened.fetch_sub(1, Ordering::AcqRel);
             }
+            drop(turn);
         });
     }
 
