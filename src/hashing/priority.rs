@@ -2,9 +2,8 @@
 
 /// Weak, but not the weakest: against a thread of the usual class this one still gets a tenth of a
 /// core. What keeps the others fast is the yield at the end of each slice; weaker classes (nice 19,
-/// SCHED_IDLE) gained nothing beside it, and a thread that is put off for long while it holds a
-/// lock of the reply's runtime stalls everybody (refresh p99 at SCHED_IDLE: 100 to 300 ms in five
-/// runs of six; at nice 10: 3 to 20 ms).
+/// SCHED_IDLE) gained nothing that could be measured beside it, and get next to nothing of a core
+/// that somebody else wants: a starved thread may hold a lock of the runtime that it answers to.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
