@@ -238,13 +238,14 @@ async fn offered(what: &str, share: f64, deadline: Duration) {
             (answer, due.elapsed())
         }));
     }
-    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    let (mut accepted, mut refused, mut expired) = (Vec::new(), Vec::new(), Vec::new());
     for login in logins {
         match login.await.unwrap() {
             (Ok(()), took) => accepted.push(took),
             (Err(HashError::WaitTooLong { .. } | HashError::QueueFull { .. }), took) => {
                 refused.push(took)
             }
+            (Err(HashError::Expired { .. }), took) => expired.push(took),
             (Err(error), _) => panic!("{error}"),
         }
     }
@@ -267,6 +268,7 @@ async fn offered(what: &str, share: f64, deadline: Duration) {
         ms(alone)
     );
     println!("refused {}: p99 {:.2} ms", refused.len(), ms(quantile(&mut refused, 0.99)));
+    println!("expired in the queue {}", expired.len());
     engine.drain().await;
 }
 

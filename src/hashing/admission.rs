@@ -29,6 +29,10 @@ impl Purpose {
     }
 }
 
+/// This part of the deadline is left to the error of the prediction: at three times capacity 1 % of
+/// those admitted up to the deadline itself expired in the queue.
+const PREDICTION_ERROR: u32 = 16;
+
 /// What waits, and how fast it goes.
 pub(super) struct Admission {
     verify: Waiting,
@@ -38,7 +42,7 @@ pub(super) struct Admission {
     /// Jobs of one purpose that may wait.
     jobs_max: usize,
     /// Longest predicted wait that is accepted.
-    deadline: Duration,
+    wait_max: Duration,
 }
 
 #[derive(Default)]
@@ -61,7 +65,7 @@ impl Admission {
             hash: Waiting::default(),
             speeds: (0..workers).map(|_| AtomicU64::new(speed.max(1))).collect(),
             jobs_max: places(queue),
-            deadline,
+            wait_max: deadline - deadline / PREDICTION_ERROR,
         }
     }
 
@@ -75,7 +79,7 @@ impl Admission {
         rounds: u64,
     ) -> Result<Permit, HashError> {
         let wait = self.predicted_wait(purpose);
-        if wait > self.deadline {
+        if wait > self.wait_max {
             return Err(HashError::WaitTooLong { retry_after: wait });
         }
         let waiting = self.of(purpose);
