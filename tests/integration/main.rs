@@ -21,6 +21,7 @@ mod overload;
 mod plans;
 mod refresh;
 mod register;
+mod rehash;
 mod secrets;
 mod support;
 mod token;
