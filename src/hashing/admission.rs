@@ -52,10 +52,17 @@ struct Waiting {
 }
 
 /// A place in a queue, for one password. Dropping it gives the place back.
-pub struct Permit {
+pub struct Permit(Arc<Work>);
+
+/// The other end of a permit, kept by who waits for the answer. Dropping it takes the work out of
+/// the prediction, though its job stays in the queue until a worker comes by and skips it.
+pub(super) struct Interest(Arc<Work>);
+
+struct Work {
     admission: Arc<Admission>,
     purpose: Purpose,
-    rounds: u64,
+    /// Counted as waiting; 0 once given back.
+    rounds: AtomicU64,
 }
 
 impl Admission {
@@ -88,7 +95,8 @@ impl Admission {
             return Err(HashError::QueueFull { retry_after: wait });
         }
         waiting.rounds.fetch_add(rounds, Ordering::AcqRel);
-        Ok(Permit { admission: Arc::clone(self), purpose, rounds })
+        let admission = Arc::clone(self);
+        Ok(Permit(Arc::new(Work { admission, purpose, rounds: AtomicU64::new(rounds) })))
     }
 
     /// When a job that came now would begin: the work before it over the speed of all workers.
@@ -137,23 +145,43 @@ pub(super) fn places(queue: usize) -> usize {
 
 impl Permit {
     /// Corrects the work that was assumed, once the stored hash and with it the cost is known.
-    pub(super) fn set_rounds(&mut self, rounds: u64) {
-        let waiting = self.admission.of(self.purpose);
-        waiting.rounds.fetch_add(rounds, Ordering::AcqRel);
-        waiting.rounds.fetch_sub(self.rounds, Ordering::AcqRel);
-        self.rounds = rounds;
+    pub(super) fn set_rounds(&self, rounds: u64) {
+        self.0.waiting().rounds.fetch_add(rounds, Ordering::AcqRel);
+        let assumed = self.0.rounds.swap(rounds, Ordering::AcqRel);
+        self.0.waiting().rounds.fetch_sub(assumed, Ordering::AcqRel);
     }
 
     pub(super) fn purpose(&self) -> Purpose {
-        self.purpose
+        self.0.purpose
+    }
+
+    pub(super) fn interest(&self) -> Interest {
+        Interest(Arc::clone(&self.0))
+    }
+}
+
+impl Work {
+    fn waiting(&self) -> &Waiting {
+        self.admission.of(self.purpose)
+    }
+
+    /// Once, whoever comes first.
+    fn give_back(&self) {
+        let rounds = self.rounds.swap(0, Ordering::AcqRel);
+        self.waiting().rounds.fetch_sub(rounds, Ordering::AcqRel);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let waiting = self.admission.of(self.purpose);
-        waiting.rounds.fetch_sub(self.rounds, Ordering::AcqRel);
-        waiting.jobs.fetch_sub(1, Ordering::AcqRel);
+        self.0.give_back();
+        self.0.waiting().jobs.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 
@@ -195,8 +223,8 @@ mod tests {
     #[test]
     fn a_job_that_would_begin_too_late_is_refused_with_the_wait() {
         let admission = admission(100, SECOND);
-        let mut first = admission.admit(Purpose::Verify, 1_000).unwrap();
-        let second = admission.admit(Purpose::Verify, 500).unwrap();
+        let first = admission.admit(Purpose::Verify, 900).unwrap();
+        let second = admission.admit(Purpose::Verify, 600).unwrap();
         let refused = admission.admit(Purpose::Verify, 1).err();
         assert_eq!(
             refused,
@@ -207,6 +235,20 @@ mod tests {
         drop((first, second));
         assert_eq!(admission.predicted_wait(Purpose::Verify), Duration::ZERO);
         assert_eq!(admission.waiting(Purpose::Verify), 0);
+    }
+
+    #[test]
+    fn b2_work_that_nobody_waits_for_is_not_predicted() {
+        let admission = admission(100, SECOND);
+        let permit = admission.admit(Purpose::Verify, 900).unwrap();
+        let interest = permit.interest();
+        assert_eq!(admission.predicted_wait(Purpose::Verify), Duration::from_millis(900));
+        drop(interest);
+        assert_eq!(admission.predicted_wait(Purpose::Verify), Duration::ZERO);
+        assert_eq!(admission.waiting(Purpose::Verify), 1, "its place is taken until it is skipped");
+        drop(permit);
+        assert_eq!(admission.waiting(Purpose::Verify), 0);
+        assert_eq!(admission.predicted_wait(Purpose::Verify), Duration::ZERO, "once, not twice");
     }
 
     #[test]

@@ -279,13 +279,13 @@ impl HashEngine {
 
     async fn submit(
         &self,
-        mut permit: Permit,
+        permit: Permit,
         password: &Password,
         salt: [u8; SALT_OCTETS],
         cost: u32,
     ) -> Result<Digest, HashError> {
         permit.set_rounds(1 << cost);
-        let purpose = permit.purpose();
+        let (purpose, _interest) = (permit.purpose(), permit.interest());
         let (job, answer) = self.job(Some(permit), purpose, password, salt, cost)?;
         let queue = match purpose {
             Purpose::Verify => &self.0.verify,
