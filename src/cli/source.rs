@@ -8,6 +8,8 @@ use std::env;
 
 /// What many hosts call the database's URL.
 const DATABASE_URL: &str = "DATABASE_URL";
+/// What it stands in for, where that is unset or empty.
+const DATABASE_SETTING: &str = "STAUNCH_DATABASE_URL";
 
 /// The settings in force, and for each where it came from.
 pub(super) struct Source<'a> {
@@ -18,9 +20,14 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(matches: &'a ArgMatches) -> Result<Self, Failure> {
-        let bad = |error: dotenvy::Error| Failure {
-            code: BAD_SETTING,
-            message: format!(".env: {error}"),
+        // The library's own message repeats the line, which may hold a password.
+        let bad = |error: dotenvy::Error| {
+            let message = if let dotenvy::Error::Io(error) = error {
+                format!(".env: {error}")
+            } else {
+                ".env: a line is not NAME=value; put values with blanks, quotes or '$' in single quotes".to_owned()
+            };
+            Failure { code: BAD_SETTING, message }
         };
         let file = match dotenvy::from_path_iter(".env") {
             Ok(lines) => lines.collect::<Result<_, _>>().map_err(bad)?,
@@ -33,16 +40,23 @@ impl<'a> Source<'a> {
     /// A setting's text and where it was given, unless it is the default.
     pub(super) fn given(&self, setting: &Setting) -> Option<(String, &'static str)> {
         let variable = setting.variable;
+        let named = self.named(variable);
+        if variable == DATABASE_SETTING && named.as_ref().is_none_or(|(text, _)| text.is_empty()) {
+            let text = env::var(DATABASE_URL).ok().map(|text| (text, DATABASE_URL));
+            let text = text.or_else(|| self.in_file(DATABASE_URL).map(|text| (text, ".env")));
+            return text.or(named);
+        }
+        named
+    }
+
+    /// The text given under the setting's own name.
+    fn named(&self, variable: &'static str) -> Option<(String, &'static str)> {
         if let Some(text) = self.matches.get_one::<String>(variable) {
             let flag = self.matches.value_source(variable) == Some(ValueSource::CommandLine);
             return Some((text.clone(), if flag { "flag" } else { "environment" }));
         }
         if let Some(text) = self.in_file(variable) {
             return Some((text, ".env"));
-        }
-        if variable == "STAUNCH_DATABASE_URL" {
-            let text = env::var(DATABASE_URL).ok().map(|text| (text, DATABASE_URL));
-            return text.or_else(|| self.in_file(DATABASE_URL).map(|text| (text, ".env")));
         }
         None
     }

@@ -195,12 +195,12 @@ impl Worker {
             return;
         }
         if shared.is_aborted() {
-            meters.shutting_down.increment(1);
+            meters.shutting_down.increment(u64::from(!spare));
             reply.send(Err(HashError::ShuttingDown)).ok();
             return;
         }
         if begun >= deadline {
-            meters.expired.increment(1);
+            meters.expired.increment(u64::from(!spare));
             let retry_after = shared.admission.predicted_wait(purpose);
             reply.send(Err(HashError::Expired { retry_after })).ok();
             return;
@@ -229,7 +229,11 @@ impl Worker {
         let busy = self.batch.busy();
         let begun = self.shared.clock.now();
         let batch = &mut self.batch;
-        let Ok(rounds) = catch_unwind(AssertUnwindSafe(|| batch.step(SLICE_ROUNDS))) else {
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            let rounds = batch.step(SLICE_ROUNDS);
+            (rounds, std::iter::from_fn(|| batch.retire()).collect::<Vec<_>>())
+        }));
+        let Ok((rounds, done)) = stepped else {
             self.start_over();
             return;
         };
@@ -238,9 +242,8 @@ impl Worker {
             let took = self.shared.clock.now().saturating_duration_since(begun);
             self.count_speed(u64::from(rounds) * busy as u64, took);
         }
-        let mut ended = 0;
-        while let Some((ticket, digest)) = self.batch.retire() {
-            ended += 1;
+        let ended = done.len();
+        for (ticket, digest) in done {
             let Ticket { purpose, spare, begun, reply } = ticket;
             let took = self.shared.clock.now().saturating_duration_since(begun);
             self.shared.meters.seconds(purpose).record(took);

@@ -1,6 +1,7 @@
 //! Whom a request comes from: the peer, or whom a trusted proxy speaks for.
 
 use hyper::HeaderMap;
+use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -58,10 +59,11 @@ impl TrustedProxies {
         let name =
             if headers.contains_key("x-forwarded-for") { "x-forwarded-for" } else { "forwarded" };
         let mut client = peer;
-        let lines: Vec<&str> =
-            headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
+        let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        // Hop by hop: rubbish that a client put in front must not hide what a proxy added.
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(|octet| *octet == b','));
         for hop in hops.take(HOPS_MAX) {
+            let Ok(hop) = std::str::from_utf8(hop) else { break };
             let node = if name == "forwarded" { forwarded_for(hop) } else { Some(hop) };
             let Some(address) = node.and_then(parse_node) else {
                 break;
@@ -116,7 +118,7 @@ mod tests {
     fn client(trusted: &str, peer: &str, headers: &[(&'static str, &str)]) -> String {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let trusted: TrustedProxies = trusted.parse().unwrap();
         trusted.client(peer.parse().unwrap(), &map).to_string()
@@ -139,6 +141,7 @@ mod tests {
         assert_eq!(via("::ffff:203.0.113.9"), "203.0.113.9");
         assert_eq!(via("10.0.0.3, 10.0.0.2"), "10.0.0.3", "all trusted: the left-most");
         assert_eq!(via("1.1.1.1, garbage, 10.0.0.2"), "10.0.0.2", "never past garbage");
+        assert_eq!(via("é, 203.0.113.9"), "203.0.113.9", "rubbish does not hide the proxy's hop");
         assert_eq!(via(""), "10.0.0.1");
         let two = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9, 10.0.0.2")];
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &two), "203.0.113.9");

@@ -123,6 +123,12 @@ impl Watch {
         }
         end.saturating_sub(Duration::from_millis(self.now_ms()))
     }
+
+    /// When to look again: nothing wakes the timer when a head begins or a write stalls, so it
+    /// looks often enough to be late by no more than a limit's half.
+    fn next_look(&self) -> Duration {
+        self.time_left().min(self.0.header_timeout / 2).min(WRITE_STALL_MAX / 2)
+    }
 }
 
 impl Drop for InRequest {
@@ -157,9 +163,11 @@ pub(super) async fn serve(
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut draining = pin!(lifecycle.draining());
     let mut drained = false;
-    let mut timer = pin!(tokio::time::sleep(watch.time_left()));
+    let mut timer = pin!(tokio::time::sleep(watch.next_look()));
     loop {
         tokio::select! {
+            // The connection first: a request that is here when draining begins is served.
+            biased;
             // Errors here are the client's: a broken head, a connection cut off.
             result = connection.as_mut() => {
                 if let Err(error) = result {
@@ -172,12 +180,11 @@ pub(super) async fn serve(
                 connection.as_mut().graceful_shutdown();
             }
             () = timer.as_mut() => {
-                let left = watch.time_left();
-                if left.is_zero() {
+                if watch.time_left().is_zero() {
                     tracing::debug!(%peer, "connection timed out");
                     return;
                 }
-                timer.set(tokio::time::sleep(left));
+                timer.set(tokio::time::sleep(watch.next_look()));
             }
         }
     }

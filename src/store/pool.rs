@@ -8,6 +8,7 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
 };
 use futures_util::future::join_all;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,7 +24,8 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a call waits before one more connection is opened: a few times the longest statement
 /// that serves requests.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// Longest time to open a connection, TCP, authentication and settings together.
+/// Longest time to open a connection, TCP and authentication together; and again to prepare its
+/// statements.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the database is reached.
@@ -33,14 +35,15 @@ pub struct StoreConfig {
     pub database: tokio_postgres::Config,
     /// Connections opened at start and kept. At most `pool_max`.
     pub pool_min: usize,
-    /// Connections at most. The server must allow as many and three more: readiness has one of
-    /// its own, and migrations.
+    /// Connections at most. The server must allow as many and two more: readiness has one of its
+    /// own, and so have migrations. Those that were opened stay open.
     pub pool_max: usize,
 }
 
 pub(super) struct Pool {
     pool: deadpool_postgres::Pool,
-    /// As many as there are connections. Whoever holds one finds a connection idle.
+    /// As many as connections were opened. Whoever holds one finds a connection idle, or opens the
+    /// one that broke anew.
     places: Arc<Semaphore>,
     /// Connections opened or being opened.
     opened: Arc<AtomicUsize>,
@@ -91,12 +94,13 @@ impl Pool {
     /// background, and whichever comes first is taken.
     async fn checkout(&self, name: &'static str) -> Result<Checkout<'_>, StoreError> {
         let waiting = Waiting::new(&self.waiting);
+        // One wait from beginning to end: a new one would go to the back of the line.
+        let mut acquired = pin!(self.places.acquire());
         let place = loop {
-            let place = tokio::time::timeout(PATIENCE, self.places.acquire()).await;
-            if let Ok(place) = place {
-                break place.map_err(|_| StoreError::deadline(name))?;
+            tokio::select! {
+                place = acquired.as_mut() => break place.map_err(|_| StoreError::deadline(name))?,
+                () = tokio::time::sleep(PATIENCE) => self.grow(),
             }
-            self.grow();
         };
         drop(waiting);
         let object = self.pool.get().await.map_err(|error| StoreError::pool(name, error))?;
@@ -197,10 +201,17 @@ pub(super) fn build(
         .post_create(Hook::async_fn(move |client, _| {
             // Prepared while nobody waits.
             Box::pin(async move {
-                for statement in statements {
-                    client.prepare_cached(statement.sql).await.map_err(HookError::Backend)?;
+                // The pool's own time-out ends before this.
+                let prepare = async {
+                    for statement in statements {
+                        client.prepare_cached(statement.sql).await?;
+                    }
+                    Ok(())
+                };
+                match tokio::time::timeout(CREATE_TIMEOUT, prepare).await {
+                    Ok(prepared) => prepared.map_err(HookError::Backend),
+                    Err(_) => Err(HookError::message("statements were not prepared in time")),
                 }
-                Ok(())
             })
         }));
     #[expect(

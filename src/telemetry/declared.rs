@@ -55,7 +55,7 @@ macro_rules! metrics {
 
 // The doc comment is the help text.
 metrics! {
-    /// Requests answered, by route template, method and status.
+    /// Requests answered, by route template, method and status; 499 is a client that left before.
     HTTP_REQUESTS = Counter "staunch_http_requests_total" ["route": [], "method": [], "status": []] None;
     /// Time from the request's head to its answer's head, in seconds.
     HTTP_REQUEST_SECONDS = Histogram "staunch_http_request_seconds" ["route": []] Some(Unit::Seconds);
@@ -85,13 +85,13 @@ metrics! {
     HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "predicted_wait", "expired", "shutting_down"]] None;
     /// Passwords dropped because their client had gone.
     HASH_CANCELLED = Counter "staunch_hash_cancelled_total" [] None;
-    /// Hash jobs that panicked; each failed alone.
+    /// Panics in hash jobs; each ends its job, or in the kernel the jobs of its thread.
     HASH_PANICS = Counter "staunch_hash_panics_total" [] None;
     /// Stored hashes brought to the configured cost after a login: success, dropped, error.
     REHASHES = Counter "staunch_rehashes_total" ["result": ["success", "dropped", "error"]] None;
     /// Requests answered 429, by the policy that refused them.
     RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "global"]] None;
-    /// Address and policy pairs that the limiter remembers now.
+    /// Client addresses that the limiter remembers now.
     RATE_LIMIT_KEYS = Gauge "staunch_rate_limit_keys" [] None;
     /// Database connections of the pool, by state: idle, used.
     DB_POOL_CONNECTIONS = Gauge "staunch_db_pool_connections" ["state": ["idle", "used"]] None;

@@ -279,6 +279,19 @@ async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
 }
 
 #[tokio::test]
+async fn a1_a_slow_head_is_cut_though_the_connection_may_be_idle_for_long() {
+    let app = quick().set("STAUNCH_IDLE_TIMEOUT", "1h").start().await;
+    let mut raw = app.raw().await;
+    raw.write(ALIVE).await;
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+    // Idle for longer than a head may take, so that the connection's timer has been set anew.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    raw.write("GET /health/liveness HTTP/1.1\r\nX: ").await;
+    let took = raw.closed_after().await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test]
 async fn a2_a_body_that_does_not_come_is_408() {
     let app = quick().start().await;
     let mut raw = app.raw().await;

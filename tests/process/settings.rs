@@ -91,6 +91,28 @@ async fn every_bad_setting_is_named_and_nothing_is_started() {
 }
 
 #[tokio::test]
+async fn f9_a_broken_line_of_the_env_file_is_not_repeated() {
+    let top = folder();
+    std::fs::write(top.path().join(".env"), "DATABASE_URL=postgresql://ada:s3 cret@db/auth\n")
+        .unwrap();
+    let ended = run(staunch(top.path(), &["check-config"])).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert!(ended.err.contains(".env"), "{}", ended.err);
+    assert!(!ended.err.contains("s3") && !ended.err.contains("cret"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn an_empty_database_setting_gives_way_to_database_url() {
+    let top = folder();
+    let mut command = staunch(top.path(), &["check-config"]);
+    command.env("STAUNCH_DATABASE_URL", "");
+    command.env("DATABASE_URL", "postgresql://ada:s3cret@db.example/auth");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains("db.example:5432/auth"), "{}", ended.out);
+}
+
+#[tokio::test]
 async fn a_database_that_is_not_there_is_69() {
     let top = folder();
     // A port that was free a moment ago: nobody listens.
