@@ -31,7 +31,7 @@ impl Auth {
             Looked::Unknown => {}
         }
         let found = self.0.store.session_account(session, user).await.map_err(MeError::Store)?;
-        let account = Arc::new(found.ok_or(MeError::Rejected)?.account);
+        let account = Arc::new(found.ok_or(MeError::Rejected)?);
         if self.0.sessions.remember(session, Arc::clone(&account)) {
             Ok(account)
         } else {

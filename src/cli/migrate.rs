@@ -3,7 +3,7 @@
 use super::source::Source;
 use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime};
 use crate::store;
-use crate::telemetry::log;
+use crate::telemetry::{log, with_causes};
 use clap::ArgMatches;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -18,7 +18,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let database =
         store::parse_url(url.expose()).map_err(|error| unavailable(error.to_string()))?;
     let migrated = runtime()?.block_on(store::migrate(&database));
-    let applied = migrated.map_err(|error| unavailable(super::with_causes(&error)))?;
+    let applied = migrated.map_err(|error| unavailable(with_causes(&error)))?;
     println!("{applied} migrations applied to {}", store::place(&database));
     Ok(())
 }

@@ -12,6 +12,7 @@ mod source;
 use crate::app::StartError;
 use crate::config::SETTINGS;
 use crate::postgres::PostgresError;
+use crate::telemetry::with_causes;
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use std::ffi::OsString;
@@ -134,20 +135,6 @@ fn code_of(error: &PostgresError) -> u8 {
         | PostgresError::Silent { .. }
         | PostgresError::Random { .. } => FAILED,
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl HashEngine {
             None => (self.0.dummy.clone(), Ok(false)),
         };
         let digest = self.submit(permit, &password, hash.salt, hash.cost).await?;
-        let same = hash.matches(digest.as_bytes());
+        let same = digest.matches(&hash.digest);
         let matches = known.map_err(HashError::Stored)? & password.is_possible() & same;
         let outdated = matches && hash.cost != self.0.config.cost;
         Ok(Verdict { matches, outdated: outdated.then_some(password) })

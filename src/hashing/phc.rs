@@ -5,7 +5,6 @@ use base64::alphabet::BCRYPT;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::fmt;
 use std::str::FromStr;
-use subtle::ConstantTimeEq;
 
 /// Octets of a bcrypt salt.
 pub(super) const SALT_OCTETS: usize = 16;
@@ -87,11 +86,6 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], StoredHashError> {
 }
 
 impl StoredHash {
-    /// Whether that digest is this hash's, in constant time.
-    pub(super) fn matches(&self, digest: &[u8; DIGEST_OCTETS]) -> bool {
-        self.digest.ct_eq(digest).into()
-    }
-
     /// A hash that no password has, of a random salt and digest: what an unknown account's login
     /// is checked against, so that it takes as long as a known one's.
     pub(super) fn dummy(cost: u32) -> Result<Self, getrandom::Error> {

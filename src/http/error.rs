@@ -4,6 +4,7 @@ use super::response::Answer;
 use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
 use crate::hashing::HashError;
 use crate::store::StoreError;
+use crate::telemetry::with_causes;
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
@@ -212,11 +213,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } => {
-                tracing::warn!(error = chain(&error), "database unavailable");
+                tracing::warn!(error = with_causes(&error), "database unavailable");
                 Self::DatabaseAway
             }
             StoreError::Conflict { .. } | StoreError::Failed { .. } => {
-                tracing::error!(error = chain(&error), "database statement failed");
+                tracing::error!(error = with_causes(&error), "database statement failed");
                 Self::Internal
             }
         }
@@ -280,19 +281,8 @@ impl From<MeError> for ApiError {
 }
 
 fn internal(error: &dyn std::error::Error) -> ApiError {
-    tracing::error!(error = chain(error), "internal error");
+    tracing::error!(error = with_causes(error), "internal error");
     ApiError::Internal
-}
-
-/// An error and its causes on one line: this is where it is handled.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

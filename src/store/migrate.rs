@@ -7,7 +7,7 @@
 //! process that was killed half way is continued by the next start.
 
 use super::connect::{self, ConnectError};
-use super::pool::chain;
+use crate::telemetry::with_causes;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::time::Duration;
 use tokio_postgres::{Client, Config, NoTls};
@@ -64,7 +64,7 @@ pub async fn migrate(database: &Config) -> Result<usize, MigrateError> {
     let config = connect::without_statement_timeout(database);
     let refused = |reason: String| ConnectError::Refused { place: connect::place(&config), reason };
     let (mut client, connection) =
-        config.connect(NoTls).await.map_err(|error| refused(chain(&error)))?;
+        config.connect(NoTls).await.map_err(|error| refused(with_causes(&error)))?;
     let connection = tokio::spawn(connection);
     let lock = client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]);
     let locked =
@@ -116,5 +116,5 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
 }
 
 fn failed(name: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
-    move |error| MigrateError::Failed { name, reason: chain(&error) }
+    move |error| MigrateError::Failed { name, reason: with_causes(&error) }
 }

@@ -18,7 +18,7 @@ pub use connect::{ConnectError, parse_url, place};
 pub use error::StoreError;
 pub use migrate::{MigrateError, migrate};
 pub use pool::{CALL_DEADLINE, StoreConfig};
-pub use sessions::{Cleaned, NewSession, Refreshed, SessionAccount};
+pub use sessions::{Cleaned, NewSession, Refreshed};
 pub use statement::{STATEMENTS, Statement};
 pub use users::{Account, Credentials, NewUser, RegisterError};
 

@@ -3,7 +3,7 @@
 use super::connect::{self, ConnectError};
 use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
-use crate::telemetry::{Metrics, declared};
+use crate::telemetry::{Metrics, declared, with_causes};
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
 };
@@ -82,7 +82,7 @@ impl Pool {
         };
         let first = pool.pool.get().await.map_err(|error| ConnectError::Refused {
             place: connect::place(&config.database),
-            reason: chain(&error),
+            reason: with_causes(&error),
         })?;
         drop(first);
         pool.maintain().await;
@@ -278,20 +278,6 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// An error and its causes, for a message that stands alone.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[expect(clippy::cast_precision_loss, reason = "connection counts are far below 2^52")]

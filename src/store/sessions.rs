@@ -41,13 +41,6 @@ pub enum Refreshed {
     Dead,
 }
 
-/// A live session's account.
-#[derive(Clone, Debug)]
-pub struct SessionAccount {
-    /// The account.
-    pub account: Account,
-}
-
 /// What a clean-up batch did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleaned {
@@ -182,12 +175,10 @@ impl Store {
         &self,
         session: SessionId,
         user: UserId,
-    ) -> Result<Option<SessionAccount>, StoreError> {
+    ) -> Result<Option<Account>, StoreError> {
         let rows = self.0.pool.query(&SESSION_ACCOUNT, &[&session.0, &user.0]).await?;
         let account = rows.first().map(Account::read).transpose();
-        account
-            .map(|account| account.map(|account| SessionAccount { account }))
-            .map_err(|error| StoreError::statement(SESSION_ACCOUNT.name, error))
+        account.map_err(|error| StoreError::statement(SESSION_ACCOUNT.name, error))
     }
 
     /// Removes up to `rows_max` sessions that were ended or are past their time, unless another

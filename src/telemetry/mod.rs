@@ -4,8 +4,10 @@
 //! [`Metrics`] is the handle through which the rest of the program counts. It is no global: two
 //! servers in one process (as in the tests) have two sets of numbers.
 
+mod causes;
 pub mod declared;
 pub mod log;
 mod metrics;
 
+pub use causes::with_causes;
 pub use metrics::Metrics;

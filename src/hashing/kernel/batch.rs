@@ -125,7 +125,8 @@ impl<T> Batch<T> {
     }
 
     /// Loop rounds that the busy lanes still need, all together.
-    pub fn rounds_left(&self) -> u64 {
+    #[cfg(test)]
+    fn rounds_left(&self) -> u64 {
         self.lanes.iter().map(|lane| u64::from(lane.rounds_left)).sum()
     }
 
