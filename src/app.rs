@@ -10,12 +10,14 @@ use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
 use crate::store::{self, ConnectError, MigrateError, Store, StoreConfig};
-use crate::telemetry::Metrics;
+use crate::telemetry::log::Log;
+use crate::telemetry::otlp::Traces;
+use crate::telemetry::{Metrics, declared};
 use crate::tokens::{KeyError, Tokens};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 /// How often the pool is looked after.
@@ -50,7 +52,7 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Threads, random numbers, the metrics recorder.
+    /// Threads, random numbers, the metrics recorder, the way to the collector.
     #[error("cannot start the {part}: {source}")]
     Part {
         /// Which part.
@@ -70,6 +72,7 @@ pub struct App {
     _folder: DataFolder,
     config: Config,
     facts: Facts,
+    begun: Instant,
 }
 
 /// What the start lines say.
@@ -103,7 +106,8 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`]; what had been started is stopped again.
-    pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
+    pub async fn build(config: Config, clock: Clock, log: Log) -> Result<Self, StartError> {
+        let begun = clock.now();
         let url = config.settings.database_url.clone();
         let purpose = if url.is_some() { Purpose::Keys } else { Purpose::Database };
         let folder = DataFolder::open(&config.data_dir(), purpose).await?;
@@ -124,10 +128,17 @@ impl App {
                 (Some(server), database, described)
             }
         };
-        match Self::build_on(&config, clock, &folder, database, described).await {
-            Ok((edge, listeners, engine, facts)) => {
-                Ok(Self { edge, listeners, engine, embedded, _folder: folder, config, facts })
-            }
+        match Self::build_on(&config, clock, log, &folder, database, described).await {
+            Ok((edge, listeners, engine, facts)) => Ok(Self {
+                edge,
+                listeners,
+                engine,
+                embedded,
+                _folder: folder,
+                config,
+                facts,
+                begun,
+            }),
             Err(error) => {
                 if let Some(server) = embedded {
                     server.stop().await;
@@ -137,15 +148,21 @@ impl App {
         }
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "counts and times far below 2^52")]
     async fn build_on(
         config: &Config,
         clock: Clock,
+        log: Log,
         folder: &DataFolder,
         database: tokio_postgres::Config,
         described: String,
     ) -> Result<(Arc<Edge>, Vec<Listener>, HashEngine, Facts), StartError> {
         let part = |part| move |source| StartError::Part { part, source };
         let metrics = Metrics::new().map_err(|error| part("metrics")(error.into()))?;
+        let traces = match &config.settings.otlp_endpoint {
+            Some(endpoint) => Traces::open(endpoint, &metrics).map_err(part("trace export"))?,
+            None => Traces::default(),
+        };
         store::migrate(&database).await?;
         let store_config = StoreConfig {
             database,
@@ -154,6 +171,7 @@ impl App {
         };
         let store = Store::open(&store_config, &metrics, clock.clone()).await?;
         let tokens = Tokens::open(&config.tokens(folder.keys_dir()), clock.clone())?;
+        let key_created_unix_s = tokens.signing_key_created_unix_s();
         let hashing = config.hashing();
         let engine =
             HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;
@@ -183,7 +201,26 @@ impl App {
             hashes_per_second: engine.hashes_per_second(),
         };
         let limiter = Limiter::new(&config.limiter(), clock.now());
-        let edge = Edge { config: config.http(), auth, limiter, store, metrics, lifecycle, clock };
+        for (name, value) in [
+            (declared::HTTP_CONNECTIONS_MAX, config.settings.connections_max.0 as f64),
+            (declared::RATE_LIMIT_KEYS_MAX, limiter.keys_max() as f64),
+            (declared::CLEANUP_INTERVAL, config.settings.cleanup_interval.0.as_secs_f64()),
+            (declared::SIGNING_KEY_CREATED, key_created_unix_s as f64),
+        ] {
+            metrics.gauge(name, &[]).set(value);
+        }
+        let edge = Edge {
+            config: config.http(),
+            auth,
+            limiter,
+            store,
+            meters: http::Meters::new(&metrics),
+            metrics,
+            traces,
+            log,
+            lifecycle,
+            clock,
+        };
         Ok((Arc::new(edge), listeners, engine, facts))
     }
 
@@ -196,11 +233,14 @@ impl App {
     /// flight finish, up to the grace; the hash engine; the background tasks; the pool; the
     /// embedded PostgreSQL last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { edge, listeners, engine, embedded, config, .. } = self;
+        let Self { edge, listeners, engine, embedded, config, begun, .. } = self;
         let lifecycle = edge.lifecycle.clone();
         // Before the first connection is accepted: the start lines are printed, and whoever asks at
         // once shall hear that we are ready.
         lifecycle.started();
+        let startup = edge.clock.now().saturating_duration_since(begun);
+        edge.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
+        edge.is_ready().await;
         spawn_background(&edge, config.settings.cleanup_interval.0);
         let connections = TaskTracker::new();
         let servers: Vec<_> = listeners
@@ -233,6 +273,7 @@ impl App {
         }
         lifecycle.background_ended().await;
         engine.drain().await;
+        edge.traces.clone().close().await;
         edge.store.close();
         if let Some(server) = embedded {
             server.stop().await;
@@ -271,7 +312,12 @@ fn spawn_background(edge: &Arc<Edge>, cleanup_interval: Duration) {
     };
     spawn_every(
         MAINTENANCE_INTERVAL,
-        |edge| Box::pin(async move { edge.store.maintain().await }),
+        |edge| {
+            Box::pin(async move {
+                edge.store.maintain().await;
+                edge.is_ready().await;
+            })
+        },
         MAINTENANCE_INTERVAL,
     );
     spawn_every(

@@ -52,6 +52,17 @@ impl Clock {
         }
     }
 
+    /// The wall clock, to put a date to what was measured on the monotonic one.
+    pub fn wall(&self) -> SystemTime {
+        match &self.0 {
+            Source::System => wall(),
+            Source::Manual { start_unix_s, passed_ms, .. } => {
+                let passed = Duration::from_millis(passed_ms.load(Ordering::SeqCst));
+                UNIX_EPOCH + Duration::from_secs(*start_unix_s) + passed
+            }
+        }
+    }
+
     /// Moves a manual clock forward, to the millisecond; the system's clock is left alone.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { passed_ms, .. } = &self.0 {
@@ -67,8 +78,12 @@ fn monotonic() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the clock itself")]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
 fn wall_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

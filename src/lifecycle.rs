@@ -59,6 +59,15 @@ impl Lifecycle {
     }
 }
 
+/// The SIGHUPs of this process from now on: the operator asks to read again what may change.
+///
+/// # Errors
+/// When the operating system refuses the signal handler.
+pub fn hangups() -> std::io::Result<tokio::signal::unix::Signal> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::hangup())
+}
+
 /// Waits for the first SIGTERM or ctrl-C. A second one, at any later time, ends the process at
 /// once with the exit code shells give it (128 + 2), for an operator who will not wait.
 ///

@@ -33,7 +33,7 @@ impl Auth {
         };
         let metrics = &self.0.metrics;
         let label = *result.as_ref().unwrap_or(&"error");
-        metrics.counter(declared::CLEANUP_RUNS, &[("result", label)]).increment(1);
+        self.0.meters.cleanup_runs.increment(label);
         metrics.counter(declared::CLEANUP_REMOVED, &[]).increment(removed);
         if label == "success" {
             #[expect(

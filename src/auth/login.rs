@@ -4,7 +4,7 @@ use super::{Auth, Inner, TokenPair, hash_label, store_label};
 use crate::hashing::{HashError, Password, Purpose};
 use crate::identity::{LoginName, SessionId};
 use crate::store::{NewSession, StoreError};
-use crate::telemetry::declared;
+use crate::telemetry::trace;
 use crate::tokens::AccessError;
 use std::net::IpAddr;
 
@@ -59,7 +59,7 @@ impl Auth {
             Err(LoginError::Store(error)) => store_label(error),
             Err(LoginError::Token(_)) => "error",
         };
-        self.0.metrics.counter(declared::LOGINS, &[("result", label)]).increment(1);
+        self.0.meters.logins.increment(label);
         result
     }
 
@@ -73,7 +73,8 @@ impl Auth {
             Err(HashError::Stored(error)) => {
                 // A row to be looked at by a person; to its client, a wrong password.
                 let user = credentials.as_ref().map(|credentials| credentials.user.0);
-                tracing::error!(user, %error, "an account cannot log in");
+                let trace_id = trace::current_id();
+                tracing::error!(user, %error, %trace_id, "an account cannot log in");
                 return Err(LoginError::Rejected);
             }
             Err(error) => return Err(LoginError::Hash(error)),
@@ -81,6 +82,7 @@ impl Auth {
         let account = credentials.filter(|account| verdict.matches && account.is_active);
         let account = account.ok_or(LoginError::Rejected)?;
         let session = SessionId::random();
+        trace::note_session(session.0.as_u128());
         let pair = self.pair(account.user, session, 0).map_err(LoginError::Token)?;
         let opened = store
             .insert_session(&NewSession {

@@ -1,7 +1,8 @@
 //! Logout.
 
-use super::Auth;
+use super::{Auth, store_label};
 use crate::store::StoreError;
+use crate::telemetry::trace;
 
 impl Auth {
     /// Ends the session of a refresh token, of whatever generation. A token that is not ours, or
@@ -13,11 +14,23 @@ impl Auth {
     /// # Cancel safety
     /// The session has ended or goes on, nothing between.
     pub async fn logout(&self, token: &str) -> Result<(), StoreError> {
+        let result = self.try_logout(token).await;
+        self.0.meters.logouts.increment(match &result {
+            Ok(true) => "success",
+            Ok(false) => "unknown",
+            Err(error) => store_label(error),
+        });
+        result.map(drop)
+    }
+
+    /// Whether there was a session to end.
+    async fn try_logout(&self, token: &str) -> Result<bool, StoreError> {
         let Ok(claims) = self.0.tokens.open_refresh(token) else {
-            return Ok(());
+            return Ok(false);
         };
-        self.0.store.revoke_session(claims.session).await?;
+        trace::note_session(claims.session.0.as_u128());
+        let ended = self.0.store.revoke_session(claims.session).await?;
         self.0.sessions.ended(claims.session);
-        Ok(())
+        Ok(ended)
     }
 }

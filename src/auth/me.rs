@@ -1,8 +1,9 @@
 //! Who is asking?
 
-use super::Auth;
 use super::sessions::Looked;
+use super::{Auth, store_label};
 use crate::store::{Account, StoreError};
+use crate::telemetry::trace;
 use std::sync::Arc;
 
 /// Why an access token opened nothing.
@@ -23,9 +24,23 @@ impl Auth {
     /// # Errors
     /// See [`MeError`].
     pub async fn account(&self, token: &str) -> Result<Arc<Account>, MeError> {
+        let result = self.try_account(token).await;
+        self.0.meters.bearer_checks.increment(match &result {
+            Ok(_) => "success",
+            Err(MeError::Rejected) => "rejected",
+            Err(MeError::Store(error)) => store_label(error),
+        });
+        result
+    }
+
+    async fn try_account(&self, token: &str) -> Result<Arc<Account>, MeError> {
         let claims = self.0.tokens.verify_access(token).map_err(|_| MeError::Rejected)?;
         let (session, user) = (claims.session, claims.user);
-        match self.0.sessions.look(session) {
+        trace::note_session(session.0.as_u128());
+        let looked = self.0.sessions.look(session);
+        let known = !matches!(looked, Looked::Unknown);
+        self.0.meters.session_lookups.increment(if known { "cache" } else { "database" });
+        match looked {
             Looked::Live(account) if account.id == user => return Ok(account),
             Looked::Live(_) | Looked::Ended => return Err(MeError::Rejected),
             Looked::Unknown => {}

@@ -7,6 +7,7 @@ mod cleanup;
 mod login;
 mod logout;
 mod me;
+mod meters;
 mod refresh;
 mod register;
 mod rehash;
@@ -51,6 +52,7 @@ struct Inner {
     tokens: Tokens,
     sessions: sessions::SessionCache,
     metrics: Metrics,
+    meters: meters::Meters,
     lifecycle: Lifecycle,
 }
 
@@ -77,7 +79,17 @@ impl Auth {
         clock: Clock,
     ) -> Self {
         let sessions = sessions::SessionCache::new(clock);
-        Self(Arc::new(Inner { config, store, engine, tokens, sessions, metrics, lifecycle }))
+        let meters = meters::Meters::new(&metrics);
+        Self(Arc::new(Inner {
+            config,
+            store,
+            engine,
+            tokens,
+            sessions,
+            metrics,
+            meters,
+            lifecycle,
+        }))
     }
 
     /// Both tokens of a session's generation.

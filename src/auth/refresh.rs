@@ -2,7 +2,7 @@
 
 use super::{Auth, TokenPair, store_label};
 use crate::store::{Refreshed, StoreError};
-use crate::telemetry::declared;
+use crate::telemetry::trace;
 use crate::tokens::AccessError;
 
 /// Why a refresh did not yield tokens.
@@ -41,13 +41,14 @@ impl Auth {
             Err(RefreshError::Store(error)) => store_label(error),
             Err(RefreshError::Token(_)) => "error",
         };
-        self.0.metrics.counter(declared::REFRESHES, &[("result", label)]).increment(1);
+        self.0.meters.refreshes.increment(label);
         result
     }
 
     async fn try_refresh(&self, token: &str) -> Result<TokenPair, RefreshError> {
         let claims = self.0.tokens.open_refresh(token).map_err(|_| RefreshError::Rejected)?;
         let (session, config) = (claims.session, &self.0.config);
+        trace::note_session(session.0.as_u128());
         let outcome = self
             .0
             .store
@@ -60,7 +61,8 @@ impl Auth {
             }
             Refreshed::Reused => {
                 self.0.sessions.ended(session);
-                tracing::warn!(%session, "a used refresh token came back: session revoked");
+                let trace_id = trace::current_id();
+                tracing::warn!(%session, %trace_id, "a used refresh token came back: session revoked");
                 Err(RefreshError::Reused)
             }
             Refreshed::Dead => Err(RefreshError::Rejected),

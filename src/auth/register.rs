@@ -5,7 +5,6 @@ use crate::hashing::{HashError, Password, Purpose};
 use crate::identity::{Email, Username};
 use crate::secret::Secret;
 use crate::store::{self, Account, NewUser, StoreError};
-use crate::telemetry::declared;
 
 /// What somebody typed into a field, or why there is nothing to check.
 pub type Field<T> = Result<T, &'static str>;
@@ -68,7 +67,7 @@ impl Auth {
             Err(RegisterError::Hash(error)) => hash_label(error),
             Err(RegisterError::Store(error)) => store_label(error),
         };
-        self.0.metrics.counter(declared::REGISTRATIONS, &[("result", label)]).increment(1);
+        self.0.meters.registrations.increment(label);
         result
     }
 

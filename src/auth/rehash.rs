@@ -3,7 +3,6 @@
 use super::Auth;
 use crate::hashing::{HashError, Password};
 use crate::store::{Credentials, StoreError};
-use crate::telemetry::declared;
 
 #[derive(Debug, thiserror::Error)]
 enum RehashError {
@@ -27,7 +26,7 @@ impl Auth {
                     "error"
                 }
             };
-            auth.0.metrics.counter(declared::REHASHES, &[("result", label)]).increment(1);
+            auth.0.meters.rehashes.increment(label);
         });
     }
 

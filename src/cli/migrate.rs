@@ -3,12 +3,13 @@
 use super::source::Source;
 use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime};
 use crate::store;
-use crate::telemetry::{log, with_causes};
+use crate::telemetry::log::Log;
+use crate::telemetry::with_causes;
 use clap::ArgMatches;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let config = Source::new(matches)?.config()?;
-    let _log = log::start(config.settings.log_format, &config.settings.log);
+    let (_log, _guard) = Log::start(config.settings.log_format, &config.settings.log);
     let Some(url) = &config.settings.database_url else {
         let message =
             "STAUNCH_DATABASE_URL: is required here; an embedded database is migrated by serve";

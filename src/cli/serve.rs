@@ -5,13 +5,15 @@ use super::{FAILED, Failure, runtime};
 use crate::app::{App, Facts};
 use crate::clock::Clock;
 use crate::lifecycle;
-use crate::telemetry::log;
+use crate::telemetry::log::{Filter, Log};
 use clap::ArgMatches;
+use tokio::signal::unix::Signal;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let source = Source::new(matches)?;
     let config = source.config()?;
-    let _log = log::start(config.settings.log_format, &config.settings.log);
+    let filter = config.settings.log.clone();
+    let (log, _guard) = Log::start(config.settings.log_format, &filter);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -23,15 +25,45 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         // Listened for from the start: a ctrl-C while the database starts stops it in order.
         let stop = lifecycle::termination();
         let mut stop = std::pin::pin!(stop);
+        let hangups = lifecycle::hangups().map_err(failed)?;
         let built = tokio::select! {
-            built = App::build(config, Clock::system()) => built?,
+            built = App::build(config, Clock::system(), log.clone()) => built?,
             stopped = &mut stop => return stopped.map_err(failed),
         };
         print(built.facts());
         let mut result = Ok(());
-        built.run(async { result = stop.await }).await;
+        let stopped = async {
+            tokio::select! {
+                stopped = stop => result = stopped,
+                () = reload(hangups, &source, &log, &filter) => {}
+            }
+        };
+        built.run(stopped).await;
         result.map_err(failed)
     })
+}
+
+/// Changes which lines are logged at each SIGHUP. Ends never.
+async fn reload(mut hangups: Signal, source: &Source<'_>, log: &Log, at_start: &Filter) {
+    loop {
+        if hangups.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        match source.log_filter(at_start) {
+            Ok(filter) => {
+                // Told by whichever of the two would tell it.
+                let told = tracing::enabled!(tracing::Level::WARN);
+                if told {
+                    tracing::warn!(%filter, "log level set");
+                }
+                log.set_filter(&filter);
+                if !told {
+                    tracing::warn!(%filter, "log level set");
+                }
+            }
+            Err(error) => tracing::error!(error, "the log level stays as it was"),
+        }
+    }
 }
 
 fn failed(error: std::io::Error) -> Failure {

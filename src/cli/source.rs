@@ -2,14 +2,24 @@
 
 use super::{BAD_SETTING, Failure};
 use crate::config::{Config, SETTINGS, Setting};
+use crate::telemetry::log::Filter;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::env;
 
-/// What many hosts call the database's URL.
-const DATABASE_URL: &str = "DATABASE_URL";
-/// What it stands in for, where that is unset or empty.
-const DATABASE_SETTING: &str = "STAUNCH_DATABASE_URL";
+/// Settings that also go by names which hosts and standards give them, in the order in which those
+/// count where the setting itself is unset or empty.
+const ALIASES: &[(&str, &[&str])] = &[
+    ("STAUNCH_DATABASE_URL", &["DATABASE_URL"]),
+    // OpenTelemetry's own; the second holds a path, which the exporter reads for itself.
+    (
+        "STAUNCH_OTLP_ENDPOINT",
+        &["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
+    ),
+];
+/// The setting that can be changed while the server runs.
+const LOG_SETTING: &str = "STAUNCH_LOG";
+const ENV_FILE: &str = ".env";
 
 /// The settings in force, and for each where it came from.
 pub(super) struct Source<'a> {
@@ -20,33 +30,37 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(matches: &'a ArgMatches) -> Result<Self, Failure> {
-        // The library's own message repeats the line, which may hold a password.
-        let bad = |error: dotenvy::Error| {
-            let message = if let dotenvy::Error::Io(error) = error {
-                format!(".env: {error}")
-            } else {
-                ".env: a line is not NAME=value; put values with blanks, quotes or '$' in single quotes".to_owned()
-            };
-            Failure { code: BAD_SETTING, message }
-        };
-        let file = match dotenvy::from_path_iter(".env") {
-            Ok(lines) => lines.collect::<Result<_, _>>().map_err(bad)?,
-            Err(error) if error.not_found() => Vec::new(),
-            Err(error) => return Err(bad(error)),
-        };
+        let file = read_file().map_err(|message| Failure { code: BAD_SETTING, message })?;
         Ok(Self { matches, file })
+    }
+
+    /// Which lines are logged from now on: what `.env` says now, else what was said at the start.
+    /// The file, though it comes last at the start, is what can be changed since.
+    ///
+    /// # Errors
+    /// What is wrong with the file or its line.
+    pub(super) fn log_filter(&self, at_start: &Filter) -> Result<Filter, String> {
+        let line = read_file()?.into_iter().find(|(name, _)| name == LOG_SETTING);
+        line.map_or_else(
+            || Ok(at_start.clone()),
+            |(name, text)| text.parse().map_err(|message| format!("{name}: {message}")),
+        )
     }
 
     /// A setting's text and where it was given, unless it is the default.
     pub(super) fn given(&self, setting: &Setting) -> Option<(String, &'static str)> {
         let variable = setting.variable;
         let named = self.named(variable);
-        if variable == DATABASE_SETTING && named.as_ref().is_none_or(|(text, _)| text.is_empty()) {
-            let text = env::var(DATABASE_URL).ok().map(|text| (text, DATABASE_URL));
-            let text = text.or_else(|| self.in_file(DATABASE_URL).map(|text| (text, ".env")));
-            return text.or(named);
+        if named.as_ref().is_some_and(|(text, _)| !text.is_empty()) {
+            return named;
         }
-        named
+        let aliases = ALIASES.iter().find(|(setting, _)| *setting == variable);
+        let mut others = aliases.map_or(&[][..], |(_, aliases)| aliases).iter();
+        let other = others.find_map(|alias| {
+            let text = env::var(alias).ok().map(|text| (text, *alias));
+            text.or_else(|| self.in_file(alias).map(|text| (text, ENV_FILE)))
+        });
+        other.or(named)
     }
 
     /// The text given under the setting's own name.
@@ -56,7 +70,7 @@ impl<'a> Source<'a> {
             return Some((text.clone(), if flag { "flag" } else { "environment" }));
         }
         if let Some(text) = self.in_file(variable) {
-            return Some((text, ".env"));
+            return Some((text, ENV_FILE));
         }
         None
     }
@@ -83,5 +97,23 @@ impl<'a> Source<'a> {
     fn in_file(&self, name: &str) -> Option<String> {
         let (_, text) = self.file.iter().find(|(variable, _)| variable == name)?;
         Some(text.clone())
+    }
+}
+
+/// The lines of `.env`; none if there is no such file. The library's own message repeats the line,
+/// which may hold a password.
+fn read_file() -> Result<Vec<(String, String)>, String> {
+    let bad = |error: dotenvy::Error| {
+        if let dotenvy::Error::Io(error) = error {
+            return format!("{ENV_FILE}: {error}");
+        }
+        format!(
+            "{ENV_FILE}: a line is not NAME=value; put values with blanks, quotes or '$' in single quotes"
+        )
+    };
+    match dotenvy::from_path_iter(ENV_FILE) {
+        Ok(lines) => lines.collect::<Result<_, _>>().map_err(bad),
+        Err(error) if error.not_found() => Ok(Vec::new()),
+        Err(error) => Err(bad(error)),
     }
 }

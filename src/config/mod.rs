@@ -134,6 +134,7 @@ impl Config {
             header_timeout: self.settings.header_timeout.0,
             body_timeout: self.settings.body_timeout.0,
             idle_timeout: self.settings.idle_timeout.0,
+            slow: self.settings.log_slow.0,
         }
     }
 }

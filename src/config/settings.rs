@@ -1,7 +1,7 @@
 //! The list of settings: type, default, meaning and how each is read, on one screen.
 
 use super::Problem;
-use super::values::{Count, Span, auto, flag, line, optional, own, parsed, url};
+use super::values::{Count, Span, auto, flag, http_url, line, optional, own, parsed, url};
 use crate::http::TrustedProxies;
 use crate::limiter::Limit;
 use crate::secret::Secret;
@@ -131,6 +131,10 @@ settings! {
     shutdown_grace: Span<0, 3600> = "30s", "STAUNCH_SHUTDOWN_GRACE", own;
     /// Which lines are logged: error, warn, info, debug, trace, off, or target=level pairs.
     log: Filter = "info", "STAUNCH_LOG", own;
+    /// Requests that take longer are logged as warnings that say where the time went.
+    log_slow: Span<0, 300> = "1s", "STAUNCH_LOG_SLOW", own;
     /// text, json, or auto: text on a terminal and json elsewhere.
     log_format: Format = "auto", "STAUNCH_LOG_FORMAT", own;
+    /// OpenTelemetry collector (OTLP over HTTP) to send traces to, like http://127.0.0.1:4318.
+    otlp_endpoint: Option<String> = "", "STAUNCH_OTLP_ENDPOINT", optional(http_url);
 }

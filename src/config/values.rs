@@ -89,6 +89,17 @@ pub(super) fn url(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// A URL of a server to talk HTTP to.
+pub(super) fn http_url(text: &str) -> Result<String, String> {
+    let uri: Option<hyper::Uri> = text.parse().ok();
+    let is_http = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
+    is_http
+        .then(|| text.to_owned())
+        .ok_or_else(|| "must be a URL like http://127.0.0.1:4318".into())
+}
+
 /// Empty is unset.
 pub(super) fn optional<T>(
     parse: impl Fn(&str) -> Result<T, String>,

@@ -11,9 +11,10 @@ use super::kernel::{self, Cost, Digest, Key};
 use super::meters::Meters;
 use super::password::Password;
 use super::phc::{SALT_OCTETS, StoredHash};
-use super::worker::{Job, Queues, Worker};
+use super::worker::{Done, Job, Queues, Worker};
 use super::{HashError, StoredHashError};
 use crate::clock::Clock;
+use crate::telemetry::trace::{self, Stage};
 use crate::telemetry::{Metrics, declared};
 use crossbeam_channel::{Sender, bounded};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,7 +246,7 @@ impl HashEngine {
         let (cost, salt) = (self.0.config.cost, random_salt()?);
         let (job, answer) = self.job(None, Purpose::Hash, password, salt, cost)?;
         self.0.spare.try_send(job).map_err(|_| HashError::ShuttingDown)?;
-        let digest = answer.await.unwrap_or(Err(HashError::ShuttingDown))?;
+        let Done { digest, .. } = answer.await.unwrap_or(Err(HashError::ShuttingDown))?;
         Ok(StoredHash { cost, salt, digest: *digest.as_bytes() })
     }
 
@@ -287,12 +288,19 @@ impl HashEngine {
         permit.set_rounds(1 << cost);
         let (purpose, _interest) = (permit.purpose(), permit.interest());
         let (job, answer) = self.job(Some(permit), purpose, password, salt, cost)?;
+        let queued_at = job.queued_at;
         let queue = match purpose {
             Purpose::Verify => &self.0.verify,
             Purpose::Hash => &self.0.hash,
         };
         queue.try_send(job).map_err(|_| HashError::ShuttingDown)?;
-        answer.await.unwrap_or_else(|_| Err(self.unanswered()))
+        let done = answer.await.unwrap_or_else(|_| Err(self.unanswered()));
+        let ended = self.0.shared.clock.now();
+        let begun = done.as_ref().map_or(ended, |done| done.begun);
+        trace::note(Stage::HashWait, None, queued_at, begun);
+        let done = done?;
+        trace::note(Stage::Hash, None, begun, ended);
+        Ok(done.digest)
     }
 
     #[cfg(test)]
@@ -339,7 +347,7 @@ impl HashEngine {
     }
 }
 
-type Answer = oneshot::Receiver<Result<Digest, HashError>>;
+type Answer = oneshot::Receiver<Result<Done, HashError>>;
 
 fn random_salt() -> Result<[u8; SALT_OCTETS], HashError> {
     let mut salt = [0; SALT_OCTETS];

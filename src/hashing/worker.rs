@@ -40,7 +40,14 @@ pub(super) struct Job {
     pub(super) panics: bool,
 }
 
-pub(super) type Reply = oneshot::Sender<Result<Digest, HashError>>;
+pub(super) type Reply = oneshot::Sender<Result<Done, HashError>>;
+
+/// A password hashed.
+pub(super) struct Done {
+    pub(super) digest: Digest,
+    /// When its hashing began.
+    pub(super) begun: Instant,
+}
 
 /// Where jobs come from. Workers share them.
 #[derive(Clone)]
@@ -249,7 +256,7 @@ impl Worker {
             self.shared.meters.seconds(purpose).record(took);
             self.spare_busy &= !spare;
             // Nobody listens any more: nothing to tell.
-            reply.send(Ok(digest)).ok();
+            reply.send(Ok(Done { digest, begun })).ok();
         }
         let aborted = self.shared.is_aborted();
         let mut spare_left = false;

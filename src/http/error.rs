@@ -4,7 +4,7 @@ use super::response::Answer;
 use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
 use crate::hashing::HashError;
 use crate::store::StoreError;
-use crate::telemetry::with_causes;
+use crate::telemetry::{trace, with_causes};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
@@ -213,11 +213,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } => {
-                tracing::warn!(error = with_causes(&error), "database unavailable");
+                trace::note_failure(with_causes(&error));
                 Self::DatabaseAway
             }
             StoreError::Conflict { .. } | StoreError::Failed { .. } => {
-                tracing::error!(error = with_causes(&error), "database statement failed");
+                trace::note_failure(with_causes(&error));
                 Self::Internal
             }
         }
@@ -231,10 +231,7 @@ impl From<HashError> for ApiError {
             | HashError::WaitTooLong { retry_after }
             | HashError::Expired { retry_after } => Self::Busy { retry_after },
             HashError::ShuttingDown => Self::NotReady,
-            HashError::Stored(_) | HashError::Panicked | HashError::Random => {
-                tracing::error!(%error, "password not hashed");
-                Self::Internal
-            }
+            HashError::Stored(_) | HashError::Panicked | HashError::Random => internal(&error),
         }
     }
 }
@@ -280,8 +277,9 @@ impl From<MeError> for ApiError {
     }
 }
 
+/// The request's log line tells why.
 fn internal(error: &dyn std::error::Error) -> ApiError {
-    tracing::error!(error = with_causes(error), "internal error");
+    trace::note_failure(with_causes(error));
     ApiError::Internal
 }
 

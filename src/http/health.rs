@@ -3,6 +3,7 @@
 use super::Edge;
 use super::error::ApiError;
 use super::response::Answer;
+use crate::telemetry::with_causes;
 
 /// 200 as long as the process can answer at all. Touches nothing.
 pub(super) fn liveness() -> Answer {
@@ -12,13 +13,26 @@ pub(super) fn liveness() -> Answer {
 /// 200 when the process takes work and the database answers now; the reason of a 503 is in the
 /// log alone.
 pub(super) async fn readiness(edge: &Edge) -> Result<Answer, ApiError> {
-    if !edge.lifecycle.accepts_work() {
-        return Err(ApiError::NotReady);
+    if edge.is_ready().await {
+        Ok(Answer::fixed_json(r#"{"status":"ready"}"#))
+    } else {
+        Err(ApiError::NotReady)
     }
-    edge.store.check_health().await.map_err(|error| {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(%error, source, "not ready");
-        ApiError::NotReady
-    })?;
-    Ok(Answer::fixed_json(r#"{"status":"ready"}"#))
+}
+
+impl Edge {
+    /// Whether the process takes work and the database answers, within 1 s; the metric
+    /// `staunch_ready` tells the last answer.
+    pub async fn is_ready(&self) -> bool {
+        let ready = self.lifecycle.accepts_work()
+            && match self.store.check_health().await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(error = with_causes(&error), "not ready");
+                    false
+                }
+            };
+        self.meters.ready.set(f64::from(u8::from(ready)));
+        ready
+    }
 }

@@ -8,9 +8,12 @@ use hyper::StatusCode;
 /// The Prometheus text exposition format, version 0.0.4.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+#[expect(clippy::cast_precision_loss, reason = "key caps are far below 2^52")]
 pub(super) fn answer(edge: &Edge) -> Answer {
-    edge.auth.observe();
-    #[expect(clippy::cast_precision_loss, reason = "the key cap is far below 2^52")]
-    edge.metrics.gauge(declared::RATE_LIMIT_KEYS, &[]).set(edge.limiter.keys() as f64);
-    Answer::body(StatusCode::OK, MEDIA_TYPE, edge.metrics.render().into())
+    let Edge { auth, limiter, meters, metrics, clock, log, .. } = edge;
+    auth.observe();
+    meters.rate_limited_keys.set(limiter.limited(clock.now()) as f64);
+    meters.rate_limit_keys.set(limiter.keys() as f64);
+    metrics.counter(declared::LOG_LINES_DROPPED, &[]).absolute(log.lines_dropped());
+    Answer::body(StatusCode::OK, MEDIA_TYPE, metrics.render().into())
 }

@@ -9,6 +9,7 @@ mod client_address;
 mod connection;
 mod error;
 mod health;
+mod meters;
 mod metrics;
 mod peers;
 mod rate_limit;
@@ -20,6 +21,7 @@ mod server;
 mod service;
 
 pub use client_address::TrustedProxies;
+pub use meters::Meters;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
 pub use server::{Listener, serve};
@@ -30,6 +32,8 @@ use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::log::Log;
+use crate::telemetry::otlp::Traces;
 use std::time::Duration;
 
 /// The edge's own numbers.
@@ -47,6 +51,8 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Longest time a connection may stay open between requests.
     pub idle_timeout: Duration,
+    /// Requests that take longer are logged with where the time went.
+    pub slow: Duration,
 }
 
 /// What every request can reach. Cheap to clone behind an `Arc`.
@@ -61,6 +67,12 @@ pub struct Edge {
     pub store: Store,
     /// For counting, and for `/metrics`.
     pub metrics: Metrics,
+    /// The edge's own metrics.
+    pub meters: Meters,
+    /// Where traces go.
+    pub traces: Traces,
+    /// For how many lines it had to drop.
+    pub log: Log,
     /// For readiness and draining.
     pub lifecycle: Lifecycle,
     /// Time.

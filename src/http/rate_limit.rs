@@ -5,7 +5,6 @@ use super::client_address::limit_key;
 use super::error::{ApiError, whole_seconds};
 use super::router::Route;
 use crate::limiter::{Decision, Standing};
-use crate::telemetry::declared;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use std::net::IpAddr;
@@ -31,7 +30,7 @@ pub(super) fn check(
         Decision::Allowed(standing) => (Some(standing), Ok(())),
         Decision::Limited { standing, retry_after } => {
             let policy = standing.policy.as_str();
-            edge.metrics.counter(declared::RATE_LIMITED, &[("policy", policy)]).increment(1);
+            edge.meters.rate_limited.increment(policy);
             (Some(standing), Err(ApiError::RateLimited { retry_after }))
         }
     }

@@ -4,6 +4,7 @@ use super::Edge;
 use super::error::ApiError;
 use crate::auth::Field;
 use crate::secret::Secret;
+use crate::telemetry::trace::{self, Stage};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
@@ -106,8 +107,11 @@ impl Call<'_> {
             }
             Ok(body)
         };
-        let timeout = self.edge.config.body_timeout;
-        tokio::time::timeout(timeout, read).await.unwrap_or(Err(ApiError::BodyTimeout))
+        let (clock, timeout) = (&self.edge.clock, self.edge.config.body_timeout);
+        let begun = clock.now();
+        let body = tokio::time::timeout(timeout, read).await;
+        trace::note(Stage::Body, None, begun, clock.now());
+        body.unwrap_or(Err(ApiError::BodyTimeout))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The id by which a request is found in logs: the client's own, or a new one.
 
+use crate::telemetry::trace_context::TraceId;
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 
@@ -13,11 +14,12 @@ pub(super) const X_REQUEST_ID: &str = "x-request-id";
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// The client's own, or the id of the request's trace: one thing less to look up.
+    pub(super) fn of(headers: &HeaderMap, trace: TraceId) -> Self {
         let own = headers.get(X_REQUEST_ID).filter(|value| is_plain(value.as_bytes()));
         Self(own.cloned().unwrap_or_else(|| {
-            let text = uuid::Uuid::new_v4().simple().to_string();
-            HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+            HeaderValue::try_from(trace.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
         }))
     }
 
@@ -44,7 +46,7 @@ mod tests {
         let id = |text: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(text).unwrap());
-            RequestId::of(&headers).as_str().to_owned()
+            RequestId::of(&headers, TraceId(7)).as_str().to_owned()
         };
         assert_eq!(id(b"Abc-1.2_3"), "Abc-1.2_3");
         assert_eq!(id(&[b'a'; 128]), "a".repeat(128));

@@ -4,7 +4,6 @@ use super::client_address::{canonical, limit_key};
 use super::connection::{self, Watch};
 use super::peers::Peers;
 use super::{Edge, Surface};
-use crate::telemetry::declared;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,6 +73,7 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
             let address = canonical(peer.ip());
             let trusted = edge.config.trusted_proxies.contains(address);
             let Some(place) = peers.admit(limit_key(address), trusted) else {
+                edge.meters.connections_refused.increment("per_address");
                 continue;
             };
             let edge = Arc::clone(&edge);
@@ -100,7 +100,7 @@ async fn run(
 ) {
     // Answers are small and written whole: waiting for more (Nagle) only delays them.
     stream.set_nodelay(true).ok();
-    let open = edge.metrics.gauge(declared::HTTP_CONNECTIONS, &[]);
+    let open = edge.meters.connections.clone();
     open.increment(1.0);
     let watch = Watch::new(&edge);
     connection::serve(edge, surface, stream, peer, watch).await;

@@ -1,4 +1,4 @@
-//! Around every request: its id, its limits, a guard against panics, its numbers and log line.
+//! Around every request: its id, its limits, a guard against panics, its numbers, log line and trace.
 
 use super::error::ApiError;
 use super::rate_limit;
@@ -6,15 +6,22 @@ use super::request::{Call, check_framing};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Route};
 use super::{Edge, Surface};
+use crate::telemetry::otlp::{Sampled, Served};
+use crate::telemetry::trace::{self, Stage, Trace};
+use crate::telemetry::trace_context::TraceContext;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
+
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Answers one request. Never fails: every failure is an answer.
 ///
@@ -26,24 +33,48 @@ pub(super) async fn answer(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
+    let trace = Trace::new(trace_context(request.headers()));
     let route = Route::find(request.uri().path(), surface);
     let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
-    let mut record = Record {
+    let label = route.map_or("unmatched", |route| route.path);
+    let record = Record {
         edge,
         begun: edge.clock.now(),
-        id: RequestId::of(request.headers()),
+        id: RequestId::of(request.headers(), trace.context.trace_id),
         method: request.method().clone(),
-        route: route.map_or("unmatched", |route| route.path),
+        route: label,
         client,
+        sampled: edge.traces.sample(&trace.context, label),
         status: None,
     };
+    let response_to = record.traceresponse(&trace.context);
+    trace::scope(trace, async move {
+        let mut record = record;
+        let mut response = within(&record, route, request).await;
+        if let Some(value) = response_to {
+            response.headers_mut().insert(TRACERESPONSE, value);
+        }
+        record.status = Some(response.status().as_u16());
+        response
+    })
+    .await
+}
+
+/// Limits, endpoint, headers.
+async fn within(
+    record: &Record<'_>,
+    route: Option<&'static Route>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let Record { edge, client, .. } = *record;
     let (standing, allowed) = rate_limit::check(edge, route, client);
+    trace::note(Stage::Limit, None, record.begun, edge.clock.now());
     let result = match allowed.and_then(|()| check_framing(&request)) {
         Ok(()) => {
             let call = Call { edge, client, request };
             let endpoint = AssertUnwindSafe(router::dispatch(route, call)).catch_unwind();
             endpoint.await.unwrap_or_else(|_| {
-                tracing::error!(route = record.route, "an endpoint panicked");
+                trace::note_failure("the endpoint panicked");
                 Err(ApiError::Internal)
             })
         }
@@ -62,11 +93,10 @@ pub(super) async fn answer(
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
         *response.body_mut() = Full::default();
     }
-    record.status = Some(response.status().as_u16());
     response
 }
 
-/// A request's line in the log, written when it ends, however it ends.
+/// A request's line in the log, its numbers and its trace, written when it ends, however it ends.
 struct Record<'a> {
     edge: &'a Edge,
     begun: Instant,
@@ -74,26 +104,79 @@ struct Record<'a> {
     method: Method,
     route: &'static str,
     client: IpAddr,
+    /// `None`: its trace is not exported.
+    sampled: Option<Sampled>,
     /// `None`: the client left before there was an answer.
     status: Option<u16>,
 }
 
+impl Record<'_> {
+    /// Tells a caller that traces where its request is found; others did not ask.
+    fn traceresponse(&self, context: &TraceContext) -> Option<HeaderValue> {
+        let sampled = self.sampled.filter(|_| context.parent.is_some())?;
+        HeaderValue::try_from(sampled.traceresponse(context)).ok()
+    }
+}
+
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let took = self.edge.clock.now().saturating_duration_since(self.begun);
-        let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let (method, id, client) = (method_label(&self.method), self.id.as_str(), self.client);
+        let Some(trace) = trace::take() else { return };
+        let Self { edge, begun, route, client, status, .. } = *self;
+        let ended = edge.clock.now();
+        let took = ended.saturating_duration_since(begun);
+        let (method, request_id) = (method_label(&self.method), self.id.as_str());
         // 499 is what nginx calls a client that closed first; it never goes over the wire.
-        self.edge.metrics.request(self.route, method, self.status.unwrap_or(499), took);
-        match self.status {
-            Some(status) => {
-                tracing::info!(route = self.route, method, status, latency_us, request_id = id, %client, "request");
-            }
-            None => {
-                tracing::warn!(route = self.route, method, latency_us, request_id = id, %client, "client left");
-            }
+        edge.metrics.request(route, method, status.unwrap_or(499), took);
+        let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let slow = took > edge.config.slow;
+        let stage = |stage| slow.then(|| trace.micros(stage)).flatten();
+        let session = trace.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
+        macro_rules! line {
+            ($level:ident, $what:literal) => {
+                tracing::$level!(
+                    route,
+                    method,
+                    status,
+                    latency_us,
+                    request_id,
+                    trace_id = %trace.context.trace_id,
+                    session,
+                    %client,
+                    error = trace.failure.as_deref(),
+                    limit_us = stage(Stage::Limit),
+                    body_us = stage(Stage::Body),
+                    pool_wait_us = stage(Stage::PoolWait),
+                    query_us = stage(Stage::Query),
+                    hash_wait_us = stage(Stage::HashWait),
+                    hash_us = stage(Stage::Hash),
+                    sign_us = stage(Stage::Sign),
+                    $what
+                )
+            };
+        }
+        match status {
+            None => line!(warn, "client left"),
+            Some(500) => line!(error, "request failed"),
+            Some(_) if trace.failure.is_some() => line!(warn, "request failed"),
+            Some(_) if slow => line!(warn, "slow request"),
+            Some(_) => line!(info, "request"),
+        }
+        if let Some(sampled) = self.sampled {
+            let ended_at = edge.clock.wall();
+            let served =
+                Served { method, route, status, request_id, client, begun, ended, ended_at };
+            edge.traces.export(sampled, &trace, &served);
         }
     }
+}
+
+/// The trace that the client is part of, if it sent exactly one `traceparent`.
+fn trace_context(headers: &HeaderMap) -> TraceContext {
+    let one = |name| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())?.to_str().ok()
+    };
+    TraceContext::of(one(TRACEPARENT), one(TRACESTATE))
 }
 
 /// A method as a metric label: clients can make up others.

@@ -70,6 +70,18 @@ pub struct Standing {
     pub reset: Duration,
 }
 
+/// Whether some bucket has no token left.
+pub(super) fn is_limited(
+    buckets: &PerPolicy<Bucket>,
+    rates: &PerPolicy<Option<Rate>>,
+    now_ns: u64,
+) -> bool {
+    Policy::ALL.iter().any(|&policy| {
+        let rate = *rates.get(policy);
+        rate.is_some_and(|rate| rate.take(*buckets.get(policy), now_ns).is_err())
+    })
+}
+
 /// Asks each policy's bucket for a token and takes them only if all have one.
 pub(super) fn judge(
     buckets: &mut PerPolicy<Bucket>,

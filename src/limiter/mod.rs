@@ -110,6 +110,23 @@ impl Limiter {
         self.shared.table.sweep(self.nanos(now))
     }
 
+    /// Addresses of which some bucket is empty at `now`: their next request would be refused.
+    ///
+    /// Exact up to 8,192 addresses; of more, as many are looked at and the rest is taken to be like
+    /// them, which it is, the table being in the order of a random hash.
+    #[must_use]
+    pub fn limited(&self, now: Instant) -> usize {
+        let Shared { rates, table, .. } = &*self.shared;
+        let now_ns = self.nanos(now);
+        table.estimate(|buckets| decision::is_limited(buckets, rates, now_ns))
+    }
+
+    /// Addresses held at most.
+    #[must_use]
+    pub fn keys_max(&self) -> usize {
+        self.shared.table.keys_max()
+    }
+
     /// Addresses held now. Never above `keys_max`.
     #[must_use]
     pub fn keys(&self) -> usize {

@@ -147,6 +147,20 @@ impl Table {
         self.taken.load(Relaxed)
     }
 
+    pub(super) fn keys_max(&self) -> usize {
+        self.keys_max
+    }
+
+    /// How many keys have buckets of that kind, by the first [`SWEEP_KEYS_MAX`] in the map's order.
+    pub(super) fn estimate(&self, kind: impl Fn(&Buckets) -> bool) -> usize {
+        let (mut seen, mut found) = (0_usize, 0_usize);
+        for entry in self.map.iter().take(SWEEP_KEYS_MAX) {
+            seen += 1;
+            found += usize::from(kind(&entry));
+        }
+        found * self.map.len().max(seen) / seen.max(1)
+    }
+
     /// Takes a free place, or at the cap that of one of the first [`PROBES_MAX`] in the queue.
     fn take_place(&self, now_ns: u64) -> bool {
         let one_more = |taken| (taken < self.keys_max).then_some(taken + 1);

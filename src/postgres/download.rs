@@ -19,12 +19,13 @@ pub(super) const PREFIX: &str = "postgresql-";
 
 /// The user's cache folder; root's is one that the server's account can reach, which /root is not.
 pub(super) fn cache_folder(account: &Account) -> Option<PathBuf> {
-    use etcetera::BaseStrategy;
     if account.switch {
         return Some(PathBuf::from("/var/cache/staunch"));
     }
-    let folders = etcetera::choose_base_strategy().ok()?;
-    Some(folders.cache_dir().join("staunch"))
+    // The XDG base directory specification: a relative path is to be ignored.
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let folder = named.filter(|path| path.is_absolute());
+    Some(folder.or_else(|| Some(std::env::home_dir()?.join(".cache")))?.join("staunch"))
 }
 
 #[cfg(not(feature = "postgres-download"))]

@@ -3,11 +3,14 @@
 use super::connect::{self, ConnectError};
 use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
+use crate::telemetry::trace::{self, Stage};
 use crate::telemetry::{Metrics, declared, with_causes};
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
 };
 use futures_util::future::join_all;
+use metrics::Histogram;
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +55,9 @@ pub(super) struct Pool {
     waiting: AtomicUsize,
     min: usize,
     max: usize,
+    pool_wait: Histogram,
+    /// By the statement's name.
+    query_seconds: HashMap<&'static str, Histogram>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -77,6 +83,13 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             min: config.pool_min,
             max: config.pool_max,
+            pool_wait: metrics.histogram(declared::DB_POOL_WAIT_SECONDS, &[]),
+            query_seconds: STATEMENTS
+                .iter()
+                .map(|Statement { name, .. }| {
+                    (*name, metrics.histogram(declared::DB_QUERY_SECONDS, &[("query", name)]))
+                })
+                .collect(),
             metrics: metrics.clone(),
             clock,
         };
@@ -139,13 +152,19 @@ impl Pool {
     ) -> Result<Vec<Row>, StoreError> {
         let name = statement.name;
         let call = async {
-            let connection = tokio::time::timeout(WAIT_TIMEOUT, self.checkout(name));
-            let connection =
-                connection.await.unwrap_or_else(|_| Err(StoreError::deadline(name)))?;
+            let asked = self.clock.now();
+            let connection = tokio::time::timeout(WAIT_TIMEOUT, self.checkout(name)).await;
             let begun = self.clock.now();
+            self.pool_wait.record(begun.saturating_duration_since(asked));
+            trace::note(Stage::PoolWait, None, asked, begun);
+            let connection = connection.unwrap_or_else(|_| Err(StoreError::deadline(name)))?;
             let result = connection.run(statement.sql, parameters).await;
-            let took = self.clock.now().saturating_duration_since(begun);
-            self.metrics.histogram(declared::DB_QUERY_SECONDS, &[("query", name)]).record(took);
+            let ended = self.clock.now();
+            let took = ended.saturating_duration_since(begun);
+            if let Some(seconds) = self.query_seconds.get(name) {
+                seconds.record(took);
+            }
+            trace::note(Stage::Query, Some(name), begun, ended);
             connection.settle(&result);
             result.map_err(|error| StoreError::statement(name, error))
         };

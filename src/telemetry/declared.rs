@@ -61,12 +61,24 @@ metrics! {
     HTTP_REQUEST_SECONDS = Histogram "staunch_http_request_seconds" ["route": []] Some(Unit::Seconds);
     /// Connections open now.
     HTTP_CONNECTIONS = Gauge "staunch_http_connections" [] None;
+    /// Connections that may be open; more wait in the kernel's queue.
+    HTTP_CONNECTIONS_MAX = Gauge "staunch_http_connections_max" [] None;
+    /// Connections closed at once: per_address (the address holds as many as it may).
+    HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
     /// Logins by outcome: success, rejected, overloaded, unavailable, error.
     LOGINS = Counter "staunch_logins_total" ["result": ["success", "rejected", "overloaded", "unavailable", "error"]] None;
     /// Registrations by outcome: success, invalid, conflict, overloaded, unavailable, error.
     REGISTRATIONS = Counter "staunch_registrations_total" ["result": ["success", "invalid", "conflict", "overloaded", "unavailable", "error"]] None;
     /// Refreshes by outcome: success, rejected, reuse, unavailable, error.
     REFRESHES = Counter "staunch_refreshes_total" ["result": ["success", "rejected", "reuse", "unavailable", "error"]] None;
+    /// Logouts by outcome: success, unknown (nothing to end), unavailable, error.
+    LOGOUTS = Counter "staunch_logouts_total" ["result": ["success", "unknown", "unavailable", "error"]] None;
+    /// Access tokens checked, by outcome: success, rejected, unavailable, error.
+    BEARER_CHECKS = Counter "staunch_bearer_checks_total" ["result": ["success", "rejected", "unavailable", "error"]] None;
+    /// Sessions looked up for an access token, by where they were found: cache, database.
+    SESSION_LOOKUPS = Counter "staunch_session_lookups_total" ["source": ["cache", "database"]] None;
+    /// When the key that signs access tokens was made, in seconds since 1970.
+    SIGNING_KEY_CREATED = Gauge "staunch_signing_key_created_timestamp_seconds" [] Some(Unit::Seconds);
     /// Time a password took to hash once it was started, in seconds.
     HASH_SECONDS = Histogram "staunch_hash_seconds" ["op": ["verify", "hash"]] Some(Unit::Seconds);
     /// Time a password waited before its hashing was started, in seconds.
@@ -91,14 +103,20 @@ metrics! {
     REHASHES = Counter "staunch_rehashes_total" ["result": ["success", "dropped", "error"]] None;
     /// Requests answered 429, by the policy that refused them.
     RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "global"]] None;
+    /// Client addresses over a limit now; above 8,192 remembered addresses an estimate.
+    RATE_LIMITED_KEYS = Gauge "staunch_rate_limited_keys" [] None;
     /// Client addresses that the limiter remembers now.
     RATE_LIMIT_KEYS = Gauge "staunch_rate_limit_keys" [] None;
+    /// Client addresses that the limiter can remember; beyond it, newcomers of a network share a limit.
+    RATE_LIMIT_KEYS_MAX = Gauge "staunch_rate_limit_keys_max" [] None;
     /// Database connections of the pool, by state: idle, used.
     DB_POOL_CONNECTIONS = Gauge "staunch_db_pool_connections" ["state": ["idle", "used"]] None;
     /// Database connections that the pool may open.
     DB_POOL_MAX = Gauge "staunch_db_pool_max" [] None;
     /// Calls waiting for a database connection.
     DB_POOL_WAITING = Gauge "staunch_db_pool_waiting" [] None;
+    /// Time that a call waited for a database connection, in seconds.
+    DB_POOL_WAIT_SECONDS = Histogram "staunch_db_pool_wait_seconds" [] Some(Unit::Seconds);
     /// Time from the sending of a query to its last row, by the query's name, in seconds.
     DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query": []] Some(Unit::Seconds);
     /// Failed database calls, by the query's name.
@@ -109,6 +127,16 @@ metrics! {
     CLEANUP_REMOVED = Counter "staunch_cleanup_removed_total" [] None;
     /// When the clean-up last succeeded, in seconds since 1970.
     CLEANUP_LAST_SUCCESS = Gauge "staunch_cleanup_last_success_timestamp_seconds" [] Some(Unit::Seconds);
+    /// Time between two clean-ups, as configured, in seconds.
+    CLEANUP_INTERVAL = Gauge "staunch_cleanup_interval_seconds" [] Some(Unit::Seconds);
+    /// 1 when /health/readiness would say ready, as checked every 5 s; else 0.
+    READY = Gauge "staunch_ready" [] None;
+    /// Time from the start of the process until it was ready, in seconds.
+    STARTUP_SECONDS = Gauge "staunch_startup_seconds" [] Some(Unit::Seconds);
+    /// Log lines dropped because standard error took them too slowly.
+    LOG_LINES_DROPPED = Counter "staunch_log_lines_dropped_total" [] None;
+    /// Batches of traces sent to the collector, by outcome: success, error.
+    TRACE_EXPORTS = Counter "staunch_trace_exports_total" ["result": ["success", "error"]] None;
     /// 1, labelled with the version that runs.
     BUILD_INFO = Gauge "staunch_build_info" ["version": []] None;
 }

@@ -78,6 +78,16 @@ impl Metrics {
         self.0.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 
+    /// The counters of a metric with one label, of which every value is declared.
+    pub fn family(&self, name: &'static str) -> Family {
+        let declared = DECLARED.iter().find(|metric| metric.name == name);
+        let labels = declared.map_or(&[][..], |metric| metric.labels);
+        let counters = labels.iter().flat_map(|(label, values)| {
+            values.iter().map(|value| (*value, self.counter(name, &[(label, value)])))
+        });
+        Family(counters.collect())
+    }
+
     fn begin(&self, metric: &Declared, labels: &[(&'static str, &'static str)]) {
         match metric.kind {
             Kind::Counter => self.counter(metric.name, labels).increment(0),
@@ -120,6 +130,20 @@ impl Metrics {
     /// call does so; called every few seconds, an unscraped server does not grow.
     pub fn upkeep(&self) {
         self.0.handle.run_upkeep();
+    }
+}
+
+/// The counters of one metric, by the value of its label: counting costs a look at a short list.
+pub struct Family(Box<[(&'static str, Counter)]>);
+
+impl Family {
+    /// Counts one under that value. One that is not declared is not counted.
+    pub fn increment(&self, value: &str) {
+        let counter = self.0.iter().find(|(declared, _)| *declared == value);
+        debug_assert!(counter.is_some(), "{value} is not declared");
+        if let Some((_, counter)) = counter {
+            counter.increment(1);
+        }
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! Each metric is declared once, in [`declared`], with its unit, labels, buckets and help text;
 //! [`Metrics`] is the handle through which the rest of the program counts. It is no global: two
-//! servers in one process (as in the tests) have two sets of numbers.
+//! servers in one process (as in the tests) have two sets of numbers. [`trace`] notes where a
+//! request's time goes; the log line of a slow one tells it, and [`otlp`] sends it to a collector.
 
 mod causes;
 pub mod declared;
 pub mod log;
 mod metrics;
+pub mod otlp;
+pub mod trace;
+pub mod trace_context;
 
 pub use causes::with_causes;
-pub use metrics::Metrics;
+pub use metrics::{Family, Metrics};

@@ -5,6 +5,7 @@ use super::keys::{KeyError, KeyFile};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
 use crate::secret::Secret;
+use crate::telemetry::trace::{self, Stage};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
@@ -58,6 +59,7 @@ struct Payload {
 struct Key {
     /// RFC 7638 thumbprint of the public key.
     kid: String,
+    created_unix_s: u64,
     sign: EncodingKey,
     verify: DecodingKey,
 }
@@ -99,6 +101,11 @@ impl Access {
         })
     }
 
+    /// When the key that signs was made, in seconds since 1970; 0 if its file does not say.
+    pub(super) fn signing_key_created_unix_s(&self) -> u64 {
+        self.keys.last().map_or(0, |key| key.created_unix_s)
+    }
+
     pub(super) fn sign(&self, user: UserId, session: SessionId) -> Result<Secret, AccessError> {
         let key = self.keys.last().ok_or(AccessError::Rejected)?;
         let now = self.clock.unix_s();
@@ -116,9 +123,10 @@ impl Access {
             jti: SessionId::random().to_string(),
             sid: session.to_string(),
         };
-        jsonwebtoken::encode(&header, &payload, &key.sign)
-            .map(Secret::new)
-            .map_err(AccessError::Sign)
+        let begun = self.clock.now();
+        let signed = jsonwebtoken::encode(&header, &payload, &key.sign);
+        trace::note(Stage::Sign, None, begun, self.clock.now());
+        signed.map(Secret::new).map_err(AccessError::Sign)
     }
 
     pub(super) fn verify(&self, token: &str) -> Result<AccessClaims, AccessError> {
@@ -172,6 +180,7 @@ impl Key {
             digest(&SHA256, format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#).as_bytes());
         Ok(Self {
             kid: URL_SAFE_NO_PAD.encode(thumbprint),
+            created_unix_s: file.created_unix_s(),
             sign: EncodingKey::from_ed_der(&file.secret),
             verify: DecodingKey::from_ed_der(public),
         })

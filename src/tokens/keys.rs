@@ -71,6 +71,14 @@ pub(super) struct KeyFile {
     pub(super) secret: Zeroizing<Vec<u8>>,
 }
 
+impl KeyFile {
+    /// When it was made, as its name says; 0 if it has another name.
+    pub(super) fn created_unix_s(&self) -> u64 {
+        let stem = self.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        stem.rsplit('-').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
+    }
+}
+
 impl Keys {
     pub(super) fn open(folder: &Path, clock: &Clock) -> Result<Self, KeyError> {
         let failed =

@@ -58,6 +58,11 @@ impl Tokens {
         self.0.access.ttl
     }
 
+    /// When the key that signs access tokens was made, in seconds since 1970.
+    pub fn signing_key_created_unix_s(&self) -> u64 {
+        self.0.access.signing_key_created_unix_s()
+    }
+
     /// Signs an access token for this session, valid from now for the configured time.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ pub(crate) use raw::{Raw, RawReply};
 use staunch::app::{App, StartError};
 use staunch::clock::Clock;
 use staunch::config::Config;
+use staunch::telemetry::log::Log;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl Builder {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async {
-                match App::build(config, served_clock).await {
+                match App::build(config, served_clock, Log::default()).await {
                     Ok(app) => {
                         started.send(Ok(app.facts().clone())).ok();
                         app.run(async {

@@ -1,0 +1,29 @@
+//! The rules' counters, looked up once.
+
+use crate::telemetry::{Family, Metrics, declared};
+
+pub(super) struct Meters {
+    pub(super) logins: Family,
+    pub(super) registrations: Family,
+    pub(super) refreshes: Family,
+    pub(super) logouts: Family,
+    pub(super) bearer_checks: Family,
+    pub(super) session_lookups: Family,
+    pub(super) rehashes: Family,
+    pub(super) cleanup_runs: Family,
+}
+
+impl Meters {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            logins: metrics.family(declared::LOGINS),
+            registrations: metrics.family(declared::REGISTRATIONS),
+            refreshes: metrics.family(declared::REFRESHES),
+            logouts: metrics.family(declared::LOGOUTS),
+            bearer_checks: metrics.family(declared::BEARER_CHECKS),
+            session_lookups: metrics.family(declared::SESSION_LOOKUPS),
+            rehashes: metrics.family(declared::REHASHES),
+            cleanup_runs: metrics.family(declared::CLEANUP_RUNS),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The edge's own metrics, looked up once.
+
+use super::ROUTES;
+use crate::telemetry::{Family, Metrics, declared};
+use metrics::Gauge;
+
+/// What the edge counts beside its requests.
+pub struct Meters {
+    pub(super) connections: Gauge,
+    pub(super) connections_refused: Family,
+    pub(super) rate_limited: Family,
+    pub(super) rate_limited_keys: Gauge,
+    pub(super) rate_limit_keys: Gauge,
+    pub(super) ready: Gauge,
+}
+
+impl Meters {
+    /// The edge's metrics of that set.
+    pub fn new(metrics: &Metrics) -> Self {
+        for route in ROUTES {
+            // Shown from the start, as zeros.
+            drop(metrics.histogram(declared::HTTP_REQUEST_SECONDS, &[("route", route.path)]));
+        }
+        Self {
+            connections: metrics.gauge(declared::HTTP_CONNECTIONS, &[]),
+            connections_refused: metrics.family(declared::HTTP_CONNECTIONS_REFUSED),
+            rate_limited: metrics.family(declared::RATE_LIMITED),
+            rate_limited_keys: metrics.gauge(declared::RATE_LIMITED_KEYS, &[]),
+            rate_limit_keys: metrics.gauge(declared::RATE_LIMIT_KEYS, &[]),
+            ready: metrics.gauge(declared::READY, &[]),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Traces to an OpenTelemetry collector, by OTLP over HTTP with protobuf.
+//!
+//! Off unless an endpoint is set. When it is on, a request's notes ([`Trace`]) become one server
+//! span and a child for each stage when the request ends; they wait in the SDK's bounded queue
+//! (`OTEL_BSP_MAX_QUEUE_SIZE`, 2,048 spans) for its own thread, which sends them in batches, and
+//! are dropped rather than waited for. Sampling, resource, headers, time-outs and batching follow
+//! the standard `OTEL_*` variables, which the SDK reads.
+
+use super::trace::{Span, Stage, Trace};
+use super::trace_context::{Parent, TraceContext};
+use super::{Metrics, declared, with_causes};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, Response};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    BatchSpanProcessor, Config, IdGenerator, RandomIdGenerator, SamplingDecision, SpanData,
+    SpanProcessor,
+};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::runtime::Handle;
+
+/// The variable that names the traces' endpoint with its path, which the exporter reads itself.
+const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+/// What a collector's answer may hold, in octets.
+const ANSWER_OCTETS_MAX: usize = 64 * 1024;
+/// Longest wait for the last batch when the server stops.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where traces go; nowhere unless it was opened. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Traces(Option<Arc<Inner>>);
+
+struct Inner {
+    processor: BatchSpanProcessor,
+    config: Config,
+    ids: RandomIdGenerator,
+    scope: InstrumentationScope,
+}
+
+/// A request whose trace is exported.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampled(SpanId);
+
+/// What a request was, for its server span (OpenTelemetry's semantic conventions for HTTP).
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    /// The method as in metrics.
+    pub method: &'static str,
+    /// The route's template.
+    pub route: &'static str,
+    /// The answer's status; `None`: the client left first.
+    pub status: Option<u16>,
+    /// The request id.
+    pub request_id: &'a str,
+    /// The client's address.
+    pub client: IpAddr,
+    /// When it began.
+    pub begun: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// The wall clock at the end.
+    pub ended_at: SystemTime,
+}
+
+impl Traces {
+    /// Opens the way to the collector at that base URL (`http://127.0.0.1:4318`). Nothing is sent
+    /// yet: a collector that is away costs its traces, not the start.
+    ///
+    /// # Errors
+    /// When the URL, a certificate store or an `OTEL_*` variable cannot be used.
+    pub fn open(endpoint: &str, metrics: &Metrics) -> Result<Self, Error> {
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_native_roots()?
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = Collector {
+            client: Client::builder(TokioExecutor::new()).build(https),
+            runtime: Handle::current(),
+            metrics: metrics.clone(),
+        };
+        let mut exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_protocol(Protocol::HttpBinary);
+        if std::env::var_os(TRACES_ENDPOINT).is_none() {
+            let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
+            exporter = exporter.with_endpoint(url);
+        }
+        let mut processor = BatchSpanProcessor::builder(exporter.build()?).build();
+        processor.set_resource(&resource());
+        let scope = InstrumentationScope::builder("staunch")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        let (config, ids) = (Config::default(), RandomIdGenerator::default());
+        Ok(Self(Some(Arc::new(Inner { processor, config, ids, scope }))))
+    }
+
+    /// Whether the request's trace is to be exported, as `OTEL_TRACES_SAMPLER` says; by default it
+    /// is if its caller's is, or if there is no caller.
+    pub fn sample(&self, context: &TraceContext, route: &str) -> Option<Sampled> {
+        let inner = self.0.as_ref()?;
+        let trace_id = TraceId::from(context.trace_id.0);
+        let parent = context
+            .parent
+            .as_ref()
+            .map(|parent| Context::new().with_remote_span_context(remote(trace_id, parent)));
+        let sampler = &inner.config.sampler;
+        let result =
+            sampler.should_sample(parent.as_ref(), trace_id, route, &SpanKind::Server, &[], &[]);
+        let taken = result.decision == SamplingDecision::RecordAndSample;
+        taken.then(|| Sampled(inner.ids.new_span_id()))
+    }
+
+    /// Hands the spans of a request to the exporter. Never waits.
+    pub fn export(&self, sampled: Sampled, trace: &Trace, served: &Served<'_>) {
+        let Some(inner) = self.0.as_ref() else { return };
+        let trace_id = TraceId::from(trace.context.trace_id.0);
+        let at = |time: Instant| {
+            let ago = served.ended.saturating_duration_since(time);
+            served.ended_at.checked_sub(ago).unwrap_or(served.ended_at)
+        };
+        let parent = trace.context.parent.as_ref();
+        let state = parent.map_or(TraceState::NONE, tracestate);
+        let span = |id, parent: SpanId, kind, name: String, times: (Instant, Instant)| SpanData {
+            span_context: SpanContext::new(trace_id, id, TraceFlags::SAMPLED, false, state.clone()),
+            parent_span_id: parent,
+            parent_span_is_remote: false,
+            span_kind: kind,
+            name: name.into(),
+            start_time: at(times.0),
+            end_time: at(times.1),
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: Default::default(),
+            links: Default::default(),
+            status: Status::Unset,
+            instrumentation_scope: inner.scope.clone(),
+        };
+        for &Span { stage, detail, begun, ended } in &trace.spans {
+            let id = inner.ids.new_span_id();
+            let kind = if stage == Stage::Query { SpanKind::Client } else { SpanKind::Internal };
+            let name = match detail {
+                Some(detail) => format!("{} {detail}", stage.label()),
+                None => stage.label().to_owned(),
+            };
+            let mut child = span(id, sampled.0, kind, name, (begun, ended));
+            if let (Stage::Query, Some(query)) = (stage, detail) {
+                child.attributes = vec![
+                    KeyValue::new("db.system.name", "postgresql"),
+                    KeyValue::new("db.query.summary", query),
+                ];
+            }
+            inner.processor.on_end(child);
+        }
+        let above = parent.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id));
+        let name = format!("{} {}", served.method, served.route);
+        let root = SpanData {
+            parent_span_is_remote: parent.is_some(),
+            attributes: attributes(trace, served),
+            status: status(trace, served),
+            ..span(sampled.0, above, SpanKind::Server, name, (served.begun, served.ended))
+        };
+        inner.processor.on_end(root);
+    }
+
+    /// Sends what waits, for 2 s at most, and sends no more.
+    pub async fn close(self) {
+        let Some(inner) = self.0 else { return };
+        let (done, closed) = tokio::sync::oneshot::channel();
+        // The SDK blocks while our runtime sends for it.
+        let closing = std::thread::Builder::new().name("staunch-traces".into()).spawn(move || {
+            let result = inner.processor.shutdown_with_timeout(FLUSH_TIMEOUT);
+            done.send(result).ok();
+        });
+        let result = match closing {
+            Ok(_) => closed.await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) | Ok(Err(error)) = result.map(|sent| sent.map_err(|e| e.to_string())) {
+            tracing::warn!(error, "the last traces were not sent");
+        }
+    }
+}
+
+impl Sampled {
+    /// The `traceresponse` header: under which span of ours the caller finds its request (W3C Trace
+    /// Context, level 3 draft).
+    pub fn traceresponse(self, context: &TraceContext) -> String {
+        format!("00-{}-{}-01", context.trace_id, self.0)
+    }
+}
+
+/// What the spans are about: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, else staunch.
+fn resource() -> Resource {
+    let given = Resource::builder().build();
+    let name = opentelemetry::Key::from_static_str("service.name");
+    let named =
+        given.get(&name).is_some_and(|value| !value.as_str().starts_with("unknown_service"));
+    let mut resource = Resource::builder()
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    if !named {
+        resource = resource.with_service_name("staunch");
+    }
+    resource.build()
+}
+
+fn remote(trace_id: TraceId, parent: &Parent) -> SpanContext {
+    let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
+    SpanContext::new(trace_id, SpanId::from(parent.span_id), flags, true, tracestate(parent))
+}
+
+fn tracestate(parent: &Parent) -> TraceState {
+    parent.tracestate.parse().unwrap_or(TraceState::NONE)
+}
+
+fn attributes(trace: &Trace, served: &Served<'_>) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("http.request.method", served.method),
+        KeyValue::new("http.route", served.route),
+        KeyValue::new("client.address", served.client.to_string()),
+        KeyValue::new("staunch.request_id", served.request_id.to_owned()),
+    ];
+    if let Some(status) = served.status {
+        attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
+    }
+    if let Some(session) = trace.session {
+        attributes.push(KeyValue::new("session.id", uuid::Uuid::from_u128(session).to_string()));
+    }
+    attributes
+}
+
+fn status(trace: &Trace, served: &Served<'_>) -> Status {
+    match served.status {
+        Some(500..) => Status::error(trace.failure.clone().unwrap_or_default()),
+        Some(_) => Status::Unset,
+        None => Status::error("the client left"),
+    }
+}
+
+/// The HTTP client of the exporter. The SDK calls it from a thread of its own and waits there; the
+/// sending is done by our runtime.
+#[derive(Clone)]
+struct Collector {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    runtime: Handle,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collector").finish_non_exhaustive()
+    }
+}
+
+#[async_trait::async_trait]
+impl opentelemetry_http::HttpClient for Collector {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        let client = self.client.clone();
+        let sending = self.runtime.spawn(async move {
+            let response = client.request(request.map(Full::new)).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_OCTETS_MAX).collect().await?.to_bytes();
+            Ok::<_, Error>(Response::from_parts(head, body))
+        });
+        let result = sending.await.unwrap_or_else(|error| Err(error.into()));
+        let sent = result.as_ref().is_ok_and(|response| response.status().is_success());
+        let label = if sent { "success" } else { "error" };
+        self.metrics.counter(declared::TRACE_EXPORTS, &[("result", label)]).increment(1);
+        match &result {
+            Err(error) => {
+                tracing::debug!(error = with_causes(error.as_ref()), "traces not sent");
+            }
+            Ok(response) if !sent => {
+                tracing::debug!(status = response.status().as_u16(), "traces not taken");
+            }
+            Ok(_) => {}
+        }
+        result
+    }
+}
