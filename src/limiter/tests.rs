@@ -162,6 +162,32 @@ fn a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
 }
 
 #[test]
+fn limited_are_those_whose_next_request_would_be_refused() {
+    let start = start();
+    let limits = LimiterConfig { login: limit("2/min"), ..config() };
+    let limiter = Limiter::new(&limits, start);
+    assert_eq!(limiter.limited(start), 0);
+    for n in 0..100 {
+        assert!(limiter.check(Policy::Login, v6(n), start).is_allowed());
+    }
+    assert_eq!(limiter.limited(start), 0);
+    for n in 0..7 {
+        assert!(limiter.check(Policy::Login, v6(n), start).is_allowed());
+    }
+    assert_eq!(limiter.limited(start), 7);
+    assert_eq!(limiter.limited(start + Duration::from_secs(30)), 0);
+    // Of a large table a part is looked at, and the rest is taken to be like it.
+    for n in 0..40_000 {
+        assert!(limiter.check(Policy::Login, v6(1_000 + n), start).is_allowed());
+        if n % 4 == 0 {
+            assert!(limiter.check(Policy::Login, v6(1_000 + n), start).is_allowed());
+        }
+    }
+    let limited = limiter.limited(start);
+    assert!((9_000..11_000).contains(&limited), "{limited} of 10,007");
+}
+
+#[test]
 fn a_newcomer_takes_the_place_of_an_idle_address() {
     let start = start();
     let limits = LimiterConfig { keys_max: 100, login: limit("10/min"), ..config() };

@@ -25,3 +25,4 @@ mod rehash;
 mod secrets;
 mod support;
 mod token;
+mod traces;

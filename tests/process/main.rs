@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod log;
 mod settings;
 mod stop;
 mod support;

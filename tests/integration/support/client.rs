@@ -22,7 +22,7 @@ const LOGOUT: &str = "/api/v1/auth/logout";
 const ME: &str = "/api/v1/auth/me";
 
 /// Headers that an answer may have; a new one should be a decision.
-const ALLOWED_HEADERS: [&str; 12] = [
+const ALLOWED_HEADERS: [&str; 13] = [
     "allow",
     "cache-control",
     "connection",
@@ -32,6 +32,7 @@ const ALLOWED_HEADERS: [&str; 12] = [
     "ratelimit",
     "ratelimit-policy",
     "retry-after",
+    "traceresponse",
     "www-authenticate",
     "x-content-type-options",
     "x-request-id",

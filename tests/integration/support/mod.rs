@@ -10,11 +10,13 @@
 //! pass. Dropping a `TestApp` stops the server as SIGTERM would and removes its database.
 
 mod client;
+mod collector;
 mod database;
 mod proxy;
 mod raw;
 
 pub(crate) use client::{Client, Reply, Tokens, form};
+pub(crate) use collector::{Collector, attributes};
 pub(crate) use database::TestDatabase;
 pub(crate) use proxy::{Link, Proxy};
 pub(crate) use raw::{Raw, RawReply};

@@ -1,0 +1,106 @@
+//! The log of the real program: what a line holds, and its level while the server runs.
+
+use crate::support::{Server, folder, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs;
+
+/// The log's lines of that message.
+fn lines(server: &Server, message: &str) -> Vec<Value> {
+    let log = server.log();
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let objects = whole.lines().map(|line| serde_json::from_str(line).unwrap());
+    objects.filter(|line: &Value| line["message"] == message).collect()
+}
+
+/// Waits until there are so many lines of that message: they are written behind the answers.
+async fn wait_for(server: &Server, message: &str, count: usize) -> Vec<Value> {
+    until(message, async || lines(server, message).len() >= count).await;
+    lines(server, message)
+}
+
+#[tokio::test]
+async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
+    let top = folder();
+    let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "0s")]).await;
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let tokens = server.login("ada").await.unwrap().json();
+    let access = tokens["access_token"].as_str().unwrap();
+    assert_eq!(server.me(access).await.unwrap().status, 200);
+
+    let slow = wait_for(&server, "slow request", 3).await;
+    let of = |route: &str| slow.iter().find(|line| line["route"] == route).unwrap();
+    let login = of("/api/v1/auth/token");
+    assert_eq!((&login["level"], &login["method"]), (&"WARN".into(), &"POST".into()));
+    assert_eq!((login["status"].as_u64(), &login["client"]), (Some(200), &"127.0.0.1".into()));
+    assert!(login["timestamp"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(login["request_id"], login["trace_id"], "the client sent neither");
+    let total = login["latency_us"].as_u64().unwrap();
+    let stages = ["limit", "body", "pool_wait", "query", "hash_wait", "hash", "sign"];
+    let parts: Vec<u64> =
+        stages.iter().map(|stage| login[format!("{stage}_us")].as_u64().unwrap()).collect();
+    let sum: u64 = parts.iter().sum();
+    assert!(sum <= total, "{login}");
+    assert!(login["hash_us"].as_u64().unwrap() > 100, "{login}");
+    // The session is known at login, and the same one asks afterwards.
+    let me = of("/api/v1/auth/me");
+    assert_eq!(me["session"], login["session"]);
+    assert!(me["hash_us"].is_null() && me["query_us"].as_u64().is_some(), "{me}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
+    let top = folder();
+    let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "300s")]).await;
+    assert_eq!(server.get("/health/liveness").await.unwrap().status, 200);
+    let line = wait_for(&server, "request", 1).await.remove(0);
+    assert_eq!((&line["level"], &line["route"]), (&"INFO".into(), &"/health/liveness".into()));
+    assert!(line["limit_us"].is_null(), "{line}");
+
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let database = top.path().join("data/postgres");
+    let (client, connection) = tokio_postgres::Config::new()
+        .host_path(database.join("run"))
+        .user("staunch")
+        .password(fs::read_to_string(database.join("password")).unwrap().trim())
+        .dbname("staunch")
+        .connect(tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("DROP TABLE refresh_tokens").await.unwrap();
+    assert_eq!(server.login("ada").await.unwrap().status, 500);
+    let line = wait_for(&server, "request failed", 1).await.remove(0);
+    assert_eq!((&line["level"], line["status"].as_u64()), (&"ERROR".into(), Some(500)));
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("insert_session") && error.contains("refresh_tokens"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sighup_sets_the_level_that_env_says_now() {
+    let top = folder();
+    let server = Server::start(top.path(), &[("STAUNCH_LOG", "info")]).await;
+    let env = top.path().join(".env");
+
+    fs::write(&env, "STAUNCH_LOG=warn\n").unwrap();
+    server.signal(Signal::HUP);
+    wait_for(&server, "log level set", 1).await;
+    let before = lines(&server, "request").len();
+    assert_eq!(server.get("/health/liveness").await.unwrap().status, 200);
+
+    fs::write(&env, "STAUNCH_LOG=lowd\n").unwrap();
+    server.signal(Signal::HUP);
+    let line = wait_for(&server, "the log level stays as it was", 1).await.remove(0);
+    assert!(line["error"].as_str().unwrap().contains("STAUNCH_LOG"), "{line}");
+    assert_eq!(lines(&server, "request").len(), before, "quiet");
+
+    // Back to what was said at the start.
+    fs::remove_file(&env).unwrap();
+    server.signal(Signal::HUP);
+    wait_for(&server, "log level set", 2).await;
+    assert_eq!(server.get("/health/liveness").await.unwrap().status, 200);
+    wait_for(&server, "request", before + 1).await;
+    server.stop().await;
+}
