@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod import;
 mod settings;
 mod stop;
 mod support;
