@@ -25,16 +25,16 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         let mut stop = std::pin::pin!(stop);
         let built = tokio::select! {
             built = App::build(config, Clock::system()) => built?,
-            stopped = &mut stop => return stopped.map_err(failed),
+            stopped = &mut stop => return stopped.map_err(no_signals),
         };
         print(built.facts());
         let mut result = Ok(());
         built.run(async { result = stop.await }).await;
-        result.map_err(failed)
+        result.map_err(no_signals)
     })
 }
 
-fn failed(error: std::io::Error) -> Failure {
+pub(super) fn no_signals(error: std::io::Error) -> Failure {
     Failure { code: FAILED, message: format!("cannot listen for signals: {error}") }
 }
 

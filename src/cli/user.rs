@@ -1,5 +1,6 @@
 //! `staunch user import`: accounts of another program, with their password hashes.
 
+use super::serve::no_signals;
 use super::source::Source;
 use super::{
     BAD_SETTING, CANNOT_CREATE, FAILED, Failure, INTERRUPTED, NO_INPUT, REJECTED, UNAVAILABLE,
@@ -92,7 +93,7 @@ async fn import_all(
     let mut stop = std::pin::pin!(lifecycle::termination());
     let database = tokio::select! {
         opened = Database::open(config) => opened?,
-        _ = &mut stop => return Err(interrupted()),
+        signal = &mut stop => return Err(interrupted(signal)),
     };
     let import = async {
         let opened = Importer::open(&database.connect).await;
@@ -107,12 +108,12 @@ async fn import_all(
         imported.map_err(|error| ended_early(&error))
     };
     let result = tokio::select! {
-        result = import => Some(result),
-        _ = stop => None,
+        result = import => result,
+        signal = stop => Err(interrupted(signal)),
     };
     report.end_progress();
     database.close().await;
-    result.unwrap_or_else(|| Err(interrupted())).map_err(|failure| Failure {
+    result.map_err(|failure| Failure {
         message: format!(
             "{}\n  {} accounts were imported before",
             failure.message, report.count.imported
@@ -207,8 +208,9 @@ fn bad_usage(message: &str) -> Failure {
     Failure { code: BAD_SETTING, message: message.to_owned() }
 }
 
-fn interrupted() -> Failure {
-    Failure { code: INTERRUPTED, message: "stopped by a signal".into() }
+fn interrupted(signal: io::Result<()>) -> Failure {
+    let stopped = || Failure { code: INTERRUPTED, message: "stopped by a signal".into() };
+    signal.map_or_else(no_signals, |()| stopped())
 }
 
 fn ended_early(error: &ImportError) -> Failure {

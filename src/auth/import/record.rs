@@ -21,6 +21,9 @@ const CREATED_AT_UNIX_S_MAX: i64 = 253_370_764_799;
 /// The longest name of an unknown field that is repeated, in characters: shorter than any hash.
 const NAME_CHARS_MAX: usize = 24;
 
+/// What is said of one line at most: a batch of lines full of unknown fields must not fill memory.
+const PROBLEMS_MAX: usize = 8;
+
 /// Reads one line. `cost` is the setting, which bounds the cost of a hash.
 ///
 /// # Errors
@@ -100,8 +103,8 @@ impl Record {
             let known = FIELDS.iter().position(|field| *field == name);
             match known.and_then(|index| record.values.get_mut(index)) {
                 Some(slot @ None) => *slot = Some(value),
-                Some(Some(_)) => record.problems.push(format!("{name}: is there twice")),
-                None => record.problems.push(unknown(&name)),
+                Some(Some(_)) => record.refuse(format!("{name}: is there twice")),
+                None => record.refuse(unknown(&name)),
             }
         }
         record
@@ -137,7 +140,13 @@ impl Record {
     }
 
     fn note<T>(&mut self, field: &'static str, parsed: Result<T, String>) -> Option<T> {
-        parsed.map_err(|message| self.problems.push(format!("{field}: {message}"))).ok()
+        parsed.map_err(|message| self.refuse(format!("{field}: {message}"))).ok()
+    }
+
+    fn refuse(&mut self, problem: String) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        }
     }
 }
 
@@ -262,6 +271,8 @@ mod tests {
         let fields: Vec<&str> =
             message.split("; ").map(|part| part.split(':').next().unwrap()).collect();
         assert_eq!(fields, ["x", "email", "username", "password_hash", "created_at"]);
+        let many = read(&line(&r#","x":1"#.repeat(500))).unwrap_err();
+        assert_eq!(many.split("; ").count(), PROBLEMS_MAX);
     }
 
     #[test]
