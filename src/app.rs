@@ -8,7 +8,7 @@ use crate::hashing::HashEngine;
 use crate::http::{self, Edge, Listener, Surface};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
-use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
+use crate::postgres::{self, DataFolder, EmbeddedPostgres, PostgresError, Purpose};
 use crate::store::{self, ConnectError, MigrateError, Store, StoreConfig};
 use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
@@ -279,6 +279,57 @@ impl App {
             server.stop().await;
         }
         tracing::info!("stopped");
+    }
+}
+
+/// The database that the settings name, for work beside the server.
+///
+/// One that runs is used as it is, also the embedded one of a server in another process; an
+/// embedded one that does not run is started, and stopped again by [`Database::close`].
+pub struct Database {
+    /// How to connect.
+    pub connect: tokio_postgres::Config,
+    started: Option<EmbeddedPostgres>,
+}
+
+impl Database {
+    /// Finds the database, starts it if need be, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`StartError`]; what had been started is stopped again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends what was started, in the background.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let (connect, started) = match &config.settings.database_url {
+            Some(url) => (store::parse_url(url.expose())?, None),
+            None => match DataFolder::open(&config.data_dir(), Purpose::Database).await {
+                Ok(folder) => {
+                    let server = EmbeddedPostgres::start(&config.postgres(), folder).await?;
+                    (server.connect_config(), Some(server))
+                }
+                Err(PostgresError::InUse { folder, pid }) => match postgres::attach(&folder)? {
+                    Some(connect) => (connect, None),
+                    None => return Err(PostgresError::InUse { folder, pid }.into()),
+                },
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let database = Self { connect, started };
+        match store::migrate(&database.connect).await {
+            Ok(_) => Ok(database),
+            Err(error) => {
+                database.close().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Stops the database if it was started here. Close every connection first.
+    pub async fn close(self) {
+        if let Some(server) = self.started {
+            server.stop().await;
+        }
     }
 }
 

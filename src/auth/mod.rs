@@ -4,6 +4,7 @@
 //! the caller can do.
 
 mod cleanup;
+mod import;
 mod login;
 mod logout;
 mod me;
@@ -13,6 +14,7 @@ mod register;
 mod rehash;
 mod sessions;
 
+pub use import::{ImportCount, ImportError, RejectedLine, import_users};
 pub use login::{Login, LoginError};
 pub use me::MeError;
 pub use refresh::RefreshError;

@@ -1,13 +1,15 @@
 //! The command line: one file a subcommand; `serve` is what happens when none is named.
 //!
-//! Exit codes follow sysexits.h: 64 a bad setting, 69 the database or a port is not to be had,
-//! 70 anything else that failed, 73 the data folder is in use.
+//! Exit codes follow sysexits.h: 64 a bad setting, 65 some of the input was rejected, 66 no input,
+//! 69 the database or a port is not to be had, 70 anything else that failed, 73 the data folder is
+//! in use or a file cannot be made, 75 stopped by a signal before the end.
 
 mod calibrate;
 mod check_config;
 mod migrate;
 mod serve;
 mod source;
+mod user;
 
 use crate::app::StartError;
 use crate::config::SETTINGS;
@@ -25,9 +27,13 @@ struct Failure {
 }
 
 const BAD_SETTING: u8 = 64;
+const REJECTED: u8 = 65;
+const NO_INPUT: u8 = 66;
 const UNAVAILABLE: u8 = 69;
 const FAILED: u8 = 70;
 const IN_USE: u8 = 73;
+const CANNOT_CREATE: u8 = 73;
+const INTERRUPTED: u8 = 75;
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -40,15 +46,17 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if asked { 0 } else { BAD_SETTING });
         }
     };
+    let done = |()| ExitCode::SUCCESS;
     let result = match matches.subcommand() {
-        Some(("calibrate", matches)) => calibrate::run(matches),
-        Some(("check-config", matches)) => check_config::run(matches),
-        Some(("migrate", matches)) => migrate::run(matches),
-        Some((_, matches)) => serve::run(matches),
-        None => Ok(()),
+        Some(("calibrate", matches)) => calibrate::run(matches).map(done),
+        Some(("check-config", matches)) => check_config::run(matches).map(done),
+        Some(("migrate", matches)) => migrate::run(matches).map(done),
+        Some(("user", matches)) => user::run(matches),
+        Some((_, matches)) => serve::run(matches).map(done),
+        None => Ok(ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("error: {}", failure.message);
             ExitCode::from(failure.code)
@@ -83,6 +91,12 @@ fn command() -> Command {
         .subcommand(with_settings(
             Command::new("migrate").about("Bring the database's schema up to date and stop"),
         ))
+        .subcommand(
+            Command::new("user")
+                .about("Work on accounts")
+                .subcommand_required(true)
+                .subcommand(with_settings(user::import_command())),
+        )
 }
 
 /// Puts `serve` before flags that stand alone.

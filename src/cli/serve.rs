@@ -25,10 +25,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         // Listened for from the start: a ctrl-C while the database starts stops it in order.
         let stop = lifecycle::termination();
         let mut stop = std::pin::pin!(stop);
-        let hangups = lifecycle::hangups().map_err(failed)?;
+        let hangups = lifecycle::hangups().map_err(no_signals)?;
         let built = tokio::select! {
             built = App::build(config, Clock::system(), log.clone()) => built?,
-            stopped = &mut stop => return stopped.map_err(failed),
+            stopped = &mut stop => return stopped.map_err(no_signals),
         };
         print(built.facts());
         let mut result = Ok(());
@@ -39,7 +39,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             }
         };
         built.run(stopped).await;
-        result.map_err(failed)
+        result.map_err(no_signals)
     })
 }
 
@@ -66,7 +66,7 @@ async fn reload(mut hangups: Signal, source: &Source<'_>, log: &Log, at_start: &
     }
 }
 
-fn failed(error: std::io::Error) -> Failure {
+pub(super) fn no_signals(error: std::io::Error) -> Failure {
     Failure { code: FAILED, message: format!("cannot listen for signals: {error}") }
 }
 

@@ -22,9 +22,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// A stored hash may cost this much more than the setting: four times the work. A damaged or
-/// planted row must not take a core for minutes.
-const COST_ABOVE_SETTING_MAX: u32 = 2;
 /// Slices for which a worker leaves a job to a less busy one: 20 ms, a few times what a woken
 /// thread may wait for a core. Unit tests, which share the cores with others, wait for ever.
 const PATIENCE_SLICES: u32 = if cfg!(test) { u32::MAX } else { 64 };
@@ -210,7 +207,7 @@ impl HashEngine {
         password: Password,
         stored: Option<&str>,
     ) -> Result<Verdict, HashError> {
-        let (hash, known) = match stored.map(|text| self.usable(text)) {
+        let (hash, known) = match stored.map(|text| StoredHash::usable(text, self.0.config.cost)) {
             Some(Ok(hash)) => (hash, Ok(true)),
             Some(Err(error)) => (self.0.dummy.clone(), Err(error)),
             None => (self.0.dummy.clone(), Ok(false)),
@@ -266,16 +263,6 @@ impl HashEngine {
         // Before the lanes are dropped: their callers shall hear that we stop, not that we failed.
         self.0.shared.stopping.store(true, Ordering::Release);
         self.0.shared.aborted.store(true, Ordering::Release);
-    }
-
-    /// Parses a stored hash and refuses one that is too much work.
-    fn usable(&self, text: &str) -> Result<StoredHash, StoredHashError> {
-        let hash: StoredHash = text.parse()?;
-        let max = self.0.config.cost + COST_ABOVE_SETTING_MAX;
-        if hash.cost > max {
-            return Err(StoredHashError::TooCostly { cost: hash.cost, max });
-        }
-        Ok(hash)
     }
 
     async fn submit(

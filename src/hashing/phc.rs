@@ -11,6 +11,9 @@ pub(super) const SALT_OCTETS: usize = 16;
 /// Octets of a bcrypt digest: the last of its 24 is never stored.
 pub(super) const DIGEST_OCTETS: usize = 23;
 const SALT_CHARS: usize = 22;
+/// A stored hash may cost this much more than the setting: four times the work. A damaged or
+/// planted row must not take a core for minutes.
+const COST_ABOVE_SETTING_MAX: u32 = 2;
 
 /// Some old encoders left rubbish in the unused low bits of the salt's last character: read it as
 /// every bcrypt does.
@@ -86,6 +89,20 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], StoredHashError> {
 }
 
 impl StoredHash {
+    /// Parses a stored hash and refuses one that is more work than a login may ask for where new
+    /// hashes have the cost `setting`.
+    ///
+    /// # Errors
+    /// See [`StoredHashError`].
+    pub fn usable(text: &str, setting: u32) -> Result<Self, StoredHashError> {
+        let hash: Self = text.parse()?;
+        let max = setting + COST_ABOVE_SETTING_MAX;
+        if hash.cost > max {
+            return Err(StoredHashError::TooCostly { cost: hash.cost, max });
+        }
+        Ok(hash)
+    }
+
     /// A hash that no password has, of a random salt and digest: what an unknown account's login
     /// is checked against, so that it takes as long as a known one's.
     pub(super) fn dummy(cost: u32) -> Result<Self, getrandom::Error> {

@@ -123,11 +123,11 @@ impl DataFolder {
     }
 
     pub(super) fn postgres(&self) -> PathBuf {
-        self.path().join("postgres")
+        postgres_in(self.path())
     }
 
     pub(super) fn data(&self) -> PathBuf {
-        self.postgres().join("data")
+        data_in(self.path())
     }
 
     pub(super) fn data_new(&self) -> PathBuf {
@@ -135,8 +135,21 @@ impl DataFolder {
     }
 
     pub(super) fn password(&self) -> PathBuf {
-        self.postgres().join("password")
+        password_in(self.path())
     }
+}
+
+/// What is PostgreSQL's in a data folder, which may be locked by another process.
+pub(super) fn postgres_in(folder: &Path) -> PathBuf {
+    folder.join("postgres")
+}
+
+pub(super) fn data_in(folder: &Path) -> PathBuf {
+    postgres_in(folder).join("data")
+}
+
+pub(super) fn password_in(folder: &Path) -> PathBuf {
+    postgres_in(folder).join("password")
 }
 
 fn unreachable_by(account: Account, blocked_by: PathBuf) -> PostgresError {

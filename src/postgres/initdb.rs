@@ -77,18 +77,16 @@ pub(super) async fn make_database(
     Ok(())
 }
 
-/// Reads the password of an existing database.
-pub(super) fn read_password(folder: &DataFolder) -> Result<Zeroizing<String>, PostgresError> {
-    let path = folder.password();
-    match fs::read_to_string(&path).map(Zeroizing::new) {
+/// Reads the password of the database in `data` from the file `path`.
+pub(super) fn read_password(path: &Path, data: &Path) -> Result<Zeroizing<String>, PostgresError> {
+    let lost = || PostgresError::PasswordLost { path: path.to_owned(), data: data.to_owned() };
+    match fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) if text.trim().len() == PASSWORD_LENGTH => {
             Ok(Zeroizing::new(text.trim().to_owned()))
         }
-        Ok(_) => Err(PostgresError::PasswordLost { path, data: folder.data() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(PostgresError::PasswordLost { path, data: folder.data() })
-        }
-        Err(error) => Err(PostgresError::folder("read", &path)(error)),
+        Ok(_) => Err(lost()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(lost()),
+        Err(error) => Err(PostgresError::folder("read", path)(error)),
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Invariants: nothing here is unsafe, static or shared with the rest of the crate; children hold
 //! no terminal, pipe or variable of ours; every wait has a deadline; PostgreSQL never runs as root;
-//! the data folder is never touched without its lock.
+//! nothing in the data folder is changed without its lock.
 
 mod account;
 mod config;
@@ -41,6 +41,7 @@ pub use config::{Durability, PostgresConfig, SPARE_CONNECTIONS};
 pub use error::{NoDownload, NotFound, PostgresError};
 pub use folder::{DataDir, DataFolder, Purpose};
 
+use account::Account;
 use find::{Search, Wanted};
 use log_file::LogFile;
 use server::Server;
@@ -91,18 +92,10 @@ impl EmbeddedPostgres {
             tracing::info!(version = programs.version, folder = %data.display(), "making the database");
             initdb::make_database(&folder, &programs, config.durability).await?;
         }
-        let password = initdb::read_password(&folder)?;
+        let password = initdb::read_password(&folder.password(), &data)?;
         account.own_tree(&data)?;
         let sockets = SocketFolder::make(&folder)?;
-        let mut connect = tokio_postgres::Config::new();
-        connect
-            .host_path(sockets.path())
-            .port(socket::PORT)
-            .user(initdb::USER)
-            .password(password.as_bytes())
-            .dbname(DATABASE)
-            .application_name("staunch");
-
+        let connect = connect_config(&sockets, &password);
         let version = programs.version.clone();
         let server = Server {
             programs,
@@ -176,6 +169,35 @@ impl fmt::Debug for EmbeddedPostgres {
             .field("pid", &self.pid())
             .finish_non_exhaustive()
     }
+}
+
+/// How to connect to the embedded server that another process runs in `folder`.
+///
+/// That process holds the folder's lock. `None` if there is no server: it is being started or
+/// stopped, or the folder is in use for its keys alone.
+///
+/// # Errors
+/// - [`PostgresError::PasswordLost`], [`PostgresError::Folder`]: its files cannot be read.
+/// - [`PostgresError::NoAccount`].
+pub fn attach(folder: &Path) -> Result<Option<tokio_postgres::Config>, PostgresError> {
+    let Some(sockets) = SocketFolder::find(folder, &Account::for_folder(folder)?)? else {
+        return Ok(None);
+    };
+    let (path, data) = (folder::password_in(folder), folder::data_in(folder));
+    let password = initdb::read_password(&path, &data)?;
+    Ok(Some(connect_config(&sockets, &password)))
+}
+
+fn connect_config(sockets: &SocketFolder, password: &str) -> tokio_postgres::Config {
+    let mut connect = tokio_postgres::Config::new();
+    connect
+        .host_path(sockets.path())
+        .port(socket::PORT)
+        .user(initdb::USER)
+        .password(password.as_bytes())
+        .dbname(DATABASE)
+        .application_name("staunch");
+    connect
 }
 
 /// Connects once, and makes our database if that is what is missing.

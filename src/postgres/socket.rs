@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::PostgresError;
 use super::account::Account;
-use super::folder::{DataFolder, make_folder};
+use super::folder::{DataFolder, make_folder, postgres_in};
 
 /// PostgreSQL names its socket `.s.PGSQL.<port>`; the port is only a name here, as nothing listens
 /// on TCP.
@@ -29,32 +29,57 @@ impl SocketFolder {
     /// /tmp.
     pub(super) fn make(folder: &DataFolder) -> Result<Self, PostgresError> {
         let account = folder.account();
-        let run = folder.postgres().join("run");
-        if address_length(&run) <= PATH_LENGTH_MAX {
-            make_folder(&run, false)?;
-            claim(account, &run)?;
+        let sockets = Self::of(folder.path(), account)?;
+        let path = &sockets.path;
+        if !sockets.temporary {
+            make_folder(path, false)?;
+            claim(account, path)?;
+        } else if !path.exists() {
+            make_folder(path, false)?;
+            account.own(path)?;
+        }
+        sockets.check(account)?;
+        Ok(sockets)
+    }
+
+    /// The one that the server of a data folder has made, if it has.
+    pub(super) fn find(folder: &Path, account: &Account) -> Result<Option<Self>, PostgresError> {
+        let sockets = Self::of(folder, account)?;
+        if !socket_in(&sockets.path).exists() {
+            return Ok(None);
+        }
+        sockets.check(account)?;
+        Ok(Some(sockets))
+    }
+
+    /// Where it is. Touches nothing.
+    fn of(folder: &Path, account: &Account) -> Result<Self, PostgresError> {
+        let run = postgres_in(folder).join("run");
+        if socket_in(&run).as_os_str().len() <= PATH_LENGTH_MAX {
             return Ok(Self { path: run, temporary: false });
         }
-        let inode = fs::metadata(folder.path())
-            .map_err(PostgresError::folder("look at", folder.path()))?
-            .ino();
-        let path = PathBuf::from(format!("/tmp/staunch-{}-{inode}", account.uid));
-        if !path.exists() {
-            make_folder(&path, false)?;
-            account.own(&path)?;
-        }
-        // Everybody may make a folder in /tmp, this one too: take it only if nobody but us has ever
-        // had a say in it.
-        let found = fs::symlink_metadata(&path).map_err(PostgresError::folder("look at", &path))?;
-        let safe = found.is_dir() && found.uid() == account.uid && found.mode() & 0o077 == 0;
-        if !safe {
-            return Err(PostgresError::Folder {
-                action: "trust the owner and mode of",
-                path,
-                source: std::io::ErrorKind::PermissionDenied.into(),
-            });
-        }
+        let found = fs::metadata(folder).map_err(PostgresError::folder("look at", folder))?;
+        let path = PathBuf::from(format!("/tmp/staunch-{}-{}", account.uid, found.ino()));
         Ok(Self { path, temporary: true })
+    }
+
+    /// Everybody may make a folder in /tmp, this one too: take it only if nobody but us has ever
+    /// had a say in it.
+    fn check(&self, account: &Account) -> Result<(), PostgresError> {
+        if !self.temporary {
+            return Ok(());
+        }
+        let path = &self.path;
+        let found = fs::symlink_metadata(path).map_err(PostgresError::folder("look at", path))?;
+        let safe = found.is_dir() && found.uid() == account.uid && found.mode() & 0o077 == 0;
+        if safe {
+            return Ok(());
+        }
+        Err(PostgresError::Folder {
+            action: "trust the owner and mode of",
+            path: path.clone(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -92,6 +117,6 @@ fn claim(account: &Account, path: &Path) -> Result<(), PostgresError> {
         .map_err(PostgresError::folder("set the mode of", path))
 }
 
-fn address_length(folder: &Path) -> usize {
-    folder.join(format!(".s.PGSQL.{PORT}")).as_os_str().len()
+fn socket_in(folder: &Path) -> PathBuf {
+    folder.join(format!(".s.PGSQL.{PORT}"))
 }

@@ -8,6 +8,7 @@
 mod connect;
 mod error;
 mod health;
+mod import;
 mod migrate;
 mod pool;
 mod sessions;
@@ -16,6 +17,7 @@ mod users;
 
 pub use connect::{ConnectError, parse_url, place};
 pub use error::StoreError;
+pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
 pub use pool::{CALL_DEADLINE, StoreConfig};
 pub use sessions::{Cleaned, NewSession, Refreshed};

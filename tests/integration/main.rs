@@ -11,6 +11,7 @@ mod cleanup;
 mod concurrency;
 mod health;
 mod http;
+mod import;
 mod limits;
 mod logout;
 mod me;

@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod import;
 mod log;
 mod settings;
 mod stop;

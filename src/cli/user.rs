@@ -1,0 +1,224 @@
+//! `staunch user import`: accounts of another program, with their password hashes.
+
+use super::serve::no_signals;
+use super::source::Source;
+use super::{
+    BAD_SETTING, CANNOT_CREATE, FAILED, Failure, INTERRUPTED, NO_INPUT, REJECTED, UNAVAILABLE,
+    runtime,
+};
+use crate::app::Database;
+use crate::auth::{ImportCount, ImportError, RejectedLine, import_users};
+use crate::config::Config;
+use crate::lifecycle;
+use crate::store::{Importer, StoreError};
+use crate::telemetry::log::Log;
+use crate::telemetry::with_causes;
+use clap::{Arg, ArgMatches, Command, value_parser};
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::io::BufReader;
+
+/// Octets that are read from the file at once.
+const READ_OCTETS: usize = 256 * 1024;
+
+const ABOUT_IMPORT: &str = "Import accounts with their bcrypt hashes, one JSON object a line";
+
+const HELP_IMPORT: &str = r#"A line of FILE:
+
+  {"email": "ada@example.com", "username": "ada", "password_hash": "$2b$12$..."}
+
+with "is_active" (true or false) and "created_at" (RFC 3339) if need be. Lines that cannot be
+imported are reported in FILE.rejected, by line and reason; the others are imported. The server may
+run meanwhile, on the embedded database too. Given again after an interruption, FILE goes on where
+it was: what is there already is reported as taken.
+
+Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be read, 75 stopped by
+a signal."#;
+
+/// The subcommand `import` without the settings.
+pub(super) fn import_command() -> Command {
+    let path = |name: &'static str| Arg::new(name).value_parser(value_parser!(PathBuf));
+    Command::new("import")
+        .about(ABOUT_IMPORT)
+        .after_help(HELP_IMPORT)
+        .arg(path("FILE").required(true).help("The accounts; - is standard input"))
+        .arg(
+            path("PATH")
+                .long("rejected")
+                .help("Where rejected lines are reported [default: FILE.rejected]"),
+        )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    match matches.subcommand() {
+        Some(("import", matches)) => import(matches),
+        // The parser demands one.
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn import(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let source = Source::new(matches)?;
+    let config = source.config()?;
+    let (_log, _guard) = Log::start(config.settings.log_format, &config.settings.log);
+    for name in source.unknown() {
+        tracing::warn!("{name} is set, but there is no such setting");
+    }
+    let file: &PathBuf = matches.get_one("FILE").ok_or_else(|| bad_usage("FILE: is missing"))?;
+    let input = open_input(file)?;
+    let rejected_path = matches.get_one("PATH").cloned().unwrap_or_else(|| default_report(file));
+    let mut report = Report::create(rejected_path, &input)?;
+
+    let runtime = runtime()?;
+    let result = runtime.block_on(import_all(&config, input, &mut report));
+    // A read of standard input that never ends must not hold us up.
+    runtime.shutdown_background();
+    let ImportCount { imported, rejected } = result?;
+    let see =
+        if rejected == 0 { String::new() } else { format!(" (see {})", report.path.display()) };
+    // A closed standard output does not change what was done.
+    writeln!(io::stdout(), "imported {imported} accounts, {rejected} rejected{see}").ok();
+    Ok(if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(REJECTED) })
+}
+
+async fn import_all(
+    config: &Config,
+    input: File,
+    report: &mut Report,
+) -> Result<ImportCount, Failure> {
+    let mut stop = std::pin::pin!(lifecycle::termination());
+    let database = tokio::select! {
+        opened = Database::open(config) => opened?,
+        signal = &mut stop => return Err(interrupted(signal)),
+    };
+    let import = async {
+        let opened = Importer::open(&database.connect).await;
+        let mut importer =
+            opened.map_err(|error| Failure { code: UNAVAILABLE, message: with_causes(&error) })?;
+        let input = BufReader::with_capacity(READ_OCTETS, tokio::fs::File::from_std(input));
+        let cost = config.settings.bcrypt_cost.0;
+        let imported =
+            import_users(input, &mut importer, cost, |count, lines| report.write(count, lines))
+                .await;
+        importer.close().await;
+        imported.map_err(|error| ended_early(&error))
+    };
+    let result = tokio::select! {
+        result = import => result,
+        signal = stop => Err(interrupted(signal)),
+    };
+    report.end_progress();
+    database.close().await;
+    result.map_err(|failure| Failure {
+        message: format!(
+            "{}\n  {} accounts were imported before",
+            failure.message, report.count.imported
+        ),
+        ..failure
+    })
+}
+
+/// The file, or standard input for `-`.
+fn open_input(path: &Path) -> Result<File, Failure> {
+    let opened = if path == Path::new("-") {
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
+    } else {
+        File::open(path)
+    };
+    let checked = opened.and_then(|file| {
+        if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    checked.map_err(|error| Failure {
+        code: NO_INPUT,
+        message: format!("cannot read {}: {error}", path.display()),
+    })
+}
+
+/// `FILE.rejected`, or `stdin.rejected` here.
+fn default_report(input: &Path) -> PathBuf {
+    let name = if input == Path::new("-") { Path::new("stdin") } else { input };
+    let mut name = name.as_os_str().to_owned();
+    name.push(".rejected");
+    name.into()
+}
+
+/// The file of rejected lines, and the line of progress on a terminal.
+struct Report {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// What was imported and rejected so far.
+    count: ImportCount,
+    shows_progress: bool,
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct ReportLine<'a> {
+    line: u64,
+    error: &'a str,
+}
+
+impl Report {
+    /// Made before the first account is imported, so that a rejected one is never lost; empties
+    /// what an earlier run left there.
+    fn create(path: PathBuf, input: &File) -> Result<Self, Failure> {
+        let cannot = |error: io::Error| Failure {
+            code: CANNOT_CREATE,
+            message: format!("cannot write {}: {error}", path.display()),
+        };
+        let file = File::options().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(cannot)?;
+        let (found, read) = (file.metadata().map_err(cannot)?, input.metadata().map_err(cannot)?);
+        if found.is_file() {
+            if (found.dev(), found.ino()) == (read.dev(), read.ino()) {
+                return Err(bad_usage("--rejected: is the file that is imported"));
+            }
+            file.set_len(0).map_err(cannot)?;
+        }
+        let shows_progress = io::stderr().is_terminal();
+        let file = BufWriter::new(file);
+        Ok(Self { path, file, count: ImportCount::default(), shows_progress })
+    }
+
+    fn write(&mut self, count: ImportCount, rejected: &[RejectedLine]) -> io::Result<()> {
+        self.count = count;
+        for RejectedLine { line, error } in rejected {
+            serde_json::to_writer(&mut self.file, &ReportLine { line: *line, error })?;
+            self.file.write_all(b"\n")?;
+        }
+        self.file.flush()?;
+        if self.shows_progress {
+            eprint!("\r{} imported, {} rejected", count.imported, count.rejected);
+        }
+        Ok(())
+    }
+
+    fn end_progress(&self) {
+        if self.shows_progress {
+            eprintln!();
+        }
+    }
+}
+
+fn bad_usage(message: &str) -> Failure {
+    Failure { code: BAD_SETTING, message: message.to_owned() }
+}
+
+fn interrupted(signal: io::Result<()>) -> Failure {
+    let stopped = || Failure { code: INTERRUPTED, message: "stopped by a signal".into() };
+    signal.map_or_else(no_signals, |()| stopped())
+}
+
+fn ended_early(error: &ImportError) -> Failure {
+    let code = match error {
+        ImportError::Read(_) => NO_INPUT,
+        ImportError::Store { source: StoreError::Unavailable { .. }, .. } => UNAVAILABLE,
+        ImportError::Report(_) | ImportError::Store { .. } => FAILED,
+    };
+    Failure { code, message: with_causes(error) }
+}
