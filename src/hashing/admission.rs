@@ -107,9 +107,14 @@ impl Admission {
         };
         let own = own.rounds.load(Ordering::Acquire);
         let before = own.saturating_add(own.min(other.rounds.load(Ordering::Acquire)));
-        let speed: u64 = self.speeds.iter().map(|speed| speed.load(Ordering::Relaxed)).sum();
-        let micros = u128::from(before) * 1_000_000 / u128::from(speed.max(1));
+        let micros = u128::from(before) * 1_000_000 / u128::from(self.speed());
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// Rounds a second of all workers with all lanes busy, at least 1: calibrated at the start, then
+    /// as last measured.
+    pub(super) fn speed(&self) -> u64 {
+        self.speeds.iter().map(|speed| speed.load(Ordering::Relaxed)).sum::<u64>().max(1)
     }
 
     /// Jobs of that purpose that wait now.

@@ -147,7 +147,6 @@ impl HashEngine {
         }));
         #[expect(clippy::cast_precision_loss, reason = "a lane count")]
         metrics.gauge(declared::HASH_LANES, &[]).set((threads * speed.lanes) as f64);
-        metrics.gauge(declared::HASH_CAPACITY, &[]).set(engine.hashes_per_second());
         Ok(engine)
     }
 
@@ -164,12 +163,13 @@ impl HashEngine {
         self.0.calibration.chosen.hashes_per_second(cost) * threads
     }
 
-    /// Updates the gauges of what waits, for a scrape.
+    /// Updates the gauges of what waits and how fast it goes, for a scrape.
+    #[expect(clippy::cast_precision_loss, reason = "a queue length, and a speed far below 2^52")]
     pub fn observe(&self) {
         let Shared { admission, meters, .. } = &*self.0.shared;
         let waiting = admission.waiting(Purpose::Verify) + admission.waiting(Purpose::Hash);
-        #[expect(clippy::cast_precision_loss, reason = "a queue length")]
         meters.depth.set(waiting as f64);
+        meters.capacity.set(admission.speed() as f64 / f64::from(1 << self.0.config.cost));
         meters.predicted_wait.set(admission.predicted_wait(Purpose::Verify).as_secs_f64());
     }
 

@@ -91,7 +91,7 @@ metrics! {
     HASH_LANES_BUSY = Gauge "staunch_hash_lanes_busy" [] None;
     /// Passwords that can be hashed at the same time: threads times lanes.
     HASH_LANES = Gauge "staunch_hash_lanes" [] None;
-    /// Passwords a second that this machine can hash at the configured cost, as measured at start.
+    /// Passwords a second that this machine can hash at the configured cost: measured at start, then whenever all lanes are busy.
     HASH_CAPACITY = Gauge "staunch_hash_capacity" [] None;
     /// Passwords refused by the hash engine: queue_full, predicted_wait, expired, shutting_down.
     HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "predicted_wait", "expired", "shutting_down"]] None;
