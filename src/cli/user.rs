@@ -116,7 +116,7 @@ async fn import_all(
     database.close().await;
     result.map_err(|failure| Failure {
         message: format!(
-            "{}\n  {} accounts were imported before",
+            "{}\n  At least {} accounts were imported before; give the same file again for the rest.",
             failure.message, report.count.imported
         ),
         ..failure
