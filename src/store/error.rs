@@ -3,6 +3,9 @@
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
+/// What was behind it, for the log. Holds no value of any row.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a database call gave nothing. Says what the caller can do, not which library failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -14,7 +17,7 @@ pub enum StoreError {
         context: &'static str,
         /// The cause.
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<Cause>,
     },
     /// A unique index refused a row; nothing was written.
     #[error("a row like that exists ({constraint})")]
@@ -29,7 +32,7 @@ pub enum StoreError {
         context: &'static str,
         /// The cause.
         #[source]
-        source: tokio_postgres::Error,
+        source: Cause,
     },
 }
 
@@ -43,7 +46,7 @@ impl StoreError {
             {
                 Self::Unavailable { context, source: Some(error.into()) }
             } else {
-                Self::Failed { context, source: error }
+                Self::Failed { context, source: error.into() }
             };
         };
         if *state == SqlState::UNIQUE_VIOLATION {
@@ -59,9 +62,9 @@ impl StoreError {
             || *state == SqlState::LOCK_NOT_AVAILABLE
             || *state == SqlState::READ_ONLY_SQL_TRANSACTION
         {
-            Self::Unavailable { context, source: Some(error.into()) }
+            Self::Unavailable { context, source: Some(cause(error)) }
         } else {
-            Self::Failed { context, source: error }
+            Self::Failed { context, source: cause(error) }
         }
     }
 
@@ -73,5 +76,13 @@ impl StoreError {
     /// Our own deadline passed.
     pub(super) fn deadline(context: &'static str) -> Self {
         Self::Unavailable { context, source: None }
+    }
+}
+
+/// What the server said without its DETAIL, which may repeat a row, password hash and all.
+fn cause(error: tokio_postgres::Error) -> Cause {
+    match error.as_db_error() {
+        Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()).into(),
+        None => error.into(),
     }
 }

@@ -75,6 +75,14 @@ async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
     assert_eq!((&line["level"], line["status"].as_u64()), (&"ERROR".into(), Some(500)));
     let error = line["error"].as_str().unwrap();
     assert!(error.contains("insert_session") && error.contains("refresh_tokens"), "{error}");
+
+    // PostgreSQL tells a refused row in full, its hash too.
+    let rule = "ALTER TABLE users ADD CONSTRAINT not_eve CHECK (username <> 'eve')";
+    client.batch_execute(rule).await.unwrap();
+    assert_eq!(server.register("eve").await.unwrap().status, 500);
+    let line = wait_for(&server, "request failed", 2).await.remove(1);
+    assert!(line["error"].as_str().unwrap().contains("not_eve"), "{line}");
+    assert!(!server.log().contains("$2b$"), "{}", server.log());
     server.stop().await;
 }
 
