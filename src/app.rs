@@ -206,6 +206,7 @@ impl App {
             (declared::RATE_LIMIT_KEYS_MAX, limiter.keys_max() as f64),
             (declared::CLEANUP_INTERVAL, config.settings.cleanup_interval.0.as_secs_f64()),
             (declared::SIGNING_KEY_CREATED, key_created_unix_s as f64),
+            (declared::HASH_DEADLINE, config.settings.hash_deadline.0.as_secs_f64()),
         ] {
             metrics.gauge(name, &[]).set(value);
         }

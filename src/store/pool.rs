@@ -9,7 +9,7 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
 };
 use futures_util::future::join_all;
-use metrics::Histogram;
+use metrics::{Counter, Histogram};
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -56,8 +56,8 @@ pub(super) struct Pool {
     min: usize,
     max: usize,
     pool_wait: Histogram,
-    /// By the statement's name.
-    query_seconds: HashMap<&'static str, Histogram>,
+    /// Times and errors by the statement's name.
+    queries: HashMap<&'static str, (Histogram, Counter)>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -84,10 +84,14 @@ impl Pool {
             min: config.pool_min,
             max: config.pool_max,
             pool_wait: metrics.histogram(declared::DB_POOL_WAIT_SECONDS, &[]),
-            query_seconds: STATEMENTS
+            queries: STATEMENTS
                 .iter()
                 .map(|Statement { name, .. }| {
-                    (*name, metrics.histogram(declared::DB_QUERY_SECONDS, &[("query", name)]))
+                    let label = &[("query", *name)];
+                    let seconds = metrics.histogram(declared::DB_QUERY_SECONDS, label);
+                    let errors = metrics.counter(declared::DB_ERRORS, label);
+                    errors.increment(0);
+                    (*name, (seconds, errors))
                 })
                 .collect(),
             metrics: metrics.clone(),
@@ -161,7 +165,7 @@ impl Pool {
             let result = connection.run(statement.sql, parameters).await;
             let ended = self.clock.now();
             let took = ended.saturating_duration_since(begun);
-            if let Some(seconds) = self.query_seconds.get(name) {
+            if let Some((seconds, _)) = self.queries.get(name) {
                 seconds.record(took);
             }
             trace::note(Stage::Query, Some(name), begun, ended);
@@ -170,8 +174,10 @@ impl Pool {
         };
         let answer = tokio::time::timeout(CALL_DEADLINE, call).await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::deadline(name)));
-        if matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Failed { .. })) {
-            self.metrics.counter(declared::DB_ERRORS, &[("query", name)]).increment(1);
+        let failed =
+            matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Failed { .. }));
+        if failed && let Some((_, errors)) = self.queries.get(name) {
+            errors.increment(1);
         }
         answer
     }

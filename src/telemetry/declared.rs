@@ -87,6 +87,8 @@ metrics! {
     HASH_QUEUE_DEPTH = Gauge "staunch_hash_queue_depth" [] None;
     /// Time that a login which came now would wait before its hashing is started, in seconds.
     HASH_PREDICTED_WAIT_SECONDS = Gauge "staunch_hash_predicted_wait_seconds" [] Some(Unit::Seconds);
+    /// Longest time that a password may wait, as configured, in seconds.
+    HASH_DEADLINE = Gauge "staunch_hash_deadline_seconds" [] Some(Unit::Seconds);
     /// Passwords being hashed now.
     HASH_LANES_BUSY = Gauge "staunch_hash_lanes_busy" [] None;
     /// Passwords that can be hashed at the same time: threads times lanes.
