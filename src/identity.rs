@@ -1,6 +1,7 @@
 //! Who is who: the names and ids that every layer speaks of.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -44,6 +45,17 @@ impl FromStr for SessionId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Uuid::parse_str(text).map(Self)
     }
+}
+
+/// Where a request came from, as its session and the audit log keep it.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The start of the client's User-Agent, at most 256 characters.
+    pub user_agent: Option<String>,
+    /// By which the request is found in the log. 1 to 128 characters.
+    pub request_id: String,
 }
 
 /// A valid e-mail address, in the case its owner typed.

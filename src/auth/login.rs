@@ -2,11 +2,10 @@
 
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
 use crate::hashing::{HashError, Password, Purpose};
-use crate::identity::{LoginName, SessionId};
+use crate::identity::{LoginName, Origin, SessionId};
 use crate::store::{NewSession, StoreError};
 use crate::telemetry::trace;
 use crate::tokens::AccessError;
-use std::net::IpAddr;
 
 /// A try to log in.
 #[derive(Debug)]
@@ -15,10 +14,8 @@ pub struct Login {
     pub name: LoginName,
     /// The password.
     pub password: Password,
-    /// The client's address, for the owner's list of sessions.
-    pub address: IpAddr,
-    /// The client's User-Agent, likewise.
-    pub user_agent: Option<String>,
+    /// For the owner's list of sessions.
+    pub origin: Origin,
 }
 
 /// Why a login did not yield tokens.
@@ -90,8 +87,7 @@ impl Auth {
                 user: account.user,
                 account_version: account.updated_at,
                 ttl: config.refresh_ttl,
-                address: login.address,
-                user_agent: login.user_agent.as_deref(),
+                origin: &login.origin,
             })
             .await
             .map_err(LoginError::Store)?;

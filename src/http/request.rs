@@ -3,6 +3,7 @@
 use super::Edge;
 use super::error::ApiError;
 use crate::auth::Field;
+use crate::identity::Origin;
 use crate::secret::Secret;
 use crate::telemetry::trace::{self, Stage};
 use http_body_util::BodyExt;
@@ -35,6 +36,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 pub(super) struct Call<'a> {
     pub(super) edge: &'a Edge,
     pub(super) client: IpAddr,
+    pub(super) request_id: &'a str,
     pub(super) request: Request<Incoming>,
 }
 
@@ -72,10 +74,15 @@ impl Call<'_> {
         Ok(token.trim_matches(' '))
     }
 
-    /// The start of the User-Agent, if it is text.
-    pub(super) fn user_agent(&self) -> Option<String> {
-        let value = self.request.headers().get(USER_AGENT)?.to_str().ok()?;
-        Some(value.chars().take(USER_AGENT_CHARS_MAX).collect())
+    /// Where it came from.
+    pub(super) fn origin(&self) -> Origin {
+        let user_agent =
+            self.request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+        Origin {
+            address: self.client,
+            user_agent: user_agent.map(|text| text.chars().take(USER_AGENT_CHARS_MAX).collect()),
+            request_id: self.request_id.to_owned(),
+        }
     }
 
     async fn body(

@@ -71,7 +71,7 @@ async fn within(
     trace::note(Stage::Limit, None, record.begun, edge.clock.now());
     let result = match allowed.and_then(|()| check_framing(&request)) {
         Ok(()) => {
-            let call = Call { edge, client, request };
+            let call = Call { edge, client, request_id: record.id.as_str(), request };
             let endpoint = AssertUnwindSafe(router::dispatch(route, call)).catch_unwind();
             endpoint.await.unwrap_or_else(|_| {
                 trace::note_failure("the endpoint panicked");

@@ -3,8 +3,7 @@
 use super::statement::statement;
 use super::users::Account;
 use super::{Statement, Store, StoreError};
-use crate::identity::{SessionId, UserId};
-use std::net::IpAddr;
+use crate::identity::{Origin, SessionId, UserId};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
@@ -20,10 +19,8 @@ pub struct NewSession<'a> {
     pub account_version: OffsetDateTime,
     /// How long it lives unless it is refreshed.
     pub ttl: Duration,
-    /// The client's address.
-    pub address: IpAddr,
-    /// The client's User-Agent, at most 256 characters.
-    pub user_agent: Option<&'a str>,
+    /// Who opened it from where.
+    pub origin: &'a Origin,
 }
 
 /// What a refresh found.
@@ -126,8 +123,8 @@ impl Store {
             &session.user.0,
             &session.account_version,
             &session.ttl.as_secs_f64(),
-            &session.address,
-            &session.user_agent,
+            &session.origin.address,
+            &session.origin.user_agent,
         ];
         Ok(!self.0.pool.query(&INSERT_SESSION, &parameters).await?.is_empty())
     }

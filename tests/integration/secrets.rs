@@ -5,7 +5,7 @@ use crate::support::{PASSWORD, TestApp};
 use staunch::auth::{Login, Register};
 use staunch::config::Config;
 use staunch::hashing::Password;
-use staunch::identity::LoginName;
+use staunch::identity::{LoginName, Origin};
 use staunch::secret::Secret;
 use std::fmt::Debug;
 
@@ -27,8 +27,11 @@ fn f9_debug_of_what_carries_a_password_does_not_show_it() {
         &Login {
             name: LoginName::parse("ada"),
             password: password(),
-            address: [127, 0, 0, 1].into(),
-            user_agent: None,
+            origin: Origin {
+                address: [127, 0, 0, 1].into(),
+                user_agent: None,
+                request_id: "1".into(),
+            },
         },
     );
     hides(

@@ -209,7 +209,7 @@ async fn f8_names_and_agents_reach_the_database_as_parameters() {
 
 #[tokio::test]
 async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
-    use staunch::identity::{SessionId, UserId};
+    use staunch::identity::{Origin, SessionId, UserId};
     use staunch::store::{NewSession, Store, StoreConfig};
     let app = TestApp::start().await;
     let id = app.register("ada").await;
@@ -218,14 +218,15 @@ async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
     let config = StoreConfig { database: app.database.config.clone(), pool_min: 1, pool_max: 2 };
     let store = Store::open(&config, &metrics, app.clock.clone()).await.unwrap();
     let name = staunch::identity::LoginName::parse("ada");
+    let address = IpAddr::from([127, 0, 0, 1]);
+    let origin = Origin { address, user_agent: None, request_id: "1".into() };
     let open = async |account_version| {
         let session = NewSession {
             id: SessionId::random(),
             user: UserId(id),
             account_version,
             ttl: std::time::Duration::from_secs(60),
-            address: IpAddr::from([127, 0, 0, 1]),
-            user_agent: None,
+            origin: &origin,
         };
         store.insert_session(&session).await.unwrap()
     };

@@ -11,7 +11,7 @@ use crate::identity::LoginName;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, address, user_agent) = (&call.edge.auth, call.client, call.user_agent());
+    let (auth, origin) = (&call.edge.auth, call.origin());
     let mut form = call.form().await?;
     let grant = form.take("grant_type");
     let pair = match grant.as_ref().map_or("password", Secret::expose) {
@@ -19,7 +19,7 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
             let [username, password] = required(&mut form, ["username", "password"])?;
             let name = LoginName::parse(username.expose());
             let password = Password::attempt(password.expose().to_owned());
-            auth.login(Login { name, password, address, user_agent }).await?
+            auth.login(Login { name, password, origin }).await?
         }
         "refresh_token" => {
             let [token] = required(&mut form, ["refresh_token"])?;
