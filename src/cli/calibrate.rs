@@ -1,7 +1,7 @@
 //! `staunch calibrate`: how fast this machine hashes, so that cost, cores and limits can be chosen.
 
-use super::Failure;
 use super::source::Source;
+use super::{Failure, tell};
 use crate::clock::Clock;
 use crate::hashing::{Calibration, bcrypt_crate_hash_time};
 use clap::ArgMatches;
@@ -22,40 +22,44 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         None => calibration.chosen,
     };
 
-    println!(
-        "One thread, cost {TABLE_COST}; the bcrypt crate takes {:.1} ms a hash, {:.1} hashes/s.\n",
-        ms(theirs),
-        1.0 / theirs.as_secs_f64()
-    );
-    println!("lanes   ms a batch   hashes/s   against the crate");
+    let mut lines = vec![
+        format!(
+            "One thread, cost {TABLE_COST}; the bcrypt crate takes {:.1} ms a hash, {:.1} hashes/s.\n",
+            ms(theirs),
+            1.0 / theirs.as_secs_f64()
+        ),
+        "lanes   ms a batch   hashes/s   against the crate".to_owned(),
+    ];
     for speed in &calibration.speeds {
         let rate = speed.hashes_per_second(TABLE_COST);
         let mark = if speed.lanes == chosen.lanes { "  <- in use" } else { "" };
-        println!(
+        lines.push(format!(
             "{:>5}   {:>10.1}   {rate:>8.1}   {:>16.2}x{mark}",
             speed.lanes,
             ms(speed.hash_time(TABLE_COST)),
             rate * theirs.as_secs_f64(),
-        );
+        ));
     }
 
     let threads = config.hashing().threads;
     #[expect(clippy::cast_precision_loss, reason = "a thread count")]
     let factor = threads as f64;
-    println!("\n{threads} threads of {} lanes, by cost:\n", chosen.lanes);
-    println!(" cost   logins/s   ms a login alone   ms a login when full");
+    lines.push(format!("\n{threads} threads of {} lanes, by cost:\n", chosen.lanes));
+    lines.push(" cost   logins/s   ms a login alone   ms a login when full".to_owned());
     for cost in COSTS {
         let mark = if cost == config.hashing().cost { "  <- in use" } else { "" };
-        println!(
+        lines.push(format!(
             "{cost:>5}   {:>8.1}   {:>16.0}   {:>20.0}{mark}",
             chosen.hashes_per_second(cost) * factor,
             ms(calibration.one_lane().hash_time(cost)),
             ms(chosen.hash_time(cost)),
-        );
+        ));
     }
-    println!(
+    lines.push(
         "\nA login waits longer when more come than are done: STAUNCH_HASH_DEADLINE bounds that wait."
+            .to_owned(),
     );
+    tell(&lines);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `staunch check-config`: says what is in force, or everything that is wrong. Starts nothing.
 
-use super::Failure;
 use super::source::Source;
+use super::{Failure, tell};
 use crate::config::SETTINGS;
 use crate::store;
 use clap::ArgMatches;
@@ -9,6 +9,7 @@ use clap::ArgMatches;
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let source = Source::new(matches)?;
     let config = source.config()?;
+    let mut lines = Vec::new();
     for setting in SETTINGS {
         let (text, origin) =
             source.given(setting).unwrap_or_else(|| (setting.default.to_owned(), "default"));
@@ -16,14 +17,14 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             Some(url) if setting.variable == "STAUNCH_DATABASE_URL" => masked(url.expose()),
             _ => text,
         };
-        println!("{:<34}{:<28} # {origin}", format!("{}=", setting.variable), shown);
+        let name = format!("{}=", setting.variable);
+        lines.push(format!("{name:<34}{shown:<28} # {origin}"));
     }
-    for warning in config.warnings() {
-        println!("warning: {warning}");
-    }
+    lines.extend(config.warnings().iter().map(|warning| format!("warning: {warning}")));
     for name in source.unknown() {
-        println!("warning: {name} is set, but there is no such setting");
+        lines.push(format!("warning: {name} is set, but there is no such setting"));
     }
+    tell(&lines);
     Ok(())
 }
 

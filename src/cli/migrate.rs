@@ -1,7 +1,7 @@
 //! `staunch migrate`: brings the schema up to date and stops, for deployments that do so apart.
 
 use super::source::Source;
-use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime};
+use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime, tell};
 use crate::store;
 use crate::telemetry::log::Log;
 use crate::telemetry::with_causes;
@@ -20,6 +20,6 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         store::parse_url(url.expose()).map_err(|error| unavailable(error.to_string()))?;
     let migrated = runtime()?.block_on(store::migrate(&database));
     let applied = migrated.map_err(|error| unavailable(with_causes(&error)))?;
-    println!("{applied} migrations applied to {}", store::place(&database));
+    tell(&[format!("{applied} migrations applied to {}", store::place(&database))]);
     Ok(())
 }

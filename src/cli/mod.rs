@@ -18,6 +18,7 @@ use crate::telemetry::with_causes;
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Why a subcommand ended, and with which exit code.
@@ -34,6 +35,15 @@ const FAILED: u8 = 70;
 const IN_USE: u8 = 73;
 const CANNOT_CREATE: u8 = 73;
 const INTERRUPTED: u8 = 75;
+
+/// Prints to standard output. A closed one (`| head`) is no failure: what was asked for is done.
+fn tell(lines: &[String]) {
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}").ok();
+    }
+    out.flush().ok();
+}
 
 /// Runs the program with these arguments, the first of which is its own name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {

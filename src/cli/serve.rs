@@ -1,7 +1,7 @@
 //! `staunch serve`: the server.
 
 use super::source::Source;
-use super::{FAILED, Failure, runtime};
+use super::{FAILED, Failure, runtime, tell};
 use crate::app::{App, Facts};
 use crate::clock::Clock;
 use crate::lifecycle;
@@ -70,9 +70,8 @@ pub(super) fn no_signals(error: std::io::Error) -> Failure {
     Failure { code: FAILED, message: format!("cannot listen for signals: {error}") }
 }
 
-/// The start lines. A closed standard output is no reason to stop.
+/// The start lines.
 fn print(facts: &Facts) {
-    use std::io::Write;
     let Facts { address, database, cost, hash_threads, hash_lanes, .. } = facts;
     let (ms, rate) = (facts.hash_time.as_secs_f64() * 1000.0, facts.hashes_per_second);
     let mut lines = vec![
@@ -93,11 +92,7 @@ fn print(facts: &Facts) {
         "bcrypt    cost {cost}: {ms:.0} ms a hash here, {rate:.1} a second with {hash_threads} threads of {hash_lanes} lanes"
     ));
     lines.push(format!("try       curl http://{address}/health/readiness"));
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{line}").ok();
-    }
-    out.flush().ok();
+    tell(&lines);
 }
 
 /// A connection is a file descriptor: take as many as we are allowed.

@@ -4,7 +4,7 @@ use super::serve::no_signals;
 use super::source::Source;
 use super::{
     BAD_SETTING, CANNOT_CREATE, FAILED, Failure, INTERRUPTED, NO_INPUT, REJECTED, UNAVAILABLE,
-    runtime,
+    runtime, tell,
 };
 use crate::app::Database;
 use crate::auth::{ImportCount, ImportError, RejectedLine, import_users};
@@ -81,8 +81,7 @@ fn import(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let ImportCount { imported, rejected } = result?;
     let see =
         if rejected == 0 { String::new() } else { format!(" (see {})", report.path.display()) };
-    // A closed standard output does not change what was done.
-    writeln!(io::stdout(), "imported {imported} accounts, {rejected} rejected{see}").ok();
+    tell(&[format!("imported {imported} accounts, {rejected} rejected{see}")]);
     Ok(if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::from(REJECTED) })
 }
 

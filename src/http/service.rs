@@ -17,6 +17,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, X_CONTEN
 use hyper::{Method, Request, Response};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Instant;
 
 const TRACEPARENT: &str = "traceparent";
@@ -37,27 +38,23 @@ pub(super) async fn answer(
     let route = Route::find(request.uri().path(), surface);
     let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
     let label = route.map_or("unmatched", |route| route.path);
-    let record = Record {
+    let mut record = Record {
         edge,
         begun: edge.clock.now(),
-        id: RequestId::of(request.headers(), trace.context.trace_id),
+        id: RequestId::of(request.headers(), trace.context().trace_id),
         method: request.method().clone(),
         route: label,
         client,
-        sampled: edge.traces.sample(&trace.context, label),
+        sampled: edge.traces.sample(trace.context(), label),
         status: None,
+        trace,
     };
-    let response_to = record.traceresponse(&trace.context);
-    trace::scope(trace, async move {
-        let mut record = record;
-        let mut response = within(&record, route, request).await;
-        if let Some(value) = response_to {
-            response.headers_mut().insert(TRACERESPONSE, value);
-        }
-        record.status = Some(response.status().as_u16());
-        response
-    })
-    .await
+    let mut response = record.trace.scope(pin!(within(&record, route, request))).await;
+    if let Some(value) = record.traceresponse() {
+        response.headers_mut().insert(TRACERESPONSE, value);
+    }
+    record.status = Some(response.status().as_u16());
+    response
 }
 
 /// Limits, endpoint, headers.
@@ -104,6 +101,7 @@ struct Record<'a> {
     method: Method,
     route: &'static str,
     client: IpAddr,
+    trace: Trace,
     /// `None`: its trace is not exported.
     sampled: Option<Sampled>,
     /// `None`: the client left before there was an answer.
@@ -112,7 +110,8 @@ struct Record<'a> {
 
 impl Record<'_> {
     /// Tells a caller that traces where its request is found; others did not ask.
-    fn traceresponse(&self, context: &TraceContext) -> Option<HeaderValue> {
+    fn traceresponse(&self) -> Option<HeaderValue> {
+        let context = self.trace.context();
         let sampled = self.sampled.filter(|_| context.parent.is_some())?;
         HeaderValue::try_from(sampled.traceresponse(context)).ok()
     }
@@ -120,7 +119,7 @@ impl Record<'_> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let Some(trace) = trace::take() else { return };
+        let (context, notes) = (self.trace.context(), self.trace.take());
         let Self { edge, begun, route, client, status, .. } = *self;
         let ended = edge.clock.now();
         let took = ended.saturating_duration_since(begun);
@@ -129,8 +128,8 @@ impl Drop for Record<'_> {
         edge.metrics.request(route, method, status.unwrap_or(499), took);
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let slow = took > edge.config.slow;
-        let stage = |stage| slow.then(|| trace.micros(stage)).flatten();
-        let session = trace.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
+        let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
+        let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {
             ($level:ident, $what:literal) => {
                 tracing::$level!(
@@ -139,10 +138,10 @@ impl Drop for Record<'_> {
                     status,
                     latency_us,
                     request_id,
-                    trace_id = %trace.context.trace_id,
+                    trace_id = %context.trace_id,
                     session,
                     %client,
-                    error = trace.failure.as_deref(),
+                    error = notes.failure.as_deref(),
                     limit_us = stage(Stage::Limit),
                     body_us = stage(Stage::Body),
                     pool_wait_us = stage(Stage::PoolWait),
@@ -157,7 +156,7 @@ impl Drop for Record<'_> {
         match status {
             None => line!(warn, "client left"),
             Some(500) => line!(error, "request failed"),
-            Some(_) if trace.failure.is_some() => line!(warn, "request failed"),
+            Some(_) if notes.failure.is_some() => line!(warn, "request failed"),
             Some(_) if slow => line!(warn, "slow request"),
             Some(_) => line!(info, "request"),
         }
@@ -165,7 +164,7 @@ impl Drop for Record<'_> {
             let ended_at = edge.clock.wall();
             let served =
                 Served { method, route, status, request_id, client, begun, ended, ended_at };
-            edge.traces.export(sampled, &trace, &served);
+            edge.traces.export(sampled, context, &notes, &served);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Traces to an OpenTelemetry collector, by OTLP over HTTP with protobuf.
 //!
-//! Off unless an endpoint is set. When it is on, a request's notes ([`Trace`]) become one server
+//! Off unless an endpoint is set. When it is on, a request's notes ([`Notes`]) become one server
 //! span and a child for each stage when the request ends; they wait in the SDK's bounded queue
 //! (`OTEL_BSP_MAX_QUEUE_SIZE`, 2,048 spans) for its own thread, which sends them in batches, and
 //! are dropped rather than waited for. Sampling, resource, headers, time-outs and batching follow
 //! the standard `OTEL_*` variables, which the SDK reads.
 
-use super::trace::{Span, Stage, Trace};
+use super::trace::{Notes, Span, Stage};
 use super::trace_context::{Parent, TraceContext};
 use super::{Metrics, declared, with_causes};
 use bytes::Bytes;
@@ -126,14 +126,20 @@ impl Traces {
     }
 
     /// Hands the spans of a request to the exporter. Never waits.
-    pub fn export(&self, sampled: Sampled, trace: &Trace, served: &Served<'_>) {
+    pub fn export(
+        &self,
+        sampled: Sampled,
+        context: &TraceContext,
+        notes: &Notes,
+        served: &Served<'_>,
+    ) {
         let Some(inner) = self.0.as_ref() else { return };
-        let trace_id = TraceId::from(trace.context.trace_id.0);
+        let trace_id = TraceId::from(context.trace_id.0);
         let at = |time: Instant| {
             let ago = served.ended.saturating_duration_since(time);
             served.ended_at.checked_sub(ago).unwrap_or(served.ended_at)
         };
-        let parent = trace.context.parent.as_ref();
+        let parent = context.parent.as_ref();
         let state = parent.map_or(TraceState::NONE, tracestate);
         let span = |id, parent: SpanId, kind, name: String, times: (Instant, Instant)| SpanData {
             span_context: SpanContext::new(trace_id, id, TraceFlags::SAMPLED, false, state.clone()),
@@ -150,7 +156,7 @@ impl Traces {
             status: Status::Unset,
             instrumentation_scope: inner.scope.clone(),
         };
-        for &Span { stage, detail, begun, ended } in &trace.spans {
+        for &Span { stage, detail, begun, ended } in &notes.spans {
             let id = inner.ids.new_span_id();
             let kind = if stage == Stage::Query { SpanKind::Client } else { SpanKind::Internal };
             let name = match detail {
@@ -170,8 +176,8 @@ impl Traces {
         let name = format!("{} {}", served.method, served.route);
         let root = SpanData {
             parent_span_is_remote: parent.is_some(),
-            attributes: attributes(trace, served),
-            status: status(trace, served),
+            attributes: attributes(notes, served),
+            status: status(notes, served),
             ..span(sampled.0, above, SpanKind::Server, name, (served.begun, served.ended))
         };
         inner.processor.on_end(root);
@@ -227,7 +233,7 @@ fn tracestate(parent: &Parent) -> TraceState {
     parent.tracestate.parse().unwrap_or(TraceState::NONE)
 }
 
-fn attributes(trace: &Trace, served: &Served<'_>) -> Vec<KeyValue> {
+fn attributes(notes: &Notes, served: &Served<'_>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.request.method", served.method),
         KeyValue::new("http.route", served.route),
@@ -237,15 +243,15 @@ fn attributes(trace: &Trace, served: &Served<'_>) -> Vec<KeyValue> {
     if let Some(status) = served.status {
         attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
     }
-    if let Some(session) = trace.session {
+    if let Some(session) = notes.session {
         attributes.push(KeyValue::new("session.id", uuid::Uuid::from_u128(session).to_string()));
     }
     attributes
 }
 
-fn status(trace: &Trace, served: &Served<'_>) -> Status {
+fn status(notes: &Notes, served: &Served<'_>) -> Status {
     match served.status {
-        Some(500..) => Status::error(trace.failure.clone().unwrap_or_default()),
+        Some(500..) => Status::error(notes.failure.clone().unwrap_or_default()),
         Some(_) => Status::Unset,
         None => Status::error("the client left"),
     }

@@ -6,8 +6,9 @@
 //! need anyway, and no layer between has to carry a handle for that.
 
 use super::trace_context::TraceContext;
-use std::cell::RefCell;
 use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Stages kept of one request; a login has eight.
@@ -15,7 +16,7 @@ const SPANS_MAX: usize = 32;
 
 tokio::task_local! {
     /// The notes of the request that this task serves.
-    static CURRENT: RefCell<Trace>;
+    static CURRENT: Trace;
 }
 
 /// What a request may spend its time on.
@@ -65,11 +66,19 @@ pub struct Span {
     pub ended: Instant,
 }
 
-/// The notes of one request.
+/// The notes of one request. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Trace(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Trace {
-    /// Which distributed trace it is part of.
-    pub context: TraceContext,
+struct Inner {
+    context: TraceContext,
+    notes: Mutex<Notes>,
+}
+
+/// What was noted of a request.
+#[derive(Debug, Default)]
+pub struct Notes {
     /// The session it turned out to belong to.
     pub session: Option<u128>,
     /// What went wrong, for the log alone: an error with its causes.
@@ -78,12 +87,7 @@ pub struct Trace {
     pub spans: Vec<Span>,
 }
 
-impl Trace {
-    /// Empty notes.
-    pub fn new(context: TraceContext) -> Self {
-        Self { context, session: None, failure: None, spans: Vec::new() }
-    }
-
+impl Notes {
     /// The time spent in a stage, in microseconds; `None` if it was not gone through.
     pub fn micros(&self, stage: Stage) -> Option<u64> {
         let mut spans = self.spans.iter().filter(|span| span.stage == stage).peekable();
@@ -94,60 +98,76 @@ impl Trace {
     }
 }
 
-/// Runs a request's future with those notes; what it awaits in its own task can add to them.
-///
-/// # Cancel safety
-/// As the future. What is dropped with it still sees the notes.
-pub async fn scope<F: Future>(trace: Trace, request: F) -> F::Output {
-    CURRENT.scope(RefCell::new(trace), request).await
+impl Trace {
+    /// Nothing noted yet.
+    pub fn new(context: TraceContext) -> Self {
+        Self(Arc::new(Inner { context, notes: Mutex::default() }))
+    }
+
+    /// Which distributed trace the request is part of.
+    pub fn context(&self) -> &TraceContext {
+        &self.0.context
+    }
+
+    /// Runs the request's future; what it awaits in its own task can add notes.
+    ///
+    /// Takes the future pinned: it is some kilobytes large, and moving it costs more than all the
+    /// notes.
+    ///
+    /// # Cancel safety
+    /// As the future.
+    pub async fn scope<F: Future>(&self, request: Pin<&mut F>) -> F::Output {
+        CURRENT.scope(self.clone(), request).await
+    }
+
+    /// Takes the notes out, at the end of the request.
+    pub fn take(&self) -> Notes {
+        self.0.notes.lock().map(|mut notes| std::mem::take(&mut *notes)).unwrap_or_default()
+    }
 }
 
 /// Notes a stage. Without a request around it, as in background work, nothing happens.
 pub fn note(stage: Stage, detail: Option<&'static str>, begun: Instant, ended: Instant) {
-    update(|trace| {
-        if trace.spans.len() < SPANS_MAX {
-            trace.spans.push(Span { stage, detail, begun, ended });
+    update(|notes| {
+        if notes.spans.len() < SPANS_MAX {
+            notes.spans.push(Span { stage, detail, begun, ended });
         }
     });
 }
 
 /// Notes whose session it is.
 pub fn note_session(session: u128) {
-    update(|trace| trace.session = Some(session));
+    update(|notes| notes.session = Some(session));
 }
 
 /// Notes why the request fails; the first reason stays. Its log line tells it.
 pub fn note_failure(reason: impl Into<String>) {
-    update(|trace| {
-        trace.failure.get_or_insert_with(|| reason.into());
+    update(|notes| {
+        notes.failure.get_or_insert_with(|| reason.into());
     });
 }
 
 /// The id by which other log lines of this request are found, or "none".
 pub fn current_id() -> impl fmt::Display {
-    let id = CURRENT.try_with(|trace| trace.borrow().context.trace_id);
+    let id = CURRENT.try_with(|trace| trace.context().trace_id);
     id.map_or_else(|_| "none".to_owned(), |id| id.to_string())
 }
 
-/// Takes the notes out at the end of the request.
-pub fn take() -> Option<Trace> {
+fn update(change: impl FnOnce(&mut Notes)) {
     CURRENT
         .try_with(|trace| {
-            let mut trace = trace.borrow_mut();
-            let empty = Trace::new(trace.context.clone());
-            std::mem::replace(&mut *trace, empty)
+            if let Ok(mut notes) = trace.0.notes.lock() {
+                change(&mut notes);
+            }
         })
-        .ok()
-}
-
-fn update(change: impl FnOnce(&mut Trace)) {
-    CURRENT.try_with(|trace| change(&mut trace.borrow_mut())).ok();
+        .ok();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use std::pin::pin;
 
     #[tokio::test]
     async fn notes_are_those_of_the_request_around_them() {
@@ -156,33 +176,37 @@ mod tests {
         clock.advance(Duration::from_millis(2));
         let ended = clock.now();
         note(Stage::Query, Some("outside"), begun, ended);
-        let trace = scope(Trace::new(TraceContext::of(None, None)), async {
+        let trace = Trace::new(TraceContext::of(None, None));
+        let request = async {
             note(Stage::Query, Some("one"), begun, ended);
             tokio::task::yield_now().await;
             note(Stage::Query, Some("two"), begun, ended);
             note_failure("first");
             note_failure("second");
             note_session(7);
-            take().unwrap()
-        })
-        .await;
-        assert_eq!(trace.spans.len(), 2);
-        assert_eq!(trace.micros(Stage::Query), Some(4_000));
-        assert_eq!(trace.micros(Stage::Hash), None);
-        assert_eq!((trace.failure.as_deref(), trace.session), (Some("first"), Some(7)));
-        assert!(take().is_none());
+            current_id().to_string()
+        };
+        let id = trace.scope(pin!(request)).await;
+        note(Stage::Query, Some("outside"), begun, ended);
+        let notes = trace.take();
+        assert_eq!(notes.spans.len(), 2);
+        assert_eq!(notes.micros(Stage::Query), Some(4_000));
+        assert_eq!(notes.micros(Stage::Hash), None);
+        assert_eq!((notes.failure.as_deref(), notes.session), (Some("first"), Some(7)));
+        assert_eq!(id, trace.context().trace_id.to_string());
+        assert_eq!(current_id().to_string(), "none");
     }
 
     #[tokio::test]
     async fn notes_are_bounded() {
         let now = Clock::manual().now();
-        let trace = scope(Trace::new(TraceContext::of(None, None)), async {
+        let trace = Trace::new(TraceContext::of(None, None));
+        let request = async {
             for _ in 0..SPANS_MAX * 2 {
                 note(Stage::Query, None, now, now);
             }
-            take().unwrap()
-        })
-        .await;
-        assert_eq!(trace.spans.len(), SPANS_MAX);
+        };
+        trace.scope(pin!(request)).await;
+        assert_eq!(trace.take().spans.len(), SPANS_MAX);
     }
 }

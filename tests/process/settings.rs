@@ -1,6 +1,7 @@
 //! Start lines, settings and exit codes.
 
-use crate::support::{Server, folder, processes_on, run, staunch};
+use crate::support::{SOON, Server, folder, processes_on, run, staunch};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_first_start_needs_nothing_and_says_what_it_did() {
@@ -50,6 +51,20 @@ async fn a_first_start_needs_nothing_and_says_what_it_did() {
     let (code, rest) = server.ended().await;
     assert_eq!((code, rest.as_str()), (Some(0), ""));
     assert_eq!(processes_on(top.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_is_no_failure() {
+    let top = folder();
+    let mut command = staunch(top.path(), &["check-config"]);
+    // A pipe whose other end is closed already.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer);
+    let output = timeout(SOON, command.spawn().unwrap().wait_with_output()).await;
+    let output = output.expect("it ends").unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]

@@ -1,0 +1,1 @@
+"""What `run` is made of: processes, database, servers, scenarios, report."""

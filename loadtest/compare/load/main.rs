@@ -1,0 +1,179 @@
+//! `load`: sends logins and other calls of the login API to a server, and says how they went.
+//!
+//! Accounts are made by `load seed`; every other scenario logs in to them. What is reported counts
+//! only what was answered inside the measured window, whose begin and end are marked by a line each
+//! on standard error, for a caller that watches the server meanwhile.
+
+mod accounts;
+mod api;
+mod client;
+mod closed;
+mod open;
+mod report;
+mod scenarios;
+mod stats;
+
+use accounts::Accounts;
+use clap::{Args, Parser, Subcommand};
+use client::Target;
+use report::Report;
+use scenarios::Paced;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A failure before or after the measured window; inside it, failures are counted instead.
+type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Load generator for servers of the login API.
+#[derive(Parser)]
+struct Cli {
+    /// Where the server is
+    #[arg(long, global = true, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Print the report as JSON on standard output, and the table on standard error
+    #[arg(long, global = true)]
+    json: bool,
+    /// Nice value to run at; below 0 needs the right to (the generator stands for other machines)
+    #[arg(long, global = true, allow_hyphen_values = true)]
+    nice: Option<i32>,
+    /// Accounts that logins are spread over
+    #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    users: u32,
+    /// Seconds after which a call without an answer counts as `timeout`
+    #[arg(long, global = true, default_value_t = 60)]
+    timeout: u64,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// Register the accounts; one that is there already is fine
+    Seed,
+    /// Logins in a closed loop
+    Logins {
+        /// Clients, each with one login under way at a time
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+        #[command(flatten)]
+        time: Time,
+    },
+    /// GET /me in a closed loop
+    Me {
+        /// Clients, each with a session of its own
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+        #[command(flatten)]
+        time: Time,
+    },
+    /// Logins in a closed loop and, at a fixed rate beside them, liveness, /me and refresh
+    Mixed {
+        /// Clients that log in, enough to keep every core hashing
+        #[arg(long, default_value_t = 64)]
+        clients: usize,
+        /// Calls a second of each of the three other kinds
+        #[arg(long, default_value_t = 100.0, value_parser = rate)]
+        rate: f64,
+        /// Sessions that /me and refresh are spread over
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        sessions: u32,
+        #[command(flatten)]
+        time: Time,
+    },
+    /// Logins at a fixed rate, whatever the server makes of it
+    OpenLogins {
+        /// Logins a second
+        #[arg(long, value_parser = rate)]
+        rate: f64,
+        /// Seconds that are measured
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// Logins all at once, each on a connection of its own
+    Burst {
+        /// How many
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
+    },
+}
+
+#[derive(Args, Clone, Copy)]
+struct Time {
+    /// Seconds that are measured
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Seconds before them that are not
+    #[arg(long, default_value_t = 2)]
+    warmup: u64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 100_000.0 => Ok(rate),
+        _ => Err("a number above 0 and at most 100000".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before the runtime starts: on Linux a thread inherits the value of the one that makes it.
+    if let Some(nice) = cli.nice
+        && let Err(error) = prefer(nice)
+    {
+        eprintln!("load: cannot run at nice {nice}: {error}");
+    }
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sets our nice value. Where the kernel shares out the cores by session first (sched_autogroup),
+/// that counts within ours only: if we lead one, the whole of it is set too.
+fn prefer(nice: i32) -> std::io::Result<()> {
+    use rustix::process::{getpid, getsid, setpriority_process};
+    setpriority_process(None, nice)?;
+    if getsid(None)? == getpid() {
+        // There is no such file where sessions do not count.
+        std::fs::write("/proc/self/autogroup", nice.to_string()).ok();
+    }
+    Ok(())
+}
+
+fn run(cli: Cli) -> Fallible<()> {
+    let target = Arc::new(Target::new(&cli.url, Duration::from_secs(cli.timeout))?);
+    let accounts = Arc::new(Accounts::new(target, cli.users as usize));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let report = runtime.block_on(measure(&accounts, cli.scenario))?;
+    if cli.json {
+        println!("{}", report.json());
+        eprint!("{}", report.table());
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
+}
+
+async fn measure(accounts: &Arc<Accounts>, scenario: Scenario) -> Fallible<Report> {
+    match scenario {
+        Scenario::Seed => {
+            accounts.seed().await?;
+            Ok(Report::default())
+        }
+        Scenario::Logins { clients, time } => scenarios::logins(accounts, clients, time).await,
+        Scenario::Me { clients, time } => scenarios::me(accounts, clients, time).await,
+        Scenario::Mixed { clients, rate, sessions, time } => {
+            let paced = Paced { rate, sessions: sessions as usize };
+            scenarios::mixed(accounts, clients, paced, time).await
+        }
+        Scenario::OpenLogins { rate, seconds } => {
+            scenarios::open_logins(accounts, rate, seconds).await
+        }
+        Scenario::Burst { count } => scenarios::burst(accounts, count as usize).await,
+    }
+}

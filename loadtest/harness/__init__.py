@@ -1,0 +1,1 @@
+"""What loadtest/run and loadtest/crosscheck are made of: one idea a module."""

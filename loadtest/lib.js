@@ -1,0 +1,137 @@
+// Shared by all scripts: the client's side of staunch's HTTP contract, a client address for each
+// user, and the numbers that every script reports. `loadtest/run` sets the environment; a script
+// run with k6 alone has the defaults below.
+//
+//   BASE_URL  the server                                    http://127.0.0.1:8080
+//   USERS     accounts that were imported, load000000 on    2000
+//   PASSWORD  the one password of all of them
+//   CAPACITY  staunch_hash_capacity of the server           30
+//   DEADLINE  STAUNCH_HASH_DEADLINE of the server           30s
+//
+// The server must trust 127.0.0.1 as a proxy (STAUNCH_TRUSTED_PROXIES), so that the rate limits
+// stay on and count by the address that each request names.
+
+import http from 'k6/http';
+import exec from 'k6/execution';
+import { Counter, Trend } from 'k6/metrics';
+
+export const BASE = __ENV.BASE_URL || 'http://127.0.0.1:8080';
+export const USERS = Number(__ENV.USERS || 2000);
+export const PASSWORD = __ENV.PASSWORD || 'Load-test-password-1';
+export const CAPACITY = Number(__ENV.CAPACITY || 30);
+export const DEADLINE = seconds(__ENV.DEADLINE || '30s');
+
+// Answers that the script did not allow: a transport error (status 0) and every 5xx but an
+// allowed 503 among them.
+const unexpected = new Counter('unexpected');
+// How late an iteration began, against the schedule of its arrival rate: a generator that falls
+// behind would measure a lighter load than it claims.
+const lateness = new Trend('schedule_lateness', true);
+
+// Options that every script shares.
+export const common = {
+  // What the runner reads; more would only cost time.
+  systemTags: ['method', 'name', 'scenario', 'status', 'error_code'],
+  summaryTrendStats: ['avg', 'min', 'med', 'p(95)', 'p(99)', 'max'],
+  setupTimeout: '60s',
+};
+
+// One request. `op` names it in the results; `allowed` are the statuses that are no failure here.
+function call(op, method, path, address, allowed, body, headers) {
+  const response = http.request(method, BASE + path, body, {
+    headers: Object.assign({}, headers, address && { 'X-Forwarded-For': address }),
+    tags: { name: path, op },
+    timeout: '120s',
+  });
+  const early = response.status === 503 && !(retryAfter(response) >= 1);
+  if (!allowed.includes(response.status) || early) {
+    unexpected.add(1, { op, status: String(response.status) });
+    // The first of each user tell what is wrong; all of them would only drown it.
+    if (exec.vu.iterationInInstance < 3) {
+      console.error(`${op}: ${response.status} ${response.error} ${response.body}`);
+    }
+  }
+  return response;
+}
+
+const JSON_BODY = { 'Content-Type': 'application/json' };
+
+export function register(address, account, allowed = [201]) {
+  const body = typeof account === 'string' ? account : JSON.stringify(account);
+  return call('register', 'POST', '/api/v1/auth/register', address, allowed, body, JSON_BODY);
+}
+
+// k6 encodes an object as a form.
+export function login(address, username, password = PASSWORD, allowed = [200]) {
+  const form = { username, password };
+  return call('login', 'POST', '/api/v1/auth/token', address, allowed, form);
+}
+
+export function refresh(address, refresh_token, allowed = [200]) {
+  const body = JSON.stringify({ refresh_token });
+  return call('refresh', 'POST', '/api/v1/auth/refresh', address, allowed, body, JSON_BODY);
+}
+
+export function refreshByForm(address, refresh_token, allowed = [200]) {
+  const form = { grant_type: 'refresh_token', refresh_token };
+  return call('refresh', 'POST', '/api/v1/auth/token', address, allowed, form);
+}
+
+export function logout(address, refresh_token, allowed = [204]) {
+  const body = JSON.stringify({ refresh_token });
+  return call('logout', 'POST', '/api/v1/auth/logout', address, allowed, body, JSON_BODY);
+}
+
+export function me(address, access_token, allowed = [200]) {
+  const headers = access_token ? { Authorization: `Bearer ${access_token}` } : {};
+  return call('me', 'GET', '/api/v1/auth/me', address, allowed, null, headers);
+}
+
+export const liveness = () => call('liveness', 'GET', '/health/liveness', null, [200]);
+export const readiness = () => call('readiness', 'GET', '/health/readiness', null, [200]);
+export const metrics = () => call('metrics', 'GET', '/metrics', null, [200]);
+
+// A sample of /metrics by its name and labels; 0 where there is none, as counters begin with their
+// first event.
+export function sample(text, name) {
+  const line = text.split('\n').find((line) => line.startsWith(`${name} `));
+  return line ? Number(line.slice(name.length)) : 0;
+}
+
+// The n-th client address, in 10.0.0.0/8. Every user has one, and so meets no rate limit.
+export function address(n) {
+  return `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`;
+}
+
+// The n-th imported account.
+export const username = (n) => `load${String(n % USERS).padStart(6, '0')}`;
+
+// An account that nobody has registered: no other iteration, and no earlier run.
+export function newAccount() {
+  const name = `new-${exec.vu.idInTest}-${exec.vu.iterationInInstance}-${Date.now().toString(36)}`;
+  return { email: `${name}@example.com`, username: name, password: PASSWORD };
+}
+
+export const retryAfter = (response) => Number(response.headers['Retry-After']);
+
+// A request's whole time: http_req_duration alone leaves out waiting for a connection.
+export const took = (response) => response.timings.blocked + response.timings.duration;
+
+// Notes how late this iteration of a constant arrival rate began.
+export function onSchedule(rate) {
+  const due = exec.scenario.startTime + (exec.scenario.iterationInTest * 1000) / rate;
+  lateness.add(Math.max(0, Date.now() - due));
+}
+
+// Thresholds of an open loop: it kept its schedule, and left next to nothing out for want of a
+// free user (a user is busy as long as its request is).
+export const keptSchedule = (rate) => ({
+  schedule_lateness: ['p(99)<100'],
+  dropped_iterations: [`rate<${rate / 1000}`],
+});
+
+// 90s, 5m, 1h, 500ms as seconds.
+export function seconds(text) {
+  const [, number, unit] = /^([\d.]+)(ms|s|m|h)$/.exec(text);
+  return Number(number) * { ms: 0.001, s: 1, m: 60, h: 3600 }[unit];
+}
