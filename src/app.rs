@@ -348,6 +348,8 @@ async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
 
 /// Starts what runs beside the requests; all of it ends when draining begins.
 fn spawn_background(edge: &Arc<Edge>, cleanup_interval: Duration) {
+    let auth = edge.auth.clone();
+    edge.lifecycle.spawn(async move { auth.follow_notices().await });
     let spawn_every = |interval: Duration,
                        task: fn(Arc<Edge>) -> futures_util::future::BoxFuture<'static, ()>,
                        delay: Duration| {

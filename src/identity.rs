@@ -31,6 +31,14 @@ impl SessionId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
+
+    /// Reads the one form in which we write it: 36 characters, lower case, with hyphens (RFC 9562
+    /// §4). `None` for any other text, those that mean the same id among them.
+    pub fn parse_canonical(text: &str) -> Option<Self> {
+        let id = Uuid::try_parse(text).ok()?;
+        let mut buffer = Uuid::encode_buffer();
+        (*id.hyphenated().encode_lower(&mut buffer) == *text).then_some(Self(id))
+    }
 }
 
 impl fmt::Display for SessionId {
@@ -158,6 +166,25 @@ mod tests {
         }
         for bad in ["", "ab", "a b", "a@b", "josé", "a\0b", &"x".repeat(65)] {
             assert!(Username::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_session_id_has_one_form() {
+        let text = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
+        assert_eq!(SessionId::parse_canonical(text).unwrap().to_string(), text);
+        for other in [
+            "",
+            &text.to_uppercase(),
+            &text.replace('-', ""),
+            &format!("{{{text}}}"),
+            &format!("urn:uuid:{text}"),
+            &format!("{text} "),
+            &format!("{text}/"),
+            &text[..35],
+            "3f2b8c1e-7a4d-4e9b-9c55-0123456789ag",
+        ] {
+            assert_eq!(SessionId::parse_canonical(other), None, "{other}");
         }
     }
 

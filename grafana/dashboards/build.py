@@ -308,8 +308,9 @@ ROWS = [
               "Bearer tokens checked a second. Many rejected: expired tokens that clients do not renew, a"
               " changed key or issuer, or forgery.", stack=True, w=6),
         graph("Where do session look-ups go?", "ops", by("staunch_session_lookups_total", "source"),
-              "An access token's session is believed for two seconds without a query. The more of them"
-              " come from the cache, the less the database has to do.", stack=True, w=6),
+              "An access token's session is believed for 30 s without a query, or two seconds while its node"
+              " does not hear of ends on others (Database). The more of them come from the cache, the less"
+              " the database has to do.", stack=True, w=6),
         graph("How do logouts end?", "reqps", by("staunch_logouts_total", "result"),
               "Logouts a second by outcome. unknown: a token that was not a live session; the client is"
               " told 204 all the same.", stack=True, w=5),
@@ -372,6 +373,15 @@ ROWS = [
               [("{{query}}", else_none(rate("staunch_db_errors_total", "query"), "query"))],
               "Failed database calls a second by query. The log has the cause of each. Runbook:"
               " StaunchDatabaseErrors.", stack=True, w=6),
+        graph("Does every node hear of ended sessions?", "short",
+              [("{{instance}}", "staunch_notify_connected{$sel}")],
+              "1 while a node listens for sessions that end on others. At 0 it asks the database about each"
+              " session every two seconds, and hears of ends no sooner. Runbook: StaunchNotifyDown.",
+              w=12, h=6, top=1, decimals=0),
+        graph("How many ended sessions are told?", "ops", by("staunch_notifications_total", "kind"),
+              "Notices heard a second, those of the node itself among them. session: a logout, a session"
+              " ended, a token reused; account: all sessions of an account, a new password, an account"
+              " disabled.", stack=True, w=12, h=6),
     ]),
     ("Process", [
         graph("How much CPU is used?", "short",

@@ -61,7 +61,7 @@ impl Auth {
     }
 
     async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
-        let Inner { engine, store, config, .. } = &*self.0;
+        let Inner { engine, store, config, sessions, .. } = &*self.0;
         let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
         let credentials = store.credentials(&login.name).await.map_err(LoginError::Store)?;
         let stored = credentials.as_ref().map(|credentials| credentials.password_hash.as_str());
@@ -88,13 +88,13 @@ impl Auth {
                 account_version: account.updated_at,
                 ttl: config.refresh_ttl,
                 origin: &login.origin,
+                sessions_max: config.sessions_per_account,
             })
             .await
             .map_err(LoginError::Store)?;
-        if !opened {
-            // Disabled, or given another password, while we hashed.
-            return Err(LoginError::Rejected);
-        }
+        // None: disabled, or given another password, while we hashed.
+        let ended = opened.ok_or(LoginError::Rejected)?;
+        ended.into_iter().for_each(|session| sessions.ended(session));
         if let Some(password) = verdict.outdated {
             self.rehash(account, password);
         }

@@ -1,6 +1,7 @@
 //! Logout.
 
 use super::{Auth, store_label};
+use crate::identity::Origin;
 use crate::store::StoreError;
 use crate::telemetry::trace;
 
@@ -13,8 +14,8 @@ impl Auth {
     ///
     /// # Cancel safety
     /// The session has ended or goes on, nothing between.
-    pub async fn logout(&self, token: &str) -> Result<(), StoreError> {
-        let result = self.try_logout(token).await;
+    pub async fn logout(&self, token: &str, origin: &Origin) -> Result<(), StoreError> {
+        let result = self.try_logout(token, origin).await;
         self.0.meters.logouts.increment(match &result {
             Ok(true) => "success",
             Ok(false) => "unknown",
@@ -24,12 +25,12 @@ impl Auth {
     }
 
     /// Whether there was a session to end.
-    async fn try_logout(&self, token: &str) -> Result<bool, StoreError> {
+    async fn try_logout(&self, token: &str, origin: &Origin) -> Result<bool, StoreError> {
         let Ok(claims) = self.0.tokens.open_refresh(token) else {
             return Ok(false);
         };
         trace::note_session(claims.session.0.as_u128());
-        let ended = self.0.store.revoke_session(claims.session).await?;
+        let ended = self.0.store.revoke_session(claims.session, origin).await?;
         self.0.sessions.ended(claims.session);
         Ok(ended)
     }

@@ -1,10 +1,24 @@
 //! Who is asking?
 
-use super::sessions::Looked;
+use super::sessions::{Kept, Looked};
 use super::{Auth, store_label};
+use crate::identity::SessionId;
 use crate::store::{Account, StoreError};
 use crate::telemetry::trace;
 use std::sync::Arc;
+
+/// How often a session is asked about in one call: again when something of its account ended
+/// while it was asked.
+const ASKS_MAX: u32 = 3;
+
+/// Who calls with an access token.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The token's session, live.
+    pub session: SessionId,
+    /// Its account, active.
+    pub account: Arc<Account>,
+}
 
 /// Why an access token opened nothing.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +32,22 @@ pub enum MeError {
 }
 
 impl Auth {
-    /// The account of an access token whose session is live. A session that was asked about in the
-    /// last two seconds costs no query; one that ended here is seen to have ended at once.
+    /// The account of an access token whose session is live. A session that was asked about lately
+    /// costs no query; one that ended here is seen to have ended at once, and one that ended on
+    /// another node within a second.
     ///
     /// # Errors
     /// See [`MeError`].
     pub async fn account(&self, token: &str) -> Result<Arc<Account>, MeError> {
-        let result = self.try_account(token).await;
+        self.caller(token).await.map(|caller| caller.account)
+    }
+
+    /// The same, and which session it is.
+    ///
+    /// # Errors
+    /// See [`MeError`].
+    pub async fn caller(&self, token: &str) -> Result<Caller, MeError> {
+        let result = self.try_caller(token).await;
         self.0.meters.bearer_checks.increment(match &result {
             Ok(_) => "success",
             Err(MeError::Rejected) => "rejected",
@@ -33,24 +56,33 @@ impl Auth {
         result
     }
 
-    async fn try_account(&self, token: &str) -> Result<Arc<Account>, MeError> {
+    async fn try_caller(&self, token: &str) -> Result<Caller, MeError> {
         let claims = self.0.tokens.verify_access(token).map_err(|_| MeError::Rejected)?;
         let (session, user) = (claims.session, claims.user);
         trace::note_session(session.0.as_u128());
-        let looked = self.0.sessions.look(session);
-        let known = !matches!(looked, Looked::Unknown);
-        self.0.meters.session_lookups.increment(if known { "cache" } else { "database" });
-        match looked {
-            Looked::Live(account) if account.id == user => return Ok(account),
-            Looked::Live(_) | Looked::Ended => return Err(MeError::Rejected),
-            Looked::Unknown => {}
+        for _ in 0..ASKS_MAX {
+            let looked = self.0.sessions.look(session);
+            let known = !matches!(looked, Looked::Unknown(_));
+            self.0.meters.session_lookups.increment(if known { "cache" } else { "database" });
+            let ticket = match looked {
+                Looked::Live(account) if account.id == user => {
+                    return Ok(Caller { session, account });
+                }
+                Looked::Live(_) | Looked::Ended => return Err(MeError::Rejected),
+                Looked::Unknown(ticket) => ticket,
+            };
+            let found =
+                self.0.store.session_account(session, user).await.map_err(MeError::Store)?;
+            let (account, left) = found.ok_or(MeError::Rejected)?;
+            let account = Arc::new(account);
+            match self.0.sessions.remember(session, ticket, Arc::clone(&account), left) {
+                Kept::Live => return Ok(Caller { session, account }),
+                Kept::Ended => return Err(MeError::Rejected),
+                Kept::Stale => {}
+            }
         }
-        let found = self.0.store.session_account(session, user).await.map_err(MeError::Store)?;
-        let account = Arc::new(found.ok_or(MeError::Rejected)?);
-        if self.0.sessions.remember(session, Arc::clone(&account)) {
-            Ok(account)
-        } else {
-            Err(MeError::Rejected)
-        }
+        // Sessions of this account end faster than the database answers. A client that is refused
+        // refreshes, and learns there whether its own goes on.
+        Err(MeError::Rejected)
     }
 }

@@ -9,6 +9,9 @@ mod login;
 mod logout;
 mod me;
 mod meters;
+mod notices;
+mod own_sessions;
+mod password;
 mod refresh;
 mod register;
 mod rehash;
@@ -16,12 +19,16 @@ mod sessions;
 
 pub use import::{ImportCount, ImportError, RejectedLine, import_users};
 pub use login::{Login, LoginError};
-pub use me::MeError;
+pub use me::{Caller, MeError};
+pub use password::{ChangePassword, PasswordError};
 pub use refresh::RefreshError;
 pub use register::{Field, FieldError, Register, RegisterError};
 
 /// An account as its owner sees it.
 pub use crate::store::Account;
+
+/// A live session as its owner sees it.
+pub use crate::store::OwnSession;
 
 use crate::clock::Clock;
 use crate::hashing::HashEngine;
@@ -41,6 +48,8 @@ pub struct AuthConfig {
     pub refresh_ttl: Duration,
     /// For how long after a refresh the same request gets the same answer again.
     pub refresh_grace: Duration,
+    /// Live sessions of an account at most; a login beyond it ends the one used longest ago.
+    pub sessions_per_account: u32,
 }
 
 /// The rules and what they need. Cheap to clone.

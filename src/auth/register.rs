@@ -99,7 +99,7 @@ fn check(request: Register) -> Result<(Email, Username, Password), Vec<FieldErro
     }
 }
 
-fn field<T, U>(
+pub(super) fn field<T, U>(
     errors: &mut Vec<FieldError>,
     field: &'static str,
     value: Field<T>,

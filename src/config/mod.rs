@@ -113,6 +113,7 @@ impl Config {
         AuthConfig {
             refresh_ttl: self.settings.refresh_token_ttl.0,
             refresh_grace: self.settings.refresh_grace.0,
+            sessions_per_account: self.settings.sessions_per_account.0,
         }
     }
 

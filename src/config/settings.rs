@@ -99,9 +99,11 @@ settings! {
     refresh_token_ttl: Span<1_000, {366 * DAY_S}> = "7d", "STAUNCH_REFRESH_TOKEN_TTL", own;
     /// For how long a repeated refresh gets the same answer again.
     refresh_grace: Span<0, 300> = "10s", "STAUNCH_REFRESH_GRACE", own;
+    /// Live sessions of an account at most; a login beyond it ends the one used longest ago.
+    sessions_per_account: Count<u32, 1, 1000> = "50", "STAUNCH_SESSIONS_PER_ACCOUNT", own;
     /// Registrations of one client address.
     limit_register: Limit = "5/min", "STAUNCH_LIMIT_REGISTER", own;
-    /// Logins of one client address.
+    /// Logins and changes of password of one client address.
     limit_login: Limit = "10/min", "STAUNCH_LIMIT_LOGIN", own;
     /// Refreshes of one client address.
     limit_refresh: Limit = "20/min", "STAUNCH_LIMIT_REFRESH", own;

@@ -1,7 +1,7 @@
 //! Every failure as a problem document (RFC 9457): the one table of statuses.
 
 use super::response::Answer;
-use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
+use crate::auth::{FieldError, LoginError, MeError, PasswordError, RefreshError, RegisterError};
 use crate::hashing::HashError;
 use crate::store::StoreError;
 use crate::telemetry::{trace, with_causes};
@@ -273,6 +273,18 @@ impl From<MeError> for ApiError {
         match error {
             MeError::Rejected => Self::TokenInvalid,
             MeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Token(error) => error.into(),
+            PasswordError::Invalid(errors) => Self::Unprocessable(errors),
+            PasswordError::Rejected => Self::WrongCredentials,
+            PasswordError::Hash(error) => error.into(),
+            PasswordError::Store(error) => error.into(),
         }
     }
 }

@@ -4,13 +4,15 @@ use super::error::ApiError;
 use super::request::Call;
 use super::response::Answer;
 use super::{Surface, api, health, metrics};
+use crate::identity::SessionId;
 use crate::limiter::Policy;
 use hyper::Method;
 
 /// One route as the README lists it.
 #[derive(Debug)]
 pub struct Route {
-    /// The exact path: no trailing slash, no escapes, no redirects.
+    /// The exact path: no trailing slash, no escapes, no redirects. One that ends in `{id}` stands
+    /// for all with a session's id there, as we write it.
     pub path: &'static str,
     /// The methods it answers, besides OPTIONS, and HEAD where there is GET.
     pub method: &'static str,
@@ -25,7 +27,11 @@ enum Endpoint {
     Token,
     Refresh,
     Logout,
+    LogoutAll,
     Me,
+    Sessions,
+    EndSession,
+    Password,
     Liveness,
     Readiness,
     Metrics,
@@ -35,6 +41,8 @@ const REGISTER: Option<&[Policy]> = Some(&[Policy::Register, Policy::Global]);
 const LOGIN: Option<&[Policy]> = Some(&[Policy::Login, Policy::Global]);
 const REFRESH: Option<&[Policy]> = Some(&[Policy::Refresh, Policy::Global]);
 const GLOBAL: Option<&[Policy]> = Some(&[Policy::Global]);
+/// Ends a path in which a session's id stands there.
+const ID: &str = "{id}";
 const EXEMPT: Option<&[Policy]> = None;
 
 /// Every route there is.
@@ -45,6 +53,10 @@ pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/api/v1/auth/refresh",  policies: REFRESH,  endpoint: Endpoint::Refresh },
     Route { method: "POST", path: "/api/v1/auth/logout",   policies: GLOBAL,   endpoint: Endpoint::Logout },
     Route { method: "GET",  path: "/api/v1/auth/me",       policies: GLOBAL,   endpoint: Endpoint::Me },
+    Route { method: "POST", path: "/api/v1/auth/logout-all",    policies: GLOBAL, endpoint: Endpoint::LogoutAll },
+    Route { method: "GET",  path: "/api/v1/auth/sessions",      policies: GLOBAL, endpoint: Endpoint::Sessions },
+    Route { method: "DELETE", path: "/api/v1/auth/sessions/{id}", policies: GLOBAL, endpoint: Endpoint::EndSession },
+    Route { method: "POST", path: "/api/v1/auth/password",      policies: LOGIN,  endpoint: Endpoint::Password },
     Route { method: "GET",  path: "/health/liveness",      policies: EXEMPT,   endpoint: Endpoint::Liveness },
     Route { method: "GET",  path: "/health/readiness",     policies: EXEMPT,   endpoint: Endpoint::Readiness },
     Route { method: "GET",  path: "/metrics",              policies: EXEMPT,   endpoint: Endpoint::Metrics },
@@ -60,7 +72,17 @@ impl Route {
                 [Endpoint::Liveness, Endpoint::Readiness, Endpoint::Metrics].contains(&endpoint)
             }
         };
-        ROUTES.iter().find(|route| route.path == path).filter(shown)
+        ROUTES.iter().find(|route| route.is_of(path)).filter(shown)
+    }
+
+    fn is_of(&self, path: &str) -> bool {
+        if self.path.ends_with(ID) { self.session_in(path).is_some() } else { self.path == path }
+    }
+
+    /// The id that stands where the route's path has `{id}`.
+    fn session_in(&self, path: &str) -> Option<SessionId> {
+        let start = self.path.strip_suffix(ID)?;
+        SessionId::parse_canonical(path.strip_prefix(start)?)
     }
 
     /// The policies that a request of this route counts to.
@@ -70,7 +92,11 @@ impl Route {
 
     /// The value of `Allow` (RFC 9110 §10.2.1).
     pub(super) fn allow(&self) -> &'static str {
-        if self.method == "GET" { "GET, HEAD, OPTIONS" } else { "POST, OPTIONS" }
+        match self.method {
+            "GET" => "GET, HEAD, OPTIONS",
+            "DELETE" => "DELETE, OPTIONS",
+            _ => "POST, OPTIONS",
+        }
     }
 }
 
@@ -80,7 +106,7 @@ pub(super) async fn dispatch(
     call: Call<'_>,
 ) -> Result<Answer, ApiError> {
     if call.request.method() == Method::OPTIONS && call.request.uri().path() == "*" {
-        return Ok(Answer::options("GET, HEAD, POST, OPTIONS"));
+        return Ok(Answer::options("GET, HEAD, POST, DELETE, OPTIONS"));
     }
     let route = route.ok_or(ApiError::NotFound)?;
     let method = call.request.method();
@@ -97,7 +123,15 @@ pub(super) async fn dispatch(
         Endpoint::Token => api::token::answer(call).await,
         Endpoint::Refresh => api::refresh::answer(call).await,
         Endpoint::Logout => api::logout::answer(call).await,
+        Endpoint::LogoutAll => api::logout_all::answer(call).await,
         Endpoint::Me => api::me::answer(call).await,
+        Endpoint::Sessions => api::sessions::answer(call).await,
+        Endpoint::EndSession => {
+            let session = route.session_in(call.request.uri().path());
+            api::end_session::answer(call, session.ok_or(ApiError::NotFound)?).await
+        }
+        // By far the largest, and rare: every other request would carry its size.
+        Endpoint::Password => Box::pin(api::password::answer(call)).await,
         Endpoint::Liveness => Ok(health::liveness()),
         Endpoint::Readiness => health::readiness(call.edge).await,
         Endpoint::Metrics => Ok(metrics::answer(call.edge)),
@@ -121,6 +155,19 @@ mod tests {
         ] {
             assert!(Route::find(path, Surface::All).is_none(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_session_id_in_a_path_has_one_form() {
+        let id = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
+        let route = Route::find(&format!("/api/v1/auth/sessions/{id}"), Surface::All).unwrap();
+        assert_eq!(route.path, "/api/v1/auth/sessions/{id}");
+        assert_eq!(route.endpoint, Endpoint::EndSession);
+        for end in ["", "{id}", "1", &id.to_uppercase(), &id.replace('-', ""), &format!("{id}/")] {
+            let path = format!("/api/v1/auth/sessions/{end}");
+            assert!(Route::find(&path, Surface::All).is_none(), "{path}");
+        }
+        assert!(Route::find(&format!("/api/v1/auth/sessions/{id}"), Surface::Metrics).is_none());
     }
 
     #[test]

@@ -16,13 +16,13 @@ pub struct PostgresConfig {
     /// The most connections our own pool will open. Unit: connections.
     ///
     /// The server gets [`SPARE_CONNECTIONS`] more, so that a full pool never locks out
-    /// readiness, a migration or `psql`.
+    /// readiness, the listener, a migration or `psql`.
     pub pool_max: u32,
     /// Whether a commit must survive a power cut.
     pub durability: Durability,
 }
 
-/// Connections beyond the pool's maximum: readiness, migrations, `psql`, and the 3 that
+/// Connections beyond the pool's maximum: readiness, the listener, migrations, `psql`, and the 3 that
 /// PostgreSQL keeps for superusers.
 pub const SPARE_CONNECTIONS: u32 = 20;
 

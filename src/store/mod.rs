@@ -6,21 +6,25 @@
 //! ours, which also holds when the server is stopped or unreachable.
 
 mod connect;
+mod ends;
 mod error;
 mod health;
 mod import;
 mod migrate;
+mod notify;
 mod pool;
 mod sessions;
 mod statement;
 mod users;
 
 pub use connect::{ConnectError, parse_url, place};
+pub use ends::{AccountEnd, NewPassword};
 pub use error::StoreError;
 pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
+pub use notify::Notice;
 pub use pool::{CALL_DEADLINE, StoreConfig};
-pub use sessions::{Cleaned, NewSession, Refreshed};
+pub use sessions::{Cleaned, NewSession, OwnSession, Refreshed};
 pub use statement::{STATEMENTS, Statement};
 pub use users::{Account, Credentials, NewUser, RegisterError};
 
@@ -35,6 +39,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     pool: pool::Pool,
     health: health::Health,
+    listener: notify::Listener,
 }
 
 impl Store {
@@ -49,7 +54,8 @@ impl Store {
     ) -> Result<Self, ConnectError> {
         let pool = pool::Pool::open(config, metrics, clock).await?;
         let health = health::Health::new(config);
-        Ok(Self(Arc::new(Inner { pool, health })))
+        let listener = notify::Listener::new(config, metrics);
+        Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 
     /// Asks the database for a live answer, within 1 s, on a connection kept for this question.

@@ -38,8 +38,8 @@ pub struct StoreConfig {
     pub database: tokio_postgres::Config,
     /// Connections opened at start and kept. At most `pool_max`.
     pub pool_min: usize,
-    /// Connections at most. The server must allow as many and two more: readiness has one of its
-    /// own, and so have migrations. Those that were opened stay open.
+    /// Connections at most. The server must allow as many and three more: readiness has one of its
+    /// own, and so have the listener and migrations. Those that were opened stay open.
     pub pool_max: usize,
 }
 
@@ -120,7 +120,9 @@ impl Pool {
             }
         };
         drop(waiting);
-        let object = self.pool.get().await.map_err(|error| StoreError::pool(name, error))?;
+        // Boxed: it holds the opening of a connection, which every request would carry along.
+        let object = Box::pin(self.pool.get()).await;
+        let object = object.map_err(|error| StoreError::pool(name, error))?;
         Ok(Checkout { object: Some(object), _place: Some(place) })
     }
 
@@ -156,22 +158,76 @@ impl Pool {
     ) -> Result<Vec<Row>, StoreError> {
         let name = statement.name;
         let call = async {
-            let asked = self.clock.now();
-            let connection = tokio::time::timeout(WAIT_TIMEOUT, self.checkout(name)).await;
-            let begun = self.clock.now();
-            self.pool_wait.record(begun.saturating_duration_since(asked));
-            trace::note(Stage::PoolWait, None, asked, begun);
-            let connection = connection.unwrap_or_else(|_| Err(StoreError::deadline(name)))?;
-            let result = connection.run(statement.sql, parameters).await;
-            let ended = self.clock.now();
-            let took = ended.saturating_duration_since(begun);
-            if let Some((seconds, _)) = self.queries.get(name) {
-                seconds.record(took);
-            }
-            trace::note(Stage::Query, Some(name), begun, ended);
+            let connection = self.connection(name).await?;
+            let result = self.run(&connection, statement, parameters).await;
             connection.settle(&result);
             result.map_err(|error| StoreError::statement(name, error))
         };
+        self.in_time(name, call).await
+    }
+
+    /// Runs statements in one transaction, in order. Commits when each gave a row; false: one gave
+    /// none, and nothing of it has happened.
+    ///
+    /// Cancel safe as [`Pool::query`]: closing the connection rolls back.
+    pub(super) async fn transaction(
+        &self,
+        steps: &[(&Statement, &[&(dyn ToSql + Sync)])],
+    ) -> Result<bool, StoreError> {
+        let name = steps.first().map_or("transaction", |(statement, _)| statement.name);
+        let failed = |error| StoreError::statement(name, error);
+        let call = async {
+            let connection = self.connection(name).await?;
+            connection.command("BEGIN").await.map_err(failed)?;
+            for (statement, parameters) in steps {
+                let rows = self.run(&connection, statement, parameters).await;
+                let rows = rows.map_err(|error| StoreError::statement(statement.name, error))?;
+                if rows.is_empty() {
+                    let result = connection.command("ROLLBACK").await;
+                    connection.settle(&result);
+                    return result.map(|()| false).map_err(failed);
+                }
+            }
+            let result = connection.command("COMMIT").await;
+            connection.settle(&result);
+            result.map(|()| true).map_err(failed)
+        };
+        self.in_time(name, call).await
+    }
+
+    /// A connection, within the wait's limit; notes how long it took.
+    async fn connection(&self, name: &'static str) -> Result<Checkout<'_>, StoreError> {
+        let asked = self.clock.now();
+        let connection = tokio::time::timeout(WAIT_TIMEOUT, self.checkout(name)).await;
+        let begun = self.clock.now();
+        self.pool_wait.record(begun.saturating_duration_since(asked));
+        trace::note(Stage::PoolWait, None, asked, begun);
+        connection.unwrap_or_else(|_| Err(StoreError::deadline(name)))
+    }
+
+    /// Runs a statement; notes how long it took.
+    async fn run(
+        &self,
+        connection: &Checkout<'_>,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let begun = self.clock.now();
+        let result = connection.run(statement.sql, parameters).await;
+        let ended = self.clock.now();
+        if let Some((seconds, _)) = self.queries.get(statement.name) {
+            seconds.record(ended.saturating_duration_since(begun));
+        }
+        trace::note(Stage::Query, Some(statement.name), begun, ended);
+        result
+    }
+
+    /// Holds a call to its deadline, and counts it if it failed.
+    async fn in_time<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let answer = tokio::time::timeout(CALL_DEADLINE, call).await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::deadline(name)));
         let failed =
@@ -266,6 +322,12 @@ impl Checkout<'_> {
         let Some(client) = self.object.as_ref() else { return Ok(Vec::new()) };
         let statement = client.prepare_cached(sql).await?;
         client.query(&statement, parameters).await
+    }
+
+    /// Runs a command that has no parameters and gives no rows.
+    async fn command(&self, sql: &'static str) -> Result<(), tokio_postgres::Error> {
+        let Some(client) = self.object.as_ref() else { return Ok(()) };
+        client.batch_execute(sql).await
     }
 
     /// Gives the connection back after an answer, also after a refusal by the server.

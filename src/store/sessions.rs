@@ -4,9 +4,12 @@ use super::statement::statement;
 use super::users::Account;
 use super::{Statement, Store, StoreError};
 use crate::identity::{Origin, SessionId, UserId};
+use std::net::IpAddr;
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 /// A session to be opened.
 #[derive(Debug)]
@@ -21,6 +24,23 @@ pub struct NewSession<'a> {
     pub ttl: Duration,
     /// Who opened it from where.
     pub origin: &'a Origin,
+    /// Live sessions that its account may have, this one among them. At least 1.
+    pub sessions_max: u32,
+}
+
+/// A live session as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct OwnSession {
+    /// Its id.
+    pub id: SessionId,
+    /// When it was opened, by a login.
+    pub created_at: OffsetDateTime,
+    /// When it was opened or last refreshed.
+    pub last_used_at: OffsetDateTime,
+    /// Where it was opened from.
+    pub address: Option<IpAddr>,
+    /// The start of the User-Agent that opened it, at most 256 characters.
+    pub user_agent: Option<String>,
 }
 
 /// What a refresh found.
@@ -51,13 +71,31 @@ pub enum Cleaned {
 const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
 
 // Stores nothing for an account that was disabled, or whose password changed, since it was read.
+// FOR SHARE: such a change that is under way is waited for and then seen; and one that begins now
+// waits for this session, and then sees it.
+//
+// Beyond $7 live sessions of the account, besides the new one, those used longest ago end. Logins
+// of one account that run at the same moment do not see each other: n of them may leave n - 1
+// sessions too many until the next login. (A lock would not help: a statement sees what was there
+// before it waited.) At most 1,000 end at once, so that no backlog makes a login late.
 pub(super) const INSERT_SESSION: Statement = statement!(
     "insert_session",
-    "INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
-     SELECT $1, id, now() + make_interval(secs => $4), $5, $6
-     FROM users WHERE id = $2 AND is_active AND updated_at = $3
-     FOR KEY SHARE
-     RETURNING 1"
+    "WITH account AS MATERIALIZED (
+         SELECT id FROM users WHERE id = $2 AND is_active AND updated_at = $3 FOR SHARE),
+     opened AS (
+         INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
+         SELECT $1, id, now() + make_interval(secs => $4), $5, $6 FROM account
+         RETURNING 1),
+     ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = 'limit'
+         WHERE NOT revoked AND id = ANY (ARRAY(
+             SELECT s.id FROM account AS a JOIN refresh_tokens AS s ON s.user_id = a.id
+             WHERE NOT s.revoked AND s.expires_at > now()
+             ORDER BY s.last_used_at DESC, s.id OFFSET $7 LIMIT 1000))
+         RETURNING id)
+     SELECT ended.id, CASE WHEN ended.id IS NOT NULL
+                           THEN pg_notify('staunch_session', ended.id::text) END
+     FROM opened LEFT JOIN ended ON true"
 );
 
 // One UPDATE decides. PostgreSQL evaluates it on the row's latest version, under the row's lock: of
@@ -67,7 +105,8 @@ pub(super) const INSERT_SESSION: Statement = statement!(
 //   anything else                            reuse: revoke
 pub(super) const REFRESH_SESSION: Statement = statement!(
     "refresh_session",
-    "UPDATE refresh_tokens AS s
+    "WITH moved AS (
+     UPDATE refresh_tokens AS s
      SET generation = CASE WHEN s.generation = $2 THEN s.generation + 1 ELSE s.generation END,
          rotated_at = CASE WHEN s.generation = $2 THEN now() ELSE s.rotated_at END,
          expires_at = CASE WHEN s.generation = $2 THEN now() + make_interval(secs => $4) ELSE s.expires_at END,
@@ -80,20 +119,24 @@ pub(super) const REFRESH_SESSION: Statement = statement!(
      FROM users AS u
      WHERE s.id = $1 AND NOT s.revoked AND s.expires_at > now()
        AND u.id = s.user_id AND u.is_active
-     RETURNING s.revoked, s.user_id"
-);
-
-pub(super) const REVOKE_SESSION: Statement = statement!(
-    "revoke_session",
-    "UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout', last_used_at = now()
-     WHERE id = $1 AND NOT revoked RETURNING 1"
+     RETURNING s.id, s.user_id, s.revoked)
+     SELECT revoked, user_id, CASE WHEN revoked THEN pg_notify('staunch_session', id::text) END
+     FROM moved"
 );
 
 pub(super) const SESSION_ACCOUNT: Statement = statement!(
     "session_account",
-    "SELECT u.id, u.email, u.username, u.is_active, u.created_at
+    "SELECT u.id, u.email, u.username, u.is_active, u.created_at,
+            extract(epoch FROM s.expires_at - now())::float8
      FROM refresh_tokens AS s JOIN users AS u ON u.id = s.user_id
      WHERE s.id = $1 AND s.user_id = $2 AND NOT s.revoked AND s.expires_at > now() AND u.is_active"
+);
+
+pub(super) const ACCOUNT_SESSIONS: Statement = statement!(
+    "account_sessions",
+    "SELECT id, created_at, last_used_at, ip, user_agent
+     FROM refresh_tokens WHERE user_id = $1 AND NOT revoked AND expires_at > now()
+     ORDER BY created_at DESC, id LIMIT 1000"
 );
 
 // A batch is one short transaction: locks are held for milliseconds, and the advisory lock goes
@@ -112,21 +155,33 @@ pub(super) const CLEAN_SESSIONS: Statement = statement!(
 );
 
 impl Store {
-    /// Opens a session. False: the account was disabled or changed since it was read, and nothing
-    /// was stored.
+    /// Opens a session, and ends the account's oldest beyond its number; their ids are returned.
+    /// `None`: the account was disabled or changed since it was read, and nothing was stored.
     ///
     /// # Errors
     /// When the database gives no answer; a session may then exist that nobody holds a token of.
-    pub async fn insert_session(&self, session: &NewSession<'_>) -> Result<bool, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 6] = [
+    pub async fn insert_session(
+        &self,
+        session: &NewSession<'_>,
+    ) -> Result<Option<Vec<SessionId>>, StoreError> {
+        let others_max = i64::from(session.sessions_max.saturating_sub(1));
+        let parameters: [&(dyn ToSql + Sync); 7] = [
             &session.id.0,
             &session.user.0,
             &session.account_version,
             &session.ttl.as_secs_f64(),
             &session.origin.address,
             &session.origin.user_agent,
+            &others_max,
         ];
-        Ok(!self.0.pool.query(&INSERT_SESSION, &parameters).await?.is_empty())
+        let rows = self.0.pool.query(&INSERT_SESSION, &parameters).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        // One row without an id where nothing ended.
+        let ended: Result<Vec<Option<Uuid>>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        let ended = ended.map_err(|error| StoreError::statement(INSERT_SESSION.name, error))?;
+        Ok(Some(ended.into_iter().flatten().map(SessionId).collect()))
     }
 
     /// Moves a session from `generation` to the next, or finds out why not. One statement.
@@ -156,15 +211,26 @@ impl Store {
         read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }
 
-    /// Ends a session. False: it had ended before, or never was.
+    /// The live sessions of an account, newest first, at most 1,000.
     ///
     /// # Errors
-    /// When the database gives no answer; the session may have ended.
-    pub async fn revoke_session(&self, session: SessionId) -> Result<bool, StoreError> {
-        Ok(!self.0.pool.query(&REVOKE_SESSION, &[&session.0]).await?.is_empty())
+    /// When the database gives no answer.
+    pub async fn account_sessions(&self, user: UserId) -> Result<Vec<OwnSession>, StoreError> {
+        let rows = self.0.pool.query(&ACCOUNT_SESSIONS, &[&user.0]).await?;
+        let read = |row: &Row| -> Result<OwnSession, tokio_postgres::Error> {
+            Ok(OwnSession {
+                id: SessionId(row.try_get(0)?),
+                created_at: row.try_get(1)?,
+                last_used_at: row.try_get(2)?,
+                address: row.try_get(3)?,
+                user_agent: row.try_get(4)?,
+            })
+        };
+        let sessions: Result<Vec<_>, _> = rows.iter().map(read).collect();
+        sessions.map_err(|error| StoreError::statement(ACCOUNT_SESSIONS.name, error))
     }
 
-    /// The account behind a session, if both are live.
+    /// The account behind a session, if both are live, and how long the session lives by itself.
     ///
     /// # Errors
     /// When the database gives no answer.
@@ -172,9 +238,13 @@ impl Store {
         &self,
         session: SessionId,
         user: UserId,
-    ) -> Result<Option<Account>, StoreError> {
+    ) -> Result<Option<(Account, Duration)>, StoreError> {
         let rows = self.0.pool.query(&SESSION_ACCOUNT, &[&session.0, &user.0]).await?;
-        let account = rows.first().map(Account::read).transpose();
+        let read = |row: &Row| -> Result<(Account, Duration), tokio_postgres::Error> {
+            let left_s: f64 = row.try_get(5)?;
+            Ok((Account::read(row)?, Duration::try_from_secs_f64(left_s).unwrap_or_default()))
+        };
+        let account = rows.first().map(read).transpose();
         account.map_err(|error| StoreError::statement(SESSION_ACCOUNT.name, error))
     }
 

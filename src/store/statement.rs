@@ -1,6 +1,6 @@
 //! The list of statements that serve requests, for tests that ask PostgreSQL how it runs them.
 
-use super::{sessions, users};
+use super::{ends, sessions, users};
 
 /// One SQL statement with the name that its first line gives it.
 #[derive(Clone, Copy, Debug)]
@@ -16,12 +16,18 @@ pub const STATEMENTS: &[Statement] = &[
     users::INSERT_USER,
     users::CREDENTIALS_BY_USERNAME,
     users::CREDENTIALS_BY_EMAIL,
+    users::CREDENTIALS_BY_ID,
     users::REPLACE_HASH,
     sessions::INSERT_SESSION,
     sessions::REFRESH_SESSION,
-    sessions::REVOKE_SESSION,
     sessions::SESSION_ACCOUNT,
+    sessions::ACCOUNT_SESSIONS,
     sessions::CLEAN_SESSIONS,
+    ends::REVOKE_SESSION,
+    ends::END_SESSION,
+    ends::END_ACCOUNT_SESSIONS,
+    ends::REPLACE_PASSWORD,
+    ends::END_OTHER_SESSIONS,
 ];
 
 /// Names a statement and starts its text with that name.

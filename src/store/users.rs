@@ -83,6 +83,11 @@ pub(super) const CREDENTIALS_BY_EMAIL: Statement = statement!(
     "SELECT id, password_hash, is_active, updated_at FROM users WHERE lower(email) = lower($1)"
 );
 
+pub(super) const CREDENTIALS_BY_ID: Statement = statement!(
+    "credentials_by_id",
+    "SELECT id, password_hash, is_active, updated_at FROM users WHERE id = $1"
+);
+
 // `updated_at` stays: it marks changes that end a login under way, and this is none.
 pub(super) const REPLACE_HASH: Statement = statement!(
     "replace_hash",
@@ -137,18 +142,30 @@ impl Store {
             LoginName::Impossible => return Ok(None),
         };
         let rows = self.0.pool.query(statement, &[text]).await?;
-        let read = |row: &Row| -> Result<Credentials, tokio_postgres::Error> {
-            Ok(Credentials {
-                user: UserId(row.try_get(0)?),
-                password_hash: row.try_get(1)?,
-                is_active: row.try_get(2)?,
-                updated_at: row.try_get(3)?,
-            })
-        };
-        rows.first()
-            .map(read)
-            .transpose()
-            .map_err(|error| StoreError::statement(statement.name, error))
+        let credentials = rows.first().map(Credentials::read).transpose();
+        credentials.map_err(|error| StoreError::statement(statement.name, error))
+    }
+
+    /// What a login needs to know, of an account that is known.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn credentials_of(&self, user: UserId) -> Result<Option<Credentials>, StoreError> {
+        let rows = self.0.pool.query(&CREDENTIALS_BY_ID, &[&user.0]).await?;
+        let credentials = rows.first().map(Credentials::read).transpose();
+        credentials.map_err(|error| StoreError::statement(CREDENTIALS_BY_ID.name, error))
+    }
+}
+
+impl Credentials {
+    /// Reads the columns id, password_hash, is_active, updated_at, in that order.
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            user: UserId(row.try_get(0)?),
+            password_hash: row.try_get(1)?,
+            is_active: row.try_get(2)?,
+            updated_at: row.try_get(3)?,
+        })
     }
 }
 

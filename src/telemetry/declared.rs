@@ -123,6 +123,10 @@ metrics! {
     DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query": []] Some(Unit::Seconds);
     /// Failed database calls, by the query's name.
     DB_ERRORS = Counter "staunch_db_errors_total" ["query": []] None;
+    /// 1 while this node hears of sessions that end on others; else 0.
+    NOTIFY_CONNECTED = Gauge "staunch_notify_connected" [] None;
+    /// Notices heard, from this node and others, by kind: session (one has ended), account (several of an account have, or it has changed).
+    NOTIFICATIONS = Counter "staunch_notifications_total" ["kind": ["session", "account"]] None;
     /// Clean-up runs by outcome: success, skipped (another node is at it), error.
     CLEANUP_RUNS = Counter "staunch_cleanup_runs_total" ["result": ["success", "skipped", "error"]] None;
     /// Sessions that the clean-up removed.

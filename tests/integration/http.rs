@@ -60,17 +60,19 @@ async fn a14_other_methods_are_405_with_allow() {
     let app = TestApp::start().await;
     for route in staunch::http::ROUTES {
         let (wrong, allow) = match route.method {
-            "GET" => ("POST", "GET, HEAD, OPTIONS"),
-            _ => ("GET", "POST, OPTIONS"),
+            "GET" => (["POST", "DELETE"], "GET, HEAD, OPTIONS"),
+            "DELETE" => (["POST", "GET"], "DELETE, OPTIONS"),
+            _ => (["GET", "DELETE"], "POST, OPTIONS"),
         };
-        for method in [wrong, "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+        let path = &route.path.replace("{id}", "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab");
+        for method in wrong.into_iter().chain(["PUT", "PATCH", "TRACE", "BREW"]) {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            let reply = app.anonymous().send(method, route.path, None, "").await;
+            let reply = app.anonymous().send(method, path, None, "").await;
             reply.assert_problem(405, "method-not-allowed");
             assert_eq!(reply.header("allow"), Some(allow), "{}", route.path);
         }
         let options = app.anonymous();
-        let options = options.send(Method::OPTIONS, route.path, None, "").await;
+        let options = options.send(Method::OPTIONS, path, None, "").await;
         options.assert_status(204);
         assert_eq!(options.header("allow"), Some(allow), "{}", route.path);
     }
@@ -111,7 +113,7 @@ async fn options_asks_the_server_as_a_whole() {
     let reply = raw.reply().await.unwrap();
     assert_eq!(reply.status, 204);
     let head = reply.head.to_lowercase();
-    assert!(head.contains("allow: get, head, post, options"), "{head}");
+    assert!(head.contains("allow: get, head, post, delete, options"), "{head}");
 }
 
 #[tokio::test]

@@ -25,15 +25,19 @@ async fn an_account_sees_itself() {
 }
 
 #[tokio::test]
-async fn calls_within_two_seconds_cost_one_query() {
+async fn calls_within_30_seconds_cost_one_query() {
     let app = TestApp::start().await;
+    app.listening().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
     for _ in 0..10 {
         client.me(&tokens.access).await.assert_status(200);
     }
     assert_eq!(app.queries("session_account").await, 1.0);
-    app.clock.advance(Duration::from_millis(2_000));
+    app.clock.advance(Duration::from_millis(29_999));
+    client.me(&tokens.access).await.assert_status(200);
+    assert_eq!(app.queries("session_account").await, 1.0);
+    app.clock.advance(Duration::from_millis(1));
     client.me(&tokens.access).await.assert_status(200);
     assert_eq!(app.queries("session_account").await, 2.0);
     // A refreshed session is the same session.
@@ -43,27 +47,33 @@ async fn calls_within_two_seconds_cost_one_query() {
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_out_within_two_seconds() {
+async fn an_account_disabled_by_hand_is_out_within_30_seconds() {
     let app = TestApp::start().await;
+    app.listening().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
     client.me(&tokens.access).await.assert_status(200);
     let disable = "UPDATE users SET is_active = false";
     app.db().await.execute(disable, &[]).await.unwrap();
-    app.clock.advance(Duration::from_millis(2_000));
+    client.me(&tokens.access).await.assert_status(200);
+    app.clock.advance(Duration::from_secs(30));
     let reply = client.me(&tokens.access).await;
     reply.assert_problem(401, "token-rejected");
 }
 
 #[tokio::test]
-async fn a_logout_elsewhere_is_seen_within_two_seconds() {
-    let one = TestApp::start().await;
-    let other = one.sibling().start().await;
-    let tokens = one.registered("ada").await;
-    other.anonymous().me(&tokens.access).await.assert_status(200);
-    one.anonymous().logout(&tokens.refresh).await.assert_status(204);
-    one.clock.advance(Duration::from_millis(2_000));
-    other.anonymous().me(&tokens.access).await.assert_status(401);
+async fn a_session_is_not_believed_beyond_its_time() {
+    let app = TestApp::start().await;
+    app.listening().await;
+    let tokens = app.registered("ada").await;
+    let client = app.anonymous();
+    let shorten = "UPDATE refresh_tokens SET expires_at = now() + interval '5 s'";
+    app.db().await.execute(shorten, &[]).await.unwrap();
+    client.me(&tokens.access).await.assert_status(200);
+    let expire = "UPDATE refresh_tokens SET expires_at = now()";
+    app.db().await.execute(expire, &[]).await.unwrap();
+    app.clock.advance(Duration::from_secs(5));
+    client.me(&tokens.access).await.assert_status(401);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! is looked at in `tests/process`.)
 
 use crate::support::{PASSWORD, TestApp};
-use staunch::auth::{Login, Register};
+use staunch::auth::{ChangePassword, Login, Register};
 use staunch::config::Config;
 use staunch::hashing::Password;
 use staunch::identity::{LoginName, Origin};
@@ -40,6 +40,18 @@ fn f9_debug_of_what_carries_a_password_does_not_show_it() {
             email: Ok("a@example.com".into()),
             username: Ok("ada".into()),
             password: Ok(Secret::new(PASSWORD.to_owned())),
+        },
+    );
+    hides(
+        PASSWORD,
+        &ChangePassword {
+            current: Ok(Secret::new(PASSWORD.to_owned())),
+            new: Ok(Secret::new(PASSWORD.to_owned())),
+            origin: Origin {
+                address: [127, 0, 0, 1].into(),
+                user_agent: None,
+                request_id: "1".into(),
+            },
         },
     );
 }
@@ -85,6 +97,10 @@ async fn f9_no_answer_repeats_what_was_secret() {
         client.refresh(secret).await,
         client.logout(secret).await,
         client.me(secret).await,
+        client.change_password(&tokens.access, secret, "short").await,
+        client.change_password(&tokens.access, secret, secret).await,
+        client.change_password(&tokens.access, "wrong password", secret).await,
+        client.end_session(&tokens.access, secret).await,
         client
             .post_form_text("/api/v1/auth/token", &format!("password={secret}&password={secret}"))
             .await,

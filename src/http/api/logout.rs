@@ -6,8 +6,8 @@ use crate::http::request::Call;
 use crate::http::response::Answer;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let (auth, origin) = (&call.edge.auth, call.origin());
     let token = refresh_token(call.json().await?)?;
-    auth.logout(token.expose()).await?;
+    auth.logout(token.expose(), &origin).await?;
     Ok(Answer::no_content())
 }

@@ -1,9 +1,13 @@
 //! The endpoints, one file each: parse, call the rule, shape the answer.
 
+pub(super) mod end_session;
 pub(super) mod logout;
+pub(super) mod logout_all;
 pub(super) mod me;
+pub(super) mod password;
 pub(super) mod refresh;
 pub(super) mod register;
+pub(super) mod sessions;
 pub(super) mod token;
 
 use super::error::ApiError;

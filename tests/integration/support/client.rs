@@ -20,6 +20,9 @@ const TOKEN: &str = "/api/v1/auth/token";
 const REFRESH: &str = "/api/v1/auth/refresh";
 const LOGOUT: &str = "/api/v1/auth/logout";
 const ME: &str = "/api/v1/auth/me";
+const SESSIONS: &str = "/api/v1/auth/sessions";
+const LOGOUT_ALL: &str = "/api/v1/auth/logout-all";
+const CHANGE_PASSWORD: &str = "/api/v1/auth/password";
 
 /// Headers that an answer may have; a new one should be a decision.
 const ALLOWED_HEADERS: [&str; 13] = [
@@ -182,6 +185,24 @@ impl Client {
 
     pub(crate) async fn me(&self, access: &str) -> Reply {
         self.bearer(access).get(ME).await
+    }
+
+    pub(crate) async fn sessions(&self, access: &str) -> Reply {
+        self.bearer(access).get(SESSIONS).await
+    }
+
+    pub(crate) async fn end_session(&self, access: &str, id: impl std::fmt::Display) -> Reply {
+        let path = format!("{SESSIONS}/{id}");
+        self.bearer(access).send(Method::DELETE, &path, None, "").await
+    }
+
+    pub(crate) async fn logout_all(&self, access: &str) -> Reply {
+        self.bearer(access).send(Method::POST, LOGOUT_ALL, None, "").await
+    }
+
+    pub(crate) async fn change_password(&self, access: &str, current: &str, new: &str) -> Reply {
+        let body = json!({"current_password": current, "new_password": new});
+        self.bearer(access).post_json(CHANGE_PASSWORD, &body).await
     }
 }
 

@@ -209,6 +209,12 @@ impl TestApp {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// Waits until it hears of what other servers do to sessions.
+    pub(crate) async fn listening(&self) {
+        until("it listens", SOON, async || self.metric("staunch_notify_connected").await == 1.0)
+            .await;
+    }
+
     /// How often a named statement ran.
     pub(crate) async fn queries(&self, name: &str) -> f64 {
         self.metric(&format!("staunch_db_query_seconds_count{{query=\"{name}\"}}")).await

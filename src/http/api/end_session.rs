@@ -1,0 +1,19 @@
+//! DELETE /api/v1/auth/sessions/{id}
+
+use crate::http::error::ApiError;
+use crate::http::request::Call;
+use crate::http::response::Answer;
+use crate::identity::SessionId;
+
+pub(in crate::http) async fn answer(
+    call: Call<'_>,
+    session: SessionId,
+) -> Result<Answer, ApiError> {
+    let auth = &call.edge.auth;
+    let caller = auth.caller(call.bearer()?).await?;
+    if auth.end_session(&caller, session, &call.origin()).await? {
+        Ok(Answer::no_content())
+    } else {
+        Err(ApiError::NotFound)
+    }
+}

@@ -1,0 +1,161 @@
+//! Sessions that end: by their owner's wish, with a new password, with their account.
+//!
+//! Each statement also writes its line of the audit log and tells every node (`notify`), so that
+//! all of it has happened, or nothing. What ends nothing writes nothing. Successful logins and
+//! refreshes tell nobody: a commit that notifies waits for every other that does.
+
+use super::statement::statement;
+use super::{Statement, Store, StoreError};
+use crate::identity::{Origin, SessionId, UserId};
+use std::net::IpAddr;
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+
+/// Why all sessions of an account end; kept in their rows for people to read.
+#[derive(Clone, Copy, Debug)]
+pub enum AccountEnd<'a> {
+    /// Its owner asked for it, from there. Goes into the audit log if a session ended.
+    LogoutAll(&'a Origin),
+    /// The account was disabled. Whoever did that writes its line of the audit log.
+    Disabled,
+}
+
+/// A password to be replaced.
+#[derive(Clone, Copy)]
+pub struct NewPassword<'a> {
+    /// Whose it is.
+    pub user: UserId,
+    /// The session that stays; it must be live.
+    pub session: SessionId,
+    /// `updated_at` of the account as it was read.
+    pub account_version: OffsetDateTime,
+    /// Modular-crypt text.
+    pub password_hash: &'a str,
+    /// For the audit log.
+    pub origin: &'a Origin,
+}
+
+pub(super) const REVOKE_SESSION: Statement = statement!(
+    "revoke_session",
+    "WITH ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout', last_used_at = now()
+         WHERE id = $1 AND NOT revoked AND expires_at > now() RETURNING id, user_id),
+     noted AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT 'logout', 'success', user_id, $2, $3 FROM ended)
+     SELECT pg_notify('staunch_session', id::text) FROM ended"
+);
+
+pub(super) const END_SESSION: Statement = statement!(
+    "end_session",
+    "WITH ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = 'session_end'
+         WHERE id = $1 AND user_id = $2 AND NOT revoked AND expires_at > now()
+         RETURNING id, user_id),
+     noted AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT 'session_end', 'success', user_id, $3, $4 FROM ended)
+     SELECT pg_notify('staunch_session', id::text) FROM ended"
+);
+
+// Tells every node even where nothing ended: they may remember an account that was live.
+pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
+    "end_account_sessions",
+    "WITH ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = $2
+         WHERE user_id = $1 AND NOT revoked AND expires_at > now() RETURNING 1),
+     noted AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT $3::text, 'success', $1, $4, $5
+         WHERE $3::text IS NOT NULL AND EXISTS (SELECT 1 FROM ended))
+     SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
+);
+
+// `updated_at` always moves, even when the clock was set back: it ends the logins under way.
+pub(super) const REPLACE_PASSWORD: Statement = statement!(
+    "replace_password",
+    "UPDATE users
+     SET password_hash = $3, updated_at = greatest(now(), updated_at + interval '1 microsecond')
+     WHERE id = $1 AND updated_at = $2 AND is_active
+       AND EXISTS (SELECT 1 FROM refresh_tokens AS s
+                   WHERE s.id = $4 AND s.user_id = $1 AND NOT s.revoked AND s.expires_at > now())
+     RETURNING 1"
+);
+
+// After REPLACE_PASSWORD in its transaction, and not one statement with it: that one has waited for
+// the logins under way, and only a statement that begins later sees the sessions they opened.
+pub(super) const END_OTHER_SESSIONS: Statement = statement!(
+    "end_other_sessions",
+    "WITH ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = 'password'
+         WHERE user_id = $1 AND NOT revoked AND id <> $2 RETURNING 1),
+     noted AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         VALUES ('password_change', 'success', $1, $3, $4))
+     SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
+);
+
+impl Store {
+    /// Ends a session, whoever's it is. False: it had ended before, or never was.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the session may have ended.
+    pub async fn revoke_session(
+        &self,
+        session: SessionId,
+        origin: &Origin,
+    ) -> Result<bool, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 3] =
+            [&session.0, &origin.address, &origin.request_id];
+        Ok(!self.0.pool.query(&REVOKE_SESSION, &parameters).await?.is_empty())
+    }
+
+    /// Ends a session of that account. False: it is not the account's, has ended, or never was.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the session may have ended.
+    pub async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        origin: &Origin,
+    ) -> Result<bool, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&session.0, &user.0, &origin.address, &origin.request_id];
+        Ok(!self.0.pool.query(&END_SESSION, &parameters).await?.is_empty())
+    }
+
+    /// Ends every session of an account and tells every node, which ask anew what they remember of
+    /// it. After a change of the account itself (`is_active`), call it when that is committed.
+    ///
+    /// # Errors
+    /// When the database gives no answer; all of them have ended, or none.
+    pub async fn end_account_sessions(
+        &self,
+        user: UserId,
+        why: AccountEnd<'_>,
+    ) -> Result<(), StoreError> {
+        let (reason, event, origin) = match why {
+            AccountEnd::LogoutAll(origin) => ("logout_all", Some("logout_all"), Some(origin)),
+            AccountEnd::Disabled => ("disabled", None, None),
+        };
+        let address: Option<IpAddr> = origin.map(|origin| origin.address);
+        let request_id = origin.map(|origin| origin.request_id.as_str());
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&user.0, &reason, &event, &address, &request_id];
+        self.0.pool.query(&END_ACCOUNT_SESSIONS, &parameters).await.map(drop)
+    }
+
+    /// Replaces an account's password and ends its sessions but one, in one transaction. False:
+    /// the account has changed since it was read, or the session has ended; nothing was stored.
+    ///
+    /// # Errors
+    /// When the database gives no answer; all of it has happened, or nothing.
+    pub async fn replace_password(&self, new: &NewPassword<'_>) -> Result<bool, StoreError> {
+        let replace: [&(dyn ToSql + Sync); 4] =
+            [&new.user.0, &new.account_version, &new.password_hash, &new.session.0];
+        let end: [&(dyn ToSql + Sync); 4] =
+            [&new.user.0, &new.session.0, &new.origin.address, &new.origin.request_id];
+        self.0.pool.transaction(&[(&REPLACE_PASSWORD, &replace), (&END_OTHER_SESSIONS, &end)]).await
+    }
+}

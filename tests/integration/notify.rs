@@ -1,0 +1,216 @@
+//! What one node does to sessions, seen by another.
+
+use crate::support::{Link, PASSWORD, Proxy, SOON, TestApp, Tokens, until};
+use staunch::identity::UserId;
+use staunch::store::{AccountEnd, Store, StoreConfig};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How soon another node has to know.
+const LIMIT: Duration = Duration::from_secs(1);
+const CONNECTED: &str = "staunch_notify_connected";
+
+async fn pair() -> (TestApp, TestApp) {
+    let one = TestApp::start().await;
+    let other = one.sibling().start().await;
+    one.listening().await;
+    other.listening().await;
+    (one, other)
+}
+
+/// Makes the server remember that the session is live.
+async fn seen(app: &TestApp, tokens: &Tokens) {
+    app.anonymous().me(&tokens.access).await.assert_status(200);
+}
+
+/// Waits, on a clock that stands still, until the server refuses the session.
+async fn refused(app: &TestApp, tokens: &Tokens) {
+    let client = app.anonymous();
+    let took =
+        until("the end is known", SOON, async || client.me(&tokens.access).await.status == 401)
+            .await;
+    assert!(took < LIMIT, "{took:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_known_to_every_node_within_a_second() {
+    let (one, other) = pair().await;
+    one.register("ada").await;
+    let client = one.anonymous();
+    let kept = client.log_in("ada").await;
+    seen(&other, &kept).await;
+    for end in ["logout", "session", "reuse"] {
+        let tokens = client.log_in("ada").await;
+        seen(&other, &tokens).await;
+        let (reply, status) = match end {
+            "logout" => (client.logout(&tokens.refresh).await, 204),
+            "session" => (client.end_session(&kept.access, tokens.session()).await, 204),
+            _ => {
+                let second = client.refresh(&tokens.refresh).await.tokens();
+                client.refresh(&second.refresh).await.tokens();
+                (client.refresh(&tokens.refresh).await, 401)
+            }
+        };
+        reply.assert_status(status);
+        refused(&other, &tokens).await;
+        let asked = other.queries("session_account").await;
+        seen(&other, &kept).await;
+        assert_eq!(other.queries("session_account").await, asked, "others are still remembered");
+    }
+    let heard = "staunch_notifications_total{kind=\"session\"}";
+    assert_eq!(other.metric(heard).await, 3.0);
+}
+
+#[tokio::test]
+async fn the_session_that_a_limit_ends_is_known_to_every_node() {
+    let one = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "1").start().await;
+    let other = one.sibling().start().await;
+    other.listening().await;
+    let first = one.registered("ada").await;
+    seen(&other, &first).await;
+    one.anonymous().log_in("ada").await;
+    refused(&other, &first).await;
+}
+
+#[tokio::test]
+async fn the_end_of_all_sessions_of_an_account_is_known_to_every_node() {
+    let (one, other) = pair().await;
+    let first = one.registered("ada").await;
+    let second = one.anonymous().log_in("ada").await;
+    let eve = one.registered("eve").await;
+    for tokens in [&first, &second, &eve] {
+        seen(&other, tokens).await;
+    }
+    one.anonymous().logout_all(&first.access).await.assert_status(204);
+    refused(&other, &first).await;
+    refused(&other, &second).await;
+    seen(&other, &eve).await;
+    let later = one.anonymous().log_in("ada").await;
+    seen(&other, &later).await;
+    let heard = "staunch_notifications_total{kind=\"account\"}";
+    assert_eq!(other.metric(heard).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_new_password_is_known_to_every_node_and_keeps_its_session() {
+    let (one, other) = pair().await;
+    let mine = one.registered("ada").await;
+    let second = one.anonymous().log_in("ada").await;
+    for tokens in [&mine, &second] {
+        seen(&other, tokens).await;
+    }
+    let new = "Another-Pass-45";
+    one.anonymous().change_password(&mine.access, PASSWORD, new).await.assert_status(204);
+    refused(&other, &second).await;
+    seen(&other, &mine).await;
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_out_on_every_node_within_a_second() {
+    let (one, other) = pair().await;
+    let tokens = one.registered("ada").await;
+    let eve = one.registered("eve").await;
+    for app in [&one, &other] {
+        seen(app, &tokens).await;
+        seen(app, &eve).await;
+    }
+    let db = one.db().await;
+    let disable = "UPDATE users SET is_active = false, updated_at = now() WHERE id = 1";
+    db.execute(disable, &[]).await.unwrap();
+    let config = StoreConfig { database: one.database.config.clone(), pool_min: 1, pool_max: 1 };
+    let metrics = staunch::telemetry::Metrics::new().unwrap();
+    let store = Store::open(&config, &metrics, one.clock.clone()).await.unwrap();
+    store.end_account_sessions(UserId(1), AccountEnd::Disabled).await.unwrap();
+    store.close();
+    for app in [&one, &other] {
+        refused(app, &tokens).await;
+        seen(app, &eve).await;
+    }
+    let row = "SELECT revoked_reason FROM refresh_tokens WHERE user_id = 1";
+    assert_eq!(db.query_one(row, &[]).await.unwrap().get::<_, String>(0), "disabled");
+    let events = "SELECT count(*) FROM auth_events WHERE user_id = 1 AND event LIKE 'logout%'";
+    assert_eq!(db.query_one(events, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// A server, and another on its database behind a proxy.
+async fn behind_proxy() -> (TestApp, TestApp, Proxy) {
+    let one = TestApp::start().await;
+    let proxy = Proxy::start(&one.database.config).await;
+    let url = one.database.url_at(proxy.address);
+    let other = one.sibling().set("STAUNCH_DATABASE_URL", url).start().await;
+    other.listening().await;
+    (one, other, proxy)
+}
+
+#[tokio::test]
+async fn an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
+    let (one, other, proxy) = behind_proxy().await;
+    for link in [Link::Cut, Link::Paused] {
+        let name = format!("{link:?}").to_lowercase();
+        one.register(&name).await;
+        let ended = one.anonymous().log_in(&name).await;
+        let kept = one.anonymous().log_in(&name).await;
+        seen(&other, &ended).await;
+        seen(&other, &kept).await;
+        proxy.set(link);
+        let begun = Instant::now();
+        one.anonymous().logout(&ended.refresh).await.assert_status(204);
+        until("the break is noticed", SOON, async || other.metric(CONNECTED).await == 0.0).await;
+        let limit = Duration::from_secs(3);
+        assert!(begun.elapsed() < limit, "{link:?}: {:?}", begun.elapsed());
+        // Forgotten, and the database cannot be asked.
+        let reply = other.anonymous().me(&ended.access).await;
+        reply.assert_problem(503, "unavailable");
+        proxy.set(Link::Open);
+        other.listening().await;
+        until("the database answers", SOON, async || {
+            other.anonymous().me(&kept.access).await.status == 200
+        })
+        .await;
+        other.anonymous().me(&ended.access).await.assert_problem(401, "token-rejected");
+        // And the next one is told.
+        one.anonymous().logout(&kept.refresh).await.assert_status(204);
+        refused(&other, &kept).await;
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_is_thrown_out_comes_back() {
+    let (one, other) = pair().await;
+    let tokens = one.registered("ada").await;
+    seen(&other, &tokens).await;
+    let db = one.db().await;
+    let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = current_database() AND (query LIKE '-- listener%' OR query LIKE 'LISTEN%')";
+    let ended = db.query_one(terminate, &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(ended, 2);
+    one.anonymous().logout(&tokens.refresh).await.assert_status(204);
+    // Told, or forgotten when the connection broke.
+    refused(&other, &tokens).await;
+    other.listening().await;
+    let next = one.anonymous().log_in("ada").await;
+    seen(&other, &next).await;
+    one.anonymous().logout(&next.refresh).await.assert_status(204);
+    refused(&other, &next).await;
+}
+
+#[tokio::test]
+async fn what_others_send_on_the_channels_does_no_harm() {
+    let (one, other) = pair().await;
+    let tokens = one.registered("ada").await;
+    seen(&other, &tokens).await;
+    let long = "x".repeat(7_000);
+    for payload in ["", "nonsense", "-1", "99999999999999999999", "'; DROP TABLE users; --", &long]
+    {
+        for channel in ["staunch_session", "staunch_account", "staunch_other"] {
+            let notify = "SELECT pg_notify($1, $2)";
+            one.db().await.execute(notify, &[&channel, &payload]).await.unwrap();
+        }
+    }
+    let heard = "staunch_notifications_total{kind=\"account\"}";
+    until("-1 is heard", SOON, async || other.metric(heard).await == 1.0).await;
+    assert_eq!(other.metric(CONNECTED).await, 1.0);
+    seen(&other, &tokens).await;
+    one.anonymous().logout(&tokens.refresh).await.assert_status(204);
+    refused(&other, &tokens).await;
+}

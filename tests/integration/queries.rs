@@ -1,0 +1,70 @@
+//! What a request costs the database: the README's table.
+
+use crate::support::{PASSWORD, Reply, SOON, TestApp, until};
+
+/// Every statement that was run, but for the clean-up's.
+async fn queries(app: &TestApp) -> f64 {
+    let page = app.anonymous().get("/metrics").await;
+    let counts = page.text().lines().filter(|line| {
+        line.starts_with("staunch_db_query_seconds_count{") && !line.contains("clean_sessions")
+    });
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Sends a request; its answer's status, and the queries it cost.
+async fn cost(app: &TestApp, send: impl AsyncFnOnce() -> Reply) -> (u16, f64) {
+    let before = queries(app).await;
+    let reply = send().await;
+    (reply.status, queries(app).await - before)
+}
+
+/// Waits until so many notices of accounts have been heard: what they make the server forget would
+/// cost a query.
+async fn heard(app: &TestApp, accounts: f64) {
+    let series = "staunch_notifications_total{kind=\"account\"}";
+    until("the notice comes", SOON, async || app.metric(series).await == accounts).await;
+}
+
+#[tokio::test]
+async fn queries_a_request() {
+    let app = TestApp::start().await;
+    app.listening().await;
+    let client = app.anonymous();
+    let register = cost(&app, async || client.register("a@example.com", "ada", PASSWORD).await);
+    assert_eq!(register.await, (201, 1.0));
+    assert_eq!(cost(&app, async || client.login("ada", PASSWORD).await).await, (200, 2.0));
+    assert_eq!(cost(&app, async || client.login("ada", "wrong").await).await, (401, 1.0));
+    assert_eq!(cost(&app, async || client.login("nobody", "x").await).await, (401, 1.0));
+
+    let mine = client.log_in("ada").await;
+    let other = client.log_in("ada").await;
+    let third = client.log_in("ada").await;
+    assert_eq!(cost(&app, async || client.me(&mine.access).await).await, (200, 1.0));
+    assert_eq!(cost(&app, async || client.me(&mine.access).await).await, (200, 0.0));
+    assert_eq!(cost(&app, async || client.me("nonsense").await).await, (401, 0.0));
+    let refreshed = cost(&app, async || client.refresh(&mine.refresh).await).await;
+    assert_eq!(refreshed, (200, 1.0));
+    assert_eq!(cost(&app, async || client.me(&mine.access).await).await, (200, 0.0));
+    assert_eq!(cost(&app, async || client.refresh("nonsense").await).await, (401, 0.0));
+
+    assert_eq!(cost(&app, async || client.sessions(&mine.access).await).await, (200, 1.0));
+    assert_eq!(cost(&app, async || client.sessions(&other.access).await).await, (200, 2.0));
+    let id = third.session();
+    let ended = cost(&app, async || client.end_session(&mine.access, id).await).await;
+    assert_eq!(ended, (204, 1.0));
+    let ended = cost(&app, async || client.end_session(&mine.access, id).await).await;
+    assert_eq!(ended, (404, 1.0));
+
+    let new = "Another-Pass-45";
+    let change = async |current| client.change_password(&mine.access, current, new).await;
+    assert_eq!(cost(&app, async || change("wrong password").await).await, (401, 1.0));
+    assert_eq!(cost(&app, async || change(PASSWORD).await).await, (204, 3.0));
+    heard(&app, 1.0).await;
+    let seldom = cost(&app, async || client.change_password(&mine.access, "wrong", new).await);
+    assert_eq!(seldom.await, (401, 2.0));
+
+    let last = client.login("ada", new).await.tokens();
+    assert_eq!(cost(&app, async || client.logout(&last.refresh).await).await, (204, 1.0));
+    assert_eq!(cost(&app, async || client.logout("nonsense").await).await, (204, 0.0));
+    assert_eq!(cost(&app, async || client.logout_all(&mine.access).await).await, (204, 1.0));
+}

@@ -1,0 +1,227 @@
+//! An account's sessions: listed, ended one by one, ended all at once, limited in number.
+
+use crate::support::{TestApp, Tokens};
+use serde_json::Value;
+use std::collections::HashSet;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The ids that the list shows, in its order.
+async fn listed(app: &TestApp, access: &str) -> Vec<String> {
+    let reply = app.anonymous().sessions(access).await;
+    reply.assert_status(200);
+    let list = reply.json();
+    list.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn id(tokens: &Tokens) -> String {
+    tokens.session().to_string()
+}
+
+/// The audit log's lines of those kinds: event, outcome, user, address, request.
+async fn events(app: &TestApp, kinds: &[&str]) -> Vec<String> {
+    let query = "SELECT concat_ws(' ', event, outcome, user_id, host(ip), request_id)
+         FROM auth_events WHERE event = ANY ($1) ORDER BY id";
+    let rows = app.db().await.query(query, &[&kinds]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn an_account_sees_its_live_sessions_newest_first() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let phone = app.anonymous().with("user-agent", "phone/1").log_in("ada").await;
+    let laptop = app.anonymous().with("user-agent", "laptop/2").log_in("ada").await;
+    let ended = app.anonymous().log_in("ada").await;
+    app.anonymous().logout(&ended.refresh).await.assert_status(204);
+    let expired = app.anonymous().log_in("ada").await;
+    let expire = "UPDATE refresh_tokens SET expires_at = now() WHERE id = $1";
+    app.db().await.execute(expire, &[&expired.session()]).await.unwrap();
+    let eve = app.registered("eve").await;
+
+    let reply = app.anonymous().sessions(&phone.access).await;
+    reply.assert_status(200);
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let list = reply.json();
+    let list: &Vec<Value> = list.as_array().unwrap();
+    let ids: Vec<&str> = list.iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [id(&laptop), id(&phone)]);
+    let (first, second) = (&list[0], &list[1]);
+    assert_eq!((&first["current"], &second["current"]), (&false.into(), &true.into()));
+    assert_eq!(second["user_agent"], "phone/1");
+    assert_eq!(second["ip"], "127.0.0.1");
+    assert_eq!(first.as_object().unwrap().len(), 6, "{first}");
+    let time = |of: &Value| OffsetDateTime::parse(of.as_str().unwrap(), &Rfc3339).unwrap();
+    assert_eq!(time(&second["created_at"]), time(&second["last_used_at"]));
+
+    let next = app.anonymous().refresh(&phone.refresh).await.tokens();
+    let list = app.anonymous().sessions(&next.access).await.json();
+    assert_eq!(list[1]["id"], id(&phone), "by when they were opened");
+    assert!(time(&list[1]["last_used_at"]) > time(&list[1]["created_at"]));
+    assert_eq!(listed(&app, &eve.access).await, [id(&eve)]);
+}
+
+#[tokio::test]
+async fn a_session_is_ended_by_its_account_and_no_other() {
+    let app = TestApp::start().await;
+    let mine = app.registered("ada").await;
+    let other = app.anonymous().log_in("ada").await;
+    let eve = app.registered("eve").await;
+    let client = app.anonymous();
+    client.me(&other.access).await.assert_status(200);
+
+    client.end_session(&eve.access, id(&other)).await.assert_problem(404, "not-found");
+    let unknown = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
+    client.end_session(&mine.access, unknown).await.assert_problem(404, "not-found");
+    client.me(&other.access).await.assert_status(200);
+    assert!(events(&app, &["session_end"]).await.is_empty());
+
+    let named = client.with("x-request-id", "end-1");
+    named.end_session(&mine.access, id(&other)).await.assert_status(204);
+    client.me(&other.access).await.assert_problem(401, "token-rejected");
+    client.refresh(&other.refresh).await.assert_problem(401, "refresh-token-rejected");
+    client.end_session(&mine.access, id(&other)).await.assert_problem(404, "not-found");
+    assert_eq!(events(&app, &["session_end"]).await, ["session_end success 1 127.0.0.1 end-1"]);
+    assert_eq!(listed(&app, &mine.access).await, [id(&mine)]);
+
+    client.end_session(&mine.access, id(&mine)).await.assert_status(204);
+    client.me(&mine.access).await.assert_status(401);
+    client.me(&eve.access).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn only_our_form_of_an_id_is_a_path_and_no_metric_shows_one() {
+    let app = TestApp::start().await;
+    let mine = app.registered("ada").await;
+    let client = app.anonymous();
+    let own = id(&mine);
+    for other in [
+        own.to_uppercase(),
+        own.replace('-', ""),
+        format!("{own}/"),
+        format!("{own}/x"),
+        format!("%7B{own}%7D"),
+        own.replace('-', "%2D"),
+        "'%20OR%201=1".to_owned(),
+        String::new(),
+    ] {
+        client.end_session(&mine.access, &other).await.assert_problem(404, "not-found");
+    }
+    client.me(&mine.access).await.assert_status(200);
+    let path = format!("/api/v1/auth/sessions/{own}");
+    client.get(&path).await.assert_problem(405, "method-not-allowed");
+    client.send(hyper::Method::DELETE, &path, None, "").await.assert_problem(401, "token-missing");
+    let refused = client.end_session("nonsense", &own).await;
+    refused.assert_problem(401, "token-rejected");
+    client.end_session(&mine.access, &own).await.assert_status(204);
+    let page = app.anonymous().get("/metrics").await;
+    assert!(!page.text().contains(&own));
+    assert!(page.text().contains(r#"route="/api/v1/auth/sessions/{id}""#), "{}", page.text());
+}
+
+#[tokio::test]
+async fn a_logout_of_all_ends_every_session_of_the_account() {
+    let app = TestApp::start().await;
+    let mine = app.registered("ada").await;
+    let other = app.anonymous().log_in("ada").await;
+    let eve = app.registered("eve").await;
+    let client = app.anonymous();
+    for tokens in [&mine, &other, &eve] {
+        client.me(&tokens.access).await.assert_status(200);
+    }
+    let named = client.with("x-request-id", "all-1");
+    named.logout_all(&mine.access).await.assert_status(204);
+    for tokens in [&mine, &other] {
+        client.me(&tokens.access).await.assert_problem(401, "token-rejected");
+        client.refresh(&tokens.refresh).await.assert_status(401);
+    }
+    client.logout_all(&mine.access).await.assert_status(401);
+    client.me(&eve.access).await.assert_status(200);
+    let later = client.log_in("ada").await;
+    client.me(&later.access).await.assert_status(200);
+    let reasons = "SELECT DISTINCT revoked_reason FROM refresh_tokens WHERE revoked";
+    let rows = app.db().await.query(reasons, &[]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["logout_all"]);
+    assert_eq!(events(&app, &["logout_all"]).await, ["logout_all success 1 127.0.0.1 all-1"]);
+}
+
+#[tokio::test]
+async fn a_logout_is_in_the_audit_log_once() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    let client = app.anonymous().with("x-request-id", "out-1");
+    client.logout(&tokens.refresh).await.assert_status(204);
+    client.logout(&tokens.refresh).await.assert_status(204);
+    client.logout("nonsense").await.assert_status(204);
+    assert_eq!(events(&app, &["logout"]).await, ["logout success 1 127.0.0.1 out-1"]);
+}
+
+#[tokio::test]
+async fn a_login_beyond_the_limit_ends_the_session_used_longest_ago() {
+    let app = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "3").start().await;
+    app.register("ada").await;
+    let eve = app.registered("eve").await;
+    let client = app.anonymous();
+    let first = client.log_in("ada").await;
+    let second = client.log_in("ada").await;
+    let third = client.log_in("ada").await;
+    for tokens in [&first, &second, &third] {
+        client.me(&tokens.access).await.assert_status(200);
+    }
+    let first = client.refresh(&first.refresh).await.tokens();
+    let fourth = client.log_in("ada").await;
+    client.me(&second.access).await.assert_problem(401, "token-rejected");
+    client.refresh(&second.refresh).await.assert_status(401);
+    let reason = "SELECT revoked_reason FROM refresh_tokens WHERE id = $1";
+    let row = app.db().await.query_one(reason, &[&second.session()]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "limit");
+    assert_eq!(listed(&app, &fourth.access).await, [id(&fourth), id(&third), id(&first)]);
+    // A wrong password ends nothing, nor does an expired session count.
+    client.login("ada", "wrong password").await.assert_status(401);
+    let expire = "UPDATE refresh_tokens SET expires_at = now() WHERE id = $1";
+    app.db().await.execute(expire, &[&third.session()]).await.unwrap();
+    let fifth = client.log_in("ada").await;
+    let expected = [id(&fifth), id(&fourth), id(&first)];
+    assert_eq!(listed(&app, &fifth.access).await, expected);
+    client.me(&eve.access).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn one_session_an_account_is_possible_and_a_backlog_is_cut_at_once() {
+    let app = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "1").start().await;
+    app.register("ada").await;
+    let fill = "INSERT INTO refresh_tokens (id, user_id, expires_at)
+         SELECT gen_random_uuid(), 1, now() + interval '1 h' FROM generate_series(1, 300)";
+    app.db().await.execute(fill, &[]).await.unwrap();
+    let first = app.anonymous().log_in("ada").await;
+    assert_eq!(listed(&app, &first.access).await, [id(&first)]);
+    let second = app.anonymous().log_in("ada").await;
+    assert_eq!(listed(&app, &second.access).await, [id(&second)]);
+    app.anonymous().me(&first.access).await.assert_status(401);
+}
+
+#[tokio::test]
+async fn logins_at_once_exceed_the_limit_by_no_more_than_were_under_way_and_not_for_long() {
+    const LIMIT: usize = 5;
+    const AT_ONCE: usize = 8;
+    let app = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "5").start().await;
+    app.register("ada").await;
+    for _ in 0..3 {
+        let logins: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                let client = app.anonymous();
+                tokio::spawn(async move { client.log_in("ada").await })
+            })
+            .collect();
+        let mut opened = HashSet::new();
+        for login in logins {
+            opened.insert(id(&login.await.unwrap()));
+        }
+        let count = "SELECT count(*) FROM refresh_tokens WHERE NOT revoked";
+        let row = app.db().await.query_one(count, &[]).await.unwrap();
+        let live = usize::try_from(row.get::<_, i64>(0)).unwrap();
+        assert!((LIMIT..LIMIT + AT_ONCE).contains(&live), "{live}");
+        let last = app.anonymous().log_in("ada").await;
+        assert_eq!(listed(&app, &last.access).await.len(), LIMIT);
+    }
+}
