@@ -113,6 +113,8 @@ impl Config {
         AuthConfig {
             refresh_ttl: self.settings.refresh_token_ttl.0,
             refresh_grace: self.settings.refresh_grace.0,
+            lockout: self.settings.lockout,
+            audit_keep: self.settings.audit_keep.0,
         }
     }
 

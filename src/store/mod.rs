@@ -5,8 +5,10 @@
 //! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
 //! ours, which also holds when the server is stopped or unreachable.
 
+mod admin;
 mod connect;
 mod error;
+mod events;
 mod health;
 mod import;
 mod migrate;
@@ -15,8 +17,10 @@ mod sessions;
 mod statement;
 mod users;
 
+pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use connect::{ConnectError, parse_url, place};
 pub use error::StoreError;
+pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
 pub use pool::{CALL_DEADLINE, StoreConfig};

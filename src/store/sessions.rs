@@ -6,6 +6,7 @@ use super::{Statement, Store, StoreError};
 use crate::identity::{Origin, SessionId, UserId};
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 /// A session to be opened.
@@ -33,7 +34,10 @@ pub enum Refreshed {
         user: UserId,
     },
     /// The presented token had been used before: the session is revoked.
-    Reused,
+    Reused {
+        /// Whose session it was.
+        user: UserId,
+    },
     /// No live session: unknown, ended, past its time, or its account is disabled.
     Dead,
 }
@@ -48,15 +52,21 @@ pub enum Cleaned {
 }
 
 /// "staunch" in ASCII: the advisory lock of the clean-up.
-const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
+pub(super) const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
 
-// Stores nothing for an account that was disabled, or whose password changed, since it was read.
+// Stores nothing for an account that was disabled, or whose password changed, since it was read. One
+// that is being changed is waited for, and one that is to be changed waits (FOR SHARE): whoever ends
+// an account's sessions after changing it finds this one too.
 pub(super) const INSERT_SESSION: Statement = statement!(
     "insert_session",
-    "INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
-     SELECT $1, id, now() + make_interval(secs => $4), $5, $6
-     FROM users WHERE id = $2 AND is_active AND updated_at = $3
-     FOR KEY SHARE
+    "WITH opened AS (
+         INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
+         SELECT $1, id, now() + make_interval(secs => $4), $5, $6
+         FROM users WHERE id = $2 AND is_active AND updated_at = $3
+         FOR SHARE
+         RETURNING user_id, ip)
+     INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+     SELECT 'login', 'success', user_id, ip, $7::text FROM opened
      RETURNING 1"
 );
 
@@ -118,13 +128,14 @@ impl Store {
     /// # Errors
     /// When the database gives no answer; a session may then exist that nobody holds a token of.
     pub async fn insert_session(&self, session: &NewSession<'_>) -> Result<bool, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 6] = [
+        let parameters: [&(dyn ToSql + Sync); 7] = [
             &session.id.0,
             &session.user.0,
             &session.account_version,
             &session.ttl.as_secs_f64(),
             &session.origin.address,
             &session.origin.user_agent,
+            &session.origin.request_id,
         ];
         Ok(!self.0.pool.query(&INSERT_SESSION, &parameters).await?.is_empty())
     }
@@ -148,10 +159,9 @@ impl Store {
             return Ok(Refreshed::Dead);
         };
         let read = || -> Result<Refreshed, tokio_postgres::Error> {
-            if row.try_get(0)? {
-                return Ok(Refreshed::Reused);
-            }
-            Ok(Refreshed::Continued { user: UserId(row.try_get(1)?) })
+            let user = UserId(row.try_get(1)?);
+            let revoked = row.try_get(0)?;
+            Ok(if revoked { Refreshed::Reused { user } } else { Refreshed::Continued { user } })
         };
         read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }
@@ -186,15 +196,22 @@ impl Store {
     pub async fn clean_sessions(&self, rows_max: u32) -> Result<Cleaned, StoreError> {
         let parameters: [&(dyn ToSql + Sync); 2] = [&CLEANUP_LOCK, &i64::from(rows_max)];
         let rows = self.0.pool.query(&CLEAN_SESSIONS, &parameters).await?;
+        Cleaned::read(CLEAN_SESSIONS.name, &rows)
+    }
+}
+
+impl Cleaned {
+    /// Reads whether it was our turn, and the number of rows.
+    pub(super) fn read(statement: &'static str, rows: &[Row]) -> Result<Self, StoreError> {
         let Some(row) = rows.first() else {
-            return Ok(Cleaned::Elsewhere);
+            return Ok(Self::Elsewhere);
         };
-        let read = || -> Result<Cleaned, tokio_postgres::Error> {
+        let read = || -> Result<Self, tokio_postgres::Error> {
             if !row.try_get::<_, bool>(0)? {
-                return Ok(Cleaned::Elsewhere);
+                return Ok(Self::Elsewhere);
             }
-            Ok(Cleaned::Removed(u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0)))
+            Ok(Self::Removed(u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0)))
         };
-        read().map_err(|error| StoreError::statement(CLEAN_SESSIONS.name, error))
+        read().map_err(|error| StoreError::statement(statement, error))
     }
 }
