@@ -231,8 +231,8 @@ impl App {
     }
 
     /// Serves until `shutdown` completes, then stops in order: no new connections; requests in
-    /// flight finish, up to the grace; the hash engine; the background tasks; the pool; the
-    /// embedded PostgreSQL last.
+    /// flight finish, up to the grace; the hash engine; the background tasks; the audit log; the
+    /// pool; the embedded PostgreSQL last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { edge, listeners, engine, embedded, config, begun, .. } = self;
         let lifecycle = edge.lifecycle.clone();
@@ -243,6 +243,12 @@ impl App {
         edge.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
         edge.is_ready().await;
         spawn_background(&edge, config.settings.cleanup_interval.0);
+        // Not one of them: it has to outlive the last request.
+        let (end_audit_log, audit_log_ended) = tokio::sync::oneshot::channel::<()>();
+        let auth = edge.auth.clone();
+        let audit_log = tokio::spawn(async move {
+            auth.write_audit_log(async { drop(audit_log_ended.await) }).await;
+        });
         let connections = TaskTracker::new();
         let servers: Vec<_> = listeners
             .into_iter()
@@ -274,6 +280,8 @@ impl App {
         }
         lifecycle.background_ended().await;
         engine.drain().await;
+        drop(end_audit_log);
+        audit_log.await.ok();
         edge.traces.clone().close().await;
         edge.store.close();
         if let Some(server) = embedded {

@@ -1,7 +1,7 @@
 //! Who is who: the names and ids that every layer speaks of.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use uuid::Uuid;
 
@@ -64,6 +64,15 @@ pub struct Origin {
     pub user_agent: Option<String>,
     /// By which the request is found in the log. 1 to 128 characters.
     pub request_id: String,
+}
+
+/// What one customer holds and can pick from at will: an IPv4 address, or the /64 of an IPv6
+/// address (RFC 6177 §2). What is counted by address is counted by this.
+pub fn address_block(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
 }
 
 /// A valid e-mail address, in the case its owner typed.

@@ -20,7 +20,7 @@ GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
 
 # Colours of series that mean the same in every panel.
 COLOURS = {
-    "success": GREEN, "rejected": YELLOW, "invalid": YELLOW, "conflict": "#B877D9",
+    "success": GREEN, "rejected": YELLOW, "locked": "#B877D9", "invalid": YELLOW, "conflict": "#B877D9",
     "overloaded": ORANGE, "unavailable": PURPLE, "error": RED, "reuse": RED, "unknown": BLUE,
     "skipped": GREY, "dropped": ORANGE, "cache": GREEN, "database": BLUE, "limit": RED, "lanes": RED,
     "no calls": GREY, "none yet": GREY, "none": GREY,
@@ -224,7 +224,7 @@ ROWS = [
     ("Logins and the hash engine", [
         graph("How do logins end?", "reqps", by("staunch_logins_total", "result"),
               "Logins a second by outcome. rejected: wrong password or name, many of them are someone"
-              " guessing; overloaded: refused by the hash engine; unavailable: the database did not answer.",
+              " guessing; locked: refused after too many failures under that name; overloaded: refused by the hash engine; unavailable: the database did not answer.",
               stack=True),
         graph("How near is the hash engine to its limit?", "percentunit",
               [("hashes, {{instance}}", UTILISATION), ("lanes busy, {{instance}}", LANES)],
@@ -288,11 +288,16 @@ ROWS = [
               [("{{reason}}", else_none(rate("staunch_http_connections_refused_total", "reason"), "reason"))],
               "Connections closed as soon as they were accepted. per_address: an address has"
               " STAUNCH_CONNECTIONS_PER_ADDRESS open already. If it is your proxy's, add it to"
-              " STAUNCH_TRUSTED_PROXIES.", stack=True, w=12, h=6),
+              " STAUNCH_TRUSTED_PROXIES.", stack=True, w=8, h=6),
         graph("How many connections are open?", "short",
               [("{{instance}}", "staunch_http_connections{$sel}")],
               "Connections open now. A step down on all instances at once is a network or a proxy, not"
-              " staunch.", w=12, h=6),
+              " staunch.", w=8, h=6),
+        graph("How many login names are under attack?", "short",
+              [("{{instance}}", "staunch_lockout_names{$sel}")],
+              "Names with so many failed logins from all over that addresses unknown to them have to wait."
+              " A few: somebody wants these accounts. Thousands: stolen passwords of another service are"
+              " tried here. Owners at an address they used before notice nothing.", w=8, h=6, decimals=0),
     ]),
     ("Sessions and tokens", [
         graph("How do refreshes end?", "reqps", by("staunch_refreshes_total", "result"),
@@ -397,9 +402,11 @@ ROWS = [
               " STAUNCH_CONNECTIONS_MAX. Runbook: StaunchFileDescriptorsNearLimit.",
               lines=WATCH_ALERT, top=1, w=6),
         graph("Are log lines lost?", "short",
-              [("lines lost", "sum(increase(staunch_log_lines_dropped_total{$sel}[$rate]))")],
+              [("log", "sum(increase(staunch_log_lines_dropped_total{$sel}[$rate]))"),
+               ("audit log", "sum(increase(staunch_audit_events_dropped_total{$sel}[$rate]))")],
               "Log lines dropped because whatever reads the log is slower than staunch writes it. Runbook:"
-              " StaunchLogLinesDropped.", bars=True, w=6, decimals=0),
+              " StaunchLogLinesDropped. Audit log: the database was away for so long that no more lines"
+              " could wait.", bars=True, w=6, decimals=0),
         graph("Do traces reach the collector?", "short",
               [("{{result}}", "sum by (result) (increase(staunch_trace_exports_total{$sel}[$rate]))")],
               "Batches of spans sent to STAUNCH_OTLP_ENDPOINT, if one is set. Errors: the collector is away"

@@ -1,4 +1,5 @@
-//! The clean-up: sessions that ended or are past their time leave the table.
+//! The clean-up: sessions that ended or are past their time leave their table, and lines of the audit
+//! log that are old enough leave theirs.
 
 use super::Auth;
 use crate::store::{Cleaned, StoreError};
@@ -11,8 +12,8 @@ const BATCH_ROWS: u32 = 1_000;
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
 impl Auth {
-    /// Removes every ended session, batch by batch, unless another node is doing so.
-    /// Returns how many rows are gone.
+    /// Removes every ended session, then every old line of the audit log, batch by batch, unless
+    /// another node is doing so. Returns how many sessions are gone.
     ///
     /// # Errors
     /// When the database gives no answer; finished batches stay removed.
@@ -24,7 +25,7 @@ impl Auth {
                 Ok(Cleaned::Removed(rows)) => {
                     removed += rows;
                     if rows < u64::from(BATCH_ROWS) {
-                        break Ok("success");
+                        break self.clean_events().await;
                     }
                 }
                 Err(error) => break Err(error),
@@ -43,5 +44,17 @@ impl Auth {
             metrics.gauge(declared::CLEANUP_LAST_SUCCESS, &[]).set(now_unix_s as f64);
         }
         result.map(|_| removed)
+    }
+
+    async fn clean_events(&self) -> Result<&'static str, StoreError> {
+        loop {
+            match self.0.store.clean_events(self.0.config.audit_keep, BATCH_ROWS).await? {
+                // The other node began later than we did, and ends later.
+                Cleaned::Elsewhere => return Ok("success"),
+                Cleaned::Removed(rows) if rows < u64::from(BATCH_ROWS) => return Ok("success"),
+                Cleaned::Removed(_) => {}
+            }
+            tokio::time::sleep(BATCH_PAUSE).await;
+        }
     }
 }

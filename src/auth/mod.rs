@@ -3,8 +3,11 @@
 //! Knows no HTTP and no SQL. One file a use case; each has its error type, whose variants say what
 //! the caller can do.
 
+mod audit;
 mod cleanup;
+mod export;
 mod import;
+mod lockout;
 mod login;
 mod logout;
 mod me;
@@ -17,6 +20,7 @@ mod register;
 mod rehash;
 mod sessions;
 
+pub use export::export_users;
 pub use import::{ImportCount, ImportError, RejectedLine, import_users};
 pub use login::{Login, LoginError};
 pub use me::{Caller, MeError};
@@ -36,7 +40,7 @@ use crate::identity::{SessionId, UserId};
 use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, declared};
 use crate::tokens::{RefreshClaims, Tokens};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +54,10 @@ pub struct AuthConfig {
     pub refresh_grace: Duration,
     /// Live sessions of an account at most; a login beyond it ends the one used longest ago.
     pub sessions_per_account: u32,
+    /// Whether failed logins make those after them wait.
+    pub lockout: bool,
+    /// How long the audit log's lines are kept.
+    pub audit_keep: Duration,
 }
 
 /// The rules and what they need. Cheap to clone.
@@ -62,6 +70,10 @@ struct Inner {
     engine: HashEngine,
     tokens: Tokens,
     sessions: sessions::SessionCache,
+    /// `None`: off.
+    lockout: Option<lockout::Lockout>,
+    audit: audit::Audit,
+    clock: Clock,
     metrics: Metrics,
     meters: meters::Meters,
     lifecycle: Lifecycle,
@@ -89,14 +101,18 @@ impl Auth {
         lifecycle: Lifecycle,
         clock: Clock,
     ) -> Self {
-        let sessions = sessions::SessionCache::new(clock);
-        let meters = meters::Meters::new(&metrics);
+        let sessions = sessions::SessionCache::new(clock.clone());
+        let lockout = config.lockout.then(|| lockout::Lockout::new(clock.now()));
+        let (audit, meters) = (audit::Audit::new(&metrics), meters::Meters::new(&metrics));
         Self(Arc::new(Inner {
             config,
             store,
             engine,
             tokens,
             sessions,
+            lockout,
+            audit,
+            clock,
             metrics,
             meters,
             lifecycle,
@@ -119,13 +135,23 @@ impl Auth {
 
     /// Updates the gauges of what the rules use, for a scrape.
     pub fn observe(&self) {
-        self.0.store.observe();
-        self.0.engine.observe();
+        let Inner { store, engine, lockout, clock, metrics, .. } = &*self.0;
+        store.observe();
+        engine.observe();
+        if let Some(lockout) = lockout {
+            #[expect(clippy::cast_precision_loss, reason = "at most 131,072")]
+            let waiting = lockout.names_waiting(clock.now()) as f64;
+            metrics.gauge(declared::LOCKOUT_NAMES, &[]).set(waiting);
+        }
     }
 
-    /// Forgets sessions that were not asked for lately; called every second or so.
+    /// Forgets sessions that were not asked for lately, and failures of long ago; called every
+    /// second or so.
     pub fn sweep(&self) {
         self.0.sessions.sweep();
+        if let Some(lockout) = &self.0.lockout {
+            lockout.sweep(self.0.clock.now());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Refresh: the session goes on, its refresh token is replaced (RFC 9700 §4.14.2).
 
 use super::{Auth, TokenPair, store_label};
+use crate::identity::Origin;
 use crate::store::{Refreshed, StoreError};
 use crate::telemetry::trace;
 use crate::tokens::AccessError;
@@ -32,8 +33,8 @@ impl Auth {
     /// # Cancel safety
     /// Dropping the future may leave the session moved on; a repeat within the grace gets the
     /// answer that was lost.
-    pub async fn refresh(&self, token: &str) -> Result<TokenPair, RefreshError> {
-        let result = self.try_refresh(token).await;
+    pub async fn refresh(&self, token: &str, origin: &Origin) -> Result<TokenPair, RefreshError> {
+        let result = self.try_refresh(token, origin).await;
         let label = match &result {
             Ok(_) => "success",
             Err(RefreshError::Rejected) => "rejected",
@@ -45,7 +46,7 @@ impl Auth {
         result
     }
 
-    async fn try_refresh(&self, token: &str) -> Result<TokenPair, RefreshError> {
+    async fn try_refresh(&self, token: &str, origin: &Origin) -> Result<TokenPair, RefreshError> {
         let claims = self.0.tokens.open_refresh(token).map_err(|_| RefreshError::Rejected)?;
         let (session, config) = (claims.session, &self.0.config);
         trace::note_session(session.0.as_u128());
@@ -59,8 +60,9 @@ impl Auth {
             Refreshed::Continued { user } => {
                 self.pair(user, session, claims.generation + 1).map_err(RefreshError::Token)
             }
-            Refreshed::Reused => {
+            Refreshed::Reused { user } => {
                 self.0.sessions.ended(session);
+                self.0.audit.note(("refresh", "reuse"), Some(user), origin, self.0.clock.now());
                 let trace_id = trace::current_id();
                 tracing::warn!(%session, %trace_id, "a used refresh token came back: session revoked");
                 Err(RefreshError::Reused)

@@ -2,7 +2,7 @@
 
 use super::{Auth, hash_label, store_label};
 use crate::hashing::{HashError, Password, Purpose};
-use crate::identity::{Email, Username};
+use crate::identity::{Email, Origin, Username};
 use crate::secret::Secret;
 use crate::store::{self, Account, NewUser, StoreError};
 
@@ -18,6 +18,8 @@ pub struct Register {
     pub username: Field<String>,
     /// Password.
     pub password: Field<Secret>,
+    /// Where it comes from, for the audit log.
+    pub origin: Origin,
 }
 
 /// A field that breaks a rule.
@@ -72,11 +74,18 @@ impl Auth {
     }
 
     async fn try_register(&self, request: Register) -> Result<Account, RegisterError> {
-        let (email, username, password) = check(request).map_err(RegisterError::Invalid)?;
+        let Register { email, username, password, origin } = request;
+        let checked = check(email, username, password);
+        let (email, username, password) = checked.map_err(RegisterError::Invalid)?;
         let permit = self.0.engine.reserve(Purpose::Hash).map_err(RegisterError::Hash)?;
         let hash = self.0.engine.hash(permit, password).await.map_err(RegisterError::Hash)?;
         let password_hash = hash.to_string();
-        let user = NewUser { email: &email, username: &username, password_hash: &password_hash };
+        let user = NewUser {
+            email: &email,
+            username: &username,
+            password_hash: &password_hash,
+            origin: Some(&origin),
+        };
         self.0.store.insert_user(&user).await.map_err(|error| match error {
             store::RegisterError::EmailTaken => RegisterError::Taken { field: "email" },
             store::RegisterError::UsernameTaken => RegisterError::Taken { field: "username" },
@@ -86,11 +95,15 @@ impl Auth {
 }
 
 /// Checks every field, and returns either all of them or everything that is wrong.
-fn check(request: Register) -> Result<(Email, Username, Password), Vec<FieldError>> {
+fn check(
+    email: Field<String>,
+    username: Field<String>,
+    password: Field<Secret>,
+) -> Result<(Email, Username, Password), Vec<FieldError>> {
     let mut errors = Vec::new();
-    let email = field(&mut errors, "email", request.email, |text| Email::parse(&text));
-    let username = field(&mut errors, "username", request.username, |text| Username::parse(&text));
-    let password = field(&mut errors, "password", request.password, |text| {
+    let email = field(&mut errors, "email", email, |text| Email::parse(&text));
+    let username = field(&mut errors, "username", username, |text| Username::parse(&text));
+    let password = field(&mut errors, "password", password, |text| {
         Password::new(text.expose().to_owned()).map_err(|rule| rule.to_string())
     });
     match (email, username, password) {

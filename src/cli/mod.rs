@@ -1,12 +1,15 @@
 //! The command line: one file a subcommand; `serve` is what happens when none is named.
 //!
 //! Exit codes follow sysexits.h: 64 a bad setting, 65 some of the input was rejected, 66 no input,
-//! 69 the database or a port is not to be had, 70 anything else that failed, 73 the data folder is
+//! 67 no such account, 69 the database or a port is not to be had, 70 anything else that failed, 73 the data folder is
 //! in use or a file cannot be made, 75 stopped by a signal before the end.
 
+mod audit;
+mod beside;
 mod calibrate;
 mod check_config;
 mod migrate;
+mod prompt;
 mod serve;
 mod source;
 mod user;
@@ -30,6 +33,7 @@ struct Failure {
 const BAD_SETTING: u8 = 64;
 const REJECTED: u8 = 65;
 const NO_INPUT: u8 = 66;
+const NO_ACCOUNT: u8 = 67;
 const UNAVAILABLE: u8 = 69;
 const FAILED: u8 = 70;
 const IN_USE: u8 = 73;
@@ -58,6 +62,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let done = |()| ExitCode::SUCCESS;
     let result = match matches.subcommand() {
+        Some(("audit", matches)) => audit::run(matches).map(done),
         Some(("calibrate", matches)) => calibrate::run(matches).map(done),
         Some(("check-config", matches)) => check_config::run(matches).map(done),
         Some(("migrate", matches)) => migrate::run(matches).map(done),
@@ -105,8 +110,9 @@ fn command() -> Command {
             Command::new("user")
                 .about("Work on accounts")
                 .subcommand_required(true)
-                .subcommand(with_settings(user::import_command())),
+                .subcommands(user::commands().into_iter().map(with_settings)),
         )
+        .subcommand(with_settings(audit::command()))
 }
 
 /// Puts `serve` before flags that stand alone.

@@ -114,6 +114,8 @@ impl Config {
             refresh_ttl: self.settings.refresh_token_ttl.0,
             refresh_grace: self.settings.refresh_grace.0,
             sessions_per_account: self.settings.sessions_per_account.0,
+            lockout: self.settings.lockout,
+            audit_keep: self.settings.audit_keep.0,
         }
     }
 

@@ -109,6 +109,8 @@ settings! {
     limit_refresh: Limit = "20/min", "STAUNCH_LIMIT_REFRESH", own;
     /// All calls of one client address; /health and /metrics are exempt.
     limit_global: Limit = "200/min", "STAUNCH_LIMIT_GLOBAL", own;
+    /// Whether failed logins under a name make later ones wait.
+    lockout: bool = "on", "STAUNCH_LOCKOUT", flag;
     /// Proxies whose X-Forwarded-For or Forwarded is believed: addresses and CIDRs.
     trusted_proxies: TrustedProxies = "none", "STAUNCH_TRUSTED_PROXIES", own;
     /// The iss of access tokens: the base URL that clients use.
@@ -119,6 +121,8 @@ settings! {
     keys_dir: Option<PathBuf> = "", "STAUNCH_KEYS_DIR", optional(parsed("a path"));
     /// Time between two clean-ups of ended sessions.
     cleanup_interval: Span<1_000, {7 * DAY_S}> = "1h", "STAUNCH_CLEANUP_INTERVAL", own;
+    /// How long lines of the audit log are kept.
+    audit_keep: Span<1_000, {3660 * DAY_S}> = "90d", "STAUNCH_AUDIT_KEEP", own;
     /// Connections at most.
     connections_max: Count<usize, 1, 1_000_000> = "10000", "STAUNCH_CONNECTIONS_MAX", own;
     /// Connections of one address at most; trusted proxies are not counted.

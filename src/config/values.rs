@@ -61,7 +61,7 @@ impl<const MIN_MS: u64, const MAX_S: u64> fmt::Display for Span<MIN_MS, MAX_S> {
     }
 }
 
-/// `true` or `false`.
+/// `true` or `false`, `on` or `off`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),

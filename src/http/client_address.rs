@@ -4,7 +4,7 @@ use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// Longest chain of proxies that is followed from the right.
@@ -101,18 +101,10 @@ pub(super) fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// What is limited together: an IPv4 address, or the /64 of an IPv6 address, which is what one
-/// customer gets at least (RFC 6177 §2) and can pick from at will.
-pub(super) fn limit_key(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::address_block;
     use proptest::prelude::*;
 
     fn client(trusted: &str, peer: &str, headers: &[(&'static str, &str)]) -> String {
@@ -156,7 +148,7 @@ mod tests {
 
     #[test]
     fn f4_an_ipv6_address_is_limited_by_its_64() {
-        let key = |text: &str| limit_key(text.parse().unwrap()).to_string();
+        let key = |text: &str| address_block(text.parse().unwrap()).to_string();
         assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(key("192.0.2.1"), "192.0.2.1");
     }

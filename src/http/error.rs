@@ -52,6 +52,8 @@ pub(super) enum ApiError {
     Unprocessable(Vec<FieldError>),
     /// The address has asked too often.
     RateLimited { retry_after: Duration },
+    /// Too many failed logins under that name.
+    LoginLocked { retry_after: Duration },
     /// More logins than the machine can do.
     Busy { retry_after: Duration },
     /// The database gave no answer.
@@ -109,6 +111,7 @@ impl ApiError {
             Self::UnsupportedMediaType { expected } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", expected),
             Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Invalid fields", "some fields are missing or invalid; see errors"),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "too many requests from this address; see Retry-After"),
+            Self::LoginLocked { .. } => (StatusCode::TOO_MANY_REQUESTS, "login-locked", "Too many failed logins", "too many failed logins under this name; see Retry-After"),
             Self::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", "more logins than this server can do at the moment; see Retry-After"),
             Self::DatabaseAway => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", "the account store gives no answer; see Retry-After"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", "this server takes no work at the moment"),
@@ -134,6 +137,7 @@ impl ApiError {
             | Self::UnsupportedMediaType { .. }
             | Self::Unprocessable(_)
             | Self::RateLimited { .. }
+            | Self::LoginLocked { .. }
             | Self::Busy { .. }
             | Self::DatabaseAway
             | Self::NotReady
@@ -158,7 +162,9 @@ impl ApiError {
             }
             Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
             Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
-            Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
+            Self::RateLimited { retry_after }
+            | Self::LoginLocked { retry_after }
+            | Self::Busy { retry_after } => {
                 Some((RETRY_AFTER, whole_seconds(*retry_after).max(1).into()))
             }
             Self::DatabaseAway | Self::NotReady => {
@@ -251,6 +257,7 @@ impl From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Rejected => Self::WrongCredentials,
+            LoginError::Locked { retry_after } => Self::LoginLocked { retry_after },
             LoginError::Hash(error) => error.into(),
             LoginError::Store(error) => error.into(),
             LoginError::Token(_) => internal(&error),

@@ -1,9 +1,9 @@
 //! The rate limits at the edge: before the body is read, before anything else is done.
 
 use super::Edge;
-use super::client_address::limit_key;
 use super::error::{ApiError, whole_seconds};
 use super::router::Route;
+use crate::identity::address_block;
 use crate::limiter::{Decision, Standing};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -25,7 +25,7 @@ pub(super) fn check(
     if policies.is_empty() {
         return (None, Ok(()));
     }
-    match edge.limiter.check_all(policies, limit_key(client), edge.clock.now()) {
+    match edge.limiter.check_all(policies, address_block(client), edge.clock.now()) {
         Decision::Unlimited => (None, Ok(())),
         Decision::Allowed(standing) => (Some(standing), Ok(())),
         Decision::Limited { standing, retry_after } => {

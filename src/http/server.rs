@@ -1,9 +1,10 @@
 //! The accept loop: permits before connections, and no error that ends it.
 
-use super::client_address::{canonical, limit_key};
+use super::client_address::canonical;
 use super::connection::{self, Watch};
 use super::peers::Peers;
 use super::{Edge, Surface};
+use crate::identity::address_block;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
             };
             let address = canonical(peer.ip());
             let trusted = edge.config.trusted_proxies.contains(address);
-            let Some(place) = peers.admit(limit_key(address), trusted) else {
+            let Some(place) = peers.admit(address_block(address), trusted) else {
                 edge.meters.connections_refused.increment("per_address");
                 continue;
             };

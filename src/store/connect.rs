@@ -1,8 +1,10 @@
 //! From a URL to connection settings with deadlines on everything.
 
+use crate::telemetry::with_causes;
 use std::time::Duration;
-use tokio_postgres::Config;
+use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, NoTls};
 
 /// Longest time a statement may run on the server, in milliseconds. The longest of ours, a
 /// clean-up batch, takes tens; a login's take one.
@@ -74,6 +76,18 @@ pub(super) fn with_deadlines(config: &Config) -> Config {
     );
     config.options(options.trim());
     config
+}
+
+/// Opens a connection beside the pool, whose statements may take as long as they need; the task
+/// ends with it.
+pub(super) async fn alone(
+    database: &Config,
+) -> Result<(Client, JoinHandle<Result<(), tokio_postgres::Error>>), ConnectError> {
+    let config = without_statement_timeout(database);
+    let (client, connection) = config.connect(NoTls).await.map_err(|error| {
+        ConnectError::Refused { place: place(&config), reason: with_causes(&error) }
+    })?;
+    Ok((client, tokio::spawn(connection)))
 }
 
 /// The same for a connection that migrates: its statements may take as long as they need.

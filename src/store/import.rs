@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
 /// How often a batch is sent again after PostgreSQL has broken it off to end a deadlock: with a
 /// registration, or another import, that has one of its names and waits for another.
@@ -117,14 +117,12 @@ impl Importer {
     /// # Errors
     /// When nobody answers or the server refuses; the message names the host, never the password.
     pub async fn open(database: &Config) -> Result<Self, ConnectError> {
-        let config = connect::without_statement_timeout(database);
-        let refused = |error: tokio_postgres::Error| ConnectError::Refused {
-            place: connect::place(&config),
+        let (client, connection) = connect::alone(database).await?;
+        let staged = client.batch_execute(STAGE.sql).await;
+        staged.map_err(|error| ConnectError::Refused {
+            place: connect::place(database),
             reason: with_causes(&error),
-        };
-        let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
-        let connection = tokio::spawn(connection);
-        client.batch_execute(STAGE.sql).await.map_err(refused)?;
+        })?;
         Ok(Self { client, connection })
     }
 

@@ -5,9 +5,11 @@
 //! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
 //! ours, which also holds when the server is stopped or unreachable.
 
+mod admin;
 mod connect;
 mod ends;
 mod error;
+mod events;
 mod health;
 mod import;
 mod migrate;
@@ -17,9 +19,11 @@ mod sessions;
 mod statement;
 mod users;
 
+pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use connect::{ConnectError, parse_url, place};
 pub use ends::{AccountEnd, NewPassword};
 pub use error::StoreError;
+pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
 pub use notify::Notice;

@@ -53,7 +53,10 @@ pub enum Refreshed {
         user: UserId,
     },
     /// The presented token had been used before: the session is revoked.
-    Reused,
+    Reused {
+        /// Whose session it was.
+        user: UserId,
+    },
     /// No live session: unknown, ended, past its time, or its account is disabled.
     Dead,
 }
@@ -68,7 +71,7 @@ pub enum Cleaned {
 }
 
 /// "staunch" in ASCII: the advisory lock of the clean-up.
-const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
+pub(super) const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
 
 // Stores nothing for an account that was disabled, or whose password changed, since it was read.
 // FOR SHARE: such a change that is under way is waited for and then seen; and one that begins now
@@ -85,7 +88,10 @@ pub(super) const INSERT_SESSION: Statement = statement!(
      opened AS (
          INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
          SELECT $1, id, now() + make_interval(secs => $4), $5, $6 FROM account
-         RETURNING 1),
+         RETURNING user_id, ip),
+     logged AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT 'login', 'success', user_id, ip, $8::text FROM opened),
      ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = 'limit'
          WHERE NOT revoked AND id = ANY (ARRAY(
@@ -165,7 +171,7 @@ impl Store {
         session: &NewSession<'_>,
     ) -> Result<Option<Vec<SessionId>>, StoreError> {
         let others_max = i64::from(session.sessions_max.saturating_sub(1));
-        let parameters: [&(dyn ToSql + Sync); 7] = [
+        let parameters: [&(dyn ToSql + Sync); 8] = [
             &session.id.0,
             &session.user.0,
             &session.account_version,
@@ -173,6 +179,7 @@ impl Store {
             &session.origin.address,
             &session.origin.user_agent,
             &others_max,
+            &session.origin.request_id,
         ];
         let rows = self.0.pool.query(&INSERT_SESSION, &parameters).await?;
         if rows.is_empty() {
@@ -203,10 +210,9 @@ impl Store {
             return Ok(Refreshed::Dead);
         };
         let read = || -> Result<Refreshed, tokio_postgres::Error> {
-            if row.try_get(0)? {
-                return Ok(Refreshed::Reused);
-            }
-            Ok(Refreshed::Continued { user: UserId(row.try_get(1)?) })
+            let user = UserId(row.try_get(1)?);
+            let revoked = row.try_get(0)?;
+            Ok(if revoked { Refreshed::Reused { user } } else { Refreshed::Continued { user } })
         };
         read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }
@@ -256,15 +262,22 @@ impl Store {
     pub async fn clean_sessions(&self, rows_max: u32) -> Result<Cleaned, StoreError> {
         let parameters: [&(dyn ToSql + Sync); 2] = [&CLEANUP_LOCK, &i64::from(rows_max)];
         let rows = self.0.pool.query(&CLEAN_SESSIONS, &parameters).await?;
+        Cleaned::read(CLEAN_SESSIONS.name, &rows)
+    }
+}
+
+impl Cleaned {
+    /// Reads whether it was our turn, and the number of rows.
+    pub(super) fn read(statement: &'static str, rows: &[Row]) -> Result<Self, StoreError> {
         let Some(row) = rows.first() else {
-            return Ok(Cleaned::Elsewhere);
+            return Ok(Self::Elsewhere);
         };
-        let read = || -> Result<Cleaned, tokio_postgres::Error> {
+        let read = || -> Result<Self, tokio_postgres::Error> {
             if !row.try_get::<_, bool>(0)? {
-                return Ok(Cleaned::Elsewhere);
+                return Ok(Self::Elsewhere);
             }
-            Ok(Cleaned::Removed(u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0)))
+            Ok(Self::Removed(u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0)))
         };
-        read().map_err(|error| StoreError::statement(CLEAN_SESSIONS.name, error))
+        read().map_err(|error| StoreError::statement(statement, error))
     }
 }

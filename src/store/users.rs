@@ -2,10 +2,12 @@
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
-use crate::identity::{Email, LoginName, UserId, Username};
+use crate::identity::{Email, LoginName, Origin, UserId, Username};
 use std::fmt;
+use std::net::IpAddr;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// An account to be made. The hash is already computed: no connection waits for it.
 pub struct NewUser<'a> {
@@ -15,6 +17,36 @@ pub struct NewUser<'a> {
     pub username: &'a Username,
     /// Modular-crypt text.
     pub password_hash: &'a str,
+    /// Who registers it from where; `None`: an operator, at the machine itself.
+    pub origin: Option<&'a Origin>,
+}
+
+/// What [`INSERT_USER`] is called with.
+pub(super) struct UserParameters<'a> {
+    email: &'a str,
+    username: &'a str,
+    password_hash: &'a str,
+    address: Option<IpAddr>,
+    request_id: Option<&'a str>,
+}
+
+impl<'a> NewUser<'a> {
+    pub(super) fn parameters(&self) -> UserParameters<'a> {
+        UserParameters {
+            email: self.email.as_str(),
+            username: self.username.as_str(),
+            password_hash: self.password_hash,
+            address: self.origin.map(|origin| origin.address),
+            request_id: self.origin.map(|origin| origin.request_id.as_str()),
+        }
+    }
+}
+
+impl UserParameters<'_> {
+    pub(super) fn list(&self) -> [&(dyn ToSql + Sync); 5] {
+        let Self { email, username, password_hash, address, request_id } = self;
+        [email, username, password_hash, address, request_id]
+    }
 }
 
 impl fmt::Debug for NewUser<'_> {
@@ -51,6 +83,8 @@ pub struct Credentials {
     pub is_active: bool,
     /// The account's version, handed back when the session is stored.
     pub updated_at: OffsetDateTime,
+    /// Both of its names, whichever was typed.
+    pub names: [String; 2],
 }
 
 /// Why no account was made.
@@ -69,23 +103,30 @@ pub enum RegisterError {
 
 pub(super) const INSERT_USER: Statement = statement!(
     "insert_user",
-    "INSERT INTO users (email, username, password_hash) VALUES ($1, $2, $3)
-     RETURNING id, email, username, is_active, created_at"
+    "WITH made AS (
+         INSERT INTO users (email, username, password_hash) VALUES ($1, $2, $3)
+         RETURNING id, email, username, is_active, created_at),
+     noted AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT 'register', 'success', id, $4::inet, $5::text FROM made)
+     SELECT id, email, username, is_active, created_at FROM made"
 );
 
 pub(super) const CREDENTIALS_BY_USERNAME: Statement = statement!(
     "credentials_by_username",
-    "SELECT id, password_hash, is_active, updated_at FROM users WHERE lower(username) = lower($1)"
+    "SELECT id, password_hash, is_active, updated_at, username, email
+     FROM users WHERE lower(username) = lower($1)"
 );
 
 pub(super) const CREDENTIALS_BY_EMAIL: Statement = statement!(
     "credentials_by_email",
-    "SELECT id, password_hash, is_active, updated_at FROM users WHERE lower(email) = lower($1)"
+    "SELECT id, password_hash, is_active, updated_at, username, email
+     FROM users WHERE lower(email) = lower($1)"
 );
 
 pub(super) const CREDENTIALS_BY_ID: Statement = statement!(
     "credentials_by_id",
-    "SELECT id, password_hash, is_active, updated_at FROM users WHERE id = $1"
+    "SELECT id, password_hash, is_active, updated_at, username, email FROM users WHERE id = $1"
 );
 
 // `updated_at` stays: it marks changes that end a login under way, and this is none.
@@ -113,22 +154,7 @@ impl Store {
     /// # Errors
     /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
     pub async fn insert_user(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&user.email.as_str(), &user.username.as_str(), &user.password_hash];
-        match self.0.pool.query(&INSERT_USER, &parameters).await {
-            Ok(rows) => rows
-                .first()
-                .map(Account::read)
-                .ok_or_else(|| RegisterError::Store(StoreError::deadline(INSERT_USER.name)))?
-                .map_err(|error| {
-                    RegisterError::Store(StoreError::statement(INSERT_USER.name, error))
-                }),
-            Err(StoreError::Conflict { constraint }) if constraint == "users_email_key" => {
-                Err(RegisterError::EmailTaken)
-            }
-            Err(StoreError::Conflict { .. }) => Err(RegisterError::UsernameTaken),
-            Err(error) => Err(RegisterError::Store(error)),
-        }
+        inserted(self.0.pool.query(&INSERT_USER, &user.parameters().list()).await)
     }
 
     /// Looks up who may be logging in: one indexed read, for any name that is possible.
@@ -158,14 +184,31 @@ impl Store {
 }
 
 impl Credentials {
-    /// Reads the columns id, password_hash, is_active, updated_at, in that order.
+    /// Reads the columns id, password_hash, is_active, updated_at, username, email, in that order.
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Self {
             user: UserId(row.try_get(0)?),
             password_hash: row.try_get(1)?,
             is_active: row.try_get(2)?,
             updated_at: row.try_get(3)?,
+            names: [row.try_get(4)?, row.try_get(5)?],
         })
+    }
+}
+
+/// What came of [`INSERT_USER`].
+pub(super) fn inserted(result: Result<Vec<Row>, StoreError>) -> Result<Account, RegisterError> {
+    match result {
+        Ok(rows) => rows
+            .first()
+            .map(Account::read)
+            .ok_or_else(|| RegisterError::Store(StoreError::deadline(INSERT_USER.name)))?
+            .map_err(|error| RegisterError::Store(StoreError::statement(INSERT_USER.name, error))),
+        Err(StoreError::Conflict { constraint }) if constraint == "users_email_key" => {
+            Err(RegisterError::EmailTaken)
+        }
+        Err(StoreError::Conflict { .. }) => Err(RegisterError::UsernameTaken),
+        Err(error) => Err(RegisterError::Store(error)),
     }
 }
 

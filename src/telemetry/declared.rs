@@ -65,8 +65,10 @@ metrics! {
     HTTP_CONNECTIONS_MAX = Gauge "staunch_http_connections_max" [] None;
     /// Connections closed at once: per_address (the address holds as many as it may).
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
-    /// Logins by outcome: success, rejected, overloaded, unavailable, error.
-    LOGINS = Counter "staunch_logins_total" ["result": ["success", "rejected", "overloaded", "unavailable", "error"]] None;
+    /// Logins by outcome: success, rejected, locked (too many failures before), overloaded, unavailable, error.
+    LOGINS = Counter "staunch_logins_total" ["result": ["success", "rejected", "locked", "overloaded", "unavailable", "error"]] None;
+    /// Login names that addresses unknown to them have to wait for now, after failed logins.
+    LOCKOUT_NAMES = Gauge "staunch_lockout_names" [] None;
     /// Registrations by outcome: success, invalid, conflict, overloaded, unavailable, error.
     REGISTRATIONS = Counter "staunch_registrations_total" ["result": ["success", "invalid", "conflict", "overloaded", "unavailable", "error"]] None;
     /// Refreshes by outcome: success, rejected, reuse, unavailable, error.
@@ -135,6 +137,8 @@ metrics! {
     CLEANUP_LAST_SUCCESS = Gauge "staunch_cleanup_last_success_timestamp_seconds" [] Some(Unit::Seconds);
     /// Time between two clean-ups, as configured, in seconds.
     CLEANUP_INTERVAL = Gauge "staunch_cleanup_interval_seconds" [] Some(Unit::Seconds);
+    /// Lines that are missing in the audit log: too many at once, or no database for too long.
+    AUDIT_EVENTS_DROPPED = Counter "staunch_audit_events_dropped_total" [] None;
     /// 1 when /health/readiness would say ready, as checked every 5 s; else 0.
     READY = Gauge "staunch_ready" [] None;
     /// Time from the start of the process until it was ready, in seconds.

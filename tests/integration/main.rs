@@ -7,12 +7,14 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod audit;
 mod cleanup;
 mod concurrency;
 mod health;
 mod http;
 mod import;
 mod limits;
+mod lockout;
 mod logout;
 mod me;
 mod metrics;
@@ -32,3 +34,4 @@ mod sessions;
 mod support;
 mod token;
 mod traces;
+mod users;

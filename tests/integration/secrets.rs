@@ -40,6 +40,11 @@ fn f9_debug_of_what_carries_a_password_does_not_show_it() {
             email: Ok("a@example.com".into()),
             username: Ok("ada".into()),
             password: Ok(Secret::new(PASSWORD.to_owned())),
+            origin: Origin {
+                address: [127, 0, 0, 1].into(),
+                user_agent: None,
+                request_id: "1".into(),
+            },
         },
     );
     hides(
@@ -76,7 +81,12 @@ fn f9_debug_of_what_is_stored_does_not_show_the_hash() {
     let username = staunch::identity::Username::parse("ada").unwrap();
     hides(
         &hash[7..],
-        &staunch::store::NewUser { email: &email, username: &username, password_hash: hash },
+        &staunch::store::NewUser {
+            email: &email,
+            username: &username,
+            password_hash: hash,
+            origin: None,
+        },
     );
     let stored: staunch::hashing::StoredHash = bcrypt::hash(PASSWORD, 4).unwrap().parse().unwrap();
     let text = stored.to_string();

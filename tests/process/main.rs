@@ -13,3 +13,4 @@ mod log;
 mod settings;
 mod stop;
 mod support;
+mod users;

@@ -6,7 +6,7 @@ use crate::http::request::Call;
 use crate::http::response::Answer;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let (auth, origin) = (&call.edge.auth, call.origin());
     let token = refresh_token(call.json().await?)?;
-    Ok(token_answer(&auth.refresh(token.expose()).await?))
+    Ok(token_answer(&auth.refresh(token.expose(), &origin).await?))
 }

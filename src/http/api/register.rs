@@ -9,12 +9,13 @@ use crate::secret::Secret;
 use hyper::StatusCode;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let (auth, origin) = (&call.edge.auth, call.origin());
     let mut body = call.json().await?;
     let request = Register {
         email: body.text("email"),
         username: body.text("username"),
         password: body.text("password").map(Secret::new),
+        origin,
     };
     let account = auth.register(request).await?;
     Ok(Answer::json(&AccountBody::new(&account, None)).status(StatusCode::CREATED).no_store())

@@ -23,7 +23,7 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
         }
         "refresh_token" => {
             let [token] = required(&mut form, ["refresh_token"])?;
-            auth.refresh(token.expose()).await?
+            auth.refresh(token.expose(), &origin).await?
         }
         _ => return Err(ApiError::UnsupportedGrantType),
     };

@@ -1,17 +1,14 @@
 //! `staunch user import`: accounts of another program, with their password hashes.
 
-use super::serve::no_signals;
-use super::source::Source;
-use super::{
-    BAD_SETTING, CANNOT_CREATE, FAILED, Failure, INTERRUPTED, NO_INPUT, REJECTED, UNAVAILABLE,
-    runtime, tell,
-};
 use crate::app::Database;
 use crate::auth::{ImportCount, ImportError, RejectedLine, import_users};
+use crate::cli::beside::{interrupted, settings};
+use crate::cli::{
+    BAD_SETTING, CANNOT_CREATE, FAILED, Failure, NO_INPUT, REJECTED, UNAVAILABLE, runtime, tell,
+};
 use crate::config::Config;
 use crate::lifecycle;
 use crate::store::{Importer, StoreError};
-use crate::telemetry::log::Log;
 use crate::telemetry::with_causes;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde::Serialize;
@@ -41,7 +38,7 @@ Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be 
 a signal."#;
 
 /// The subcommand `import` without the settings.
-pub(super) fn import_command() -> Command {
+pub(super) fn command() -> Command {
     let path = |name: &'static str| Arg::new(name).value_parser(value_parser!(PathBuf));
     Command::new("import")
         .about(ABOUT_IMPORT)
@@ -55,20 +52,7 @@ pub(super) fn import_command() -> Command {
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    match matches.subcommand() {
-        Some(("import", matches)) => import(matches),
-        // The parser demands one.
-        _ => Ok(ExitCode::SUCCESS),
-    }
-}
-
-fn import(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let source = Source::new(matches)?;
-    let config = source.config()?;
-    let (_log, _guard) = Log::start(config.settings.log_format, &config.settings.log);
-    for name in source.unknown() {
-        tracing::warn!("{name} is set, but there is no such setting");
-    }
+    let (config, _guard) = settings(matches)?;
     let file: &PathBuf = matches.get_one("FILE").ok_or_else(|| bad_usage("FILE: is missing"))?;
     let input = open_input(file)?;
     let rejected_path = matches.get_one("PATH").cloned().unwrap_or_else(|| default_report(file));
@@ -206,11 +190,6 @@ impl Report {
 
 fn bad_usage(message: &str) -> Failure {
     Failure { code: BAD_SETTING, message: message.to_owned() }
-}
-
-fn interrupted(signal: io::Result<()>) -> Failure {
-    let stopped = || Failure { code: INTERRUPTED, message: "stopped by a signal".into() };
-    signal.map_or_else(no_signals, |()| stopped())
 }
 
 fn ended_early(error: &ImportError) -> Failure {

@@ -1,0 +1,95 @@
+//! Work on the database beside the server, or without one: what the subcommands for accounts and
+//! the audit log share.
+
+use super::serve::no_signals;
+use super::source::Source;
+use super::{FAILED, Failure, INTERRUPTED, NO_ACCOUNT, UNAVAILABLE, runtime};
+use crate::app::Database;
+use crate::config::Config;
+use crate::identity::LoginName;
+use crate::lifecycle;
+use crate::store::{Account, Admin, StoreError};
+use crate::telemetry::log::Log;
+use crate::telemetry::with_causes;
+use clap::ArgMatches;
+use std::io;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing_appender::non_blocking::WorkerGuard;
+
+/// The settings, and the log, which ends with the guard.
+pub(super) fn settings(matches: &ArgMatches) -> Result<(Config, WorkerGuard), Failure> {
+    let source = Source::new(matches)?;
+    let config = source.config()?;
+    let (_, guard) = Log::start(config.settings.log_format, &config.settings.log);
+    for name in source.unknown() {
+        tracing::warn!("{name} is set, but there is no such setting");
+    }
+    Ok((config, guard))
+}
+
+/// Opens the database that the settings name, works on it until that is done or a signal comes,
+/// and closes it again.
+pub(super) fn on_database<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(&mut Admin) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        let mut stop = std::pin::pin!(lifecycle::termination());
+        let database = tokio::select! {
+            opened = Database::open(config) => opened?,
+            signal = &mut stop => return Err(interrupted(signal)),
+        };
+        let work = async {
+            let opened = Admin::open(&database.connect).await;
+            let mut admin = opened
+                .map_err(|error| Failure { code: UNAVAILABLE, message: with_causes(&error) })?;
+            let result = work(&mut admin).await;
+            admin.close().await;
+            result
+        };
+        let result = tokio::select! {
+            result = work => result,
+            signal = stop => Err(interrupted(signal)),
+        };
+        database.close().await;
+        result
+    });
+    // A read of standard input that never ends must not hold us up.
+    runtime.shutdown_background();
+    result
+}
+
+/// The account of that username or e-mail address.
+pub(super) async fn find(admin: &Admin, name: &str) -> Result<Account, Failure> {
+    let found = admin.find(&LoginName::parse(name)).await.map_err(|error| failed(&error))?;
+    found.ok_or_else(|| Failure {
+        code: NO_ACCOUNT,
+        message: format!("no account has the username or e-mail address {name:?}"),
+    })
+}
+
+pub(super) fn failed(error: &StoreError) -> Failure {
+    let code = match error {
+        StoreError::Unavailable { .. } => UNAVAILABLE,
+        StoreError::Conflict { .. } | StoreError::Failed { .. } => FAILED,
+    };
+    Failure { code, message: with_causes(error) }
+}
+
+pub(super) fn interrupted(signal: io::Result<()>) -> Failure {
+    let stopped = || Failure { code: INTERRUPTED, message: "stopped by a signal".into() };
+    signal.map_or_else(no_signals, |()| stopped())
+}
+
+/// A time for people, to the second, in UTC.
+pub(super) fn shown(time: OffsetDateTime) -> String {
+    let second = time.replace_nanosecond(0).unwrap_or(time);
+    second.format(&Rfc3339).unwrap_or_default()
+}
+
+/// Text that a client chose, without what a terminal would obey.
+pub(super) fn tame(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

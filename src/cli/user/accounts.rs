@@ -1,0 +1,191 @@
+//! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
+
+use crate::cli::beside::{failed, find, on_database, settings, shown, tame};
+use crate::cli::{FAILED, Failure, NO_ACCOUNT, REJECTED, prompt};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::hashing::{HashConfig, HashEngine, Password, Purpose};
+use crate::identity::{Email, Username};
+use crate::store::{Account, Admin, NewUser, RegisterError};
+use crate::telemetry::{Metrics, with_causes};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::fmt;
+use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+
+/// A hash at the highest cost takes some two seconds; no queue is before it.
+const HASH_DEADLINE: Duration = Duration::from_secs(300);
+
+const HELP_PASSWORD: &str = "\
+The password is asked for twice at a terminal, without showing it; else it is the first line of
+standard input. The rules are those of registration.";
+
+pub(super) fn commands() -> Vec<Command> {
+    let name = || Arg::new("NAME").required(true).help("Username or e-mail address");
+    let of_name =
+        |command: &'static str, about: &'static str| Command::new(command).about(about).arg(name());
+    vec![
+        Command::new("add")
+            .about("Make an account")
+            .after_help(HELP_PASSWORD)
+            .arg(Arg::new("USERNAME").required(true).help("3 to 64 of A-Z a-z 0-9 . _ -"))
+            .arg(Arg::new("EMAIL").required(true).help("E-mail address")),
+        of_name("disable", "Keep an account from logging in, and end its sessions at once"),
+        of_name("enable", "Let a disabled account log in again"),
+        of_name("set-password", "Give an account another password, and end its sessions at once")
+            .after_help(HELP_PASSWORD),
+        of_name("sessions", "List an account's live sessions"),
+        of_name("delete", "Remove an account and its sessions for good")
+            .arg(Arg::new("YES").long("yes").action(ArgAction::SetTrue).help("Do not ask first")),
+    ]
+}
+
+pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {
+    let (config, _guard) = settings(matches)?;
+    let username = Username::parse(text(matches, "USERNAME")).map_err(broken("username"))?;
+    let email = Email::parse(text(matches, "EMAIL")).map_err(broken("email"))?;
+    let password = new_password()?;
+    let account = on_database(&config, async |admin| {
+        let hash = hash(&config, password).await?;
+        let (email, username) = (&email, &username);
+        let user = NewUser { email, username, password_hash: &hash, origin: None };
+        admin.add(&user).await.map_err(|error| match error {
+            RegisterError::EmailTaken => broken("email")("is taken"),
+            RegisterError::UsernameTaken => broken("username")("is taken"),
+            RegisterError::Store(error) => failed(&error),
+        })
+    })?;
+    say(format_args!("added account {}, {}", account.id, account.username));
+    Ok(())
+}
+
+pub(super) fn disable(matches: &ArgMatches) -> Result<(), Failure> {
+    let (name, ended) = change(matches, async |admin, account| {
+        admin.disable(account.id).await.map_err(|error| failed(&error))
+    })?;
+    match ended {
+        Some(ended) => say(format_args!("disabled {name}, ended {ended} sessions")),
+        None => say(format_args!("{name} is disabled already")),
+    }
+    Ok(())
+}
+
+pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
+    let (name, enabled) = change(matches, async |admin, account| {
+        admin.enable(account.id).await.map_err(|error| failed(&error))
+    })?;
+    say(format_args!("{name} is enabled{}", if enabled { "" } else { " already" }));
+    Ok(())
+}
+
+pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
+    let (config, _guard) = settings(matches)?;
+    let password = new_password()?;
+    let (name, ended) = on_database(&config, async |admin| {
+        let account = find(admin, text(matches, "NAME")).await?;
+        let hash = hash(&config, password).await?;
+        let ended = admin.set_password(account.id, &hash).await.map_err(|error| failed(&error))?;
+        Ok((account.username.clone(), ended.ok_or_else(|| gone(&account))?))
+    })?;
+    say(format_args!("{name} has another password, ended {ended} sessions"));
+    Ok(())
+}
+
+pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
+    let ask = !matches.get_flag("YES");
+    let (name, deleted) = change(matches, async |admin, account| {
+        let Account { username, email, id, .. } = account;
+        let question = format!("Remove {username} ({email}, account {id}) for good?");
+        if ask && !prompt::confirm(&question).await? {
+            return Ok(false);
+        }
+        match admin.delete(*id).await {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(gone(account)),
+            Err(error) => Err(failed(&error)),
+        }
+    })?;
+    say(format_args!("{name} {}", if deleted { "is removed" } else { "stays" }));
+    Ok(())
+}
+
+pub(super) fn sessions(matches: &ArgMatches) -> Result<(), Failure> {
+    let (_, sessions) = change(matches, async |admin, account| {
+        admin.sessions(account.id).await.map_err(|error| failed(&error))
+    })?;
+    let mut out = BufWriter::new(io::stdout());
+    // A closed standard output is nobody's mistake.
+    for session in sessions {
+        let address = session.address.map_or_else(|| "-".into(), |address| address.to_string());
+        writeln!(
+            out,
+            "{}  opened {}  used {}  until {}  {address:<15}  {}",
+            session.id,
+            shown(session.created_at),
+            shown(session.last_used_at),
+            shown(session.expires_at),
+            tame(session.user_agent.as_deref().unwrap_or("-")),
+        )
+        .ok();
+    }
+    out.flush().ok();
+    Ok(())
+}
+
+/// Finds the account and works on it; its username, and what came of it.
+fn change<T>(
+    matches: &ArgMatches,
+    work: impl AsyncFnOnce(&mut Admin, &Account) -> Result<T, Failure>,
+) -> Result<(String, T), Failure> {
+    let (config, _guard) = settings(matches)?;
+    on_database(&config, async |admin| {
+        let account = find(admin, text(matches, "NAME")).await?;
+        let result = work(admin, &account).await?;
+        Ok((account.username, result))
+    })
+}
+
+fn new_password() -> Result<Password, Failure> {
+    let typed = prompt::new_password()?;
+    Password::new(typed.expose().to_owned()).map_err(broken("password"))
+}
+
+/// Hashes at the configured cost, on one thread that ends with it.
+async fn hash(config: &Config, password: Password) -> Result<String, Failure> {
+    let failed = |message: String| Failure { code: FAILED, message };
+    let metrics = Metrics::new().map_err(|error| failed(error.to_string()))?;
+    let hashing = HashConfig {
+        threads: 1,
+        lanes: Some(1),
+        queue: 2,
+        deadline: HASH_DEADLINE,
+        ..config.hashing()
+    };
+    let engine = HashEngine::start(&hashing, &metrics, Clock::system())
+        .map_err(|error| failed(error.to_string()))?;
+    let hashed = match engine.reserve(Purpose::Hash) {
+        Ok(permit) => engine.hash(permit, password).await,
+        Err(error) => Err(error),
+    };
+    engine.drain().await;
+    hashed.map(|hash| hash.to_string()).map_err(|error| failed(with_causes(&error)))
+}
+
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
+/// That a field breaks a rule.
+fn broken<E: fmt::Display>(field: &'static str) -> impl Fn(E) -> Failure {
+    move |rule| Failure { code: REJECTED, message: format!("{field}: {rule}") }
+}
+
+fn gone(account: &Account) -> Failure {
+    let message = format!("{} was removed meanwhile", account.username);
+    Failure { code: NO_ACCOUNT, message }
+}
+
+/// A closed standard output does not change what was done.
+fn say(line: fmt::Arguments<'_>) {
+    writeln!(io::stdout(), "{line}").ok();
+}

@@ -1,0 +1,360 @@
+//! What an operator does to accounts, on a connection of its own. Each change and its line in the
+//! audit log are one transaction.
+//!
+//! A change that ends sessions takes the account's row first and looks for the sessions in a second
+//! statement: a login that was storing its session holds the row until that is done
+//! (`insert_session`), so the second statement sees it; one that comes later sees the change.
+
+use super::connect::{self, ConnectError};
+use super::statement::statement;
+use super::users::{Account, INSERT_USER, NewUser, RegisterError, inserted};
+use super::{Statement, StoreError};
+use crate::identity::{LoginName, SessionId, UserId};
+use futures_util::TryStreamExt;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, Row};
+
+/// Live sessions that are listed at most.
+const SESSIONS_MAX: i64 = 10_000;
+
+/// A connection for work on accounts. Its statements may take as long as they need.
+pub struct Admin {
+    client: Client,
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+/// A session that has neither ended nor run out.
+#[derive(Clone, Debug)]
+pub struct LiveSession {
+    /// Its id.
+    pub id: SessionId,
+    /// When it was opened.
+    pub created_at: OffsetDateTime,
+    /// When it was opened or last refreshed.
+    pub last_used_at: OffsetDateTime,
+    /// When it ends unless it is refreshed.
+    pub expires_at: OffsetDateTime,
+    /// Where it was opened from.
+    pub address: Option<IpAddr>,
+    /// The client's User-Agent, as it sent it.
+    pub user_agent: Option<String>,
+}
+
+/// An account with its hash, for another program or another database.
+pub struct ExportedUser {
+    /// As typed at registration.
+    pub email: String,
+    /// As typed at registration.
+    pub username: String,
+    /// Modular-crypt text.
+    pub password_hash: String,
+    /// False: may not log in.
+    pub is_active: bool,
+    /// When it was registered.
+    pub created_at: OffsetDateTime,
+}
+
+impl fmt::Debug for ExportedUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportedUser")
+            .field("email", &self.email)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A line of the audit log.
+#[derive(Clone, Debug)]
+pub struct LoggedEvent {
+    /// When.
+    pub at: OffsetDateTime,
+    /// What was tried.
+    pub event: String,
+    /// What came of it.
+    pub outcome: String,
+    /// The account; `None` where the name was nobody's, or was not looked up.
+    pub user: Option<UserId>,
+    /// Where from; `None`: at the machine itself.
+    pub address: Option<IpAddr>,
+    /// The request's id.
+    pub request_id: Option<String>,
+}
+
+/// Why rows did not all reach their reader.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The database gave no answer, or not all of it.
+    #[error("the database did not give all of it")]
+    Store(#[source] StoreError),
+    /// The reader could not take a row.
+    #[error("cannot write it")]
+    Write(#[source] io::Error),
+}
+
+const FIND_USERNAME: Statement = statement!(
+    "admin_find_username",
+    "SELECT id, email, username, is_active, created_at FROM users WHERE lower(username) = lower($1)"
+);
+
+const FIND_EMAIL: Statement = statement!(
+    "admin_find_email",
+    "SELECT id, email, username, is_active, created_at FROM users WHERE lower(email) = lower($1)"
+);
+
+const DISABLE: Statement = statement!(
+    "admin_disable",
+    "UPDATE users SET is_active = false, updated_at = now() WHERE id = $1 AND is_active RETURNING 1"
+);
+
+const ENABLE: Statement = statement!(
+    "admin_enable",
+    "UPDATE users SET is_active = true, updated_at = now() WHERE id = $1 AND NOT is_active RETURNING 1"
+);
+
+const SET_PASSWORD: Statement = statement!(
+    "admin_set_password",
+    "UPDATE users SET password_hash = $2, updated_at = now() WHERE id = $1 RETURNING 1"
+);
+
+// Takes the sessions along (ON DELETE CASCADE).
+const DELETE: Statement = statement!("admin_delete", "DELETE FROM users WHERE id = $1 RETURNING 1");
+
+// Servers that listen learn which account changed; the notification goes out with the commit.
+const END_SESSIONS: Statement = statement!(
+    "admin_end_sessions",
+    "WITH ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = $2, last_used_at = now()
+         WHERE user_id = $1 AND NOT revoked RETURNING 1),
+     noted AS (
+         INSERT INTO auth_events (event, outcome, user_id) VALUES ($2, 'success', $1))
+     SELECT (SELECT count(*) FROM ended), pg_notify('staunch_account', $1::bigint::text)::text"
+);
+
+const SESSIONS: Statement = statement!(
+    "admin_sessions",
+    "SELECT id, created_at, last_used_at, expires_at, ip, user_agent FROM refresh_tokens
+     WHERE user_id = $1 AND NOT revoked AND expires_at > now()
+     ORDER BY last_used_at DESC LIMIT $2"
+);
+
+const EXPORT: Statement = statement!(
+    "admin_export",
+    "SELECT email, username, password_hash, is_active, created_at FROM users ORDER BY id"
+);
+
+const EVENTS: Statement = statement!(
+    "admin_events",
+    "SELECT at, event, outcome, user_id, ip, request_id FROM auth_events
+     WHERE at >= now() - make_interval(secs => $1) ORDER BY at, id"
+);
+
+const EVENTS_OF: Statement = statement!(
+    "admin_events_of",
+    "SELECT at, event, outcome, user_id, ip, request_id FROM auth_events
+     WHERE user_id = $2 AND at >= now() - make_interval(secs => $1) ORDER BY at, id"
+);
+
+impl Admin {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody answers or the server refuses; the message names the host, never the password.
+    pub async fn open(database: &Config) -> Result<Self, ConnectError> {
+        let (client, connection) = connect::alone(database).await?;
+        Ok(Self { client, connection })
+    }
+
+    /// Makes an account, or says which of its names is taken.
+    ///
+    /// # Errors
+    /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
+    pub async fn add(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
+        let rows = self.client.query(INSERT_USER.sql, &user.parameters().list()).await;
+        inserted(rows.map_err(|error| StoreError::statement(INSERT_USER.name, error)))
+    }
+
+    /// The account of that username or e-mail address.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn find(&self, name: &LoginName) -> Result<Option<Account>, StoreError> {
+        let (statement, text) = match name {
+            LoginName::Username(text) => (&FIND_USERNAME, text),
+            LoginName::Email(text) => (&FIND_EMAIL, text),
+            LoginName::Impossible => return Ok(None),
+        };
+        let read = async {
+            let row = self.client.query_opt(statement.sql, &[text]).await?;
+            row.as_ref().map(Account::read).transpose()
+        };
+        read.await.map_err(|error| StoreError::statement(statement.name, error))
+    }
+
+    /// Keeps an account from logging in and ends its sessions; how many, or `None` if it was
+    /// disabled already.
+    ///
+    /// # Errors
+    /// When the database gives no answer; all of it was done or nothing. So for the others below,
+    /// and if their futures are dropped.
+    pub async fn disable(&mut self, user: UserId) -> Result<Option<u64>, StoreError> {
+        self.change(&DISABLE, user, &[], "account_disable").await
+    }
+
+    /// Lets an account log in again. False: it was enabled already.
+    ///
+    /// # Errors
+    /// As [`Admin::disable`].
+    pub async fn enable(&mut self, user: UserId) -> Result<bool, StoreError> {
+        Ok(self.change(&ENABLE, user, &[], "account_enable").await?.is_some())
+    }
+
+    /// Gives an account another password and ends its sessions; how many, or `None` if it is gone.
+    ///
+    /// # Errors
+    /// As [`Admin::disable`].
+    pub async fn set_password(
+        &mut self,
+        user: UserId,
+        password_hash: &str,
+    ) -> Result<Option<u64>, StoreError> {
+        self.change(&SET_PASSWORD, user, &[&password_hash], "password_change").await
+    }
+
+    /// Removes an account and its sessions; its lines in the audit log stay. False: it is gone.
+    ///
+    /// # Errors
+    /// As [`Admin::disable`].
+    pub async fn delete(&mut self, user: UserId) -> Result<bool, StoreError> {
+        Ok(self.change(&DELETE, user, &[], "account_delete").await?.is_some())
+    }
+
+    /// Changes the account, then ends its sessions and notes it; `None` if there was nothing to
+    /// change.
+    async fn change(
+        &mut self,
+        statement: &Statement,
+        user: UserId,
+        more: &[&(dyn ToSql + Sync)],
+        event: &str,
+    ) -> Result<Option<u64>, StoreError> {
+        let change = async {
+            let transaction = self.client.transaction().await?;
+            let id: &(dyn ToSql + Sync) = &user.0;
+            let parameters: Vec<_> = std::iter::once(id).chain(more.iter().copied()).collect();
+            if transaction.query_opt(statement.sql, &parameters).await?.is_none() {
+                return Ok(None);
+            }
+            let row = transaction.query_one(END_SESSIONS.sql, &[id, &event]).await?;
+            let ended: i64 = row.try_get(0)?;
+            transaction.commit().await?;
+            Ok(Some(u64::try_from(ended).unwrap_or(0)))
+        };
+        change.await.map_err(|error| StoreError::statement(statement.name, error))
+    }
+
+    /// An account's live sessions, the last used first; at most 10,000.
+    ///
+    /// # Errors
+    /// When the database gives no answer.
+    pub async fn sessions(&self, user: UserId) -> Result<Vec<LiveSession>, StoreError> {
+        let read = async {
+            let rows = self.client.query(SESSIONS.sql, &[&user.0, &SESSIONS_MAX]).await?;
+            rows.iter().map(LiveSession::read).collect::<Result<Vec<_>, _>>()
+        };
+        read.await.map_err(|error| StoreError::statement(SESSIONS.name, error))
+    }
+
+    /// Hands every account to `each`, by number, as of one moment; how many. A row at a time: what
+    /// is not taken yet waits in the database.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `each` has had the accounts before.
+    pub async fn export(
+        &self,
+        mut each: impl FnMut(&ExportedUser) -> io::Result<()>,
+    ) -> Result<u64, ReadError> {
+        self.stream(&EXPORT, &[], |row| {
+            let user = ExportedUser {
+                email: row.try_get(0)?,
+                username: row.try_get(1)?,
+                password_hash: row.try_get(2)?,
+                is_active: row.try_get(3)?,
+                created_at: row.try_get(4)?,
+            };
+            Ok(each(&user))
+        })
+        .await
+    }
+
+    /// Hands the audit log's lines of the last so much time to `each`, the oldest first: those of
+    /// one account, or all; how many.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `each` has had the lines before.
+    pub async fn events(
+        &self,
+        user: Option<UserId>,
+        since: Duration,
+        mut each: impl FnMut(&LoggedEvent) -> io::Result<()>,
+    ) -> Result<u64, ReadError> {
+        let seconds = since.as_secs_f64();
+        let id = user.map_or(0, |user| user.0);
+        let parameters: [&(dyn ToSql + Sync); 2] = [&seconds, &id];
+        let (statement, count) = if user.is_some() { (&EVENTS_OF, 2) } else { (&EVENTS, 1) };
+        self.stream(statement, parameters.get(..count).unwrap_or_default(), |row| {
+            let event = LoggedEvent {
+                at: row.try_get(0)?,
+                event: row.try_get(1)?,
+                outcome: row.try_get(2)?,
+                user: row.try_get::<_, Option<i64>>(3)?.map(UserId),
+                address: row.try_get(4)?,
+                request_id: row.try_get(5)?,
+            };
+            Ok(each(&event))
+        })
+        .await
+    }
+
+    async fn stream(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+        mut each: impl FnMut(&Row) -> Result<io::Result<()>, tokio_postgres::Error>,
+    ) -> Result<u64, ReadError> {
+        let failed = |error| ReadError::Store(StoreError::statement(statement.name, error));
+        let rows = self.client.query_raw(statement.sql, parameters.iter().copied()).await;
+        let mut rows = pin!(rows.map_err(failed)?);
+        let mut count = 0;
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            each(&row).map_err(failed)?.map_err(ReadError::Write)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Ends the session, and waits until it has ended.
+    pub async fn close(self) {
+        drop(self.client);
+        self.connection.await.ok();
+    }
+}
+
+impl LiveSession {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            id: SessionId(row.try_get(0)?),
+            created_at: row.try_get(1)?,
+            last_used_at: row.try_get(2)?,
+            expires_at: row.try_get(3)?,
+            address: row.try_get(4)?,
+            user_agent: row.try_get(5)?,
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! What guessing at accounts comes to, and that their owners get in meanwhile.
+
+use crate::support::{PASSWORD, Reply, TestApp};
+use std::time::Duration;
+
+const VERIFIED: &str = r#"staunch_hash_seconds_count{op="verify"}"#;
+const LOCKED: &str = r#"staunch_logins_total{result="locked"}"#;
+const NAMES: &str = "staunch_lockout_names";
+const HOME: &str = "192.0.2.7";
+
+/// A server that believes the tests' X-Forwarded-For.
+async fn app() -> TestApp {
+    TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await
+}
+
+async fn guess(app: &TestApp, address: &str, name: &str) -> Reply {
+    app.anonymous().from(address).login(name, "Wrong-Pass123").await
+}
+
+/// Guesses that were looked at, of so many from one address.
+async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> usize {
+    let mut count = 0;
+    for _ in 0..guesses {
+        count += usize::from(guess(app, address, name).await.status == 401);
+    }
+    count
+}
+
+#[tokio::test]
+async fn f5_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
+    let app = app().await;
+    app.register("ada").await;
+    assert_eq!(looked_at(&app, "203.0.113.1", "ada", 5).await, 5);
+    let (queries, hashes) = (app.all_queries().await, app.metric(VERIFIED).await);
+    let refused = guess(&app, "203.0.113.1", "Ada").await;
+    refused.assert_problem(429, "login-locked");
+    assert_eq!(refused.header("retry-after"), Some("30"));
+    assert_eq!(refused.header("ratelimit"), None);
+    let right = app.anonymous().from("203.0.113.1").login("ada", PASSWORD).await;
+    right.assert_problem(429, "login-locked");
+    assert_eq!(app.all_queries().await, queries);
+    assert_eq!(app.metric(VERIFIED).await, hashes);
+    assert_eq!(app.metric(LOCKED).await, 2.0);
+
+    app.clock.advance(Duration::from_millis(29_999));
+    guess(&app, "203.0.113.1", "ada").await.assert_status(429);
+    app.clock.advance(Duration::from_millis(1));
+    guess(&app, "203.0.113.1", "ada").await.assert_status(401);
+    assert_eq!(guess(&app, "203.0.113.1", "ada").await.header("retry-after"), Some("60"));
+    app.clock.advance(Duration::from_secs(60));
+    app.anonymous().from("203.0.113.1").log_in("ada").await;
+    assert_eq!(looked_at(&app, "203.0.113.1", "ada", 9).await, 5, "a login forgets them");
+}
+
+#[tokio::test]
+async fn f6_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
+    let app = TestApp::builder()
+        .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
+        .set("STAUNCH_LIMIT_LOGIN", "10/min")
+        .start()
+        .await;
+    app.register("ada").await;
+    let mut looked_at = 0;
+    for n in 0..60 {
+        let reply = guess(&app, "203.0.113.1", &format!("victim-{n}")).await;
+        looked_at += usize::from(reply.status == 401);
+    }
+    assert_eq!(looked_at, 10);
+    assert_eq!(app.metric(NAMES).await, 0.0);
+    app.anonymous().from("203.0.113.2").log_in("ada").await;
+}
+
+#[tokio::test]
+async fn f6_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
+    let app = app().await;
+    app.register("ada").await;
+    app.anonymous().from(HOME).log_in("ada").await;
+    let mut looked_at = 0;
+    for n in 0..60 {
+        let reply = guess(&app, &format!("198.51.100.{n}"), "ada").await;
+        looked_at += usize::from(reply.status == 401);
+        if reply.status == 429 {
+            reply.assert_problem(429, "login-locked");
+        }
+        // The owner, meanwhile, by either name.
+        if n % 20 == 19 {
+            app.anonymous().from(HOME).log_in("ada").await;
+            app.anonymous().from(HOME).log_in("ada@example.com").await;
+        }
+    }
+    assert_eq!(looked_at, 20);
+    assert_eq!(app.metric(NAMES).await, 1.0);
+    // The owner's own slips do not cost them the place, and count nowhere else.
+    for _ in 0..4 {
+        guess(&app, HOME, "ada").await.assert_status(401);
+    }
+    app.anonymous().from(HOME).log_in("ada").await;
+    let elsewhere = app.anonymous().from("203.0.113.9");
+    elsewhere.login("ada", PASSWORD).await.assert_problem(429, "login-locked");
+    app.clock.advance(Duration::from_secs(60));
+    assert_eq!(app.metric(NAMES).await, 0.0);
+    elsewhere.log_in("ada").await;
+    // From now on it is known as well.
+    for n in 60..70 {
+        guess(&app, &format!("198.51.100.{n}"), "ada").await;
+    }
+    elsewhere.log_in("ada").await;
+}
+
+#[tokio::test]
+async fn f1_unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same() {
+    let app = app().await;
+    app.register("known").await;
+    app.register("disabled").await;
+    let disable = "UPDATE users SET is_active = false WHERE username = 'disabled'";
+    app.db().await.execute(disable, &[]).await.unwrap();
+    let seen = |reply: &Reply| {
+        let mut headers: Vec<(String, String)> = reply
+            .headers
+            .iter()
+            .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        headers.sort();
+        (reply.status, headers, reply.text().to_owned())
+    };
+    // Interleaved: the same step of each, one after another.
+    let names = ["known", "nobody", "disabled", "known@example.com", "nobody@example.com"];
+    for step in 0..12 {
+        let mut first = None;
+        for name in names {
+            let before = (app.all_queries().await, app.metric(VERIFIED).await);
+            // The right password of the disabled account is as wrong as any.
+            let password = if name == "disabled" { PASSWORD } else { "Wrong-Pass123" };
+            let reply = app.anonymous().from("203.0.113.1").login(name, password).await;
+            assert_eq!(&seen(&reply), first.get_or_insert_with(|| seen(&reply)), "{name}");
+            let cost = if step < 5 { 1.0 } else { 0.0 };
+            let after = (app.all_queries().await, app.metric(VERIFIED).await);
+            assert_eq!((after.0 - before.0, after.1 - before.1), (cost, cost), "{name}, {step}");
+            assert_eq!(reply.status, if step < 5 { 401 } else { 429 }, "{name}, {step}");
+        }
+    }
+    assert_eq!(app.queries("insert_session").await, 0.0);
+}
+
+#[tokio::test]
+async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
+    let app = app().await;
+    app.register("ada").await;
+    let guesses: Vec<_> = (0..60)
+        .map(|_| {
+            let client = app.anonymous().from("203.0.113.1");
+            tokio::spawn(async move { client.login("ada", "Wrong-Pass123").await.status })
+        })
+        .collect();
+    let mut looked_at = 0;
+    for guess in guesses {
+        let status = guess.await.unwrap();
+        assert!([401, 429].contains(&status), "{status}");
+        looked_at += usize::from(status == 401);
+    }
+    assert_eq!(looked_at, 5);
+}
+
+#[tokio::test]
+async fn an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
+    let app = app().await;
+    app.register("ada").await;
+    app.anonymous().from("2001:db8:0:7::1").log_in("ada").await;
+    for n in 0..30 {
+        guess(&app, &format!("2001:db8:1:{n:x}::1"), "ada").await;
+    }
+    guess(&app, "2001:db8:2::1", "ada").await.assert_status(429);
+    app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
+    assert_eq!(looked_at(&app, "2001:db8:0:7::3", "ada", 4).await, 4);
+    assert_eq!(looked_at(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
+}
+
+#[tokio::test]
+async fn it_can_be_turned_off() {
+    let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;
+    app.register("ada").await;
+    for _ in 0..8 {
+        app.anonymous().login("ada", "Wrong-Pass123").await.assert_status(401);
+    }
+    app.anonymous().log_in("ada").await;
+    assert_eq!(app.metric(LOCKED).await, 0.0);
+}
