@@ -122,7 +122,7 @@ impl Access {
         come()
             .find(|key| key.algorithm == self.signs)
             .or_else(|| come().next())
-            .or(self.keys.first())
+            .or_else(|| self.keys.first())
     }
 
     pub(super) fn sign(&self, user: UserId, session: SessionId) -> Result<Secret, AccessError> {

@@ -17,7 +17,8 @@ pub(super) const HMAC_OCTETS: usize = 32;
 /// An algorithm that access tokens are signed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Ed25519 (RFC 8037 §3.1): small, fast, nothing to choose wrongly.
+    /// Ed25519 (RFC 8037 §3.1): small, fast, nothing to choose wrongly. RFC 9864 has `Ed25519` as a
+    /// more exact name, which few verifiers know yet.
     EdDsa,
     /// ECDSA on P-256 with SHA-256 (RFC 7518 §3.4).
     Es256,

@@ -5,7 +5,6 @@
 //! before it checks tokens until the last one that it made has ended; only then can it be retired.
 
 use super::TokenConfig;
-use super::algorithm::Algorithm;
 use super::keys::{self, KeyError, Keys, Kind};
 use super::ring::Ring;
 use crate::clock::Clock;
@@ -183,11 +182,6 @@ impl KeyFolder {
         keys::remove(folder, &key.path)?;
         drop(lock);
         Ok(key)
-    }
-
-    /// The algorithm that new access keys have.
-    pub fn algorithm(&self) -> Algorithm {
-        self.config.algorithm
     }
 
     fn state(&self, signs: bool, from: u64, stopped: Option<u64>, ttl: Duration) -> KeyState {

@@ -38,8 +38,8 @@ pub(super) struct SigningKey {
 enum Pair {
     Ed25519(Ed25519KeyPair),
     P256(EcdsaKeyPair),
-    Rsa(Box<RsaKeyPair>),
-    Hmac(hmac::Key),
+    Rsa(RsaKeyPair),
+    Hmac(Box<hmac::Key>),
 }
 
 /// A public key as RFC 7517 §4 writes it, with the members of RFC 7518 §6 and RFC 8037 §2.
@@ -103,13 +103,13 @@ impl SigningKey {
                 let (n, e) = (base64url(&public.n), base64url(&public.e));
                 let members = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);
                 let jwk = Jwk { kty: "RSA", n: Some(n), e: Some(e), ..jwk };
-                (Pair::Rsa(Box::new(pair)), verify, Some(jwk), members)
+                (Pair::Rsa(pair), verify, Some(jwk), members)
             }
             Algorithm::Hs256 => {
                 if file.secret.len() != HMAC_OCTETS {
                     return Err(damaged("it does not hold 32 octets"));
                 }
-                let pair = Pair::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &file.secret));
+                let pair = Pair::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &file.secret)));
                 let verify = DecodingKey::from_secret(&file.secret);
                 // RFC 7638 §7: the thumbprint of a secret should not be shown. A MAC by it may be.
                 (pair, verify, None, String::new())

@@ -31,7 +31,7 @@ async fn a_rotation_beside_the_server_is_followed_at_sighup() {
     assert_eq!(ended.out.lines().count(), 2, "{}", ended.out);
     assert!(ended.out.lines().all(|line| line.contains("signs since")), "{}", ended.out);
     let first = kid(ended.out.lines().next().unwrap());
-    assert_eq!(published(&server).await, [first.clone()]);
+    assert_eq!(published(&server).await, [first.as_str()]);
 
     let ended = keys(top.path(), &["rotate"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
@@ -69,7 +69,7 @@ async fn a_rotation_beside_the_server_is_followed_at_sighup() {
     let ended = keys(top.path(), &[&arguments[..], &["--force"]].concat()).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     server.signal(Signal::HUP);
-    until("it is gone", async || published(&server).await == [third.clone()]).await;
+    until("it is gone", async || published(&server).await == [third.as_str()]).await;
     server.stop().await;
 }
 
