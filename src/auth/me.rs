@@ -5,6 +5,7 @@ use super::{Auth, store_label};
 use crate::identity::SessionId;
 use crate::store::{Account, StoreError};
 use crate::telemetry::trace;
+use crate::tokens::AccessClaims;
 use std::sync::Arc;
 
 /// How often a session is asked about in one call: again when something of its account ended
@@ -58,6 +59,11 @@ impl Auth {
 
     async fn try_caller(&self, token: &str) -> Result<Caller, MeError> {
         let claims = self.0.tokens.verify_access(token).map_err(|_| MeError::Rejected)?;
+        self.live_account(&claims).await
+    }
+
+    /// The account and session of a token that was checked, if they are live.
+    pub(super) async fn live_account(&self, claims: &AccessClaims) -> Result<Caller, MeError> {
         let (session, user) = (claims.session, claims.user);
         trace::note_session(session.0.as_u128());
         for _ in 0..ASKS_MAX {

@@ -5,8 +5,10 @@
 
 mod audit;
 mod cleanup;
+mod clients;
 mod export;
 mod import;
+mod introspect;
 mod lockout;
 mod login;
 mod logout;
@@ -20,8 +22,10 @@ mod register;
 mod rehash;
 mod sessions;
 
+pub use clients::{AddClientError, ClientCredentials, NewClient, add_client};
 pub use export::export_users;
 pub use import::{ImportCount, ImportError, RejectedLine, import_users};
+pub use introspect::{ActiveToken, ClientCallError};
 pub use login::{Login, LoginError};
 pub use me::{Caller, MeError};
 pub use password::{ChangePassword, PasswordError};
@@ -70,6 +74,7 @@ struct Inner {
     engine: HashEngine,
     tokens: Tokens,
     sessions: sessions::SessionCache,
+    clients: clients::ClientCache,
     /// `None`: off.
     lockout: Option<lockout::Lockout>,
     audit: audit::Audit,
@@ -102,6 +107,7 @@ impl Auth {
         clock: Clock,
     ) -> Self {
         let sessions = sessions::SessionCache::new(clock.clone());
+        let clients = clients::ClientCache::new(clock.clone());
         let lockout = config.lockout.then(|| lockout::Lockout::new(clock.now()));
         let (audit, meters) = (audit::Audit::new(&metrics), meters::Meters::new(&metrics));
         Self(Arc::new(Inner {
@@ -110,6 +116,7 @@ impl Auth {
             engine,
             tokens,
             sessions,
+            clients,
             lockout,
             audit,
             clock,
@@ -133,22 +140,29 @@ impl Auth {
         })
     }
 
+    /// The keys, for those who publish them or read them anew.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
     /// Updates the gauges of what the rules use, for a scrape.
+    #[expect(clippy::cast_precision_loss, reason = "counts and seconds far below 2^52")]
     pub fn observe(&self) {
-        let Inner { store, engine, lockout, clock, metrics, .. } = &*self.0;
+        let Inner { store, engine, tokens, lockout, clock, metrics, meters, .. } = &*self.0;
+        meters.signing_key_created.set(tokens.signing_key_created_unix_s() as f64);
         store.observe();
         engine.observe();
         if let Some(lockout) = lockout {
-            #[expect(clippy::cast_precision_loss, reason = "at most 131,072")]
             let waiting = lockout.names_waiting(clock.now()) as f64;
             metrics.gauge(declared::LOCKOUT_NAMES, &[]).set(waiting);
         }
     }
 
-    /// Forgets sessions that were not asked for lately, and failures of long ago; called every
-    /// second or so.
+    /// Forgets sessions and clients that were not asked for lately, and failures of long ago; called
+    /// every second or so.
     pub fn sweep(&self) {
         self.0.sessions.sweep();
+        self.0.clients.sweep();
         if let Some(lockout) = &self.0.lockout {
             lockout.sweep(self.0.clock.now());
         }

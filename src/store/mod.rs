@@ -6,6 +6,7 @@
 //! ours, which also holds when the server is stopped or unreachable.
 
 mod admin;
+mod clients;
 mod connect;
 mod ends;
 mod error;
@@ -20,6 +21,7 @@ mod statement;
 mod users;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
+pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, parse_url, place};
 pub use ends::{AccountEnd, NewPassword};
 pub use error::StoreError;

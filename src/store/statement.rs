@@ -1,6 +1,6 @@
 //! The list of statements that serve requests, for tests that ask PostgreSQL how it runs them.
 
-use super::{ends, events, sessions, users};
+use super::{clients, ends, events, sessions, users};
 
 /// One SQL statement with the name that its first line gives it.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,8 @@ pub const STATEMENTS: &[Statement] = &[
     ends::END_OTHER_SESSIONS,
     events::INSERT_EVENTS,
     events::CLEAN_EVENTS,
+    clients::CLIENT_SECRET,
+    clients::LIVE_REFRESH,
 ];
 
 /// Names a statement and starts its text with that name.

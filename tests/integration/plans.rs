@@ -19,7 +19,10 @@ async fn fill(db: &Client) {
          FROM generate_series(1, 2000) AS n;
          INSERT INTO auth_events (event, outcome, user_id)
          SELECT 'login', 'success', n FROM generate_series(1, 100000) AS n;
-         ANALYZE users, refresh_tokens, auth_events",
+         INSERT INTO clients (id, name, secret_sha256)
+         SELECT gen_random_uuid(), 'client ' || n, sha256(n::text::bytea)
+         FROM generate_series(1, 1000) AS n;
+         ANALYZE users, refresh_tokens, auth_events, clients",
     )
     .await
     .unwrap();
@@ -47,6 +50,8 @@ fn arguments(name: &str) -> &'static str {
         "session_account" => "'00000000-0000-4000-8000-000000000000', 50000",
         "insert_events" => "'{1.5}', '{login}', '{rejected}', '{1}', '{192.0.2.1}', '{request}'",
         "clean_events" => "32497639476945768, 1000, 7776000.0",
+        "client_secret" => "'00000000-0000-4000-8000-000000000000'",
+        "live_refresh" => "'00000000-0000-4000-8000-000000000000', 3",
         "clean_sessions" => "32497639476945768, 1000",
         other => panic!("say here what {other} is called with"),
     }

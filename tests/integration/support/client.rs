@@ -25,13 +25,14 @@ const LOGOUT_ALL: &str = "/api/v1/auth/logout-all";
 const CHANGE_PASSWORD: &str = "/api/v1/auth/password";
 
 /// Headers that an answer may have; a new one should be a decision.
-const ALLOWED_HEADERS: [&str; 13] = [
+const ALLOWED_HEADERS: [&str; 14] = [
     "allow",
     "cache-control",
     "connection",
     "content-length",
     "content-type",
     "date",
+    "etag",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",
