@@ -87,6 +87,35 @@ async fn imported_accounts_log_in() {
 }
 
 #[tokio::test]
+async fn a_first_line_of_columns_makes_it_csv() {
+    let app = TestApp::start().await;
+    let hash = hash(COST);
+    let file = format!(
+        "\u{feff}username,email,is_active,password_hash,created_at\r\n\
+         ada,ada@example.com,t,{hash},\r\n\
+         \"bob\",\"bob@example.com\",false,\"{hash}\",2019-03-04T05:06:07Z\r\n\
+         eve,eve@example.com,maybe,{hash},\r\n\
+         eve,eve@example.com\r\n\
+         eve,\"eve@example.com,t,{hash},\r\n\
+         Ada,ada2@example.com,,{hash},\r\n"
+    );
+    import(&app.database, file).await.assert(
+        2,
+        &[
+            (4, "is_active: must be true or false"),
+            (5, "has 2 values, and the first line names 5 columns"),
+            (6, "has a quote that does not end in the line"),
+            (7, "username: is taken"),
+        ],
+    );
+    app.anonymous().log_in("ada").await;
+    app.anonymous().login("bob", PASSWORD).await.assert_problem(401, "credentials-rejected");
+    let header = "email,username,password_hash,role\n";
+    let file = format!("{header}grace@example.com,grace,{hash},admin\n");
+    import(&app.database, file).await.assert(0, &[(2, "role: is no field of an account")]);
+}
+
+#[tokio::test]
 async fn a_bad_line_is_reported_and_stops_no_other() {
     let database = TestDatabase::create().await;
     let mut file: Vec<u8> = Vec::new();

@@ -5,10 +5,12 @@
 //! not at all: after an interruption the same file is simply given again, and what is there already
 //! is reported as taken.
 
+mod csv;
 mod lines;
 mod record;
 
 use crate::store::{ImportedUser, Importer, StoreError, TakenNames};
+use csv::Columns;
 use lines::{LINE_OCTETS_MAX, Line, Lines};
 use std::io;
 use tokio::io::AsyncBufRead;
@@ -58,7 +60,8 @@ pub enum ImportError {
 }
 
 /// Imports accounts from JSON lines, one each: `email`, `username`, `password_hash` (bcrypt, at
-/// most two steps above `cost`), and, if need be, `is_active` and `created_at`.
+/// most two steps above `cost`), and, if need be, `is_active` and `created_at`. A first line that
+/// names these as columns, separated by commas, makes the rest CSV.
 ///
 /// `report` is called after each batch, with the count so far and the batch's rejected lines in
 /// their order.
@@ -75,10 +78,11 @@ pub async fn import_users<R: AsyncBufRead + Unpin>(
     mut report: impl FnMut(ImportCount, &[RejectedLine]) -> io::Result<()>,
 ) -> Result<ImportCount, ImportError> {
     let mut lines = Lines::new(input);
+    let mut format = Format::Unknown;
     let mut count = ImportCount::default();
     loop {
         let Batch { users, mut rejected, ended } =
-            Batch::read(&mut lines, cost).await.map_err(ImportError::Read)?;
+            Batch::read(&mut lines, &mut format, cost).await.map_err(ImportError::Read)?;
         if let (Some(first), Some(last)) = (users.first(), users.last()) {
             let taken = importer.import(&users).await.map_err(|source| ImportError::Store {
                 first: first.line,
@@ -97,6 +101,13 @@ pub async fn import_users<R: AsyncBufRead + Unpin>(
     }
 }
 
+/// How the lines are to be read, as the first one says.
+enum Format {
+    Unknown,
+    Json,
+    Csv(Columns),
+}
+
 /// Some lines of the file, sorted into good ones and bad ones.
 struct Batch {
     users: Vec<ImportedUser>,
@@ -106,17 +117,30 @@ struct Batch {
 }
 
 impl Batch {
-    async fn read<R: AsyncBufRead + Unpin>(lines: &mut Lines<R>, cost: u32) -> io::Result<Self> {
+    async fn read<R: AsyncBufRead + Unpin>(
+        lines: &mut Lines<R>,
+        format: &mut Format,
+        cost: u32,
+    ) -> io::Result<Self> {
         let mut batch = Self { users: Vec::new(), rejected: Vec::new(), ended: false };
         while batch.users.len() + batch.rejected.len() < BATCH_LINES_MAX {
             let Some(Line { number, text }) = lines.next().await? else {
                 batch.ended = true;
                 break;
             };
-            let parsed = text.map_or_else(
-                || Err(format!("is longer than {LINE_OCTETS_MAX} octets")),
-                |text| record::parse(number, text, cost),
-            );
+            if let Format::Unknown = format {
+                *format = text.and_then(Columns::parse).map_or(Format::Json, Format::Csv);
+                if let Format::Csv(_) = format {
+                    continue;
+                }
+            }
+            let parsed = match (text, &format) {
+                (None, _) => Err(format!("is longer than {LINE_OCTETS_MAX} octets")),
+                (Some(text), Format::Csv(columns)) => columns
+                    .members(text)
+                    .and_then(|members| record::of_members(number, members, cost)),
+                (Some(text), _) => record::parse(number, text, cost),
+            };
             match parsed {
                 Ok(user) => batch.users.push(user),
                 Err(error) => batch.rejected.push(RejectedLine { line: number, error }),

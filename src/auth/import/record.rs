@@ -1,4 +1,4 @@
-//! One line: a JSON object with the fields of an account. What it says of a field repeats nothing
+//! One line: the fields of an account, as a JSON object or by the columns of a CSV file. What it says of a field repeats nothing
 //! that stood there, so that no hash gets into a report.
 
 use crate::hashing::{StoredHash, StoredHashError};
@@ -24,18 +24,30 @@ const NAME_CHARS_MAX: usize = 24;
 /// What is said of one line at most: a batch of lines full of unknown fields must not fill memory.
 const PROBLEMS_MAX: usize = 8;
 
-/// Reads one line. `cost` is the setting, which bounds the cost of a hash.
+/// Reads one line of JSON. `cost` is the setting, which bounds the cost of a hash.
 ///
 /// # Errors
 /// Everything that is wrong with it, each with its field.
 pub(super) fn parse(number: u64, line: &[u8], cost: u32) -> Result<ImportedUser, String> {
     let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
-    let members: Members = serde_json::from_str(text).map_err(|error| match error.classify() {
+    let Members(members) = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => "is not a JSON object".to_owned(),
         Category::Syntax | Category::Eof | Category::Io => {
             format!("is not JSON (column {})", error.column())
         }
     })?;
+    of_members(number, members, cost)
+}
+
+/// Reads the fields of one line, in their order.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn of_members(
+    number: u64,
+    members: Vec<(String, Value)>,
+    cost: u32,
+) -> Result<ImportedUser, String> {
     let mut record = Record::new(members);
     let email = record.required("email", Email::parse);
     let username = record.required("username", Username::parse);
@@ -97,7 +109,7 @@ struct Record {
 }
 
 impl Record {
-    fn new(Members(members): Members) -> Self {
+    fn new(members: Vec<(String, Value)>) -> Self {
         let mut record = Self { values: Default::default(), problems: Vec::new() };
         for (name, value) in members {
             let known = FIELDS.iter().position(|field| *field == name);

@@ -7,9 +7,9 @@ use super::run::{Rule, Run, Wait};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Sets of a table: a power of two. 32 octets each.
+/// Sets of a table: a power of two. 40 octets each at most.
 pub(super) const SETS: usize = 16_384;
-/// Places of a set. 131,072 in all, of up to 40 octets: 5 MiB a table when full.
+/// Places of a set. 131,072 in all, of up to 32 octets: with the sets 5 MiB a table when full.
 pub(super) const PLACES: usize = 8;
 
 /// How long a block that logged in stays known.

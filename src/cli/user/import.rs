@@ -23,13 +23,15 @@ use tokio::io::BufReader;
 /// Octets that are read from the file at once.
 const READ_OCTETS: usize = 256 * 1024;
 
-const ABOUT_IMPORT: &str = "Import accounts with their bcrypt hashes, one JSON object a line";
+const ABOUT_IMPORT: &str =
+    "Import accounts with their bcrypt hashes, one JSON object or line of CSV each";
 
 const HELP_IMPORT: &str = r#"A line of FILE:
 
   {"email": "ada@example.com", "username": "ada", "password_hash": "$2b$12$..."}
 
-with "is_active" (true or false) and "created_at" (RFC 3339) if need be. Lines that cannot be
+with "is_active" (true or false) and "created_at" (RFC 3339) if need be. Or CSV, if the first line
+names the columns: email,username,password_hash and, if need be, the others. Lines that cannot be
 imported are reported in FILE.rejected, by line and reason; the others are imported. The server may
 run meanwhile, on the embedded database too. Given again after an interruption, FILE goes on where
 it was: what is there already is reported as taken.
