@@ -45,7 +45,13 @@ pub(super) fn command() -> Command {
             Command::new("retire")
                 .about("Remove a key that is not needed any more")
                 .after_help(HELP_RETIRE)
-                .arg(Arg::new("KID").required(true).help("Its id, as `staunch keys list` shows it"))
+                .arg(
+                    Arg::new("KID")
+                        .required(true)
+                        // base64url has the hyphen.
+                        .allow_hyphen_values(true)
+                        .help("Its id, as `staunch keys list` shows it; after -- if it begins with -h"),
+                )
                 .arg(flag("force", "Also if it has made tokens that are still valid")),
         )
 }
