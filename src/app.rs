@@ -1,6 +1,10 @@
 //! The composition root: the only place that knows every part, the order in which they start and
 //! the order in which they stop.
 
+mod key_folder;
+
+pub use key_folder::{key_folder, reload_keys};
+
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -24,6 +28,8 @@ use tokio_util::task::TaskTracker;
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the limiter, the session cache and the metrics are tidied.
 const SWEEP_INTERVAL: Duration = Limiter::SWEEP_INTERVAL;
+/// How often the key folder is looked at: a key that another node made is known after that.
+const KEYS_INTERVAL: Duration = Duration::from_secs(30);
 /// The first clean-up comes so long after the start.
 const CLEANUP_DELAY: Duration = Duration::from_secs(10);
 /// What is kept of the shutdown's grace for telling the last clients that they were too late.
@@ -171,7 +177,6 @@ impl App {
         };
         let store = Store::open(&store_config, &metrics, clock.clone()).await?;
         let tokens = Tokens::open(&config.tokens(folder.keys_dir()), clock.clone())?;
-        let key_created_unix_s = tokens.signing_key_created_unix_s();
         let hashing = config.hashing();
         let engine =
             HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;
@@ -205,7 +210,6 @@ impl App {
             (declared::HTTP_CONNECTIONS_MAX, config.settings.connections_max.0 as f64),
             (declared::RATE_LIMIT_KEYS_MAX, limiter.keys_max() as f64),
             (declared::CLEANUP_INTERVAL, config.settings.cleanup_interval.0.as_secs_f64()),
-            (declared::SIGNING_KEY_CREATED, key_created_unix_s as f64),
             (declared::HASH_DEADLINE, config.settings.hash_deadline.0.as_secs_f64()),
         ] {
             metrics.gauge(name, &[]).set(value);
@@ -228,6 +232,11 @@ impl App {
     /// What was started.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The keys, for who wants them read anew at another time than their own.
+    pub fn tokens(&self) -> Tokens {
+        self.edge.auth.tokens().clone()
     }
 
     /// Serves until `shutdown` completes, then stops in order: no new connections; requests in
@@ -382,6 +391,11 @@ fn spawn_background(edge: &Arc<Edge>, cleanup_interval: Duration) {
             })
         },
         SWEEP_INTERVAL,
+    );
+    spawn_every(
+        KEYS_INTERVAL,
+        |edge| Box::pin(async move { reload_keys(edge.auth.tokens().clone()).await }),
+        KEYS_INTERVAL,
     );
     spawn_every(
         cleanup_interval,

@@ -297,19 +297,22 @@ ROWS = [
     ("Sessions and tokens", [
         graph("How do refreshes end?", "reqps", by("staunch_refreshes_total", "result"),
               "Refreshes a second by outcome. rejected: ended, expired or forged; reuse: an old token came"
-              " back, and its session was ended.", stack=True, w=6),
+              " back, and its session was ended.", stack=True, w=5),
         graph("Were refresh tokens reused?", "short",
               [("reuse", 'sum(increase(staunch_refreshes_total{result="reuse",$sel}[$rate]))')],
               "Each one is a session that was ended because a replaced refresh token was used again:"
               " stolen, or a client that does not keep the newest. The log's 'request' lines of"
-              " /api/v1/auth/refresh with status 401 at that time give the addresses.", bars=True, w=6,
+              " /api/v1/auth/refresh with status 401 at that time give the addresses.", bars=True, w=4,
               decimals=0),
         graph("How do access token checks end?", "reqps", by("staunch_bearer_checks_total", "result"),
               "Bearer tokens checked a second. Many rejected: expired tokens that clients do not renew, a"
-              " changed key or issuer, or forgery.", stack=True, w=6),
+              " changed key or issuer, or forgery.", stack=True, w=5),
+        graph("How do introspections end?", "reqps", by("staunch_introspections_total", "result"),
+              "Tokens that clients asked about a second, by what they were told. rejected: the caller was"
+              " no client of ours, or had another secret.", stack=True, w=5),
         graph("Where do session look-ups go?", "ops", by("staunch_session_lookups_total", "source"),
               "An access token's session is believed for two seconds without a query. The more of them"
-              " come from the cache, the less the database has to do.", stack=True, w=6),
+              " come from the cache, the less the database has to do.", stack=True, w=5),
         graph("How do logouts end?", "reqps", by("staunch_logouts_total", "result"),
               "Logouts a second by outcome. unknown: a token that was not a live session; the client is"
               " told 204 all the same.", stack=True, w=5),

@@ -4,6 +4,7 @@ use super::sessions::Looked;
 use super::{Auth, store_label};
 use crate::store::{Account, StoreError};
 use crate::telemetry::trace;
+use crate::tokens::AccessClaims;
 use std::sync::Arc;
 
 /// Why an access token opened nothing.
@@ -35,6 +36,14 @@ impl Auth {
 
     async fn try_account(&self, token: &str) -> Result<Arc<Account>, MeError> {
         let claims = self.0.tokens.verify_access(token).map_err(|_| MeError::Rejected)?;
+        self.live_account(&claims).await
+    }
+
+    /// The account of a token that was checked, if its session is live.
+    pub(super) async fn live_account(
+        &self,
+        claims: &AccessClaims,
+    ) -> Result<Arc<Account>, MeError> {
         let (session, user) = (claims.session, claims.user);
         trace::note_session(session.0.as_u128());
         let looked = self.0.sessions.look(session);

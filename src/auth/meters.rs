@@ -1,6 +1,7 @@
 //! The rules' counters, looked up once.
 
 use crate::telemetry::{Family, Metrics, declared};
+use metrics::Gauge;
 
 pub(super) struct Meters {
     pub(super) logins: Family,
@@ -9,6 +10,8 @@ pub(super) struct Meters {
     pub(super) logouts: Family,
     pub(super) bearer_checks: Family,
     pub(super) session_lookups: Family,
+    pub(super) introspections: Family,
+    pub(super) signing_key_created: Gauge,
     pub(super) rehashes: Family,
     pub(super) cleanup_runs: Family,
 }
@@ -21,6 +24,8 @@ impl Meters {
             refreshes: metrics.family(declared::REFRESHES),
             logouts: metrics.family(declared::LOGOUTS),
             bearer_checks: metrics.family(declared::BEARER_CHECKS),
+            introspections: metrics.family(declared::INTROSPECTIONS),
+            signing_key_created: metrics.gauge(declared::SIGNING_KEY_CREATED, &[]),
             session_lookups: metrics.family(declared::SESSION_LOOKUPS),
             rehashes: metrics.family(declared::REHASHES),
             cleanup_runs: metrics.family(declared::CLEANUP_RUNS),

@@ -4,7 +4,9 @@
 //! the caller can do.
 
 mod cleanup;
+mod clients;
 mod import;
+mod introspect;
 mod login;
 mod logout;
 mod me;
@@ -14,7 +16,9 @@ mod register;
 mod rehash;
 mod sessions;
 
+pub use clients::{AddClientError, ClientCredentials, NewClient, add_client};
 pub use import::{ImportCount, ImportError, RejectedLine, import_users};
+pub use introspect::{ActiveToken, ClientCallError};
 pub use login::{Login, LoginError};
 pub use me::MeError;
 pub use refresh::RefreshError;
@@ -53,6 +57,7 @@ struct Inner {
     engine: HashEngine,
     tokens: Tokens,
     sessions: sessions::SessionCache,
+    clients: clients::ClientCache,
     metrics: Metrics,
     meters: meters::Meters,
     lifecycle: Lifecycle,
@@ -80,7 +85,8 @@ impl Auth {
         lifecycle: Lifecycle,
         clock: Clock,
     ) -> Self {
-        let sessions = sessions::SessionCache::new(clock);
+        let sessions = sessions::SessionCache::new(clock.clone());
+        let clients = clients::ClientCache::new(clock);
         let meters = meters::Meters::new(&metrics);
         Self(Arc::new(Inner {
             config,
@@ -88,6 +94,7 @@ impl Auth {
             engine,
             tokens,
             sessions,
+            clients,
             metrics,
             meters,
             lifecycle,
@@ -108,15 +115,24 @@ impl Auth {
         })
     }
 
+    /// The keys, for those who publish them or read them anew.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
     /// Updates the gauges of what the rules use, for a scrape.
+    #[expect(clippy::cast_precision_loss, reason = "seconds stay exact for millions of years")]
     pub fn observe(&self) {
+        let created_unix_s = self.0.tokens.signing_key_created_unix_s();
+        self.0.meters.signing_key_created.set(created_unix_s as f64);
         self.0.store.observe();
         self.0.engine.observe();
     }
 
-    /// Forgets sessions that were not asked for lately; called every second or so.
+    /// Forgets sessions and clients that were not asked for lately; called every second or so.
     pub fn sweep(&self) {
         self.0.sessions.sweep();
+        self.0.clients.sweep();
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod calibrate;
 mod check_config;
+mod client;
+mod keys;
 mod migrate;
 mod serve;
 mod source;
@@ -50,6 +52,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match matches.subcommand() {
         Some(("calibrate", matches)) => calibrate::run(matches).map(done),
         Some(("check-config", matches)) => check_config::run(matches).map(done),
+        Some(("client", matches)) => client::run(matches).map(done),
+        Some(("keys", matches)) => keys::run(matches).map(done),
         Some(("migrate", matches)) => migrate::run(matches).map(done),
         Some(("user", matches)) => user::run(matches),
         Some((_, matches)) => serve::run(matches).map(done),
@@ -91,12 +95,21 @@ fn command() -> Command {
         .subcommand(with_settings(
             Command::new("migrate").about("Bring the database's schema up to date and stop"),
         ))
+        .subcommand(subcommands(client::command(), with_settings))
+        .subcommand(subcommands(keys::command(), with_settings))
         .subcommand(
             Command::new("user")
                 .about("Work on accounts")
                 .subcommand_required(true)
                 .subcommand(with_settings(user::import_command())),
         )
+}
+
+/// Adds the settings to every subcommand of that one.
+fn subcommands(command: Command, with_settings: impl Fn(Command) -> Command) -> Command {
+    let names: Vec<String> =
+        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| command.mut_subcommand(name, &with_settings))
 }
 
 /// Puts `serve` before flags that stand alone.

@@ -2,10 +2,11 @@
 
 use super::source::Source;
 use super::{FAILED, Failure, runtime};
-use crate::app::{App, Facts};
+use crate::app::{self, App, Facts};
 use crate::clock::Clock;
 use crate::lifecycle;
 use crate::telemetry::log::{Filter, Log};
+use crate::tokens::Tokens;
 use clap::ArgMatches;
 use tokio::signal::unix::Signal;
 
@@ -31,11 +32,12 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             stopped = &mut stop => return stopped.map_err(no_signals),
         };
         print(built.facts());
+        let tokens = built.tokens();
         let mut result = Ok(());
         let stopped = async {
             tokio::select! {
                 stopped = stop => result = stopped,
-                () = reload(hangups, &source, &log, &filter) => {}
+                () = reload(hangups, &source, &log, &filter, &tokens) => {}
             }
         };
         built.run(stopped).await;
@@ -43,8 +45,14 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     })
 }
 
-/// Changes which lines are logged at each SIGHUP. Ends never.
-async fn reload(mut hangups: Signal, source: &Source<'_>, log: &Log, at_start: &Filter) {
+/// Changes which lines are logged, and reads the keys anew, at each SIGHUP. Ends never.
+async fn reload(
+    mut hangups: Signal,
+    source: &Source<'_>,
+    log: &Log,
+    at_start: &Filter,
+    tokens: &Tokens,
+) {
     loop {
         if hangups.recv().await.is_none() {
             std::future::pending::<()>().await;
@@ -63,6 +71,7 @@ async fn reload(mut hangups: Signal, source: &Source<'_>, log: &Log, at_start: &
             }
             Err(error) => tracing::error!(error, "the log level stays as it was"),
         }
+        app::reload_keys(tokens.clone()).await;
     }
 }
 

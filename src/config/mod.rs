@@ -102,10 +102,12 @@ impl Config {
 
     pub(crate) fn tokens(&self, default_keys_dir: PathBuf) -> TokenConfig {
         TokenConfig {
+            algorithm: self.settings.jwt_alg,
             issuer: self.settings.jwt_issuer.clone(),
             audience: self.settings.jwt_audience.clone(),
             keys_dir: self.settings.keys_dir.clone().unwrap_or(default_keys_dir),
             access_ttl: self.settings.access_token_ttl.0,
+            refresh_ttl: self.settings.refresh_token_ttl.0,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::http::TrustedProxies;
 use crate::limiter::Limit;
 use crate::secret::Secret;
 use crate::telemetry::log::{Filter, Format};
+use crate::tokens::Algorithm;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -109,6 +110,8 @@ settings! {
     limit_global: Limit = "200/min", "STAUNCH_LIMIT_GLOBAL", own;
     /// Proxies whose X-Forwarded-For or Forwarded is believed: addresses and CIDRs.
     trusted_proxies: TrustedProxies = "none", "STAUNCH_TRUSTED_PROXIES", own;
+    /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256.
+    jwt_alg: Algorithm = "EdDSA", "STAUNCH_JWT_ALG", own;
     /// The iss of access tokens: the base URL that clients use.
     jwt_issuer: String = "http://localhost:8080", "STAUNCH_JWT_ISSUER", line;
     /// The aud of access tokens.

@@ -1,7 +1,7 @@
 //! Every failure as a problem document (RFC 9457): the one table of statuses.
 
 use super::response::Answer;
-use crate::auth::{FieldError, LoginError, MeError, RefreshError, RegisterError};
+use crate::auth::{ClientCallError, FieldError, LoginError, MeError, RefreshError, RegisterError};
 use crate::hashing::HashError;
 use crate::store::StoreError;
 use crate::telemetry::{trace, with_causes};
@@ -14,6 +14,8 @@ use std::time::Duration;
 const CHALLENGE: &str = r#"Bearer realm="staunch""#;
 /// The same where a token was sent and is no good (RFC 6750 §3.1).
 const CHALLENGE_INVALID: &str = r#"Bearer realm="staunch", error="invalid_token""#;
+/// The challenge to a client (RFC 6749 §5.2, RFC 7617 §2).
+const CHALLENGE_CLIENT: &str = r#"Basic realm="staunch", charset="UTF-8""#;
 /// When to try again while the database is away: pools and servers come back in about this.
 const DATABASE_RETRY: Duration = Duration::from_secs(2);
 
@@ -32,6 +34,8 @@ pub(super) enum ApiError {
     WrongCredentials,
     /// A refresh token that continues nothing.
     InvalidRefreshToken,
+    /// A client that is none of ours, or did not say who it is (RFC 6749 §5.2).
+    InvalidClient,
     /// No bearer token was sent.
     TokenMissing,
     /// A bearer token that opens nothing.
@@ -98,6 +102,7 @@ impl ApiError {
             Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported-grant-type", "Unsupported grant type", "grant_type must be password or refresh_token"),
             Self::WrongCredentials => (StatusCode::UNAUTHORIZED, "credentials-rejected", "Credentials rejected", "incorrect username or password"),
             Self::InvalidRefreshToken => (StatusCode::UNAUTHORIZED, "refresh-token-rejected", "Refresh token rejected", "the refresh token is invalid, expired or revoked"),
+            Self::InvalidClient => (StatusCode::UNAUTHORIZED, "client-rejected", "Client rejected", "client authentication failed: send client_id and client_secret by Basic or in the form"),
             Self::TokenMissing => (StatusCode::UNAUTHORIZED, "token-missing", "Access token missing", "send an access token: Authorization: Bearer <token>"),
             Self::TokenInvalid => (StatusCode::UNAUTHORIZED, "token-rejected", "Access token rejected", "the access token is invalid, expired or revoked"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found", "there is nothing at this path"),
@@ -122,6 +127,7 @@ impl ApiError {
             Self::InvalidRequest { .. } => Some("invalid_request"),
             Self::UnsupportedGrantType => Some("unsupported_grant_type"),
             Self::WrongCredentials | Self::InvalidRefreshToken => Some("invalid_grant"),
+            Self::InvalidClient => Some("invalid_client"),
             Self::TokenInvalid => Some("invalid_token"),
             Self::Malformed { .. }
             | Self::Ambiguous { .. }
@@ -156,6 +162,7 @@ impl ApiError {
             Self::WrongCredentials | Self::InvalidRefreshToken | Self::TokenMissing => {
                 fixed(WWW_AUTHENTICATE, CHALLENGE)
             }
+            Self::InvalidClient => fixed(WWW_AUTHENTICATE, CHALLENGE_CLIENT),
             Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
             Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
             Self::RateLimited { retry_after } | Self::Busy { retry_after } => {
@@ -273,6 +280,15 @@ impl From<MeError> for ApiError {
         match error {
             MeError::Rejected => Self::TokenInvalid,
             MeError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ClientCallError> for ApiError {
+    fn from(error: ClientCallError) -> Self {
+        match error {
+            ClientCallError::Client => Self::InvalidClient,
+            ClientCallError::Store(error) => error.into(),
         }
     }
 }

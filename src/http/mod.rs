@@ -6,6 +6,7 @@
 
 mod api;
 mod client_address;
+mod client_credentials;
 mod connection;
 mod error;
 mod health;
@@ -19,6 +20,7 @@ mod response;
 mod router;
 mod server;
 mod service;
+mod well_known;
 
 pub use client_address::TrustedProxies;
 pub use meters::Meters;

@@ -219,7 +219,7 @@ impl Form {
         let mut fields: Vec<(String, Secret)> = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
+            let (name, value) = (form_decoded(name)?, form_decoded(value)?);
             // RFC 6749 §3.2: parameters must not be included more than once.
             if fields.iter().any(|(other, _)| *other == name) {
                 return Err("a field is repeated");
@@ -239,7 +239,8 @@ impl Form {
     }
 }
 
-fn decode(text: &str) -> Result<String, &'static str> {
+/// Undoes the encoding of a form's names and values.
+pub(super) fn form_decoded(text: &str) -> Result<String, &'static str> {
     let escapes_are_whole = text.split('%').skip(1).all(|rest| {
         rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
     });

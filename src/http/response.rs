@@ -36,6 +36,11 @@ impl Answer {
         Self::empty(StatusCode::NO_CONTENT, Bytes::new())
     }
 
+    /// 304: the client has it already.
+    pub(super) fn not_modified() -> Self {
+        Self::empty(StatusCode::NOT_MODIFIED, Bytes::new())
+    }
+
     /// The answer to OPTIONS.
     pub(super) fn options(allow: &'static str) -> Self {
         Self::no_content().with(ALLOW, HeaderValue::from_static(allow))

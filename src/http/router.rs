@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::request::Call;
 use super::response::Answer;
-use super::{Surface, api, health, metrics};
+use super::{Surface, api, health, metrics, well_known};
 use crate::limiter::Policy;
 use hyper::Method;
 
@@ -26,6 +26,10 @@ enum Endpoint {
     Refresh,
     Logout,
     Me,
+    Introspect,
+    Revoke,
+    Jwks,
+    Metadata,
     Liveness,
     Readiness,
     Metrics,
@@ -45,6 +49,10 @@ pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/api/v1/auth/refresh",  policies: REFRESH,  endpoint: Endpoint::Refresh },
     Route { method: "POST", path: "/api/v1/auth/logout",   policies: GLOBAL,   endpoint: Endpoint::Logout },
     Route { method: "GET",  path: "/api/v1/auth/me",       policies: GLOBAL,   endpoint: Endpoint::Me },
+    Route { method: "POST", path: "/api/v1/auth/introspect", policies: GLOBAL, endpoint: Endpoint::Introspect },
+    Route { method: "POST", path: "/api/v1/auth/revoke",   policies: GLOBAL,   endpoint: Endpoint::Revoke },
+    Route { method: "GET",  path: well_known::JWKS,        policies: GLOBAL,   endpoint: Endpoint::Jwks },
+    Route { method: "GET",  path: well_known::METADATA,    policies: GLOBAL,   endpoint: Endpoint::Metadata },
     Route { method: "GET",  path: "/health/liveness",      policies: EXEMPT,   endpoint: Endpoint::Liveness },
     Route { method: "GET",  path: "/health/readiness",     policies: EXEMPT,   endpoint: Endpoint::Readiness },
     Route { method: "GET",  path: "/metrics",              policies: EXEMPT,   endpoint: Endpoint::Metrics },
@@ -98,6 +106,10 @@ pub(super) async fn dispatch(
         Endpoint::Refresh => api::refresh::answer(call).await,
         Endpoint::Logout => api::logout::answer(call).await,
         Endpoint::Me => api::me::answer(call).await,
+        Endpoint::Introspect => api::introspect::answer(call).await,
+        Endpoint::Revoke => api::revoke::answer(call).await,
+        Endpoint::Jwks => Ok(well_known::jwks(&call)),
+        Endpoint::Metadata => Ok(well_known::metadata(&call)),
         Endpoint::Liveness => Ok(health::liveness()),
         Endpoint::Readiness => health::readiness(call.edge).await,
         Endpoint::Metrics => Ok(metrics::answer(call.edge)),
@@ -138,7 +150,8 @@ mod tests {
         assert_eq!(paths.len(), ROUTES.len());
         for route in ROUTES {
             let exempt = Route::policies(Some(route)).is_empty();
-            assert_eq!(exempt, !route.path.starts_with("/api/"), "{}", route.path);
+            let beside = route.path.starts_with("/health/") || route.path == "/metrics";
+            assert_eq!(exempt, beside, "{}", route.path);
         }
         assert_eq!(Route::policies(None), &[Policy::Global]);
     }

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -87,7 +87,7 @@ async fn within(
     }
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if record.method == Method::HEAD {
+    if record.method == Method::HEAD && response.status() != StatusCode::NOT_MODIFIED {
         // The same head as GET's, and no body (RFC 9110 §9.3.2).
         let length = response.body().size_hint().exact().unwrap_or_default();
         response.headers_mut().insert(CONTENT_LENGTH, length.into());

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "users", include_str!("../../migrations/0001_users.sql")),
     (2, "refresh_tokens", include_str!("../../migrations/0002_refresh_tokens.sql")),
     (3, "auth_events", include_str!("../../migrations/0003_auth_events.sql")),
+    (4, "clients", include_str!("../../migrations/0004_clients.sql")),
 ];
 
 /// "migrate" in ASCII: the advisory lock that nodes starting together queue for.

@@ -5,6 +5,7 @@
 //! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
 //! ours, which also holds when the server is stopped or unreachable.
 
+mod clients;
 mod connect;
 mod error;
 mod health;
@@ -15,6 +16,7 @@ mod sessions;
 mod statement;
 mod users;
 
+pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, parse_url, place};
 pub use error::StoreError;
 pub use import::{ImportedUser, Importer, TakenNames};

@@ -1,6 +1,6 @@
 //! The list of statements that serve requests, for tests that ask PostgreSQL how it runs them.
 
-use super::{sessions, users};
+use super::{clients, sessions, users};
 
 /// One SQL statement with the name that its first line gives it.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub const STATEMENTS: &[Statement] = &[
     sessions::REVOKE_SESSION,
     sessions::SESSION_ACCOUNT,
     sessions::CLEAN_SESSIONS,
+    clients::CLIENT_SECRET,
+    clients::LIVE_REFRESH,
 ];
 
 /// Names a statement and starts its text with that name.

@@ -77,7 +77,9 @@ metrics! {
     BEARER_CHECKS = Counter "staunch_bearer_checks_total" ["result": ["success", "rejected", "unavailable", "error"]] None;
     /// Sessions looked up for an access token, by where they were found: cache, database.
     SESSION_LOOKUPS = Counter "staunch_session_lookups_total" ["source": ["cache", "database"]] None;
-    /// When the key that signs access tokens was made, in seconds since 1970.
+    /// Introspections by outcome: active, inactive, rejected (no client), unavailable, error.
+    INTROSPECTIONS = Counter "staunch_introspections_total" ["result": ["active", "inactive", "rejected", "unavailable", "error"]] None;
+    /// Since when the key that signs access tokens does so, in seconds since 1970.
     SIGNING_KEY_CREATED = Gauge "staunch_signing_key_created_timestamp_seconds" [] Some(Unit::Seconds);
     /// Time a password took to hash once it was started, in seconds.
     HASH_SECONDS = Histogram "staunch_hash_seconds" ["op": ["verify", "hash"]] Some(Unit::Seconds);

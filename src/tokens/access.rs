@@ -1,25 +1,30 @@
-//! Access tokens: JWTs (RFC 7519) in the shape of RFC 9068, signed with Ed25519 (RFC 8037).
+//! Access tokens: JWTs (RFC 7519) in the shape of RFC 9068, as far as a first-party login goes.
+//!
+//! `typ` is `at+jwt` (§2.1); of the claims of §2.2 there are `iss sub aud exp iat jti`, and `sid` names
+//! the session (registered by OpenID Connect Front-Channel Logout 1.0 §3). `client_id`, which §2.2
+//! asks for, is left out: a first-party login has no client.
 
 use super::TokenConfig;
+use super::algorithm::Algorithm;
 use super::keys::{KeyError, KeyFile};
+use super::signing::{SigningKey, base64url};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
 use crate::secret::Secret;
 use crate::telemetry::trace::{self, Stage};
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use aws_lc_rs::error::Unspecified;
+use jsonwebtoken::Validation;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// The header's `typ` (RFC 9068 §2.1): no other kind of JWT passes for an access token.
 const TYPE: &str = "at+jwt";
-/// Longest token that is looked at, in octets. Ours take about 450.
+/// Longest token that is looked at, in octets. Ours take about 450, with RSA 800.
 const TOKEN_OCTETS_MAX: usize = 4096;
-/// Tokens whose signature is remembered. At about 100 octets each, under 4 MB.
+/// Tokens whose signature is remembered. At about 120 octets each, under 5 MB.
 const REMEMBERED_MAX: usize = 32_768;
 
 /// What a valid access token says.
@@ -29,6 +34,10 @@ pub struct AccessClaims {
     pub user: UserId,
     /// The session it came from, and ends with.
     pub session: SessionId,
+    /// Its own id.
+    pub token: Uuid,
+    /// When it was made, in seconds since 1970.
+    pub issued_unix_s: u64,
     /// When it ends, in seconds since 1970.
     pub expires_unix_s: u64,
 }
@@ -41,7 +50,15 @@ pub enum AccessError {
     Rejected,
     /// The signing library failed.
     #[error("access token could not be signed")]
-    Sign(#[source] jsonwebtoken::errors::Error),
+    Sign(#[source] Unspecified),
+}
+
+/// The header as we write it (RFC 7515 §4.1).
+#[derive(Serialize)]
+struct Header<'a> {
+    typ: &'static str,
+    alg: &'static str,
+    kid: &'a str,
 }
 
 /// The claims as they travel (RFC 7519 §4.1, RFC 9068 §2.2).
@@ -56,35 +73,29 @@ struct Payload {
     sid: String,
 }
 
-struct Key {
-    /// RFC 7638 thumbprint of the public key.
-    kid: String,
-    created_unix_s: u64,
-    sign: EncodingKey,
-    verify: DecodingKey,
-}
-
 pub(super) struct Access {
-    /// Oldest first; the last one signs.
-    keys: Vec<Key>,
+    /// In the order in which they take over.
+    pub(super) keys: Vec<SigningKey>,
+    signs: Algorithm,
     issuer: String,
     audience: String,
     validation: Validation,
     clock: Clock,
-    /// SHA-256 of a token that passed -> what it says.
+    /// SHA-256 of a token that passed -> what it says. Goes with the keys: what one of them let
+    /// pass is forgotten when it is retired.
     remembered: Cache<[u8; 32], AccessClaims>,
-    pub(super) ttl: Duration,
+    ttl: Duration,
 }
 
 impl Access {
     pub(super) fn new(
         config: &TokenConfig,
-        files: Vec<KeyFile>,
+        files: Vec<(Algorithm, KeyFile)>,
         clock: Clock,
     ) -> Result<Self, KeyError> {
-        let keys = files.into_iter().map(Key::read).collect::<Result<_, _>>()?;
-        // One algorithm, pinned by the kind of key and never by the token's header (RFC 8725 §3.1).
-        let mut validation = Validation::new(Algorithm::EdDSA);
+        let read = |(algorithm, file)| SigningKey::read(algorithm, file);
+        let keys = files.into_iter().map(read).collect::<Result<_, _>>()?;
+        let mut validation = Validation::new(config.algorithm.jwa());
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -92,6 +103,7 @@ impl Access {
         validation.validate_exp = false;
         Ok(Self {
             keys,
+            signs: config.algorithm,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             validation,
@@ -101,30 +113,33 @@ impl Access {
         })
     }
 
-    /// When the key that signs was made, in seconds since 1970; 0 if its file does not say.
-    pub(super) fn signing_key_created_unix_s(&self) -> u64 {
-        self.keys.last().map_or(0, |key| key.created_unix_s)
+    /// The key that signs now: of those of the configured algorithm whose time has come the last.
+    /// While there is none, one of another algorithm signs on; if no key's time has come, as
+    /// clocks may differ, the first does.
+    pub(super) fn signing(&self) -> Option<&SigningKey> {
+        let now = self.clock.unix_s();
+        let come = || self.keys.iter().rev().filter(|key| key.from_unix_s <= now);
+        come()
+            .find(|key| key.algorithm == self.signs)
+            .or_else(|| come().next())
+            .or_else(|| self.keys.first())
     }
 
     pub(super) fn sign(&self, user: UserId, session: SessionId) -> Result<Secret, AccessError> {
-        let key = self.keys.last().ok_or(AccessError::Rejected)?;
+        let key = self.signing().ok_or(AccessError::Sign(Unspecified))?;
         let now = self.clock.unix_s();
-        let header = Header {
-            typ: Some(TYPE.to_owned()),
-            kid: Some(key.kid.clone()),
-            ..Header::new(Algorithm::EdDSA)
-        };
+        let header = Header { typ: TYPE, alg: key.algorithm.name(), kid: &key.kid };
         let payload = Payload {
             iss: self.issuer.clone(),
             sub: user.to_string(),
             aud: self.audience.clone(),
             exp: now + self.ttl.as_secs(),
             iat: now,
-            jti: SessionId::random().to_string(),
+            jti: Uuid::new_v4().to_string(),
             sid: session.to_string(),
         };
         let begun = self.clock.now();
-        let signed = jsonwebtoken::encode(&header, &payload, &key.sign);
+        let signed = compact(key, &header, &payload);
         trace::note(Stage::Sign, None, begun, self.clock.now());
         signed.map(Secret::new).map_err(AccessError::Sign)
     }
@@ -154,56 +169,72 @@ impl Access {
         let rejected = |_| AccessError::Rejected;
         let header = jsonwebtoken::decode_header(token).map_err(rejected)?;
         let typed = header.typ.is_some_and(|typ| typ.eq_ignore_ascii_case(TYPE));
+        // We know no extension that a token could call critical (RFC 7515 §4.1.11).
+        if !typed || header.crit.is_some() {
+            return Err(AccessError::Rejected);
+        }
         let key = self.keys.iter().find(|key| Some(&key.kid) == header.kid.as_ref());
-        let key = key.filter(|_| typed).ok_or(AccessError::Rejected)?;
-        let payload = jsonwebtoken::decode::<Payload>(token, &key.verify, &self.validation)
+        let key = key.ok_or(AccessError::Rejected)?;
+        // The key pins the algorithm, whatever the token's header says (RFC 8725 §3.1).
+        let validation =
+            Validation { algorithms: vec![key.algorithm.jwa()], ..self.validation.clone() };
+        let payload = jsonwebtoken::decode::<Payload>(token, &key.verify, &validation)
             .map_err(rejected)?
             .claims;
         Ok(AccessClaims {
             user: UserId(payload.sub.parse().map_err(|_| AccessError::Rejected)?),
             session: payload.sid.parse().map_err(|_| AccessError::Rejected)?,
+            token: Uuid::parse_str(&payload.jti).map_err(|_| AccessError::Rejected)?,
+            issued_unix_s: payload.iat,
             expires_unix_s: payload.exp,
         })
     }
 }
 
-impl Key {
-    fn read(file: KeyFile) -> Result<Self, KeyError> {
-        let pair = Ed25519KeyPair::from_pkcs8(&file.secret).map_err(|_| KeyError::Damaged {
-            path: file.path.clone(),
-            reason: "it is not an Ed25519 private key",
-        })?;
-        let public = pair.public_key().as_ref();
-        let x = URL_SAFE_NO_PAD.encode(public);
-        // RFC 7638 §3 with the members that RFC 8037 §2 requires, in lexicographic order.
-        let thumbprint =
-            digest(&SHA256, format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#).as_bytes());
-        Ok(Self {
-            kid: URL_SAFE_NO_PAD.encode(thumbprint),
-            created_unix_s: file.created_unix_s(),
-            sign: EncodingKey::from_ed_der(&file.secret),
-            verify: DecodingKey::from_ed_der(public),
-        })
-    }
+/// The JWS compact serialization (RFC 7515 §3.1).
+fn compact(
+    key: &SigningKey,
+    header: &Header<'_>,
+    payload: &Payload,
+) -> Result<String, Unspecified> {
+    // Structs of strings and numbers: they always serialise.
+    let part = |json: Result<Vec<u8>, _>| {
+        json.map(|json| base64url(&json)).map_err(|_: serde_json::Error| Unspecified)
+    };
+    let mut token =
+        format!("{}.{}", part(serde_json::to_vec(header))?, part(serde_json::to_vec(payload))?);
+    let signature = base64url(&key.sign(token.as_bytes())?);
+    token.push('.');
+    token.push_str(&signature);
+    Ok(token)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::Tokens;
+    use crate::tokens::{PUBLISH_DELAY, Tokens};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::{EncodingKey, Header};
     use serde_json::{Value, json};
     use std::path::Path;
 
     const TTL: Duration = Duration::from_secs(1800);
 
-    fn open(keys: &Path, clock: &Clock) -> Tokens {
+    fn open_with(algorithm: Algorithm, keys: &Path, clock: &Clock) -> Tokens {
         let config = TokenConfig {
+            algorithm,
             issuer: "https://auth.example".into(),
             audience: "staunch".into(),
             keys_dir: keys.to_owned(),
             access_ttl: TTL,
+            refresh_ttl: TTL,
         };
         Tokens::open(&config, clock.clone()).unwrap()
+    }
+
+    fn open(keys: &Path, clock: &Clock) -> Tokens {
+        open_with(Algorithm::EdDsa, keys, clock)
     }
 
     #[test]
@@ -235,14 +266,14 @@ mod tests {
         let (header, payload) = (decode(parts[0]), decode(parts[1]));
         assert_eq!((&header["alg"], &header["typ"]), (&json!("EdDSA"), &json!("at+jwt")));
 
-        let key = &tokens.0.access.keys[0];
+        let ring = tokens.ring();
+        let key = &ring.access.keys[0];
+        let sign = |header: Value, payload: &Value| {
+            let input = format!("{}.{}", encode(&header), encode(payload));
+            format!("{input}.{}", base64url(&key.sign(input.as_bytes()).unwrap()))
+        };
         let signed = |typ: &str, kid: &str, payload: &Value| {
-            let header = Header {
-                typ: Some(typ.into()),
-                kid: Some(kid.into()),
-                ..Header::new(Algorithm::EdDSA)
-            };
-            jsonwebtoken::encode(&header, payload, &key.sign).unwrap()
+            sign(json!({"alg": "EdDSA", "typ": typ, "kid": kid}), payload)
         };
         assert!(
             tokens.verify_access(&signed(TYPE, &key.kid, &payload)).is_ok(),
@@ -262,7 +293,7 @@ mod tests {
         let hmac_header = Header {
             typ: Some(TYPE.into()),
             kid: Some(key.kid.clone()),
-            ..Header::new(Algorithm::HS256)
+            ..Header::new(jsonwebtoken::Algorithm::HS256)
         };
         let public = key.verify.try_get_as_bytes().unwrap();
         let hmac = jsonwebtoken::encode(&hmac_header, &payload, &EncodingKey::from_secret(public))
@@ -272,6 +303,11 @@ mod tests {
             ("HS256 over the public key", hmac),
             ("another kid", signed(TYPE, "other", &payload)),
             ("another type", signed("JWT", &key.kid, &payload)),
+            (
+                "a critical extension",
+                sign(json!({"alg": "EdDSA", "typ": TYPE, "kid": key.kid, "crit": ["x"]}), &payload),
+            ),
+            ("another alg", sign(json!({"alg": "ES256", "typ": TYPE, "kid": key.kid}), &payload)),
             (
                 "another payload",
                 format!("{}.{}.{}", parts[0], encode(&with("sub", json!("8"))), parts[2]),
@@ -292,7 +328,7 @@ mod tests {
             ("nothing", String::new()),
             ("too long", "a".repeat(TOKEN_OCTETS_MAX + 1)),
         ];
-        for claim in ["iss", "sub", "aud", "exp", "sid"] {
+        for claim in ["iss", "sub", "aud", "exp", "iat", "jti", "sid"] {
             forged.push((claim, signed(TYPE, &key.kid, &without(claim))));
         }
         for (what, token) in forged {
@@ -301,22 +337,25 @@ mod tests {
     }
 
     #[test]
-    fn an_older_key_in_the_folder_still_verifies() {
+    fn another_algorithm_takes_over_when_its_key_has_been_published_for_long_enough() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
-        let old = open(folder.path(), &clock).sign_access(UserId(1), SessionId::random()).unwrap();
-        let aside = tempfile::tempdir().unwrap();
-        clock.advance(Duration::from_secs(60));
-        open(aside.path(), &clock);
-        for entry in std::fs::read_dir(aside.path()).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        let alg = |token: &Secret| jsonwebtoken::decode_header(token.expose()).unwrap().alg;
+        let sign = |tokens: &Tokens| tokens.sign_access(UserId(1), SessionId::random()).unwrap();
+        let mut made = vec![sign(&open(folder.path(), &clock))];
+        for algorithm in [Algorithm::Es256, Algorithm::Rs256, Algorithm::Hs256, Algorithm::EdDsa] {
+            let tokens = open_with(algorithm, folder.path(), &clock);
+            let early = sign(&tokens);
+            if algorithm != Algorithm::EdDsa {
+                assert_ne!(alg(&early), algorithm.jwa(), "not yet");
+            }
+            clock.advance(PUBLISH_DELAY);
+            let token = sign(&tokens);
+            assert_eq!(alg(&token), algorithm.jwa());
+            made.extend([early, token]);
+            // Those that are not past their time, whatever signed them.
+            for token in made.iter().rev().take(4) {
+                assert!(tokens.verify_access(token.expose()).is_ok(), "{algorithm}");
+            }
         }
-        let tokens = open(folder.path(), &clock);
-        assert!(tokens.verify_access(old.expose()).is_ok());
-        let new = tokens.sign_access(UserId(1), SessionId::random()).unwrap();
-        assert_ne!(
-            jsonwebtoken::decode_header(old.expose()).unwrap().kid,
-            jsonwebtoken::decode_header(new.expose()).unwrap().kid
-        );
     }
 }

@@ -1,24 +1,27 @@
 //! The key folder: PEM files, mode 0600, made at the first start.
 //!
-//! A file's name says what it holds and when it was made: `access-eddsa-<unix seconds>.pem` (a
-//! PKCS #8 private key, RFC 8410) and `refresh-hmac-<unix seconds>.pem` (32 random octets). The
-//! newest of each kind makes tokens, all of them check tokens: a key is rotated by adding a file.
+//! A file's name says what it holds and from when on it makes tokens:
+//! `access-<algorithm>-<unix seconds>.pem` (a PKCS #8 private key, RFC 5958, or for HS256 32 random
+//! octets) and `refresh-hmac-<unix seconds>.pem` (32 random octets). All of them check tokens, also
+//! before their time: whoever reads the folder knows a key before the first token that it makes.
 
+use super::algorithm::{Algorithm, HMAC_OCTETS, random_octets};
 use crate::clock::Clock;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::Ed25519KeyPair;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
-const ACCESS_PREFIX: &str = "access-eddsa-";
-const ACCESS_LABEL: &str = "PRIVATE KEY";
-const REFRESH_PREFIX: &str = "refresh-hmac-";
-const REFRESH_LABEL: &str = "STAUNCH REFRESH KEY";
-/// Octets of a refresh key: as many as HMAC-SHA256 puts out (RFC 2104 §3).
-const REFRESH_KEY_OCTETS: usize = 32;
+/// From the making of a key to its first token, where there are others: every node has read the
+/// folder by then (they do every 30 s), and every client its copy of the JWK set (good for 5 min).
+pub const PUBLISH_DELAY: Duration = Duration::from_secs(10 * 60);
+/// Key files of a folder at most: a bound for the JWK set and for what is read at each look.
+const FILES_MAX: usize = 64;
+/// Octets of a key file at most; an RSA key of 8192 bits takes 6.4 KB.
+const FILE_OCTETS_MAX: u64 = 16 * 1024;
+const HMAC_REFRESH_PREFIX: &str = "refresh-hmac-";
 
 /// Why the keys are not to be had. Each variant names the file; none is ever repaired by writing
 /// over it.
@@ -52,15 +55,69 @@ pub enum KeyError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// More files than anybody rotates.
+    #[error("key folder {path} holds {FILES_MAX} keys or more: retire old ones")]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder of a running server has lost all keys of a kind.
+    #[error("key folder {path} lacks keys: the ones that were read before stay in use")]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The random number generator or the key generator failed.
     #[error("no new key could be made")]
     Generate,
 }
 
-/// The secrets of a key folder, of each kind the newest last and at least one.
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It signs access tokens.
+    Access(Algorithm),
+    /// Its MAC makes refresh tokens.
+    Refresh,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Access(Algorithm::EdDsa),
+        Self::Access(Algorithm::Es256),
+        Self::Access(Algorithm::Rs256),
+        Self::Access(Algorithm::Hs256),
+        Self::Refresh,
+    ];
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Access(algorithm) => algorithm.file_prefix(),
+            Self::Refresh => HMAC_REFRESH_PREFIX,
+        }
+    }
+
+    /// The PEM label (RFC 7468 §10 for PKCS #8).
+    fn label(self) -> &'static str {
+        match self {
+            Self::Access(Algorithm::EdDsa | Algorithm::Es256 | Algorithm::Rs256) => "PRIVATE KEY",
+            Self::Access(Algorithm::Hs256) => "STAUNCH ACCESS KEY",
+            Self::Refresh => "STAUNCH REFRESH KEY",
+        }
+    }
+
+    fn generate(self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        match self {
+            Self::Access(algorithm) => algorithm.generate(),
+            Self::Refresh => random_octets(),
+        }
+    }
+}
+
+/// The secrets of a key folder, of each kind the one that takes over last at the end.
+#[derive(Default)]
 pub(super) struct Keys {
-    /// PKCS #8 documents.
-    pub(super) access: Vec<KeyFile>,
+    pub(super) access: Vec<(Algorithm, KeyFile)>,
     /// HMAC keys.
     pub(super) refresh: Vec<KeyFile>,
 }
@@ -68,19 +125,15 @@ pub(super) struct Keys {
 /// One key file, read.
 pub(super) struct KeyFile {
     pub(super) path: PathBuf,
+    /// From when on it makes tokens, as its name says; 0 if its name holds no time.
+    pub(super) from_unix_s: u64,
     pub(super) secret: Zeroizing<Vec<u8>>,
 }
 
-impl KeyFile {
-    /// When it was made, as its name says; 0 if it has another name.
-    pub(super) fn created_unix_s(&self) -> u64 {
-        let stem = self.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        stem.rsplit('-').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
-    }
-}
-
 impl Keys {
-    pub(super) fn open(folder: &Path, clock: &Clock) -> Result<Self, KeyError> {
+    /// Reads the folder and makes what a server needs and is not there: a refresh key, and a key of
+    /// that algorithm. Beside older access keys a new one waits for [`PUBLISH_DELAY`].
+    pub(super) fn open(folder: &Path, clock: &Clock, signs: Algorithm) -> Result<Self, KeyError> {
         let failed =
             |action| move |source| KeyError::Io { path: folder.to_owned(), action, source };
         DirBuilder::new()
@@ -89,95 +142,140 @@ impl Keys {
             .create(folder)
             .map_err(failed("make the folder"))?;
         // Several nodes may share the folder and start together: one makes the keys.
-        let lock = File::open(folder).map_err(failed("open the folder"))?;
-        lock.lock().map_err(failed("lock the folder"))?;
-        let rng = SystemRandom::new();
-        let access =
-            Kind { folder, prefix: ACCESS_PREFIX, label: ACCESS_LABEL }.open(clock, || {
-                let document =
-                    Ed25519KeyPair::generate_pkcs8(&rng).map_err(|_| KeyError::Generate)?;
-                Ok(Zeroizing::new(document.as_ref().to_vec()))
-            })?;
-        let refresh =
-            Kind { folder, prefix: REFRESH_PREFIX, label: REFRESH_LABEL }.open(clock, || {
-                let mut secret = Zeroizing::new(vec![0; REFRESH_KEY_OCTETS]);
-                aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyError::Generate)?;
-                Ok(secret)
-            })?;
-        if let Some(file) = refresh.iter().find(|file| file.secret.len() != REFRESH_KEY_OCTETS) {
-            let reason = "it does not hold 32 octets";
-            return Err(KeyError::Damaged { path: file.path.clone(), reason });
+        let _lock = lock(folder)?;
+        let keys = Self::read(folder)?;
+        let now = clock.unix_s();
+        let mut made = false;
+        if keys.refresh.is_empty() {
+            write_new(folder, Kind::Refresh, now)?;
+            made = true;
         }
-        Ok(Self { access, refresh })
+        if !keys.access.iter().any(|(algorithm, _)| *algorithm == signs) {
+            let delay = if keys.access.is_empty() { 0 } else { PUBLISH_DELAY.as_secs() };
+            write_new(folder, Kind::Access(signs), now + delay)?;
+            made = true;
+        }
+        if made { Self::read(folder) } else { Ok(keys) }
     }
-}
 
-/// One kind of key file.
-struct Kind<'a> {
-    folder: &'a Path,
-    prefix: &'static str,
-    label: &'static str,
-}
-
-impl Kind<'_> {
-    /// Reads all files of this kind, oldest first; makes one when there is none.
-    fn open(
-        &self,
-        clock: &Clock,
-        generate: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, KeyError>,
-    ) -> Result<Vec<KeyFile>, KeyError> {
-        let failed = |source| KeyError::Io { path: self.folder.to_owned(), action: "list", source };
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(self.folder).map_err(failed)? {
+    /// Reads the folder; makes nothing.
+    pub(super) fn read(folder: &Path) -> Result<Self, KeyError> {
+        let failed = |source| KeyError::Io { path: folder.to_owned(), action: "list", source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with(self.prefix) && name.ends_with(".pem") {
-                paths.push(path);
+            let Some((kind, from_unix_s)) = parse_name(name) else {
+                continue;
+            };
+            if found.len() >= FILES_MAX {
+                return Err(KeyError::TooMany { path: folder.to_owned() });
+            }
+            found.push((from_unix_s, path, kind));
+        }
+        found.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        let mut keys = Self::default();
+        for (from_unix_s, path, kind) in found {
+            let file = KeyFile { secret: read_file(&path, kind.label())?, from_unix_s, path };
+            match kind {
+                Kind::Access(algorithm) => keys.access.push((algorithm, file)),
+                Kind::Refresh if file.secret.len() == HMAC_OCTETS => keys.refresh.push(file),
+                Kind::Refresh => {
+                    let reason = "it does not hold 32 octets";
+                    return Err(KeyError::Damaged { path: file.path, reason });
+                }
             }
         }
-        // Ten digits of seconds until the year 2286: the order of names is the order of age.
-        paths.sort();
-        if paths.is_empty() {
-            let path = self.folder.join(format!("{}{:010}.pem", self.prefix, clock.unix_s()));
-            self.write(&path, &generate()?)?;
-            paths.push(path);
-        }
-        paths.into_iter().map(|path| self.read(path)).collect()
+        Ok(keys)
     }
 
-    fn read(&self, path: PathBuf) -> Result<KeyFile, KeyError> {
-        let failed = |source| KeyError::Io { path: path.clone(), action: "read", source };
-        let mode = fs::metadata(&path).map_err(failed)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path, mode });
-        }
-        let text = Zeroizing::new(fs::read_to_string(&path).map_err(failed)?);
-        let damaged = |reason| KeyError::Damaged { path: path.clone(), reason };
-        let block = pem::parse(text.as_str()).map_err(|_| damaged("it is not a PEM block"))?;
-        if block.tag() != self.label {
-            return Err(damaged("its PEM label is not the one this kind of key has"));
-        }
-        Ok(KeyFile { secret: Zeroizing::new(block.into_contents()), path })
+    /// Whether one more key may be made.
+    pub(super) fn room(&self, folder: &Path) -> Result<(), KeyError> {
+        let full = self.access.len() + self.refresh.len() >= FILES_MAX;
+        if full { Err(KeyError::TooMany { path: folder.to_owned() }) } else { Ok(()) }
     }
+}
 
-    /// Writes a new file beside its place and links it there: whoever sees it sees all of it, and
-    /// an existing file stays as it is.
-    fn write(&self, path: &Path, secret: &[u8]) -> Result<(), KeyError> {
-        let failed = |action| move |source| KeyError::Io { path: path.to_owned(), action, source };
-        let text = Zeroizing::new(pem::encode(&pem::Pem::new(self.label, secret)));
-        let draft = path.with_extension("new");
-        fs::remove_file(&draft).ok();
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(failed("write"))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
-        fs::hard_link(&draft, path).map_err(failed("write"))?;
-        fs::remove_file(&draft).map_err(failed("tidy up after"))?;
-        File::open(self.folder).and_then(|folder| folder.sync_all()).map_err(failed("write"))
+/// Takes the folder's lock, which goes with the file.
+pub(super) fn lock(folder: &Path) -> Result<File, KeyError> {
+    let failed = |action| move |source| KeyError::Io { path: folder.to_owned(), action, source };
+    let file = File::open(folder).map_err(failed("open the folder"))?;
+    file.lock().map_err(failed("lock the folder"))?;
+    Ok(file)
+}
+
+/// What a file's name says; `None` for other files.
+fn parse_name(name: &str) -> Option<(Kind, u64)> {
+    let stem = name.strip_suffix(".pem")?;
+    Kind::ALL.into_iter().find_map(|kind| {
+        let seconds = stem.strip_prefix(kind.prefix())?;
+        Some((kind, seconds.parse().unwrap_or(0)))
+    })
+}
+
+fn read_file(path: &Path, label: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let failed = |source| KeyError::Io { path: path.to_owned(), action: "read", source };
+    let damaged = |reason| KeyError::Damaged { path: path.to_owned(), reason };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
+    if metadata.len() > FILE_OCTETS_MAX {
+        return Err(damaged("it is longer than any key"));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    let block = pem::parse(text.as_str()).map_err(|_| damaged("it is not a PEM block"))?;
+    if block.tag() != label {
+        return Err(damaged("its PEM label is not the one this kind of key has"));
+    }
+    Ok(Zeroizing::new(block.into_contents()))
+}
+
+/// Makes a key that makes tokens from that time on. Take the folder's lock first.
+///
+/// The file is written beside its place and linked there: whoever sees it sees all of it, and an
+/// existing file stays as it is. It belongs to the folder's owner, so that one made by root can be
+/// read by a server that is not.
+pub(super) fn write_new(folder: &Path, kind: Kind, from_unix_s: u64) -> Result<PathBuf, KeyError> {
+    // Ten digits of seconds until the year 2286: a listing by name is in the order of time.
+    let path = folder.join(format!("{}{from_unix_s:010}.pem", kind.prefix()));
+    let failed = |action| {
+        let path = path.clone();
+        move |source| KeyError::Io { path, action, source }
+    };
+    let secret = kind.generate()?;
+    let text = Zeroizing::new(pem::encode(&pem::Pem::new(kind.label(), secret.as_slice())));
+    let draft = path.with_extension("new");
+    fs::remove_file(&draft).ok();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)
+        .map_err(failed("write"))?;
+    let owner = fs::metadata(folder).map_err(failed("write"))?;
+    if owner.uid() != file.metadata().map_err(failed("write"))?.uid() {
+        // Only root may; for others the file is theirs, and they can read it.
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
+    }
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
+    fs::hard_link(&draft, &path).map_err(failed("write"))?;
+    fs::remove_file(&draft).map_err(failed("tidy up after"))?;
+    sync(folder)?;
+    Ok(path)
+}
+
+/// Removes a key. Take the folder's lock first.
+pub(super) fn remove(folder: &Path, path: &Path) -> Result<(), KeyError> {
+    let failed = |source| KeyError::Io { path: path.to_owned(), action: "remove", source };
+    fs::remove_file(path).map_err(failed)?;
+    sync(folder)
+}
+
+fn sync(folder: &Path) -> Result<(), KeyError> {
+    let failed = |source| KeyError::Io { path: folder.to_owned(), action: "write", source };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -185,31 +283,65 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn open(folder: &Path) -> Result<Keys, KeyError> {
+        Keys::open(folder, &Clock::system(), Algorithm::EdDsa)
+    }
+
     #[test]
     fn keys_are_made_once_with_mode_0600_and_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("keys");
-        let first = Keys::open(&dir, &Clock::system()).unwrap();
-        let again = Keys::open(&dir, &Clock::system()).unwrap();
-        assert_eq!(first.access[0].secret, again.access[0].secret);
+        let (first, again) = (open(&dir).unwrap(), open(&dir).unwrap());
+        assert_eq!(first.access[0].1.secret, again.access[0].1.secret);
         assert_eq!(first.refresh[0].secret, again.refresh[0].secret);
-        let mode = fs::metadata(&first.access[0].path).unwrap().mode();
+        let mode = fs::metadata(&first.access[0].1.path).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_of_another_algorithm_is_made_beside_the_first_and_waits() {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
+        open(folder.path()).unwrap();
+        let keys = Keys::open(folder.path(), &clock, Algorithm::Es256).unwrap();
+        let [(first, _), (second, file)] = &keys.access[..] else { panic!("two keys") };
+        assert_eq!((*first, *second), (Algorithm::EdDsa, Algorithm::Es256));
+        assert_eq!(file.from_unix_s, clock.unix_s() + PUBLISH_DELAY.as_secs());
+        assert_eq!(keys.refresh.len(), 1);
     }
 
     #[test]
     fn an_exposed_or_damaged_file_is_an_error_that_names_it_and_leaves_it_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Keys::open(folder.path(), &Clock::system()).unwrap().access[0].path.clone();
+        let path = open(folder.path()).unwrap().access[0].1.path.clone();
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Keys::open(folder.path(), &Clock::system()).err().unwrap();
+        let error = open(folder.path()).err().unwrap();
         assert!(matches!(error, KeyError::Exposed { mode: 0o640, .. }), "{error}");
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::write(&path, "nonsense").unwrap();
-        let error = Keys::open(folder.path(), &Clock::system()).err().unwrap().to_string();
-        assert!(error.contains("damaged") && error.contains(path.to_str().unwrap()), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "nonsense");
+        for text in ["nonsense".to_owned(), "x".repeat(100_000)] {
+            fs::write(&path, &text).unwrap();
+            let error = open(folder.path()).err().unwrap().to_string();
+            assert!(error.contains("damaged") && error.contains(path.to_str().unwrap()), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn only_names_of_keys_are_read_and_not_without_bound() {
+        assert_eq!(
+            parse_name("access-rs256-0000000007.pem"),
+            Some((Kind::Access(Algorithm::Rs256), 7))
+        );
+        assert_eq!(parse_name("refresh-hmac-mine.pem"), Some((Kind::Refresh, 0)));
+        for name in ["access-none-7.pem", "access-eddsa-7.new", "notes.txt", ".pem", ""] {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path()).unwrap().refresh[0].path.clone();
+        for copy in 0..FILES_MAX {
+            fs::copy(&first, folder.path().join(format!("refresh-hmac-{copy}.pem"))).unwrap();
+        }
+        assert!(matches!(open(folder.path()).err().unwrap(), KeyError::TooMany { .. }));
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! `srt_` and base64url of: version (1 octet), key id (4), session id (16), generation (8, big
 //! endian), HMAC-SHA256 over all of that (32). Nobody can make one from the database alone, nor
-//! from the key alone without knowing a live session's random id.
+//! from the key alone without knowing a live session's random id. The text of a generation is
+//! always the same, until another key begins to seal; then both texts are good.
 
 use super::keys::KeyFile;
+use crate::clock::Clock;
 use crate::identity::SessionId;
 use crate::secret::Secret;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::path::PathBuf;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -36,24 +39,37 @@ pub struct RefreshClaims {
 #[error("refresh token rejected")]
 pub struct RefreshError;
 
-struct Key {
+/// A key that seals refresh tokens.
+pub(super) struct RefreshKey {
     id: [u8; KEY_ID_OCTETS],
+    /// It seals nothing before that time, in seconds since 1970.
+    pub(super) from_unix_s: u64,
+    pub(super) path: PathBuf,
     mac: hmac::Key,
 }
 
 pub(super) struct Refresh {
-    /// Oldest first; the last one seals.
-    keys: Vec<Key>,
+    /// In the order in which they take over.
+    pub(super) keys: Vec<RefreshKey>,
+    clock: Clock,
 }
 
 impl Refresh {
-    pub(super) fn new(files: Vec<KeyFile>) -> Self {
-        Self { keys: files.into_iter().map(|file| Key::new(&file.secret)).collect() }
+    pub(super) fn new(files: Vec<KeyFile>, clock: Clock) -> Self {
+        Self { keys: files.into_iter().map(RefreshKey::new).collect(), clock }
+    }
+
+    /// The key that seals now: of those whose time has come the last; if none's has, as clocks may
+    /// differ, the first.
+    pub(super) fn sealing(&self) -> Option<&RefreshKey> {
+        let now = self.clock.unix_s();
+        let come = self.keys.iter().rev().find(|key| key.from_unix_s <= now);
+        come.or_else(|| self.keys.first())
     }
 
     pub(super) fn seal(&self, claims: RefreshClaims) -> Secret {
         let mut token = Zeroizing::new(Vec::with_capacity(TOKEN_OCTETS));
-        if let Some(key) = self.keys.last() {
+        if let Some(key) = self.sealing() {
             token.push(VERSION);
             token.extend(key.id);
             token.extend(claims.session.0.as_bytes());
@@ -83,14 +99,21 @@ impl Refresh {
     }
 }
 
-impl Key {
-    fn new(secret: &[u8]) -> Self {
+impl RefreshKey {
+    fn new(file: KeyFile) -> Self {
+        let secret = file.secret.as_slice();
         let labelled = Zeroizing::new([b"staunch refresh key id".as_slice(), secret].concat());
         let mut id = [0; KEY_ID_OCTETS];
         for (to, from) in id.iter_mut().zip(digest(&SHA256, &labelled).as_ref()) {
             *to = *from;
         }
-        Self { id, mac: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Self { id, from_unix_s: file.from_unix_s, path: file.path, mac }
+    }
+
+    /// Its id as people see it: 8 hexadecimal digits.
+    pub(super) fn kid(&self) -> String {
+        format!("{:08x}", u32::from_be_bytes(self.id))
     }
 }
 
@@ -98,14 +121,15 @@ impl Key {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::path::PathBuf;
+    use std::time::Duration;
 
     fn refresh(secrets: &[[u8; 32]]) -> Refresh {
         let file = |secret: &[u8; 32]| KeyFile {
             path: PathBuf::new(),
+            from_unix_s: 0,
             secret: Zeroizing::new(secret.to_vec()),
         };
-        Refresh::new(secrets.iter().map(file).collect())
+        Refresh::new(secrets.iter().map(file).collect(), Clock::manual())
     }
 
     fn claims(generation: i64) -> RefreshClaims {
@@ -146,6 +170,19 @@ mod tests {
         let newer = rotated.seal(claims(0));
         assert!(refresh(&[[2; 32]]).open(newer.expose()).is_ok(), "the newest key seals");
         assert!(refresh(&[[2; 32]]).open(token.expose()).is_err(), "a retired key opens nothing");
+    }
+
+    #[test]
+    fn a_key_opens_before_its_time_and_seals_from_then_on() {
+        let mut both = refresh(&[[1; 32], [2; 32]]);
+        both.keys[1].from_unix_s = both.clock.unix_s() + 600;
+        let session = claims(0);
+        let early = refresh(&[[2; 32]]).seal(session);
+        assert_eq!(both.open(early.expose()).unwrap(), session);
+        assert_eq!(both.sealing().unwrap().kid(), both.keys[0].kid());
+        assert_ne!(both.seal(session).expose(), early.expose());
+        both.clock.advance(Duration::from_secs(600));
+        assert_eq!(both.seal(session).expose(), early.expose());
     }
 
     proptest! {

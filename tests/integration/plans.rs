@@ -17,7 +17,10 @@ async fn fill(db: &Client) {
          INSERT INTO refresh_tokens (id, user_id, expires_at, revoked)
          SELECT gen_random_uuid(), n, now() + CASE n % 2 WHEN 0 THEN interval '-1 s' ELSE interval '1 day' END, n % 2 = 1
          FROM generate_series(1, 2000) AS n;
-         ANALYZE users, refresh_tokens",
+         INSERT INTO clients (id, name, secret_sha256)
+         SELECT gen_random_uuid(), 'client ' || n, sha256(n::text::bytea)
+         FROM generate_series(1, 1000) AS n;
+         ANALYZE users, refresh_tokens, clients",
     )
     .await
     .unwrap();
@@ -34,6 +37,8 @@ fn arguments(name: &str) -> &'static str {
         "replace_hash" => "50000, 'old', 'new'",
         "revoke_session" => "'00000000-0000-4000-8000-000000000000'",
         "session_account" => "'00000000-0000-4000-8000-000000000000', 50000",
+        "client_secret" => "'00000000-0000-4000-8000-000000000000'",
+        "live_refresh" => "'00000000-0000-4000-8000-000000000000', 3",
         "clean_sessions" => "32497639476945768, 1000",
         other => panic!("say here what {other} is called with"),
     }

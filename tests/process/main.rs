@@ -7,8 +7,10 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod client;
 mod crash;
 mod import;
+mod keys;
 mod log;
 mod settings;
 mod stop;

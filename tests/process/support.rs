@@ -172,6 +172,11 @@ impl Server {
         request(&self.address, head, "application/json", &body).await
     }
 
+    pub(crate) async fn post_form(&self, path: &str, body: &str) -> Option<Reply> {
+        let head = format!("POST {path} HTTP/1.1\r\n");
+        request(&self.address, &head, "application/x-www-form-urlencoded", body).await
+    }
+
     pub(crate) async fn me(&self, access: &str) -> Option<Reply> {
         let head = format!("GET /api/v1/auth/me HTTP/1.1\r\nAuthorization: Bearer {access}\r\n");
         request(&self.address, &head, "", "").await

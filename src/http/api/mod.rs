@@ -1,15 +1,18 @@
 //! The endpoints, one file each: parse, call the rule, shape the answer.
 
+pub(super) mod introspect;
 pub(super) mod logout;
 pub(super) mod me;
 pub(super) mod refresh;
 pub(super) mod register;
+pub(super) mod revoke;
 pub(super) mod token;
 
+use super::client_credentials::Presented;
 use super::error::ApiError;
-use super::request::JsonObject;
+use super::request::{Call, JsonObject};
 use super::response::Answer;
-use crate::auth::{Account, FieldError, TokenPair};
+use crate::auth::{Account, ClientCredentials, FieldError, TokenPair};
 use crate::secret::Secret;
 use serde::Serialize;
 
@@ -55,4 +58,17 @@ fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
     body.text(FIELD).map(Secret::new).map_err(|message| {
         ApiError::Unprocessable(vec![FieldError { field: FIELD, message: message.to_owned() }])
     })
+}
+
+/// What a client sends to ask about a token or to end it (RFC 7662 §2.1, RFC 7009 §2.1): who it is,
+/// and the token.
+async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiError> {
+    let presented = Presented::of(call.request.headers());
+    let mut form = call.form().await?;
+    let client = presented.with(&mut form)?;
+    let token = form.take("token").ok_or_else(|| ApiError::InvalidRequest {
+        detail: "some fields are missing; see errors",
+        errors: vec![FieldError { field: "token", message: "is required".to_owned() }],
+    })?;
+    Ok((client, token))
 }

@@ -22,13 +22,14 @@ const LOGOUT: &str = "/api/v1/auth/logout";
 const ME: &str = "/api/v1/auth/me";
 
 /// Headers that an answer may have; a new one should be a decision.
-const ALLOWED_HEADERS: [&str; 13] = [
+const ALLOWED_HEADERS: [&str; 14] = [
     "allow",
     "cache-control",
     "connection",
     "content-length",
     "content-type",
     "date",
+    "etag",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",

@@ -25,8 +25,10 @@ use staunch::app::{App, StartError};
 use staunch::clock::Clock;
 use staunch::config::Config;
 use staunch::telemetry::log::Log;
+use staunch::tokens::{Algorithm, KeyFolder, TokenConfig};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -45,6 +47,8 @@ pub(crate) struct TestApp {
     /// Stands still until the test advances it, unless the builder was told otherwise.
     pub(crate) clock: Clock,
     pub(crate) database: Arc<TestDatabase>,
+    /// The server's own keys, to have them read anew without waiting.
+    pub(crate) keys: staunch::tokens::Tokens,
     folder: Arc<tempfile::TempDir>,
     stop: Option<oneshot::Sender<()>>,
     server: Option<std::thread::JoinHandle<()>>,
@@ -109,7 +113,7 @@ impl Builder {
             runtime.block_on(async {
                 match App::build(config, served_clock, Log::default()).await {
                     Ok(app) => {
-                        started.send(Ok(app.facts().clone())).ok();
+                        started.send(Ok((app.facts().clone(), app.tokens()))).ok();
                         app.run(async {
                             stopped.await.ok();
                         })
@@ -119,12 +123,13 @@ impl Builder {
                 }
             });
         });
-        let facts = starting.await.expect("the server's thread lives")?;
+        let (facts, keys) = starting.await.expect("the server's thread lives")?;
         Ok(TestApp {
             address: facts.address,
             metrics_address: facts.metrics_address,
             clock,
             database,
+            keys,
             folder,
             stop: Some(stop),
             server: Some(server),
@@ -169,6 +174,23 @@ impl TestApp {
             clock: self.clock.clone(),
             ..Self::builder()
         }
+    }
+
+    /// The keys as an operator works on them.
+    pub(crate) fn key_folder(&self, algorithm: Algorithm) -> KeyFolder {
+        let config = TokenConfig {
+            algorithm,
+            issuer: "http://localhost:8080".into(),
+            audience: "staunch".into(),
+            keys_dir: self.keys_dir(),
+            access_ttl: Duration::from_secs(1_800),
+            refresh_ttl: Duration::from_secs(7 * 24 * 3_600),
+        };
+        KeyFolder::new(config, self.clock.clone())
+    }
+
+    pub(crate) fn keys_dir(&self) -> PathBuf {
+        self.folder.path().join("keys")
     }
 
     /// A client that has no token.

@@ -1,0 +1,113 @@
+//! What clients and resource servers look up: the public keys (RFC 7517) and the metadata (RFC 8414).
+//!
+//! Both may be kept for five minutes, half of what a new key waits before it signs. An issuer with a
+//! path has its metadata below that path in §3.1's way: a proxy that adds the path maps it.
+
+use super::Edge;
+use super::request::Call;
+use super::response::Answer;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::HeaderMap;
+use hyper::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
+use serde::Serialize;
+
+pub(super) const JWKS: &str = "/.well-known/jwks.json";
+pub(super) const METADATA: &str = "/.well-known/oauth-authorization-server";
+const CACHEABLE: &str = "public, max-age=300";
+
+/// How clients authenticate (RFC 7591 §2).
+const CLIENT_METHODS: &[&str] = &["client_secret_basic", "client_secret_post"];
+
+/// RFC 8414 §2.
+#[derive(Serialize)]
+struct Metadata<'a> {
+    issuer: &'a str,
+    token_endpoint: String,
+    jwks_uri: String,
+    introspection_endpoint: String,
+    revocation_endpoint: String,
+    grant_types_supported: &'static [&'static str],
+    response_types_supported: &'static [&'static str],
+    token_endpoint_auth_methods_supported: &'static [&'static str],
+    introspection_endpoint_auth_methods_supported: &'static [&'static str],
+    revocation_endpoint_auth_methods_supported: &'static [&'static str],
+}
+
+/// GET /.well-known/jwks.json
+pub(super) fn jwks(call: &Call<'_>) -> Answer {
+    let keys = call.edge.auth.tokens().public_keys();
+    // RFC 7517 §8.5.2.
+    cacheable(call, "application/jwk-set+json", &keys)
+}
+
+/// GET /.well-known/oauth-authorization-server
+pub(super) fn metadata(call: &Call<'_>) -> Answer {
+    let document = serde_json::to_string(&Metadata::of(call.edge)).unwrap_or_default();
+    cacheable(call, "application/json", &document)
+}
+
+impl<'a> Metadata<'a> {
+    fn of(edge: &'a Edge) -> Self {
+        let issuer = edge.auth.tokens().issuer();
+        let at = |path: &str| format!("{}{path}", issuer.trim_end_matches('/'));
+        Self {
+            issuer,
+            token_endpoint: at("/api/v1/auth/token"),
+            jwks_uri: at(JWKS),
+            introspection_endpoint: at("/api/v1/auth/introspect"),
+            revocation_endpoint: at("/api/v1/auth/revoke"),
+            grant_types_supported: &["password", "refresh_token"],
+            // Required, and a list without elements must be left out (§3.2): there is no
+            // authorization endpoint, and `none` is the registered type that asks it for nothing.
+            response_types_supported: &["none"],
+            token_endpoint_auth_methods_supported: &["none"],
+            introspection_endpoint_auth_methods_supported: CLIENT_METHODS,
+            revocation_endpoint_auth_methods_supported: CLIENT_METHODS,
+        }
+    }
+}
+
+/// 200 with a strong `ETag`, or 304 for a client that has this very document (RFC 9110 §13.1.2).
+fn cacheable(call: &Call<'_>, media_type: &'static str, document: &str) -> Answer {
+    let hash = digest(&SHA256, document.as_bytes());
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash));
+    let answer = if has_it(call.request.headers(), &tag) {
+        Answer::not_modified()
+    } else {
+        Answer::body(hyper::StatusCode::OK, media_type, document.to_owned().into())
+    };
+    let answer = answer.with(CACHE_CONTROL, HeaderValue::from_static(CACHEABLE));
+    match HeaderValue::try_from(tag) {
+        Ok(tag) => answer.with(ETAG, tag),
+        Err(_) => answer,
+    }
+}
+
+/// Whether `If-None-Match` names the tag, by weak comparison, or any.
+fn has_it(headers: &HeaderMap, tag: &str) -> bool {
+    let lists = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    lists
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match_is_a_list_compared_weakly() {
+        let has = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append(IF_NONE_MATCH, "\"other\"".parse().unwrap());
+            headers.append(IF_NONE_MATCH, value.parse().unwrap());
+            has_it(&headers, "\"a\"")
+        };
+        assert!(has("\"a\"") && has("W/\"a\"") && has("\"b\" , \"a\"") && has("*"));
+        assert!(!has("\"b\"") && !has("a") && !has("") && !has("w/\"a\""));
+        assert!(!has_it(&HeaderMap::new(), "\"a\""));
+    }
+}

@@ -1,0 +1,63 @@
+//! `staunch client`: beside a server and without one.
+
+use crate::support::{Ended, Server, folder, processes_on, run, staunch};
+use std::path::Path;
+
+async fn client(top: &Path, arguments: &[&str]) -> Ended {
+    let mut command = staunch(top, &[&["client"], arguments].concat());
+    command.env("STAUNCH_DATA_DIR", top.join("data"));
+    run(command).await
+}
+
+/// The value behind a name in what `add` prints.
+fn value<'a>(out: &'a str, name: &str) -> &'a str {
+    let line = out.lines().find(|line| line.starts_with(name));
+    line.unwrap_or_else(|| panic!("{out}")).split_whitespace().nth(1).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    let ended = client(top.path(), &["add", "billing-api"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let (id, secret) = (value(&ended.out, "client_id"), value(&ended.out, "client_secret"));
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let tokens = server.login("ada").await.unwrap().json();
+    let token = tokens["access_token"].as_str().unwrap();
+    let body = format!("token={token}&client_id={id}&client_secret={secret}");
+    let reply = server.post_form("/api/v1/auth/introspect", &body).await.unwrap();
+    assert_eq!((reply.status, &reply.json()["active"]), (200, &true.into()));
+
+    let ended = client(top.path(), &["list"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains(id) && ended.out.contains("billing-api"), "{}", ended.out);
+    assert!(!ended.out.contains(secret));
+    assert!(!server.log().contains(secret));
+    let ended = client(top.path(), &["add", "billing-api"]).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert_eq!(client(top.path(), &["remove", id]).await.code, Some(0));
+    let ended = client(top.path(), &["remove", id]).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert!(ended.err.contains("no client"), "{}", ended.err);
+    crate::support::until("it is refused", async || {
+        let reply = server.post_form("/api/v1/auth/introspect", &body).await;
+        reply.unwrap().status == 401
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_server_the_database_is_started_and_stopped_again() {
+    let top = folder();
+    let ended = client(top.path(), &["add", "one"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let ended = client(top.path(), &["list"]).await;
+    assert_eq!(ended.out.lines().count(), 1, "{}", ended.out);
+    assert_eq!(processes_on(top.path()), Vec::<String>::new());
+    for arguments in [&["add"][..], &["add", ""], &["remove", "x"], &[]] {
+        let ended = client(top.path(), arguments).await;
+        assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.err);
+    }
+}
