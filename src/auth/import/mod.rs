@@ -60,8 +60,9 @@ pub enum ImportError {
 }
 
 /// Imports accounts from JSON lines, one each: `email`, `username`, `password_hash` (bcrypt, at
-/// most two steps above `cost`), and, if need be, `is_active` and `created_at`. A first line that
-/// names these as columns, separated by commas, makes the rest CSV.
+/// most two steps above `cost`), and, if need be, `is_active` and `created_at`.
+///
+/// A first line that names these as columns, separated by commas, makes the rest CSV.
 ///
 /// `report` is called after each batch, with the count so far and the batch's rejected lines in
 /// their order.
