@@ -163,8 +163,9 @@ async fn a_session_that_has_ended_is_inactive_at_once() {
 }
 
 #[tokio::test]
-async fn a_known_client_and_token_cost_no_query_for_two_seconds() {
+async fn a_known_client_costs_no_query_for_two_seconds_and_a_known_token_for_thirty() {
     let app = TestApp::start().await;
+    app.listening().await;
     let service = service(&app).await;
     let tokens = app.registered("ada").await;
     ask(&service, &tokens.access).await;
@@ -175,7 +176,10 @@ async fn a_known_client_and_token_cost_no_query_for_two_seconds() {
     assert_eq!(app.all_queries().await, before);
     app.clock.advance(Duration::from_secs(2));
     ask(&service, &tokens.access).await;
-    assert_eq!(app.all_queries().await, before + 2.0);
+    assert_eq!(app.all_queries().await, before + 1.0, "the client");
+    app.clock.advance(Duration::from_secs(28));
+    ask(&service, &tokens.access).await;
+    assert_eq!(app.all_queries().await, before + 3.0, "both");
 }
 
 #[tokio::test]

@@ -80,6 +80,8 @@ def staunch(program: Path, name: str = "staunch", title: str = "staunch") -> Ser
             "STAUNCH_DATABASE_URL": place.database_url,
             "STAUNCH_DATA_DIR": f"{place.folder}/data",
             "STAUNCH_BCRYPT_COST": place.cost,
+            # A few accounts stand for many: none shall end its own sessions by logging in again.
+            "STAUNCH_SESSIONS_PER_ACCOUNT": "1000",
             "STAUNCH_LIMIT_REGISTER": "off",
             "STAUNCH_LIMIT_LOGIN": "off",
             "STAUNCH_LIMIT_REFRESH": "off",
