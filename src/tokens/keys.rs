@@ -131,6 +131,12 @@ pub(super) struct KeyFile {
 }
 
 impl Keys {
+    /// Whether a key takes over at that second.
+    pub(super) fn has_key_from(&self, unix_s: u64) -> bool {
+        let access = self.access.iter().map(|(_, file)| file);
+        access.chain(&self.refresh).any(|file| file.from_unix_s == unix_s)
+    }
+
     /// Reads the folder and makes what a server needs and is not there: a refresh key, and a key of
     /// that algorithm. Beside older access keys a new one waits for [`PUBLISH_DELAY`].
     pub(super) fn open(folder: &Path, clock: &Clock, signs: Algorithm) -> Result<Self, KeyError> {

@@ -148,8 +148,15 @@ impl KeyFolder {
         let delay = if at_once { Duration::ZERO } else { keys::PUBLISH_DELAY };
         let lock = keys::lock(folder)?;
         // What cannot be read now could not be read by a server either.
-        Keys::read(folder)?.room(folder)?;
-        let path = keys::write_new(folder, kind, self.clock.unix_s() + delay.as_secs())?;
+        let present = Keys::read(folder)?;
+        present.room(folder)?;
+        let mut from_unix_s = self.clock.unix_s() + delay.as_secs();
+        // Times tell keys apart and put them in order: of two made in one second, the later one
+        // takes over a second later.
+        while present.has_key_from(from_unix_s) {
+            from_unix_s += 1;
+        }
+        let path = keys::write_new(folder, kind, from_unix_s)?;
         let made = self.list()?.into_iter().find(|key| key.path == path);
         drop(lock);
         made.ok_or(KeyError::Generate)

@@ -225,6 +225,23 @@ async fn tokens_of_a_key_that_was_retired_by_force_are_refused() {
 }
 
 #[tokio::test]
+async fn keys_made_in_one_second_take_over_one_after_the_other() {
+    let app = TestApp::start().await;
+    let folder = app.key_folder(Algorithm::EdDsa);
+    let [first, second] =
+        [folder.rotate(false, true).unwrap(), folder.rotate(false, true).unwrap()];
+    assert_eq!(second.from_unix_s, first.from_unix_s + 1);
+    app.clock.advance(Duration::from_secs(2));
+    let keys = folder.list().unwrap();
+    let signs: Vec<_> = keys
+        .iter()
+        .filter(|key| key.kind != Kind::Refresh && key.state == KeyState::Signs)
+        .map(|key| &key.kid)
+        .collect();
+    assert_eq!(signs, [&second.kid]);
+}
+
+#[tokio::test]
 async fn refresh_keys_rotate_like_the_others() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
