@@ -39,8 +39,8 @@ pub struct ActiveToken {
 }
 
 impl Auth {
-    /// What a token is worth now; `None`: nothing, for whatever reason. A client and a session that
-    /// were asked about in the last two seconds cost no query, a refresh token costs one.
+    /// What a token is worth now; `None`: nothing, for whatever reason. A client that was asked about
+    /// in the last two seconds and a session that is remembered cost no query, a refresh token one.
     ///
     /// # Errors
     /// See [`ClientCallError`].
@@ -78,13 +78,9 @@ impl Auth {
         origin: &Origin,
     ) -> Result<(), ClientCallError> {
         self.client(client).await?;
-        let result = self.end_session_of(token, origin).await;
-        self.0.meters.logouts.increment(match &result {
-            Ok(true) => "success",
-            Ok(false) => "unknown",
-            Err(error) => store_label(error),
-        });
-        result.map(drop).map_err(ClientCallError::Store)
+        let refresh = self.0.tokens.open_refresh(token).map(|claims| claims.session).ok();
+        let access = || self.0.tokens.verify_access(token).map(|claims| claims.session).ok();
+        self.end(refresh.or_else(access), origin).await.map_err(ClientCallError::Store)
     }
 
     async fn active_token(&self, token: &str) -> Result<Option<ActiveToken>, StoreError> {
@@ -117,19 +113,6 @@ impl Auth {
             Err(MeError::Rejected) => Ok(None),
             Err(MeError::Store(error)) => Err(error),
         }
-    }
-
-    /// Whether there was a session to end.
-    async fn end_session_of(&self, token: &str, origin: &Origin) -> Result<bool, StoreError> {
-        let refresh = self.0.tokens.open_refresh(token).map(|claims| claims.session).ok();
-        let access = || self.0.tokens.verify_access(token).map(|claims| claims.session).ok();
-        let Some(session) = refresh.or_else(access) else {
-            return Ok(false);
-        };
-        trace::note_session(session.0.as_u128());
-        let ended = self.0.store.revoke_session(session, origin).await?;
-        self.0.sessions.ended(session);
-        Ok(ended)
     }
 }
 

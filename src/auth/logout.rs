@@ -1,7 +1,7 @@
 //! Logout.
 
 use super::{Auth, store_label};
-use crate::identity::Origin;
+use crate::identity::{Origin, SessionId};
 use crate::store::StoreError;
 use crate::telemetry::trace;
 
@@ -15,7 +15,21 @@ impl Auth {
     /// # Cancel safety
     /// The session has ended or goes on, nothing between.
     pub async fn logout(&self, token: &str, origin: &Origin) -> Result<(), StoreError> {
-        let result = self.try_logout(token, origin).await;
+        let claims = self.0.tokens.open_refresh(token).ok();
+        self.end(claims.map(|claims| claims.session), origin).await
+    }
+
+    /// Ends a session that a token named, here at once and on other nodes within a second, and
+    /// counts it as a logout. `None`: the token was none of ours, and there is nothing to end.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the session may go on.
+    pub(super) async fn end(
+        &self,
+        session: Option<SessionId>,
+        origin: &Origin,
+    ) -> Result<(), StoreError> {
+        let result = self.try_end(session, origin).await;
         self.0.meters.logouts.increment(match &result {
             Ok(true) => "success",
             Ok(false) => "unknown",
@@ -25,13 +39,15 @@ impl Auth {
     }
 
     /// Whether there was a session to end.
-    async fn try_logout(&self, token: &str, origin: &Origin) -> Result<bool, StoreError> {
-        let Ok(claims) = self.0.tokens.open_refresh(token) else {
-            return Ok(false);
-        };
-        trace::note_session(claims.session.0.as_u128());
-        let ended = self.0.store.revoke_session(claims.session, origin).await?;
-        self.0.sessions.ended(claims.session);
+    async fn try_end(
+        &self,
+        session: Option<SessionId>,
+        origin: &Origin,
+    ) -> Result<bool, StoreError> {
+        let Some(session) = session else { return Ok(false) };
+        trace::note_session(session.0.as_u128());
+        let ended = self.0.store.revoke_session(session, origin).await?;
+        self.0.sessions.ended(session);
         Ok(ended)
     }
 }

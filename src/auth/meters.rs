@@ -12,6 +12,7 @@ pub(super) struct Meters {
     pub(super) session_lookups: Family,
     pub(super) introspections: Family,
     pub(super) signing_key_created: Gauge,
+    pub(super) lockout_names: Gauge,
     pub(super) rehashes: Family,
     pub(super) cleanup_runs: Family,
 }
@@ -26,6 +27,7 @@ impl Meters {
             bearer_checks: metrics.family(declared::BEARER_CHECKS),
             introspections: metrics.family(declared::INTROSPECTIONS),
             signing_key_created: metrics.gauge(declared::SIGNING_KEY_CREATED, &[]),
+            lockout_names: metrics.gauge(declared::LOCKOUT_NAMES, &[]),
             session_lookups: metrics.family(declared::SESSION_LOOKUPS),
             rehashes: metrics.family(declared::REHASHES),
             cleanup_runs: metrics.family(declared::CLEANUP_RUNS),

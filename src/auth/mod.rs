@@ -44,7 +44,7 @@ use crate::identity::{SessionId, UserId};
 use crate::lifecycle::Lifecycle;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Metrics, declared};
+use crate::telemetry::Metrics;
 use crate::tokens::{RefreshClaims, Tokens};
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,13 +148,12 @@ impl Auth {
     /// Updates the gauges of what the rules use, for a scrape.
     #[expect(clippy::cast_precision_loss, reason = "counts and seconds far below 2^52")]
     pub fn observe(&self) {
-        let Inner { store, engine, tokens, lockout, clock, metrics, meters, .. } = &*self.0;
+        let Inner { store, engine, tokens, lockout, clock, meters, .. } = &*self.0;
         meters.signing_key_created.set(tokens.signing_key_created_unix_s() as f64);
         store.observe();
         engine.observe();
         if let Some(lockout) = lockout {
-            let waiting = lockout.names_waiting(clock.now()) as f64;
-            metrics.gauge(declared::LOCKOUT_NAMES, &[]).set(waiting);
+            meters.lockout_names.set(lockout.names_waiting(clock.now()) as f64);
         }
     }
 

@@ -1,12 +1,13 @@
 //! `staunch client`: the OAuth clients that may introspect and revoke tokens.
 
+use super::beside::failed;
 use super::source::Source;
 use super::{BAD_SETTING, FAILED, Failure, UNAVAILABLE, runtime};
 use crate::app::Database;
 use crate::auth::{AddClientError, add_client};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::{Store, StoreConfig, StoreError};
+use crate::store::{Store, StoreConfig};
 use crate::telemetry::log::Log;
 use crate::telemetry::{Metrics, with_causes};
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -113,12 +114,4 @@ async fn act(store: &Store, name: &str, matches: &ArgMatches) -> Result<Vec<Stri
             Ok(clients.iter().map(line).collect())
         }
     }
-}
-
-fn failed(error: &StoreError) -> Failure {
-    let code = match error {
-        StoreError::Unavailable { .. } => UNAVAILABLE,
-        StoreError::Conflict { .. } | StoreError::Failed { .. } => FAILED,
-    };
-    Failure { code, message: with_causes(error) }
 }

@@ -1,14 +1,13 @@
 //! `staunch keys`: what is in the key folder, another key, one less.
 
 use super::source::Source;
-use super::{BAD_SETTING, FAILED, Failure, REJECTED, runtime};
+use super::{BAD_SETTING, FAILED, Failure, REJECTED, runtime, tell};
 use crate::app;
 use crate::clock::Clock;
 use crate::telemetry::log::Log;
 use crate::telemetry::with_causes;
 use crate::tokens::{KeyError, KeyFolder, KeyInfo, KeyState, Kind, RetireError};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::io::{self, Write};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -75,11 +74,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
         _ => folder.list().map_err(failed)?.iter().map(line).collect(),
     };
-    let mut out = io::stdout().lock();
-    for line in lines {
-        // A closed standard output does not change what was done.
-        writeln!(out, "{line}").ok();
-    }
+    tell(&lines);
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 
 use super::trace::{Notes, Span, Stage};
 use super::trace_context::{Parent, TraceContext};
-use super::{Metrics, declared, with_causes};
+use super::{Family, Metrics, declared, with_causes};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response};
@@ -90,7 +90,7 @@ impl Traces {
         let client = Collector {
             client: Client::builder(TokioExecutor::new()).build(https),
             runtime: Handle::current(),
-            metrics: metrics.clone(),
+            exports: Arc::new(metrics.family(declared::TRACE_EXPORTS)),
         };
         let mut exporter = SpanExporter::builder()
             .with_http()
@@ -263,7 +263,7 @@ fn status(notes: &Notes, served: &Served<'_>) -> Status {
 struct Collector {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
-    metrics: Metrics,
+    exports: Arc<Family>,
 }
 
 impl std::fmt::Debug for Collector {
@@ -284,8 +284,7 @@ impl opentelemetry_http::HttpClient for Collector {
         });
         let result = sending.await.unwrap_or_else(|error| Err(error.into()));
         let sent = result.as_ref().is_ok_and(|response| response.status().is_success());
-        let label = if sent { "success" } else { "error" };
-        self.metrics.counter(declared::TRACE_EXPORTS, &[("result", label)]).increment(1);
+        self.exports.increment(if sent { "success" } else { "error" });
         match &result {
             Err(error) => {
                 tracing::debug!(error = with_causes(error.as_ref()), "traces not sent");

@@ -1,7 +1,7 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
 use crate::cli::beside::{failed, find, on_database, settings, shown, tame};
-use crate::cli::{FAILED, Failure, NO_ACCOUNT, REJECTED, prompt};
+use crate::cli::{FAILED, Failure, NO_ACCOUNT, REJECTED, prompt, tell};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::{HashConfig, HashEngine, Password, Purpose};
@@ -10,7 +10,6 @@ use crate::store::{Account, Admin, NewUser, RegisterError};
 use crate::telemetry::{Metrics, with_causes};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::fmt;
-use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 /// A hash at the highest cost takes some two seconds; no queue is before it.
@@ -55,7 +54,7 @@ pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {
             RegisterError::Store(error) => failed(&error),
         })
     })?;
-    say(format_args!("added account {}, {}", account.id, account.username));
+    tell(&[format!("added account {}, {}", account.id, account.username)]);
     Ok(())
 }
 
@@ -64,8 +63,8 @@ pub(super) fn disable(matches: &ArgMatches) -> Result<(), Failure> {
         admin.disable(account.id).await.map_err(|error| failed(&error))
     })?;
     match ended {
-        Some(ended) => say(format_args!("disabled {name}, ended {ended} sessions")),
-        None => say(format_args!("{name} is disabled already")),
+        Some(ended) => tell(&[format!("disabled {name}, ended {ended} sessions")]),
+        None => tell(&[format!("{name} is disabled already")]),
     }
     Ok(())
 }
@@ -74,7 +73,7 @@ pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
     let (name, enabled) = change(matches, async |admin, account| {
         admin.enable(account.id).await.map_err(|error| failed(&error))
     })?;
-    say(format_args!("{name} is enabled{}", if enabled { "" } else { " already" }));
+    tell(&[format!("{name} is enabled{}", if enabled { "" } else { " already" })]);
     Ok(())
 }
 
@@ -87,7 +86,7 @@ pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
         let ended = admin.set_password(account.id, &hash).await.map_err(|error| failed(&error))?;
         Ok((account.username.clone(), ended.ok_or_else(|| gone(&account))?))
     })?;
-    say(format_args!("{name} has another password, ended {ended} sessions"));
+    tell(&[format!("{name} has another password, ended {ended} sessions")]);
     Ok(())
 }
 
@@ -105,7 +104,7 @@ pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
             Err(error) => Err(failed(&error)),
         }
     })?;
-    say(format_args!("{name} {}", if deleted { "is removed" } else { "stays" }));
+    tell(&[format!("{name} {}", if deleted { "is removed" } else { "stays" })]);
     Ok(())
 }
 
@@ -113,12 +112,9 @@ pub(super) fn sessions(matches: &ArgMatches) -> Result<(), Failure> {
     let (_, sessions) = change(matches, async |admin, account| {
         admin.sessions(account.id).await.map_err(|error| failed(&error))
     })?;
-    let mut out = BufWriter::new(io::stdout());
-    // A closed standard output is nobody's mistake.
-    for session in sessions {
+    let lines = sessions.iter().map(|session| {
         let address = session.address.map_or_else(|| "-".into(), |address| address.to_string());
-        writeln!(
-            out,
+        format!(
             "{}  opened {}  used {}  until {}  {address:<15}  {}",
             session.id,
             shown(session.created_at),
@@ -126,9 +122,8 @@ pub(super) fn sessions(matches: &ArgMatches) -> Result<(), Failure> {
             shown(session.expires_at),
             tame(session.user_agent.as_deref().unwrap_or("-")),
         )
-        .ok();
-    }
-    out.flush().ok();
+    });
+    tell(&lines.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -183,9 +178,4 @@ fn broken<E: fmt::Display>(field: &'static str) -> impl Fn(E) -> Failure {
 fn gone(account: &Account) -> Failure {
     let message = format!("{} was removed meanwhile", account.username);
     Failure { code: NO_ACCOUNT, message }
-}
-
-/// A closed standard output does not change what was done.
-fn say(line: fmt::Arguments<'_>) {
-    writeln!(io::stdout(), "{line}").ok();
 }
