@@ -58,9 +58,9 @@ impl Store {
         metrics: &Metrics,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
-        let pool = pool::Pool::open(config, metrics, clock).await?;
+        let pool = pool::Pool::open(config, metrics, clock.clone()).await?;
         let health = health::Health::new(config);
-        let listener = notify::Listener::new(config, metrics);
+        let listener = notify::Listener::new(config, metrics, clock);
         Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 

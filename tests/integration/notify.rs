@@ -143,7 +143,7 @@ async fn behind_proxy() -> (TestApp, TestApp, Proxy) {
 }
 
 #[tokio::test]
-async fn an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
+async fn c7_an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
     let (one, other, proxy) = behind_proxy().await;
     for link in [Link::Cut, Link::Paused] {
         let name = format!("{link:?}").to_lowercase();
@@ -158,7 +158,9 @@ async fn an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
         until("the break is noticed", SOON, async || other.metric(CONNECTED).await == 0.0).await;
         let limit = Duration::from_secs(3);
         assert!(begun.elapsed() < limit, "{link:?}: {:?}", begun.elapsed());
-        // Forgotten, and the database cannot be asked.
+        // Believed for two seconds; then the database is asked, in vain.
+        seen(&other, &ended).await;
+        other.clock.advance(Duration::from_secs(2));
         let reply = other.anonymous().me(&ended.access).await;
         reply.assert_problem(503, "unavailable");
         proxy.set(Link::Open);
@@ -175,7 +177,7 @@ async fn an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
 }
 
 #[tokio::test]
-async fn a_listener_that_is_thrown_out_comes_back() {
+async fn c7_a_listener_that_is_thrown_out_comes_back() {
     let (one, other) = pair().await;
     let tokens = one.registered("ada").await;
     seen(&other, &tokens).await;
