@@ -56,6 +56,12 @@ async fn without_a_server_the_database_is_started_and_stopped_again() {
     let ended = client(top.path(), &["list"]).await;
     assert_eq!(ended.out.lines().count(), 1, "{}", ended.out);
     assert_eq!(processes_on(top.path()), Vec::<String>::new());
+    for subcommand in ["client", "keys"] {
+        let mut command = staunch(top.path(), &[subcommand, "list"]);
+        command.env("STAUNCH_DATA_DIR", top.path().join("data")).env("STAUNCH_LISTENN", "x");
+        let ended = run(command).await;
+        assert!(ended.err.contains("STAUNCH_LISTENN is set, but"), "{}", ended.err);
+    }
     for arguments in [&["add"][..], &["remove", "x"], &[]] {
         let ended = client(top.path(), arguments).await;
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.err);
