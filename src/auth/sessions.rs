@@ -131,16 +131,17 @@ impl SessionCache {
         account: Arc<Account>,
         left: Duration,
     ) -> Kept {
-        if !self.is_current(ticket, account.id) {
+        let now = self.clock.now();
+        // Longer on its way than ends are remembered, as when the process was stopped meanwhile.
+        let late = ticket.asked + ENDED_TTL <= now;
+        if late || !self.is_current(ticket, account.id) {
             return Kept::Stale;
         }
         let full = self.entries.len() >= LIVE_MAX;
         let until = ticket.asked + LIVE_TTL.min(left);
         let live = Remembered { account: Some(account), ticket, until };
         match self.entries.entry(session) {
-            Entry::Occupied(entry)
-                if entry.get().account.is_none() && entry.get().until > self.clock.now() =>
-            {
+            Entry::Occupied(entry) if entry.get().account.is_none() && entry.get().until > now => {
                 return Kept::Ended;
             }
             Entry::Occupied(mut entry) => drop(entry.insert(live)),
@@ -299,6 +300,10 @@ mod tests {
         cache.sweep();
         let kept = cache.remember(session, ticket, account(1), HOUR);
         assert_eq!(kept, Kept::Ended, "as long as a call may take");
+        clock.advance(ENDED_TTL);
+        cache.sweep();
+        let kept = cache.remember(session, ticket, account(1), HOUR);
+        assert_eq!(kept, Kept::Stale, "its end may have been forgotten");
     }
 
     #[test]

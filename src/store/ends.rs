@@ -1,4 +1,5 @@
-//! Sessions that end: by their owner's wish, with a new password, with their account.
+//! Sessions that end: by their owner's wish, or with a new password. (What an operator ends is in
+//! `admin`.)
 //!
 //! Each statement also writes its line of the audit log and tells every node (`notify`), so that
 //! all of it has happened, or nothing. What ends nothing writes nothing. Successful logins and
@@ -7,18 +8,8 @@
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
 use crate::identity::{Origin, SessionId, UserId};
-use std::net::IpAddr;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
-
-/// Why all sessions of an account end; kept in their rows for people to read.
-#[derive(Clone, Copy, Debug)]
-pub enum AccountEnd<'a> {
-    /// Its owner asked for it, from there. Goes into the audit log if a session ended.
-    LogoutAll(&'a Origin),
-    /// The account was disabled. Whoever did that writes its line of the audit log.
-    Disabled,
-}
 
 /// A password to be replaced.
 #[derive(Clone, Copy)]
@@ -58,16 +49,15 @@ pub(super) const END_SESSION: Statement = statement!(
      SELECT pg_notify('staunch_session', id::text) FROM ended"
 );
 
-// Tells every node even where nothing ended: they may remember an account that was live.
+// Tells every node even where nothing ended: one may remember a session that has just run out.
 pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
     "end_account_sessions",
     "WITH ended AS (
-         UPDATE refresh_tokens SET revoked = true, revoked_reason = $2
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout_all'
          WHERE user_id = $1 AND NOT revoked AND expires_at > now() RETURNING 1),
      noted AS (
          INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
-         SELECT $3::text, 'success', $1, $4, $5
-         WHERE $3::text IS NOT NULL AND EXISTS (SELECT 1 FROM ended))
+         SELECT 'logout_all', 'success', $1, $2, $3 WHERE EXISTS (SELECT 1 FROM ended))
      SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
 );
 
@@ -125,24 +115,17 @@ impl Store {
         Ok(!self.0.pool.query(&END_SESSION, &parameters).await?.is_empty())
     }
 
-    /// Ends every session of an account and tells every node, which ask anew what they remember of
-    /// it. After a change of the account itself (`is_active`), call it when that is committed.
+    /// Ends every session of an account, by its owner's wish. Every node asks anew what it remembers
+    /// of the account. Goes into the audit log if a session ended.
     ///
     /// # Errors
     /// When the database gives no answer; all of them have ended, or none.
     pub async fn end_account_sessions(
         &self,
         user: UserId,
-        why: AccountEnd<'_>,
+        origin: &Origin,
     ) -> Result<(), StoreError> {
-        let (reason, event, origin) = match why {
-            AccountEnd::LogoutAll(origin) => ("logout_all", Some("logout_all"), Some(origin)),
-            AccountEnd::Disabled => ("disabled", None, None),
-        };
-        let address: Option<IpAddr> = origin.map(|origin| origin.address);
-        let request_id = origin.map(|origin| origin.request_id.as_str());
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&user.0, &reason, &event, &address, &request_id];
+        let parameters: [&(dyn ToSql + Sync); 3] = [&user.0, &origin.address, &origin.request_id];
         self.0.pool.query(&END_ACCOUNT_SESSIONS, &parameters).await.map(drop)
     }
 

@@ -9,13 +9,8 @@ const NEW: &str = "Another-Pass-45";
 #[tokio::test]
 async fn a_new_password_replaces_the_old_and_ends_every_other_session() {
     let app = TestApp::start().await;
-    let mine = app.registered("ada").await;
-    let other = app.anonymous().log_in("ada").await;
-    let eve = app.registered("eve").await;
+    let [mine, other, eve] = app.three_sessions().await;
     let client = app.anonymous();
-    for tokens in [&mine, &other, &eve] {
-        client.me(&tokens.access).await.assert_status(200);
-    }
     let named = client.with("x-request-id", "change-1");
     let reply = named.change_password(&mine.access, PASSWORD, NEW).await;
     reply.assert_status(204);
