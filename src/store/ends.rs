@@ -52,23 +52,31 @@ pub(super) const END_SESSION: Statement = statement!(
 // Tells every node even where nothing ended: one may remember a session that has just run out.
 pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
     "end_account_sessions",
-    "WITH ended AS (
+    "WITH account AS MATERIALIZED (SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE),
+     ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout_all'
-         WHERE user_id = $1 AND NOT revoked AND expires_at > now() RETURNING 1),
+         WHERE user_id = (SELECT id FROM account) AND NOT revoked AND expires_at > now()
+         RETURNING 1),
      noted AS (
          INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
          SELECT 'logout_all', 'success', $1, $2, $3 WHERE EXISTS (SELECT 1 FROM ended))
      SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
 );
 
-// `updated_at` always moves, even when the clock was set back: it ends the logins under way.
+// `updated_at` always moves, even when the clock was set back: it ends the logins under way. The
+// session is locked, so that its own end is either seen here or waits: a change that was asked for
+// by a session is never made after somebody heard that the session has ended. Whoever ends or
+// locks several sessions of an account locks the account first, so that no two wait for each other.
 pub(super) const REPLACE_PASSWORD: Statement = statement!(
     "replace_password",
-    "UPDATE users
+    "WITH account AS MATERIALIZED (
+         SELECT id FROM users WHERE id = $1 AND updated_at = $2 AND is_active FOR NO KEY UPDATE),
+     asking AS MATERIALIZED (
+         SELECT s.user_id FROM account AS a JOIN refresh_tokens AS s ON s.user_id = a.id
+         WHERE s.id = $4 AND NOT s.revoked AND s.expires_at > now() FOR UPDATE OF s)
+     UPDATE users
      SET password_hash = $3, updated_at = greatest(now(), updated_at + interval '1 microsecond')
-     WHERE id = $1 AND updated_at = $2 AND is_active
-       AND EXISTS (SELECT 1 FROM refresh_tokens AS s
-                   WHERE s.id = $4 AND s.user_id = $1 AND NOT s.revoked AND s.expires_at > now())
+     WHERE id = (SELECT user_id FROM asking)
      RETURNING 1"
 );
 
