@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -34,10 +35,12 @@ def tokens(answer: Answer) -> Tokens:
 
 @dataclass(frozen=True)
 class Api:
-    """One node. `credentials` are a client's, for introspection and revocation."""
+    """One node. `credentials` are a client's, for introspection and revocation; `address` is what
+    X-Forwarded-For says of the next call, where the server trusts us."""
 
     client: Client
     credentials: tuple[str, str] = ("", "")
+    address: Callable[[], str] | None = None
 
     async def register(self, name: str, password: str) -> Answer:
         account = {"email": f"{name}@example.com", "username": name, "password": password}
@@ -63,39 +66,47 @@ class Api:
         return await self._form("/introspect", {"token": token}, self._basic())
 
     async def me(self, access: str) -> Answer:
-        return await self.client.call("GET", f"{AUTH}/me", headers=bearer(access))
+        return await self._call("GET", f"{AUTH}/me", headers=bearer(access))
 
     async def sessions(self, access: str) -> Answer:
-        return await self.client.call("GET", f"{AUTH}/sessions", headers=bearer(access))
+        return await self._call("GET", f"{AUTH}/sessions", headers=bearer(access))
 
     async def end(self, access: str, session: str) -> Answer:
-        path = f"{AUTH}/sessions/{session}"
-        return await self.client.call("DELETE", path, headers=bearer(access))
+        return await self._call("DELETE", f"{AUTH}/sessions/{session}", headers=bearer(access))
 
     async def logout_all(self, access: str) -> Answer:
-        return await self.client.call("POST", f"{AUTH}/logout-all", headers=bearer(access))
+        return await self._call("POST", f"{AUTH}/logout-all", headers=bearer(access))
 
     async def password(self, access: str, current: str, new: str) -> Answer:
         change = {"current_password": current, "new_password": new}
         return await self._json("/password", change, bearer(access))
 
     async def liveness(self) -> Answer:
-        return await self.client.call("GET", "/health/liveness")
+        return await self._call("GET", "/health/liveness")
 
-    async def readiness(self, deadline_s: float | None = None) -> Answer:
-        return await self.client.call("GET", "/health/readiness", deadline_s=deadline_s)
+    async def readiness(self) -> Answer:
+        return await self._call("GET", "/health/readiness")
 
     async def _json(
         self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None
     ) -> Answer:
-        body = json.dumps(fields).encode()
-        return await self.client.call("POST", AUTH + path, body, JSON | (headers or {}))
+        return await self._call("POST", AUTH + path, json.dumps(fields).encode(), headers, JSON)
 
     async def _form(
         self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None
     ) -> Answer:
-        body = urlencode(fields).encode()
-        return await self.client.call("POST", AUTH + path, body, FORM | (headers or {}))
+        return await self._call("POST", AUTH + path, urlencode(fields).encode(), headers, FORM)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        kind: dict[str, str] | None = None,
+    ) -> Answer:
+        where = {"x-forwarded-for": self.address()} if self.address else {}
+        return await self.client.call(method, path, body, where | (headers or {}) | (kind or {}))
 
     def _basic(self) -> dict[str, str]:
         text = base64.b64encode(":".join(self.credentials).encode()).decode()

@@ -105,8 +105,6 @@ class Client:
     port: int
     # Seconds until a call is given up.
     deadline_s: float = 30
-    # A client address of its own for each call, in X-Forwarded-For; a function of nothing.
-    forwarded: Any = None
     _idle: list[Connection] = field(default_factory=list)
 
     async def call(
@@ -118,7 +116,7 @@ class Client:
         deadline_s: float | None = None,
     ) -> Answer:
         """One request on one connection. Raises `NoAnswer`, or what is below it."""
-        request = encode(method, path, body, headers, self.forwarded and self.forwarded())
+        request = encode(method, path, body, headers)
         limit = deadline_s or self.deadline_s
         try:
             async with asyncio.timeout(limit):
@@ -153,12 +151,8 @@ class Client:
             self._idle.pop().close()
 
 
-def encode(
-    method: str, path: str, body: bytes, headers: dict[str, str] | None, address: str | None = None
-) -> bytes:
+def encode(method: str, path: str, body: bytes, headers: dict[str, str] | None) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "host: localhost"]
-    if address:
-        lines.append(f"x-forwarded-for: {address}")
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if body or method == "POST":
         lines.append(f"content-length: {len(body)}")
