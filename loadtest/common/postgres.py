@@ -127,14 +127,14 @@ class Cluster:
         self.execute(f"create database {database}")
         return self.url(database)
 
-    def execute(self, sql: str, limit_s: float = 60) -> None:
+    def execute(self, sql: str, limit_s: float = 60, database: str = "postgres") -> None:
         argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
         env = os.environ | {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
             "PGUSER": USER,
             "PGPASSWORD": self._password,
-            "PGDATABASE": "postgres",
+            "PGDATABASE": database,
             "PGCONNECT_TIMEOUT": "5",
         }
         run(argv, limit_s=limit_s, env=env, log=self._log)

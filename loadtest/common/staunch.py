@@ -61,6 +61,18 @@ class Staunch:
             time.sleep(0.01)
         return time.monotonic() - begun
 
+    def start_by_its_word(self, limit_s: float = 60) -> None:
+        """Starts it and waits until it says that it serves: on a port that others share, an answer
+        may be another's."""
+        before = self.log.stat().st_size if self.log.exists() else 0
+        end = time.monotonic() + limit_s
+        self.launch()
+        while b"\ntry " not in self.log.read_bytes()[before:]:
+            if self.has_ended() or time.monotonic() > end:
+                self.stop()
+                raise Failed(f"staunch did not start:\n{self.last_lines()}")
+            time.sleep(0.02)
+
     def launch(self) -> None:
         """Starts it, and waits for nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,9 @@ class Attackers:
         finally:
             writer.close()
         lasted = time.monotonic() - begun
-        self.note(attack, f"cut, {SAID.findall(heard)[0].decode()}" if SAID.search(heard) else "cut")
+        self.note(
+            attack, f"cut, {SAID.findall(heard)[0].decode()}" if SAID.search(heard) else "cut"
+        )
         if lasted > CUT_S:
             self.broken.append(f"{attack}: a connection was kept for {lasted:.1f} s")
 

@@ -24,6 +24,11 @@ class NotSent(NoAnswer):
     """There was no connection: the server has seen nothing."""
 
 
+class Stale(NoAnswer):
+    """On a connection that had served before, and was closed without an octet of an answer: as a
+    rule the server closed it before the request came."""
+
+
 class TooLate(NoAnswer):
     """No answer within the deadline."""
 
@@ -67,7 +72,9 @@ class Connection:
             return await self._answer(start)
         except BROKEN as error:
             self.close()
-            raise NoAnswer(repr(error)) from error
+            silent = isinstance(error, OSError) or not getattr(error, "partial", b"")
+            kind = Stale if self.answers and silent else NoAnswer
+            raise kind(repr(error)) from error
         except asyncio.CancelledError:
             self.close()
             raise

@@ -1,9 +1,9 @@
 """Whether a stranger can tell which accounts exist, by words, headers or time.
 
 Logins that all fail, one after another in random order: of accounts that exist, with a wrong
-password; of names that nobody has; of accounts that are disabled, with the right one. The times of
-each two classes are held against each other by Mann-Whitney's U (is one mostly later?) and Welch's t
-(are the means apart?). A p below 0.01 comes by chance once in a hundred such comparisons.
+password; of names that nobody has; of accounts that are disabled, with the right one. The times
+of each two classes are held against each other by Mann-Whitney's U (is one mostly later?) and
+Welch's t (are the means apart?). A p below 0.01 comes by chance once in a hundred comparisons.
 
 The cheaper the hash, the sharper the test: the noise of a login grows with it.
 """

@@ -54,6 +54,7 @@ class Life(Race):
     """An account from its registration until the kill, or its natural end."""
 
     right: str | None = None
+    ended = False
 
     async def live(self, over: asyncio.Event) -> None:
         if await self.witness.register(self.passwords[0]) is None:

@@ -1,7 +1,7 @@
 """A million accounts: how long their import takes, and that a login then costs what it did.
 
-Two servers, each with a PostgreSQL of its own: one with the million, one with a few. Logins come one
-after another, in blocks that alternate between the two, so that what the machine does meanwhile
+Two servers, each with a PostgreSQL of its own: one with the million, one with a few. Logins come
+one after another, in blocks that alternate between the two, so that what the machine does meanwhile
 falls on both.
 """
 

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import uvloop
-
 from common.children import Child
 from common.postgres import free_port
 
