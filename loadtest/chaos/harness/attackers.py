@@ -58,8 +58,10 @@ class Attackers:
     async def connect(
         self, attack: str, source: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        # Slow bodies come from many, as one would soon be over its limit and answered at once.
+        many = f"127.{source}.{random.randrange(256)}.{random.randrange(1, 255)}"
+        local = (many if attack == "slow bodies" else f"127.0.0.{source}", 0)
         try:
-            local = (f"127.0.0.{source}", 0)
             return await asyncio.open_connection("127.0.0.1", self.port, local_addr=local)
         except OSError:
             self.note(attack, "refused")
@@ -109,6 +111,9 @@ class Attackers:
         finally:
             writer.close()
         lasted = time.monotonic() - begun
+        if lasted < 1:
+            # Turned away at once; whoever hammers is the flood.
+            await asyncio.sleep(1)
         self.note(
             attack, f"cut, {SAID.findall(heard)[0].decode()}" if SAID.search(heard) else "cut"
         )

@@ -14,7 +14,7 @@ READY_S = 2.0
 HANG_S = 10.0
 # After the end of a fault: what is bad later than that is not the fault's doing.
 WELL_S = 10.0
-# A call this slow is not well.
+# A cheap call this slow is not well.
 SLOW_S = 0.5
 
 
@@ -89,7 +89,8 @@ def one_fault(
     met = [one for one in seen if window.has(one.start, one.end)]
     during = [one for one in met if one.start <= window.undone]
     after = [one for one in met if one.start > window.undone]
-    ill = [one.end for one in after if not one.good or one.seconds > SLOW_S]
+    slow = [one for one in after if one.kind in CHEAP and one.seconds > SLOW_S]
+    ill = [one.end for one in (*slow, *(one for one in after if not one.good))]
     well = max(ill, default=window.undone) - window.undone
     # Both ways from the moment when it was surely so.
     fell = first(readiness, window.do, window.undo, bad=True)
