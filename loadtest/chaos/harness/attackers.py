@@ -156,6 +156,7 @@ class Attackers:
         """Asks much and reads nothing."""
         opened = await self.connect("deaf", 8)
         if opened is None:
+            await asyncio.sleep(1)
             return
         reader, writer = opened
         try:
