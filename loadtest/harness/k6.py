@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .process import child, prefer
-from .venv import program
+from common.venv import program
 
+from .process import child, prefer
 
 # Seconds for what k6 does before and after its scenarios: the users made, setup(), the summary.
 SETUP = 180

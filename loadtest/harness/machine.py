@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from common.venv import program
+
 from .server import BUILT, ROOT, Server
-from .venv import program
 
 
 def describe(server: Server) -> dict[str, Any]:

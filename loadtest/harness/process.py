@@ -1,7 +1,6 @@
 """Children that never outlive us: each leads a process group and is ended by it."""
 
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -64,9 +63,3 @@ def terminate_like_interrupt() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
-
-
-def raise_file_limit() -> None:
-    """As many open files as are allowed: each client is one, on either side."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from .children import Failed, output_of, run
+from common.children import Failed, output_of, run
 
 COMPARE = Path(__file__).resolve().parent.parent
 ROOT = COMPARE.parent.parent

@@ -6,9 +6,10 @@ import platform
 import re
 from pathlib import Path
 
+from common.children import output_of
+from common.postgres import programs
+
 from .build import COMPARE, ROOT
-from .children import output_of
-from .postgres import programs
 
 
 def cores() -> int:

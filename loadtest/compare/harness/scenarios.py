@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .children import Child, Failed
+from common.children import Child, Failed
+
 from .usage import Watch
 
 LOGIN_CLIENTS = 16

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.children import Child, Failed
+
 from .build import COMPARE
-from .children import Child, Failed
 
 START_LIMIT_S = 60
 # Settings of ours, or of a library that one of the servers uses, must not come from outside.

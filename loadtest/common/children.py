@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -31,6 +32,12 @@ def catch_signals() -> None:
         signal.signal(number, _interrupt)
 
 
+def raise_file_limit() -> None:
+    """As many open files as are allowed: each client is one, on either side."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def stop_all() -> None:
     """Ends what still runs, the newest first. A second ctrl-C does not cut this short: it takes
     some seconds a process at most."""
@@ -58,8 +65,9 @@ class Child:
         self.name = Path(argv[0]).name
         self.log = log
         self._stop_signal = stop_signal
-        output = log.open("ab") if log else (subprocess.PIPE if pipes else None)
-        errors = subprocess.STDOUT if log else output
+        file = log.open("ab") if log else None
+        output = file or (subprocess.PIPE if pipes else None)
+        errors = subprocess.STDOUT if file else output
         _starting = True
         try:
             self.process = subprocess.Popen(
@@ -78,8 +86,8 @@ class Child:
             raise Failed(f"cannot start {self.name}: {error}") from error
         finally:
             _starting = False
-            if log:
-                output.close()
+            if file:
+                file.close()
             if _waiting:
                 _waiting = False
                 raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """A PostgreSQL cluster of this run's own, on a free port of the loopback address."""
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -8,10 +9,11 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from .children import Child, Failed, run
 
-USER = "compare"
+USER = "loadtest"
 
 
 def free_port() -> int:
@@ -62,7 +64,7 @@ class Cluster:
             for path in (home, password_file):
                 os.chown(path, who["user"], who["group"])
         self._log = folder / "postgres.log"
-        common = {"cwd": home, "log": self._log, "account": who}
+        common: dict[str, Any] = {"cwd": home, "log": self._log, "account": who}
         run(
             [
                 self._programs / "initdb",
@@ -83,16 +85,41 @@ class Cluster:
             "max_connections": connections,
         }
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._server = Child(
-            [self._programs / "postgres", "-D", home / "data", *arguments],
-            # Ends sessions and stops; its own SIGTERM would wait for them.
-            stop_signal=signal.SIGINT,
-            **common,
-        )
+        self._command = [self._programs / "postgres", "-D", home / "data", *arguments]
+        self._common = common
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, at first or after `stop` or `crash`, and waits until it answers."""
+        # SIGINT ends sessions and stops; its own SIGTERM would wait for them.
+        self._server = Child(self._command, stop_signal=signal.SIGINT, **self._common)
         self._await()
 
-    def url(self, database: str) -> str:
-        return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{database}"
+    def stop(self) -> None:
+        """In order: a fast shutdown."""
+        self._server.stop()
+
+    def crash(self) -> None:
+        """All of its processes at once, as a power cut would."""
+        self.signal(signal.SIGKILL)
+        self._server.stop()
+
+    def signal(self, number: int) -> None:
+        """To each of its processes: SIGSTOP and SIGCONT pause it."""
+        parent = self._server.pid
+        found = [parent]
+        # Its children lead sessions of their own, so the group is not all of them.
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, IndexError):
+                if entry.name.isdigit() and _parent(entry) == parent:
+                    found.append(int(entry.name))
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def url(self, database: str, port: int | None = None) -> str:
+        """`port`: of somebody who hands it on to us."""
+        return f"postgresql://{USER}:{self._password}@127.0.0.1:{port or self.port}/{database}"
 
     def renew(self, database: str) -> str:
         """An empty database of that name. Its URL."""
@@ -100,14 +127,14 @@ class Cluster:
         self.execute(f"create database {database}")
         return self.url(database)
 
-    def execute(self, sql: str, limit_s: float = 60) -> None:
+    def execute(self, sql: str, limit_s: float = 60, database: str = "postgres") -> None:
         argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
         env = os.environ | {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
             "PGUSER": USER,
             "PGPASSWORD": self._password,
-            "PGDATABASE": "postgres",
+            "PGDATABASE": database,
             "PGCONNECT_TIMEOUT": "5",
         }
         run(argv, limit_s=limit_s, env=env, log=self._log)
@@ -123,3 +150,8 @@ class Cluster:
                         f"PostgreSQL did not start:\n{self._server.last_lines()}"
                     ) from None
                 time.sleep(0.2)
+
+
+def _parent(process: Path) -> int:
+    """The parent of a process, from its folder in /proc; the name before it may hold anything."""
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
