@@ -69,8 +69,9 @@ impl ForeignHash {
 
     /// The work of verifying it, in bcrypt rounds of a lone lane that take as long: at least 1.
     ///
-    /// Measured in an optimised build on the machine of the README's figures. Another's may be off
-    /// by a factor; the speed that admission reckons with is measured as hashes are verified.
+    /// Measured on the machine of the README's figures (`cargo bench --bench hashing -- foreign`).
+    /// Another's may be off by a factor; the speed that admission reckons with is measured as hashes
+    /// are verified.
     pub(super) fn rounds(&self) -> u64 {
         let rounds = match &self.scheme {
             Scheme::Argon2(argon2) => argon2.rounds(),

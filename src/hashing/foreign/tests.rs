@@ -206,7 +206,7 @@ proptest! {
 
 /// A hash that takes some hundred milliseconds, of another password.
 fn slow() -> String {
-    PBKDF2_SHA512.replace("1000", "300000")
+    PBKDF2_SHA512.replace("1000", "150000")
 }
 
 impl Setup {

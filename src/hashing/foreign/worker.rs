@@ -1,9 +1,9 @@
 //! The threads that verify foreign hashes, one at a time each.
 //!
-//! Their crates compute a hash in one go, for up to half a second: within a worker, every lane
+//! Their crates compute a hash in one go, for up to a third of a second: within a worker, every lane
 //! would stand still for that long. Threads of their own let the operating system share the cores
-//! between both; there are half as many as hashing threads, so that bcrypt keeps most of them, and
-//! the memory of argon2 and scrypt is bounded by their number.
+//! between both; there are half as many as hashing threads, so that bcrypt keeps half of the cores
+//! whatever comes, and the memory of argon2 and scrypt is bounded by their number.
 
 use super::ForeignHash;
 use crate::hashing::engine::Shared;
