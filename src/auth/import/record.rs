@@ -115,7 +115,11 @@ impl Record {
     ) -> Option<T> {
         self.present(field, |value| match value {
             Value::String(text) => parse(&text),
-            _ => Err("must be a string".to_owned()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => Err("must be a string".to_owned()),
         })
     }
 

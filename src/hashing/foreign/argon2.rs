@@ -49,7 +49,7 @@ pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ForeignHash, Stored
 }
 
 fn read(algorithm: Algorithm, rest: &str) -> Result<ForeignHash, StoredHashError> {
-    let (version, rest) = rest.split_once('$').ok_or(ARGON2.damaged())?;
+    let (version, rest) = rest.split_once('$').ok_or_else(|| ARGON2.damaged())?;
     match version {
         "v=19" => {}
         "v=16" => return Err(StoredHashError::Unsupported("argon2 of version 1.0")),

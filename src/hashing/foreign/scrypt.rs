@@ -47,7 +47,7 @@ fn read(rest: &str) -> Result<ForeignHash, StoredHashError> {
 
 impl Scrypt {
     pub(super) fn rounds(self) -> u64 {
-        (u64::from(self.r) * u64::from(self.p) << self.log_n) / BLOCKS_PER_ROUND
+        ((u64::from(self.r) * u64::from(self.p)) << self.log_n) / BLOCKS_PER_ROUND
     }
 
     /// Its crate gives the memory back as it is, not zeroed. `None` is impossible within the bounds.

@@ -43,7 +43,7 @@ impl Named {
         let mut parts = text.split(',');
         for (name, slot) in names.into_iter().zip(&mut values) {
             let value = parts.next().and_then(|part| part.strip_prefix(name)?.strip_prefix('='));
-            *slot = self.number(value.ok_or(self.damaged())?)?;
+            *slot = self.number(value.ok_or_else(|| self.damaged())?)?;
         }
         if parts.next().is_some() { Err(self.damaged()) } else { Ok(values) }
     }
@@ -52,7 +52,7 @@ impl Named {
     pub(super) fn number(self, text: &str) -> Result<u64, StoredHashError> {
         let plain =
             text.bytes().all(|c| c.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-        text.parse().ok().filter(|_| plain).ok_or(self.damaged())
+        text.parse().ok().filter(|_| plain).ok_or_else(|| self.damaged())
     }
 
     /// Refuses a number that is out of bounds.
