@@ -1,12 +1,14 @@
 //! The hash engine against the bcrypt crate and against its own promises, in one run.
 //!
 //! `cargo bench --bench hashing` runs all parts, about two minutes; `-- kernel` (or `engine`,
-//! `threads`, `open-loop`, `overload`) one of them. `BENCH_SECONDS` sets how long each load lasts.
+//! `threads`, `foreign`, `open-loop`, `overload`) one of them. `BENCH_SECONDS` sets how long each load lasts.
 //! Figures of this machine are noisy: compare ratios within one run, and repeat.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at a surprise")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use staunch::clock::Clock;
@@ -35,6 +37,9 @@ fn main() {
     }
     if runs("threads") {
         runtime.block_on(threads());
+    }
+    if runs("foreign") {
+        runtime.block_on(foreign());
     }
     if runs("open-loop") {
         runtime.block_on(offered("open loop at 0.9 of capacity", 0.9, Duration::from_secs(30)));
@@ -124,12 +129,8 @@ async fn login(engine: &HashEngine, stored: &str) -> Result<(), HashError> {
 
 fn stored(cost: u32) -> String {
     // A hash that no password here has; the crate writes it once.
-    bcrypt::hash_with_salt("another password", cost, [3; 16])
-        .unwrap()
-        .to_string()
-        .parse::<StoredHash>()
-        .unwrap()
-        .to_string()
+    let text = bcrypt::hash_with_salt("another password", cost, [3; 16]).unwrap().to_string();
+    StoredHash::usable(&text, cost).unwrap().to_string()
 }
 
 /// Submit to reply without a hash: with a deadline of zero the worker answers "expired" at once.
@@ -215,6 +216,63 @@ async fn closed_loop(engine: &HashEngine, clients: usize, time: Duration) -> (f6
     #[expect(clippy::cast_precision_loss, reason = "a count of hashes")]
     let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
     (rate, quantile(&mut times, 0.99))
+}
+
+/// Hashes of other software: how long each takes, and what logins with bcrypt see meanwhile.
+async fn foreign() {
+    const SALT_AND_DIGEST: &str =
+        "c2FsdHNhbHRzYWx0c2FsdA$r3LtSBteWTAiTq9c3zLR5iKOchn2M+l350kwZs2YXbs";
+    const FORMS: [&str; 9] = [
+        "argon2id$v=19$m=19456,t=2,p=1",
+        "argon2id$v=19$m=7168,t=5,p=1",
+        "argon2id$v=19$m=65536,t=3,p=4",
+        "argon2id$v=19$m=131072,t=2,p=1",
+        "scrypt$ln=14,r=8,p=1",
+        "scrypt$ln=17,r=8,p=1",
+        "pbkdf2-sha256$i=600000",
+        "pbkdf2-sha256$i=2000000",
+        "pbkdf2-sha512$i=210000",
+    ];
+    let engine = engine(2, None, Duration::from_secs(30));
+    let round = engine.calibration().one_lane().round_time.as_secs_f64();
+    println!("\n# Hashes of other software, one after another, least of 7\n");
+    println!("| form | ms | bcrypt rounds of a lone lane that take as long |\n|---|---|---|");
+    for form in FORMS {
+        let hash = format!("${form}${SALT_AND_DIGEST}");
+        let mut least = f64::MAX;
+        for _ in 0..7 {
+            let begun = Instant::now();
+            login(&engine, &hash).await.unwrap();
+            least = least.min(begun.elapsed().as_secs_f64());
+        }
+        println!("| {form} | {:.1} | {:.0} |", least * 1e3, least / round);
+    }
+    println!(
+        "\n# Logins with bcrypt, cost {COST}, beside one client that logs in with another hash\n"
+    );
+    println!(
+        "| beside | clients | hashes/s | p99, ms | verified beside, a second |\n|---|---|---|---|---|"
+    );
+    for clients in [1, 4, 32] {
+        for form in ["nothing", FORMS[0], FORMS[2], FORMS[6]] {
+            let hash = format!("${form}${SALT_AND_DIGEST}");
+            let (beside, verified) = (engine.clone(), Arc::new(AtomicU32::new(0)));
+            let count = Arc::clone(&verified);
+            let other = tokio::spawn(async move {
+                // Until it is aborted.
+                for _ in 0..if form == "nothing" { 0 } else { u32::MAX } {
+                    login(&beside, &hash).await.unwrap();
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let time = seconds(4);
+            let (rate, p99) = closed_loop(&engine, clients, time).await;
+            other.abort();
+            let verified = f64::from(verified.load(Ordering::Relaxed)) / time.as_secs_f64();
+            println!("| {form} | {clients} | {rate:.1} | {:.0} | {verified:.1} |", ms(p99));
+        }
+    }
+    engine.drain().await;
 }
 
 /// Logins on a fixed schedule, whatever the answers; latency counts from the scheduled time.

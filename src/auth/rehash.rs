@@ -1,4 +1,5 @@
-//! Old hashes get the configured cost, one login at a time.
+//! Old hashes get the configured cost, and those of other software become bcrypt's, one login at a
+//! time.
 
 use super::Auth;
 use crate::hashing::{HashError, Password};

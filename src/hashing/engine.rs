@@ -7,11 +7,13 @@
 use super::admission::{self, Admission, Permit, Purpose};
 use super::board::Board;
 use super::calibrate::Calibration;
+use super::foreign::{ForeignHash, ForeignQueue};
+use super::job::{Done, Job};
 use super::kernel::{self, Cost, Digest, Key};
 use super::meters::Meters;
 use super::password::Password;
-use super::phc::{SALT_OCTETS, StoredHash};
-use super::worker::{Done, Job, Queues, Worker};
+use super::phc::{BcryptHash, Form, SALT_OCTETS, StoredHash};
+use super::worker::{Queues, Worker};
 use super::{HashError, StoredHashError};
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
@@ -19,7 +21,7 @@ use crate::telemetry::{Metrics, declared};
 use crossbeam_channel::{Sender, bounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Slices for which a worker leaves a job to a less busy one: 20 ms, a few times what a woken
@@ -52,12 +54,13 @@ struct Inner {
     verify: Sender<Job>,
     hash: Sender<Job>,
     spare: Sender<Job>,
+    foreign: ForeignQueue,
     /// Dropped to tell the workers to finish.
     stop: Mutex<Option<Sender<()>>>,
     /// Closed when the last worker has ended. Dropping a rayon pool does not wait for its jobs.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
     /// What an unknown account's login is checked against.
-    dummy: StoredHash,
+    dummy: BcryptHash,
     calibration: Calibration,
     config: HashConfig,
     /// Keeps the threads' pool; it ends by itself when its jobs do.
@@ -69,6 +72,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) meters: Meters,
     pub(super) admission: Arc<Admission>,
+    /// Who may wait for the threads of foreign hashes, all as [`Purpose::Verify`].
+    pub(super) foreign: Arc<Admission>,
     pub(super) board: Board,
     stopping: AtomicBool,
     aborted: AtomicBool,
@@ -80,8 +85,9 @@ pub(super) struct Shared {
 pub struct Verdict {
     /// Whether it is the stored one.
     pub matches: bool,
-    /// The password back, if it matches a hash of another cost than the setting:
-    /// [`HashEngine::rehash`] makes one of the right cost.
+    /// The password back, if it matches a hash of another cost than the setting, or of other
+    /// software: [`HashEngine::rehash`] makes one of the right cost. One that bcrypt cannot have
+    /// (over 72 octets, or with a NUL) keeps the hash it has.
     pub outdated: Option<Password>,
 }
 
@@ -102,19 +108,23 @@ impl HashEngine {
         };
         let speed = calibration.chosen;
         tracing::info!(?calibration.speeds, lanes = speed.lanes, threads, "hash engine calibrated");
-        let admission =
-            Admission::new(threads, speed.rounds_per_second(), config.queue, config.deadline);
+        let HashConfig { queue, deadline, .. } = *config;
+        let admission = Admission::new(threads, speed.rounds_per_second(), queue, deadline);
+        let foreign_threads = ForeignQueue::threads(threads);
+        let one_lane = calibration.one_lane().rounds_per_second();
+        let foreign_admission = Admission::new(foreign_threads, one_lane, queue, deadline);
         let shared = Arc::new(Shared {
             clock,
             meters: Meters::new(metrics),
             admission: Arc::new(admission),
+            foreign: Arc::new(foreign_admission),
             board: Board::new(threads, PATIENCE_SLICES),
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             usual_priority: AtomicBool::new(false),
         });
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(threads + foreign_threads)
             .thread_name(|index| format!("staunch-hash-{index}"))
             .build()?;
         let places = admission::places(config.queue);
@@ -123,6 +133,7 @@ impl HashEngine {
         let (spare, spare_jobs) = bounded(SPARE_JOBS_MAX);
         let (stop, stopped) = bounded(0);
         let (alive, ended) = mpsc::channel(1);
+        let foreign = ForeignQueue::start(config, &pool, &shared, &stopped, &alive);
         let queues =
             Queues { verify: verify_jobs, hash: hash_jobs, spare: spare_jobs, stop: stopped };
         for index in 0..threads {
@@ -138,9 +149,10 @@ impl HashEngine {
             verify,
             hash,
             spare,
+            foreign,
             stop: Mutex::new(Some(stop)),
             ended: tokio::sync::Mutex::new(ended),
-            dummy: StoredHash::dummy(config.cost)?,
+            dummy: BcryptHash::dummy(config.cost)?,
             calibration,
             config: HashConfig { threads, ..config.clone() },
             _pool: pool,
@@ -166,9 +178,9 @@ impl HashEngine {
     /// Updates the gauges of what waits and how fast it goes, for a scrape.
     #[expect(clippy::cast_precision_loss, reason = "a queue length, and a speed far below 2^52")]
     pub fn observe(&self) {
-        let Shared { admission, meters, .. } = &*self.0.shared;
-        let waiting = admission.waiting(Purpose::Verify) + admission.waiting(Purpose::Hash);
-        meters.depth.set(waiting as f64);
+        let Shared { admission, foreign, meters, .. } = &*self.0.shared;
+        let ours = admission.waiting(Purpose::Verify) + admission.waiting(Purpose::Hash);
+        meters.depth.set((ours + foreign.waiting(Purpose::Verify)) as f64);
         meters.capacity.set(admission.speed() as f64 / f64::from(1 << self.0.config.cost));
         meters.predicted_wait.set(admission.predicted_wait(Purpose::Verify).as_secs_f64());
     }
@@ -184,7 +196,17 @@ impl HashEngine {
             meters.shutting_down.increment(1);
             return Err(HashError::ShuttingDown);
         }
-        admission.admit(purpose, 1 << self.0.config.cost).inspect_err(|error| {
+        self.admit(admission, purpose, 1 << self.0.config.cost)
+    }
+
+    fn admit(
+        &self,
+        admission: &Arc<Admission>,
+        purpose: Purpose,
+        rounds: u64,
+    ) -> Result<Permit, HashError> {
+        let meters = &self.0.shared.meters;
+        admission.admit(purpose, rounds).inspect_err(|error| {
             let full = matches!(error, HashError::QueueFull { .. });
             if full { &meters.queue_full } else { &meters.predicted }.increment(1);
         })
@@ -196,11 +218,13 @@ impl HashEngine {
     /// # Errors
     /// - [`HashError::Expired`]: the deadline passed while it waited; nothing was hashed.
     /// - [`HashError::Stored`]: the stored hash cannot be used; a dummy was hashed instead.
+    /// - [`HashError::QueueFull`], [`HashError::WaitTooLong`]: for a hash of other software alone,
+    ///   which has another queue; nothing was queued.
     /// - [`HashError::ShuttingDown`], [`HashError::Panicked`].
     ///
     /// # Cancel safety
     /// Dropping the future abandons the job: waiting, it is never begun; begun, its lane is free at
-    /// the end of the slice.
+    /// the end of the slice. A hash of other software that was begun is computed to its end.
     pub async fn verify(
         &self,
         permit: Permit,
@@ -208,7 +232,10 @@ impl HashEngine {
         stored: Option<&str>,
     ) -> Result<Verdict, HashError> {
         let (hash, known) = match stored.map(|text| StoredHash::usable(text, self.0.config.cost)) {
-            Some(Ok(hash)) => (hash, Ok(true)),
+            Some(Ok(StoredHash(Form::Foreign(hash)))) => {
+                return self.verify_foreign(permit, password, hash).await;
+            }
+            Some(Ok(StoredHash(Form::Bcrypt(hash)))) => (hash, Ok(true)),
             Some(Err(error)) => (self.0.dummy.clone(), Err(error)),
             None => (self.0.dummy.clone(), Ok(false)),
         };
@@ -229,7 +256,7 @@ impl HashEngine {
     pub async fn hash(&self, permit: Permit, password: Password) -> Result<StoredHash, HashError> {
         let (cost, salt) = (self.0.config.cost, random_salt()?);
         let digest = self.submit(permit, &password, salt, cost).await?;
-        Ok(StoredHash { cost, salt, digest: *digest.as_bytes() })
+        Ok(hashed(cost, salt, &digest))
     }
 
     /// Hashes a password anew in a lane that nobody else wants; gives up when there is none.
@@ -243,8 +270,8 @@ impl HashEngine {
         let (cost, salt) = (self.0.config.cost, random_salt()?);
         let (job, answer) = self.job(None, Purpose::Hash, password, salt, cost)?;
         self.0.spare.try_send(job).map_err(|_| HashError::ShuttingDown)?;
-        let Done { digest, .. } = answer.await.unwrap_or(Err(HashError::ShuttingDown))?;
-        Ok(StoredHash { cost, salt, digest: *digest.as_bytes() })
+        let Done { answer, .. } = answer.await.unwrap_or(Err(HashError::ShuttingDown))?;
+        Ok(hashed(cost, salt, &answer))
     }
 
     /// Refuses new work, lets the workers finish what waits, and returns when they have ended.
@@ -281,13 +308,38 @@ impl HashEngine {
             Purpose::Hash => &self.0.hash,
         };
         queue.try_send(job).map_err(|_| HashError::ShuttingDown)?;
+        self.answer(queued_at, answer).await
+    }
+
+    /// Verifies a hash of other software, on the threads for those.
+    async fn verify_foreign(
+        &self,
+        permit: Permit,
+        password: Password,
+        hash: ForeignHash,
+    ) -> Result<Verdict, HashError> {
+        let Shared { clock, foreign, .. } = &*self.0.shared;
+        // It waits among its own kind from here on, where there may be no place for it.
+        let place = self.admit(foreign, Purpose::Verify, hash.rounds())?;
+        drop(permit);
+        let _interest = place.interest();
+        let (octets, possible) = password.foreign_octets();
+        let queued_at = clock.now();
+        let answer = self.0.foreign.send(queued_at, place, octets, hash)?;
+        let matches = self.answer(queued_at, answer).await? & possible;
+        let outdated = (matches && password.is_possible()).then_some(password);
+        Ok(Verdict { matches, outdated })
+    }
+
+    /// Waits for a job's answer, and notes where its time went.
+    async fn answer<A>(&self, queued_at: Instant, answer: Answer<A>) -> Result<A, HashError> {
         let done = answer.await.unwrap_or_else(|_| Err(self.unanswered()));
         let ended = self.0.shared.clock.now();
         let begun = done.as_ref().map_or(ended, |done| done.begun);
         trace::note(Stage::HashWait, None, queued_at, begun);
         let done = done?;
         trace::note(Stage::Hash, None, begun, ended);
-        Ok(done.digest)
+        Ok(done.answer)
     }
 
     #[cfg(test)]
@@ -302,7 +354,7 @@ impl HashEngine {
         password: &Password,
         salt: [u8; SALT_OCTETS],
         cost: u32,
-    ) -> Result<(Job, Answer), HashError> {
+    ) -> Result<(Job, Answer<Digest>), HashError> {
         let malformed = HashError::Stored(StoredHashError::Malformed);
         let key = Key::new(password.octets()).map_err(|_| malformed)?;
         let cost = Cost::new(cost).ok_or(malformed)?;
@@ -334,7 +386,11 @@ impl HashEngine {
     }
 }
 
-type Answer = oneshot::Receiver<Result<Done, HashError>>;
+pub(super) type Answer<A> = oneshot::Receiver<Result<Done<A>, HashError>>;
+
+fn hashed(cost: u32, salt: [u8; SALT_OCTETS], digest: &Digest) -> StoredHash {
+    StoredHash(Form::Bcrypt(BcryptHash { cost, salt, digest: *digest.as_bytes() }))
+}
 
 fn random_salt() -> Result<[u8; SALT_OCTETS], HashError> {
     let mut salt = [0; SALT_OCTETS];

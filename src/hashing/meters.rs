@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge, Histogram};
 pub(super) struct Meters {
     verify_seconds: Histogram,
     hash_seconds: Histogram,
+    pub(super) foreign_seconds: Histogram,
     pub(super) wait: Histogram,
     pub(super) depth: Gauge,
     pub(super) predicted_wait: Gauge,
@@ -22,13 +23,12 @@ pub(super) struct Meters {
 
 impl Meters {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let seconds = |purpose: Purpose| {
-            metrics.histogram(declared::HASH_SECONDS, &[("op", purpose.label())])
-        };
+        let seconds = |op| metrics.histogram(declared::HASH_SECONDS, &[("op", op)]);
         let rejected = |reason| metrics.counter(declared::HASH_REJECTED, &[("reason", reason)]);
         Self {
-            verify_seconds: seconds(Purpose::Verify),
-            hash_seconds: seconds(Purpose::Hash),
+            verify_seconds: seconds(Purpose::Verify.label()),
+            hash_seconds: seconds(Purpose::Hash.label()),
+            foreign_seconds: seconds("foreign"),
             wait: metrics.histogram(declared::HASH_WAIT_SECONDS, &[]),
             depth: metrics.gauge(declared::HASH_QUEUE_DEPTH, &[]),
             predicted_wait: metrics.gauge(declared::HASH_PREDICTED_WAIT_SECONDS, &[]),

@@ -5,8 +5,9 @@
 //! outcome: *full* and *late* are errors the client hears of, *abandoned* work is dropped unhashed.
 //! Only this folder can read a password's octets.
 //!
-//! From the outside in: `engine` is the handle; `admission` says who may wait; `worker` is a thread's
-//! loop, `board` how the threads share work fairly; `kernel` is bcrypt itself, for several lanes.
+//! From the outside in: `engine` is the handle; `admission` says who may wait; `job` is what waits;
+//! `worker` is a thread's loop, `board` how the threads share work fairly; `kernel` is bcrypt itself,
+//! for several lanes. `foreign` verifies what other software stored.
 
 mod admission;
 mod board;
@@ -14,6 +15,8 @@ mod calibrate;
 mod common;
 mod engine;
 mod error;
+mod foreign;
+mod job;
 mod kernel;
 mod meters;
 mod password;

@@ -10,13 +10,19 @@ pub const PASSWORD_CHARS_MIN: usize = 8;
 /// The most octets of UTF-8 that bcrypt looks at; a longer password is refused, not cut.
 pub const PASSWORD_OCTETS_MAX: usize = 72;
 
+/// The most octets of a password that a hash of other software is verified with: bounds what
+/// waiting logins keep in memory.
+const FOREIGN_OCTETS_MAX: usize = 1_024;
+
 /// A password. Its octets are overwritten when it is dropped, `Debug` shows none of them, and
 /// only the hash engine can read them.
 pub struct Password {
     octets: Zeroizing<Vec<u8>>,
-    /// False: no account can have it (too long, or with a NUL). It is hashed all the same, so that
-    /// its login takes as long as any other, and never matches.
+    /// False: no account of ours can have it (too long, or with a NUL). It is hashed all the same,
+    /// so that its login takes as long as any other, and never matches.
     possible: bool,
+    /// All of one that is not possible here, and may be where other software hashed it.
+    foreign: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Which rule a new password breaks.
@@ -53,7 +59,8 @@ impl Password {
         } else if common::is_common(&text) {
             Err(PasswordRule::Common)
         } else {
-            Ok(Self { octets: Zeroizing::new(text.as_bytes().to_vec()), possible: true })
+            let octets = Zeroizing::new(text.as_bytes().to_vec());
+            Ok(Self { octets, possible: true, foreign: None })
         }
     }
 
@@ -63,7 +70,9 @@ impl Password {
         let text = Zeroizing::new(text);
         let possible = text.len() <= PASSWORD_OCTETS_MAX && !text.contains('\0');
         let octets = text.bytes().filter(|octet| *octet != 0).take(PASSWORD_OCTETS_MAX).collect();
-        Self { octets: Zeroizing::new(octets), possible }
+        let foreign = (!possible && text.len() <= FOREIGN_OCTETS_MAX)
+            .then(|| Zeroizing::new(text.as_bytes().to_vec()));
+        Self { octets: Zeroizing::new(octets), possible, foreign }
     }
 
     /// The octets, without a NUL and at most 72 of them.
@@ -71,6 +80,16 @@ impl Password {
         &self.octets
     }
 
+    /// What a hash of other software is verified with, and whether it can match: 1,024 octets at
+    /// most, and NULs as they are.
+    pub(super) fn foreign_octets(&self) -> (&[u8], bool) {
+        match &self.foreign {
+            Some(octets) => (octets, true),
+            None => (&self.octets, self.possible),
+        }
+    }
+
+    /// Whether bcrypt can have it.
     pub(super) fn is_possible(&self) -> bool {
         self.possible
     }
@@ -114,6 +133,19 @@ mod tests {
         assert_eq!((attempt.octets().len(), attempt.is_possible()), (72, false));
         assert!(!Password::attempt("a\0b".into()).is_possible());
         assert!(Password::attempt("x".repeat(72)).is_possible());
+    }
+
+    #[test]
+    fn other_software_may_have_taken_longer_ones() {
+        let foreign = |text: &str| {
+            let attempt = Password::attempt(text.into());
+            let (octets, possible) = attempt.foreign_octets();
+            (octets.to_vec(), possible)
+        };
+        for text in ["short", &"x".repeat(72), &"x".repeat(73), "a\0b", &"x".repeat(1_024)] {
+            assert_eq!(foreign(text), (text.as_bytes().to_vec(), true));
+        }
+        assert_eq!(foreign(&"x".repeat(1_025)), (vec![b'x'; 72], false));
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! Stored hashes in the modular-crypt form: `$2b$12$` + 22 characters of salt + 31 of digest.
+//! Stored hashes as text. Ours have the modular-crypt form, `$2b$12$` + 22 characters of salt + 31
+//! of digest; other software's are read by [`ForeignHash`].
 
+use super::foreign::ForeignHash;
 use base64::Engine;
 use base64::alphabet::BCRYPT;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -25,9 +27,20 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// A parsed hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredHash(pub(super) Form);
+
+/// What it was made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Bcrypt(BcryptHash),
+    Foreign(ForeignHash),
+}
+
 /// A parsed bcrypt hash.
 #[derive(Clone, PartialEq, Eq)]
-pub struct StoredHash {
+pub(super) struct BcryptHash {
     pub(super) cost: u32,
     pub(super) salt: [u8; SALT_OCTETS],
     pub(super) digest: [u8; DIGEST_OCTETS],
@@ -37,8 +50,9 @@ pub struct StoredHash {
 /// nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoredHashError {
-    /// Not `$2?$NN$` and 53 characters of bcrypt's base64.
-    #[error("stored hash is not a bcrypt hash")]
+    /// Neither `$2?$NN$` and 53 characters of bcrypt's base64, nor named as a form of other software
+    /// that is read.
+    #[error("stored hash is not a bcrypt hash, nor of another form that is known")]
     Malformed,
     /// `$2x$` marks hashes made by a version of crypt_blowfish with a sign error (CVE-2011-2483):
     /// many passwords match one of them.
@@ -55,9 +69,31 @@ pub enum StoredHashError {
         /// The most that is computed.
         max: u32,
     },
+    /// Named as a form of that algorithm, and not written as one.
+    #[error("stored {0} hash is damaged")]
+    Damaged(&'static str),
+    /// A known algorithm that is not computed here.
+    #[error("stored hash is {0}, which is not computed here")]
+    Unsupported(&'static str),
+    /// More work or memory than one login may ask for, or less than makes sense.
+    #[error(
+        "stored {algorithm} hash has {parameter} = {value}; {least} to {most} is computed here"
+    )]
+    OutOfBounds {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// What is too great or too small.
+        parameter: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least that is computed.
+        least: u64,
+        /// The most that is computed, given its other parameters.
+        most: u64,
+    },
 }
 
-impl FromStr for StoredHash {
+impl FromStr for BcryptHash {
     type Err = StoredHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -95,14 +131,29 @@ impl StoredHash {
     /// # Errors
     /// See [`StoredHashError`].
     pub fn usable(text: &str, setting: u32) -> Result<Self, StoredHashError> {
-        let hash: Self = text.parse()?;
+        if let Some(foreign) = ForeignHash::parse(text) {
+            return Ok(Self(Form::Foreign(foreign?)));
+        }
+        let hash: BcryptHash = text.parse()?;
         let max = setting + COST_ABOVE_SETTING_MAX;
         if hash.cost > max {
             return Err(StoredHashError::TooCostly { cost: hash.cost, max });
         }
-        Ok(hash)
+        Ok(Self(Form::Bcrypt(hash)))
     }
+}
 
+/// The form in which it is stored here: `$2b$`, or PHC's.
+impl fmt::Display for StoredHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::Bcrypt(hash) => hash.fmt(f),
+            Form::Foreign(hash) => hash.fmt(f),
+        }
+    }
+}
+
+impl BcryptHash {
     /// A hash that no password has, of a random salt and digest: what an unknown account's login
     /// is checked against, so that it takes as long as a known one's.
     pub(super) fn dummy(cost: u32) -> Result<Self, getrandom::Error> {
@@ -113,16 +164,16 @@ impl StoredHash {
     }
 }
 
-impl fmt::Display for StoredHash {
+impl fmt::Display for BcryptHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (salt, digest) = (BASE64.encode(self.salt), BASE64.encode(self.digest));
         write!(f, "$2b${:02}${salt}{digest}", self.cost)
     }
 }
 
-impl fmt::Debug for StoredHash {
+impl fmt::Debug for BcryptHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StoredHash(cost {}, ***)", self.cost)
+        write!(f, "BcryptHash(cost {}, ***)", self.cost)
     }
 }
 
@@ -135,16 +186,16 @@ mod tests {
 
     #[test]
     fn the_known_versions_are_read_and_2b_is_written() {
-        let hash: StoredHash = KNOWN.parse().unwrap();
+        let hash: BcryptHash = KNOWN.parse().unwrap();
         assert_eq!(hash.to_string(), KNOWN.replace("$2a$", "$2b$"));
         for version in ["$2b$", "$2y$"] {
-            assert_eq!(KNOWN.replace("$2a$", version).parse::<StoredHash>().unwrap(), hash);
+            assert_eq!(KNOWN.replace("$2a$", version).parse::<BcryptHash>().unwrap(), hash);
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        let parse = |text: &str| text.parse::<StoredHash>().unwrap_err();
+        let parse = |text: &str| text.parse::<BcryptHash>().unwrap_err();
         assert_eq!(parse(&KNOWN.replace("$2a$", "$2x$")), StoredHashError::Broken);
         assert_eq!(parse(&KNOWN.replace("$05$", "$03$")), StoredHashError::Cost(3));
         assert_eq!(parse(&KNOWN.replace("$05$", "$32$")), StoredHashError::Cost(32));
@@ -168,16 +219,16 @@ mod tests {
     proptest! {
         #[test]
         fn writes_what_the_bcrypt_crate_writes(salt: [u8; 16], cost in 4u32..=31, digest: [u8; 23]) {
-            let text = StoredHash { cost, salt, digest }.to_string();
+            let text = BcryptHash { cost, salt, digest }.to_string();
             let theirs: bcrypt::HashParts = text.parse().unwrap();
             prop_assert_eq!((theirs.get_cost(), theirs.get_salt_raw()), (cost, salt));
             prop_assert_eq!(theirs.to_string(), text.clone());
-            prop_assert_eq!(text.parse::<StoredHash>().unwrap(), StoredHash { cost, salt, digest });
+            prop_assert_eq!(text.parse::<BcryptHash>().unwrap(), BcryptHash { cost, salt, digest });
         }
 
         #[test]
         fn hostile_text_never_panics(text in "\\PC{0,80}") {
-            let _ = text.parse::<StoredHash>();
+            let _ = text.parse::<BcryptHash>();
         }
     }
 }

@@ -4,16 +4,16 @@
 //! lane, about 0.3 ms; between slices finished lanes are answered, those whose client has left are
 //! dropped, newcomers are let in, and the core is offered to whoever else wants it.
 
-use super::admission::{Permit, Purpose};
+use super::admission::Purpose;
 use super::board::Turn;
 use super::engine::Shared;
-use super::kernel::{self, Batch, Digest};
-use super::{HashError, priority};
+use super::job::{Begun, Done, Job, Reply};
+use super::kernel::{Batch, Digest};
+use super::priority;
 use crossbeam_channel::{Receiver, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// Loop rounds between two looks around: 0.2 to 0.4 ms at 1 to 6 lanes. The yield at its end is
 /// how soon a thread that wants this core gets it: without it Linux (EEVDF, since 6.6) may let a
@@ -25,29 +25,6 @@ const SPEED_WINDOW: Duration = Duration::from_millis(50);
 
 /// Looks at the queues before an idle worker goes to sleep: some 30 us in all.
 const LOOKS: u32 = 400;
-
-/// One password to hash.
-pub(super) struct Job {
-    pub(super) work: kernel::Job,
-    pub(super) purpose: Purpose,
-    pub(super) queued_at: Instant,
-    pub(super) deadline: Instant,
-    pub(super) reply: Reply,
-    /// The place in the queue, given back when hashing begins; spare work has none.
-    pub(super) permit: Option<Permit>,
-    /// Tests make a job fail from within.
-    #[cfg(test)]
-    pub(super) panics: bool,
-}
-
-pub(super) type Reply = oneshot::Sender<Result<Done, HashError>>;
-
-/// A password hashed.
-pub(super) struct Done {
-    pub(super) digest: Digest,
-    /// When its hashing began.
-    pub(super) begun: Instant,
-}
 
 /// Where jobs come from. Workers share them.
 #[derive(Clone)]
@@ -66,7 +43,7 @@ struct Ticket {
     spare: bool,
     begun: Instant,
     /// Dropped unanswered only by a panic or the engine's end.
-    reply: Reply,
+    reply: Reply<Digest>,
 }
 
 pub(super) struct Worker {
@@ -190,29 +167,11 @@ impl Worker {
 
     /// Puts a job into a lane, unless it is too late for it.
     fn begin(&mut self, job: Job) {
+        let (shared, meters) = (&self.shared, &self.shared.meters);
         #[cfg(test)]
         let panics = job.panics;
-        let Job { work, purpose, queued_at, deadline, reply, permit, .. } = job;
-        let spare = permit.is_none();
-        drop(permit);
-        let (shared, meters) = (&self.shared, &self.shared.meters);
-        let begun = shared.clock.now();
-        if reply.is_closed() {
-            meters.cancelled.increment(1);
-            return;
-        }
-        if shared.is_aborted() {
-            meters.shutting_down.increment(u64::from(!spare));
-            reply.send(Err(HashError::ShuttingDown)).ok();
-            return;
-        }
-        if begun >= deadline {
-            meters.expired.increment(u64::from(!spare));
-            let retry_after = shared.admission.predicted_wait(purpose);
-            reply.send(Err(HashError::Expired { retry_after })).ok();
-            return;
-        }
-        meters.wait.record(begun.saturating_duration_since(queued_at));
+        let Some(job) = job.begin(shared, &shared.admission) else { return };
+        let Begun { work, purpose, spare, begun, reply } = job;
         let ticket = Ticket { purpose, spare, begun, reply };
         let batch = &mut self.batch;
         // A fault in one job is that job's end, not the thread's.
@@ -256,7 +215,7 @@ impl Worker {
             self.shared.meters.seconds(purpose).record(took);
             self.spare_busy &= !spare;
             // Nobody listens any more: nothing to tell.
-            reply.send(Ok(Done { digest, begun })).ok();
+            reply.send(Ok(Done { answer: digest, begun })).ok();
         }
         let aborted = self.shared.is_aborted();
         let mut spare_left = false;

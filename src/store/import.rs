@@ -27,7 +27,7 @@ pub struct ImportedUser {
     pub email: Email,
     /// Unique without regard to case.
     pub username: Username,
-    /// Modular-crypt text.
+    /// Modular-crypt text; PHC's, if other software made it.
     pub password_hash: String,
     /// False: may not log in.
     pub is_active: bool,

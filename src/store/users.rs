@@ -77,7 +77,7 @@ pub struct Account {
 pub struct Credentials {
     /// Its number.
     pub user: UserId,
-    /// Modular-crypt text.
+    /// Modular-crypt text; PHC's, if other software made it.
     pub password_hash: String,
     /// False: may not log in.
     pub is_active: bool,

@@ -83,8 +83,8 @@ metrics! {
     INTROSPECTIONS = Counter "staunch_introspections_total" ["result": ["active", "inactive", "rejected", "unavailable", "error"]] None;
     /// Since when the key that signs access tokens does so, in seconds since 1970.
     SIGNING_KEY_CREATED = Gauge "staunch_signing_key_created_timestamp_seconds" [] Some(Unit::Seconds);
-    /// Time a password took to hash once it was started, in seconds.
-    HASH_SECONDS = Histogram "staunch_hash_seconds" ["op": ["verify", "hash"]] Some(Unit::Seconds);
+    /// Time a password took to hash once it was started, in seconds; op is verify, hash (a new one), or foreign (a login by a hash of other software).
+    HASH_SECONDS = Histogram "staunch_hash_seconds" ["op": ["verify", "hash", "foreign"]] Some(Unit::Seconds);
     /// Time a password waited before its hashing was started, in seconds.
     HASH_WAIT_SECONDS = Histogram "staunch_hash_wait_seconds" [] Some(Unit::Seconds);
     /// Passwords waiting to be hashed.

@@ -10,6 +10,7 @@
 mod audit;
 mod cleanup;
 mod concurrency;
+mod foreign_hashes;
 mod health;
 mod http;
 mod import;

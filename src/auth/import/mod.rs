@@ -6,6 +6,7 @@
 //! is reported as taken.
 
 mod csv;
+mod hash;
 mod lines;
 mod record;
 
@@ -60,7 +61,8 @@ pub enum ImportError {
 }
 
 /// Imports accounts from JSON lines, one each: `email`, `username`, `password_hash` (bcrypt, at
-/// most two steps above `cost`), and, if need be, `is_active` and `created_at`.
+/// most two steps above `cost`, or a form of other software), and, if need be, `is_active` and
+/// `created_at`.
 ///
 /// A first line that names these as columns, separated by commas, makes the rest CSV.
 ///

@@ -1,7 +1,7 @@
 //! One line: the fields of an account, as a JSON object or by the columns of a CSV file. What it says of a field repeats nothing
 //! that stood there, so that no hash gets into a report.
 
-use crate::hashing::{StoredHash, StoredHashError};
+use super::hash;
 use crate::identity::{Email, Username};
 use crate::store::ImportedUser;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -51,7 +51,7 @@ pub(super) fn of_members(
     let mut record = Record::new(members);
     let email = record.required("email", Email::parse);
     let username = record.required("username", Username::parse);
-    let password_hash = record.required("password_hash", |text| hash(text, cost));
+    let password_hash = record.present("password_hash", |value| hash::parse(value, cost));
     let is_active = record.optional("is_active", |value| {
         value.as_bool().ok_or_else(|| "must be true or false".to_owned())
     });
@@ -68,26 +68,6 @@ pub(super) fn of_members(
             })
         }
         _ => Err(record.problems.join("; ")),
-    }
-}
-
-/// The hash as we write it: `$2a$` and `$2y$` become `$2b$`.
-fn hash(text: &str, cost: u32) -> Result<String, String> {
-    match StoredHash::usable(text, cost) {
-        Ok(hash) => Ok(hash.to_string()),
-        Err(StoredHashError::Malformed) => Err(
-            "must be a bcrypt hash: $2a$, $2b$ or $2y$, a cost of two digits, $ and 53 characters"
-                .into(),
-        ),
-        Err(StoredHashError::Broken) => {
-            Err("has the broken $2x$ form: this password must be set anew".into())
-        }
-        Err(StoredHashError::Cost(cost)) => {
-            Err(format!("has the cost {cost}, and bcrypt has 4 to 31"))
-        }
-        Err(StoredHashError::TooCostly { cost, max }) => Err(format!(
-            "has the cost {cost}, and a login computes at most {max} (two more than STAUNCH_BCRYPT_COST)"
-        )),
     }
 }
 
@@ -133,11 +113,23 @@ impl Record {
         field: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let parsed = match self.take(field) {
-            None => Err("is missing".to_owned()),
-            Some(Value::String(text)) => parse(&text),
-            Some(_) => Err("must be a string".to_owned()),
-        };
+        self.present(field, |value| match value {
+            Value::String(text) => parse(&text),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => Err("must be a string".to_owned()),
+        })
+    }
+
+    /// A field that must be there.
+    fn present<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let parsed = self.take(field).ok_or_else(|| "is missing".to_owned()).and_then(parse);
         self.note(field, parsed)
     }
 
