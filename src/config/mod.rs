@@ -126,6 +126,7 @@ impl Config {
             register: self.settings.limit_register,
             login: self.settings.limit_login,
             refresh: self.settings.limit_refresh,
+            clients: self.settings.limit_clients,
             global: self.settings.limit_global,
             ..LimiterConfig::default()
         }

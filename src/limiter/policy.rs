@@ -12,13 +12,17 @@ pub enum Policy {
     Login,
     /// Trading a refresh token.
     Refresh,
-    /// Every limited request, whatever its route.
+    /// A client's question about a token, or its end. In place of [`Policy::Global`]: a service asks
+    /// for every request that it serves, all from one address.
+    Clients,
+    /// Every other limited request, whatever its route.
     Global,
 }
 
 impl Policy {
     /// Every policy, once.
-    pub const ALL: [Self; 4] = [Self::Register, Self::Login, Self::Refresh, Self::Global];
+    pub const ALL: [Self; 5] =
+        [Self::Register, Self::Login, Self::Refresh, Self::Clients, Self::Global];
 
     /// The name for metric labels and for the `RateLimit` fields: lower-case ASCII letters.
     #[must_use]
@@ -27,6 +31,7 @@ impl Policy {
             Self::Register => "register",
             Self::Login => "login",
             Self::Refresh => "refresh",
+            Self::Clients => "clients",
             Self::Global => "global",
         }
     }
@@ -39,6 +44,7 @@ impl Policy {
 pub(super) struct PerPolicy<T> {
     pub(super) global: T,
     pub(super) login: T,
+    pub(super) clients: T,
     pub(super) refresh: T,
     pub(super) register: T,
 }
@@ -49,6 +55,7 @@ impl<T> PerPolicy<T> {
             Policy::Register => &self.register,
             Policy::Login => &self.login,
             Policy::Refresh => &self.refresh,
+            Policy::Clients => &self.clients,
             Policy::Global => &self.global,
         }
     }
@@ -58,6 +65,7 @@ impl<T> PerPolicy<T> {
             Policy::Register => &mut self.register,
             Policy::Login => &mut self.login,
             Policy::Refresh => &mut self.refresh,
+            Policy::Clients => &mut self.clients,
             Policy::Global => &mut self.global,
         }
     }
@@ -67,6 +75,7 @@ impl<T> PerPolicy<T> {
             register: change(self.register),
             login: change(self.login),
             refresh: change(self.refresh),
+            clients: change(self.clients),
             global: change(self.global),
         }
     }
@@ -86,10 +95,12 @@ mod tests {
             register: "register",
             login: "login",
             refresh: "refresh",
+            clients: "clients",
             global: "global",
         };
         assert_eq!(names, expected);
         assert!(Policy::ALL.iter().all(|policy| *names.get(*policy) == policy.as_str()));
-        assert_eq!(names.map(str::len), PerPolicy { register: 8, login: 5, refresh: 7, global: 6 });
+        let lengths = PerPolicy { register: 8, login: 5, refresh: 7, clients: 7, global: 6 };
+        assert_eq!(names.map(str::len), lengths);
     }
 }

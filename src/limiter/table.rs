@@ -34,7 +34,7 @@ use dashmap::{DashMap, Entry};
 use super::bucket::Bucket;
 use super::policy::PerPolicy;
 
-/// The buckets of one address: 32 bytes.
+/// The buckets of one address: 40 bytes.
 pub(super) type Buckets = PerPolicy<Bucket>;
 
 /// An address as 16 bytes, IPv4 in its IPv4-mapped form (RFC 4291 §2.5.5.2).
@@ -260,8 +260,8 @@ impl Arrival {
 
 /// When the last of the buckets is full. Unit: ns since start.
 fn full_at_ns(buckets: &Buckets) -> u64 {
-    let PerPolicy { register, login, refresh, global } = buckets.map(Bucket::full_at_ns);
-    register.max(login).max(refresh).max(global)
+    let PerPolicy { register, login, refresh, clients, global } = buckets.map(Bucket::full_at_ns);
+    register.max(login).max(refresh).max(clients).max(global)
 }
 
 enum Recycled {
@@ -282,7 +282,7 @@ const PROBES_MAX: usize = 8;
 /// Keys one sweep looks at: at worst, all in the map and cold, some 3 ms of work.
 const SWEEP_KEYS_MAX: usize = 8_192;
 
-/// Buckets for newcomers without a place: 40 bytes each.
+/// Buckets for newcomers without a place: 48 bytes each.
 const SHARED_SLOTS: u16 = 4_096;
 
 /// Room, in keys, below which shrinking is not worth the trouble: under 1 MB.

@@ -10,8 +10,8 @@ use staunch::store::{Store, StoreConfig};
 use staunch::telemetry::Metrics;
 use std::time::Duration;
 
-const INTROSPECT: &str = "/api/v1/auth/introspect";
-const REVOKE: &str = "/api/v1/auth/revoke";
+pub(crate) const INTROSPECT: &str = "/api/v1/auth/introspect";
+pub(crate) const REVOKE: &str = "/api/v1/auth/revoke";
 
 /// A store of the test's own, as the command line has it.
 async fn store(app: &TestApp) -> Store {
@@ -31,7 +31,8 @@ fn basic(app: &TestApp, id: &str, secret: &str) -> Client {
     app.anonymous().with("authorization", &format!("Basic {value}"))
 }
 
-async fn service(app: &TestApp) -> Client {
+/// A client that authenticates.
+pub(crate) async fn service(app: &TestApp) -> Client {
     let client = added(app).await;
     basic(app, &client.id.to_string(), client.secret.expose())
 }

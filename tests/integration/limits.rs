@@ -1,5 +1,6 @@
 //! Rate limits at the edge.
 
+use crate::introspect::{INTROSPECT, REVOKE};
 use crate::support::{PASSWORD, Reply, TestApp};
 use hyper::Method;
 use std::time::Duration;
@@ -51,6 +52,7 @@ async fn the_defaults_are_those_of_the_contract() {
         ("STAUNCH_LIMIT_REGISTER", "5/min"),
         ("STAUNCH_LIMIT_LOGIN", "10/min"),
         ("STAUNCH_LIMIT_REFRESH", "20/min"),
+        ("STAUNCH_LIMIT_CLIENTS", "600/s"),
         ("STAUNCH_LIMIT_GLOBAL", "200/min"),
     ] {
         let setting =
@@ -68,6 +70,24 @@ async fn the_defaults_are_those_of_the_contract() {
     assert_eq!(allowed(30, async || client.refresh("x").await).await, 20);
     let client = app.anonymous().from("203.0.113.2");
     assert_eq!(allowed(300, async || client.logout("x").await).await, 200);
+}
+
+#[tokio::test]
+async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_CLIENTS", "3/min")
+        .set("STAUNCH_LIMIT_GLOBAL", "2/min")
+        .start()
+        .await;
+    let client = app.anonymous();
+    let ask = async |path| client.post_form(path, &[("token", "x")]).await;
+    assert_eq!(allowed(9, async || ask(INTROSPECT).await).await, 3, "no client, and slowed");
+    let refused = ask(REVOKE).await;
+    refused.assert_problem(429, "rate-limited");
+    assert!(refused.header("ratelimit").unwrap().starts_with(r#""clients";r=0"#));
+    assert_eq!(allowed(9, async || client.logout("x").await).await, 2);
+    app.clock.advance(Duration::from_secs(20));
+    ask(REVOKE).await.assert_problem(401, "client-rejected");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod notify;
 mod outage;
 mod overload;
 mod password;
+mod password_guesses;
 mod plans;
 mod queries;
 mod refresh;

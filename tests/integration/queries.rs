@@ -1,5 +1,6 @@
 //! What a request costs the database: the README's table.
 
+use crate::introspect::{INTROSPECT, REVOKE, service};
 use crate::support::{PASSWORD, Reply, SOON, TestApp, until};
 
 /// Every statement that was run, but for those of the background.
@@ -69,5 +70,23 @@ async fn queries_a_request() {
     let last = client.login("ada", new).await.tokens();
     assert_eq!(cost(&app, async || client.logout(&last.refresh).await).await, (204, 1.0));
     assert_eq!(cost(&app, async || client.logout("nonsense").await).await, (204, 0.0));
+
+    let service = service(&app).await;
+    let ask = async |token: &str| service.post_form(INTROSPECT, &[("token", token)]).await;
+    assert_eq!(cost(&app, async || ask("nonsense").await).await, (200, 1.0), "the client");
+    assert_eq!(cost(&app, async || ask("nonsense").await).await, (200, 0.0));
+    let again = client.login("ada", new).await.tokens();
+    assert_eq!(cost(&app, async || ask(&again.access).await).await, (200, 1.0));
+    assert_eq!(cost(&app, async || ask(&again.access).await).await, (200, 0.0));
+    assert_eq!(cost(&app, async || ask(&again.refresh).await).await, (200, 1.0));
+    let revoke = async || service.post_form(REVOKE, &[("token", &*again.access)]).await;
+    assert_eq!(cost(&app, revoke).await, (200, 1.0));
+
+    assert_eq!(cost(&app, async || client.me(&mine.access).await).await, (200, 0.0));
+    for _ in 0..5 {
+        change("wrong password").await.assert_status(401);
+    }
+    assert_eq!(cost(&app, async || change("wrong password").await).await, (429, 0.0));
+    assert_eq!(cost(&app, async || client.login("ada", new).await).await, (429, 0.0));
     assert_eq!(cost(&app, async || client.logout_all(&mine.access).await).await, (204, 1.0));
 }
