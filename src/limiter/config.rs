@@ -1,8 +1,9 @@
-//! What the limiter can be told: a limit for each policy and how many addresses to hold.
+//! What the limiter can be told: the quotas of each policy and how many addresses to hold.
 
 use std::ops::RangeInclusive;
 
-use super::policy::PerPolicy;
+use super::plan::QUOTAS_MAX;
+use super::policy::{PerPolicy, Policy};
 use super::quota::{Limit, Quota, Window};
 
 /// Settings of the limiter. The defaults are those of the HTTP contract.
@@ -35,19 +36,30 @@ pub struct LimiterConfig {
 
 impl LimiterConfig {
     /// What `keys_max` may be. The lower end keeps a typing slip (`4` for `400000`) from putting
-    /// nearly everyone in the shared buckets, the upper one costs 4.9 GiB.
+    /// nearly everyone in the shared buckets, the upper one costs 6.6 GiB.
     pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
 
     /// Memory the limiter can come to hold, at most. Unit: bytes.
     ///
-    /// A slot is 57 bytes: a 16-byte address, five 8-byte buckets and one control byte. A shard
+    /// A slot is 81 bytes: a 16-byte address, eight 8-byte buckets and one control byte. A shard
     /// keeps 7/8 of its slots usable and, under constant coming and going, can double twice
-    /// beyond its keys before it cleans up in place, so up to 32/7 slots a key: 261 bytes. The
+    /// beyond its keys before it cleans up in place, so up to 32/7 slots a key: 371 bytes. The
     /// queue of arrivals adds at most 48. Fixed parts (shards, shared buckets) stay under 1 MiB.
     /// Held for a moment while a shard grows: its old half, 1/256 of the whole.
     #[must_use]
     pub fn memory_bytes_max(&self) -> usize {
-        self.keys_bounded() * 312 + 1_048_576
+        self.keys_bounded() * 424 + 1_048_576
+    }
+
+    /// Quotas at most, over all limits: each costs every address memory.
+    pub const QUOTAS_MAX: usize = QUOTAS_MAX;
+
+    /// Whether the limits list more quotas than [`LimiterConfig::QUOTAS_MAX`].
+    #[must_use]
+    pub fn has_too_many_quotas(&self) -> bool {
+        let limits = self.limits();
+        let quotas = Policy::ALL.iter().map(|policy| limits.get(*policy).quotas().len());
+        quotas.sum::<usize>() > QUOTAS_MAX
     }
 
     pub(super) fn keys_bounded(&self) -> usize {
@@ -56,18 +68,18 @@ impl LimiterConfig {
 
     pub(super) fn limits(&self) -> PerPolicy<Limit> {
         PerPolicy {
-            register: self.register,
-            login: self.login,
-            refresh: self.refresh,
-            clients: self.clients,
-            global: self.global,
+            register: self.register.clone(),
+            login: self.login.clone(),
+            refresh: self.refresh.clone(),
+            clients: self.clients.clone(),
+            global: self.global.clone(),
         }
     }
 }
 
 impl Default for LimiterConfig {
     fn default() -> Self {
-        let limit = |count, window| Quota::new(count, window).map_or(Limit::Off, Limit::Quota);
+        let limit = |count, window| Quota::new(count, window).map_or(Limit::OFF, Limit::from);
         Self {
             register: limit(5, Window::Minute),
             login: limit(10, Window::Minute),
