@@ -9,6 +9,7 @@
 
 mod audit;
 mod cleanup;
+mod clock;
 mod concurrency;
 mod health;
 mod http;
