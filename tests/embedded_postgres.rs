@@ -67,6 +67,14 @@ async fn connect_with(config: &tokio_postgres::Config) -> Result<Client, tokio_p
     Ok(client)
 }
 
+/// Stores a row with those of the rounds before.
+async fn one_more_row(top: &Path) -> Client {
+    let client = connect_with(&config_in(top)).await.unwrap();
+    let insert = "CREATE TABLE IF NOT EXISTS kept (n bigint); INSERT INTO kept VALUES (1)";
+    client.batch_execute(insert).await.unwrap();
+    client
+}
+
 async fn number(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap().get(0)
 }
@@ -284,13 +292,7 @@ async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
     for round in 0..2 {
         let mut starter = Starter::spawn(top.path(), Durability::Full);
         let postgres = starter.ready();
-        let client = connect_with(&config_in(top.path())).await.unwrap();
-        client
-            .batch_execute(
-                "CREATE TABLE IF NOT EXISTS kept (n bigint); INSERT INTO kept VALUES (1)",
-            )
-            .await
-            .unwrap();
+        let client = one_more_row(top.path()).await;
         assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
         let guards: Vec<u32> =
             children_of(starter.id()).into_iter().filter(|pid| is_guard(*pid)).collect();
@@ -315,13 +317,7 @@ async fn both_killed_at_once_lose_no_commit() {
     for round in 0..2 {
         let mut starter = Starter::spawn(top.path(), Durability::Full);
         let postgres = starter.ready();
-        let client = connect_with(&config_in(top.path())).await.unwrap();
-        client
-            .batch_execute(
-                "CREATE TABLE IF NOT EXISTS kept (n bigint); INSERT INTO kept VALUES (1)",
-            )
-            .await
-            .unwrap();
+        let client = one_more_row(top.path()).await;
         assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
         // A backend that does not notice, as it never waits: it keeps the shared memory in use.
         let busy = connect_with(&config_in(top.path())).await.unwrap();

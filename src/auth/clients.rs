@@ -3,7 +3,7 @@
 use super::Auth;
 use crate::clock::Clock;
 use crate::secret::Secret;
-use crate::store::{Store, StoreError};
+use crate::store::{Admin, StoreError};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -73,7 +73,7 @@ pub enum AddClientError {
 ///
 /// # Errors
 /// See [`AddClientError`].
-pub async fn add_client(store: &Store, name: &str) -> Result<NewClient, AddClientError> {
+pub async fn add_client(admin: &Admin, name: &str) -> Result<NewClient, AddClientError> {
     let fits = (1..=NAME_CHARS_MAX).contains(&name.chars().count());
     if !fits || name.chars().any(char::is_control) || name.trim() != name {
         return Err(AddClientError::BadName);
@@ -83,7 +83,7 @@ pub async fn add_client(store: &Store, name: &str) -> Result<NewClient, AddClien
     let secret =
         Secret::new(format!("{SECRET_PREFIX}{}", URL_SAFE_NO_PAD.encode(octets.as_slice())));
     let id = Uuid::new_v4();
-    match store.insert_client(id, name, &hash(&secret)).await {
+    match admin.insert_client(id, name, &hash(&secret)).await {
         Ok(()) => Ok(NewClient { id, secret }),
         Err(StoreError::Conflict { .. }) => Err(AddClientError::NameTaken),
         Err(error) => Err(AddClientError::Store(error)),
@@ -107,9 +107,10 @@ impl ClientCache {
         (until > self.clock.now()).then_some(hash)
     }
 
-    fn remember(&self, client: Uuid, hash: [u8; 32]) {
+    /// Keeps what the database answered to a question of that time.
+    fn remember(&self, client: Uuid, hash: [u8; 32], asked: Instant) {
         if self.entries.len() < CLIENTS_MAX || self.entries.contains_key(&client) {
-            self.entries.insert(client, (hash, self.clock.now() + CLIENT_TTL));
+            self.entries.insert(client, (hash, asked + CLIENT_TTL));
         }
     }
 
@@ -133,9 +134,10 @@ impl Auth {
         let known = match self.0.clients.look(id) {
             Some(hash) => Some(hash),
             None => {
+                let asked = self.0.clock.now();
                 let found = self.0.store.client_secret(id).await.map_err(ClientError::Store)?;
                 if let Some(hash) = found {
-                    self.0.clients.remember(id, hash);
+                    self.0.clients.remember(id, hash, asked);
                 }
                 found
             }
@@ -160,12 +162,15 @@ mod tests {
         let clock = Clock::manual();
         let cache = ClientCache::new(clock.clone());
         let first = Uuid::new_v4();
-        cache.remember(first, [7; 32]);
+        let asked = clock.now();
+        // The answer took a second.
+        clock.advance(Duration::from_secs(1));
+        cache.remember(first, [7; 32], asked);
         for _ in 0..CLIENTS_MAX * 2 {
-            cache.remember(Uuid::new_v4(), [1; 32]);
+            cache.remember(Uuid::new_v4(), [1; 32], asked);
         }
         assert_eq!(cache.entries.len(), CLIENTS_MAX);
-        clock.advance(CLIENT_TTL - Duration::from_millis(1));
+        clock.advance(CLIENT_TTL - Duration::from_millis(1_001));
         assert_eq!(cache.look(first), Some([7; 32]));
         clock.advance(Duration::from_millis(1));
         assert_eq!(cache.look(first), None);

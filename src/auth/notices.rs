@@ -14,7 +14,7 @@ impl Auth {
             .store
             .listen(|notice| match notice {
                 Notice::Listening => sessions.listening(),
-                Notice::Deaf => sessions.deaf(),
+                Notice::Deaf { heard } => sessions.deaf(heard),
                 Notice::SessionEnded(session) => sessions.ended(session),
                 Notice::AccountChanged(user) => sessions.account_changed(user),
             })

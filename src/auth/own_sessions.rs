@@ -2,7 +2,7 @@
 
 use super::{Auth, Caller};
 use crate::identity::{Origin, SessionId};
-use crate::store::{AccountEnd, OwnSession, StoreError};
+use crate::store::{OwnSession, StoreError};
 
 impl Auth {
     /// The live sessions of the caller's account, newest first, at most 1,000. One query.
@@ -43,7 +43,7 @@ impl Auth {
     /// All of them have ended, or none.
     pub async fn logout_all(&self, caller: &Caller, origin: &Origin) -> Result<(), StoreError> {
         let user = caller.account.id;
-        self.0.store.end_account_sessions(user, AccountEnd::LogoutAll(origin)).await?;
+        self.0.store.end_account_sessions(user, origin).await?;
         self.0.sessions.account_changed(user);
         Ok(())
     }

@@ -50,19 +50,15 @@ impl Auth {
         let claims = self.0.tokens.open_refresh(token).map_err(|_| RefreshError::Rejected)?;
         let (session, config) = (claims.session, &self.0.config);
         trace::note_session(session.0.as_u128());
-        let outcome = self
-            .0
-            .store
-            .refresh_session(session, claims.generation, config.refresh_grace, config.refresh_ttl)
-            .await
-            .map_err(RefreshError::Store)?;
-        match outcome {
+        let (generation, grace, ttl) =
+            (claims.generation, config.refresh_grace, config.refresh_ttl);
+        let outcome = self.0.store.refresh_session(session, generation, grace, ttl, origin).await;
+        match outcome.map_err(RefreshError::Store)? {
             Refreshed::Continued { user } => {
-                self.pair(user, session, claims.generation + 1).map_err(RefreshError::Token)
+                self.pair(user, session, generation + 1).map_err(RefreshError::Token)
             }
-            Refreshed::Reused { user } => {
+            Refreshed::Reused => {
                 self.0.sessions.ended(session);
-                self.0.audit.note(("refresh", "reuse"), Some(user), origin, self.0.clock.now());
                 let trace_id = trace::current_id();
                 tracing::warn!(%session, %trace_id, "a used refresh token came back: session revoked");
                 Err(RefreshError::Reused)

@@ -6,16 +6,17 @@
 //! later ones live, a mark stands for it: what was asked before the mark is not believed.
 //!
 //! Ends on other nodes come as notices (`store::notify`). While they come, a live session is
-//! believed for [`LIVE_TTL`]; while they do not, for [`DEAF_TTL`]. When they begin, and when they
-//! stop, all that was asked before is forgotten.
+//! believed for [`LIVE_TTL`]; while they do not, for [`DEAF_TTL`] after it was asked about, or after
+//! the last moment up to which everything was told: an outage of the database is felt as late as
+//! that allows. When they begin again, all that was asked before is forgotten.
 
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
 use crate::store::{Account, CALL_DEADLINE};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a live session is believed while ends are told. It bounds what no notice tells, such
@@ -84,6 +85,8 @@ pub(super) struct SessionCache {
     floor: AtomicU64,
     /// Whether ends on other nodes are told.
     listening: AtomicBool,
+    /// Until when they were; read while they are not.
+    heard: Mutex<Option<Instant>>,
     clock: Clock,
 }
 
@@ -95,6 +98,7 @@ impl SessionCache {
             count: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             listening: AtomicBool::new(false),
+            heard: Mutex::default(),
             clock,
         }
     }
@@ -110,9 +114,7 @@ impl SessionCache {
             _ if entry.until <= now => Looked::Unknown(ticket),
             None => Looked::Ended,
             Some(account) => {
-                let told = self.listening.load(Ordering::SeqCst);
-                let fresh = told || entry.ticket.asked + DEAF_TTL > now;
-                if fresh && self.is_current(entry.ticket, account.id) {
+                if self.is_fresh(entry.ticket, now) && self.is_current(entry.ticket, account.id) {
                     Looked::Live(Arc::clone(account))
                 } else {
                     Looked::Unknown(ticket)
@@ -129,16 +131,17 @@ impl SessionCache {
         account: Arc<Account>,
         left: Duration,
     ) -> Kept {
-        if !self.is_current(ticket, account.id) {
+        let now = self.clock.now();
+        // Longer on its way than ends are remembered, as when the process was stopped meanwhile.
+        let late = ticket.asked + ENDED_TTL <= now;
+        if late || !self.is_current(ticket, account.id) {
             return Kept::Stale;
         }
         let full = self.entries.len() >= LIVE_MAX;
         let until = ticket.asked + LIVE_TTL.min(left);
         let live = Remembered { account: Some(account), ticket, until };
         match self.entries.entry(session) {
-            Entry::Occupied(entry)
-                if entry.get().account.is_none() && entry.get().until > self.clock.now() =>
-            {
+            Entry::Occupied(entry) if entry.get().account.is_none() && entry.get().until > now => {
                 return Kept::Ended;
             }
             Entry::Occupied(mut entry) => drop(entry.insert(live)),
@@ -177,10 +180,10 @@ impl SessionCache {
         self.listening.store(true, Ordering::SeqCst);
     }
 
-    /// From now on ends may be missed.
-    pub(super) fn deaf(&self) {
+    /// From now on ends may be missed, and some that were committed after `heard` have been.
+    pub(super) fn deaf(&self, heard: Instant) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
         self.listening.store(false, Ordering::SeqCst);
-        self.forget_all();
     }
 
     /// Drops what is past its time.
@@ -196,6 +199,15 @@ impl SessionCache {
         // What others note meanwhile has a later count and stays.
         self.entries.retain(|_, entry| entry.ticket.count >= floor);
         self.marks.retain(|_, mark| mark.count >= floor);
+    }
+
+    /// Whether an end would have been told, or the last moment at which it would is not long past.
+    fn is_fresh(&self, ticket: Ticket, now: Instant) -> bool {
+        if self.listening.load(Ordering::SeqCst) {
+            return true;
+        }
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        ticket.asked.max(heard.unwrap_or(ticket.asked)) + DEAF_TTL > now
     }
 
     fn is_current(&self, ticket: Ticket, user: UserId) -> bool {
@@ -288,6 +300,10 @@ mod tests {
         cache.sweep();
         let kept = cache.remember(session, ticket, account(1), HOUR);
         assert_eq!(kept, Kept::Ended, "as long as a call may take");
+        clock.advance(ENDED_TTL);
+        cache.sweep();
+        let kept = cache.remember(session, ticket, account(1), HOUR);
+        assert_eq!(kept, Kept::Stale, "its end may have been forgotten");
     }
 
     #[test]
@@ -315,20 +331,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_before_the_notices_began_or_stopped_is_forgotten() {
-        let (cache, clock) = cache();
+    fn what_was_asked_before_the_notices_began_is_forgotten() {
+        let (cache, _) = cache();
         let session = known(&cache, 1);
         let asked = SessionId::random();
         let ticket = ask(&cache, asked);
         cache.listening();
         assert!(!is_live(&cache, session));
         assert_eq!(cache.remember(asked, ticket, account(1), HOUR), Kept::Stale);
+    }
+
+    #[test]
+    fn c7_without_notices_a_session_is_believed_for_two_seconds_after_the_last_sure_moment() {
+        let (cache, clock) = cache();
+        cache.listening();
         let session = known(&cache, 1);
-        cache.deaf();
-        assert!(!is_live(&cache, session), "an end may have been missed");
+        clock.advance(10 * DEAF_TTL);
+        let heard = clock.now();
+        clock.advance(Duration::from_secs(1));
+        let later = known(&cache, 1);
+        cache.deaf(heard);
+        clock.advance(Duration::from_millis(999));
+        assert!(is_live(&cache, session), "its end would have been told until a moment ago");
+        clock.advance(Duration::from_millis(1));
+        assert!(!is_live(&cache, session) && is_live(&cache, later));
+        clock.advance(Duration::from_secs(1));
+        assert!(!is_live(&cache, later));
+        cache.listening();
+        assert!(!is_live(&cache, later), "what was missed is told to nobody");
         let session = known(&cache, 1);
         clock.advance(DEAF_TTL);
-        assert!(!is_live(&cache, session));
+        assert!(is_live(&cache, session));
     }
 
     #[test]

@@ -10,10 +10,14 @@ use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
+/// As far back as `--since` goes: longer than there are lines, and a time that PostgreSQL can name.
+const SPAN_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 3_600);
+
 const HELP: &str = "\
 Events: login, register, refresh, logout, session_end, password_change, account_disable,
 account_enable, account_delete. Outcomes: success; rejected (wrong name or password); limited
-(refused after too many failures: the first of each wait); reuse (an old refresh token came back).
+(a login refused after too many failures: the first of each wait; a session ended by a login beyond
+STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token came back: its session has ended).
 A refused login is not looked up, so it names no account. STAUNCH_AUDIT_KEEP says for how long
 events are kept.";
 
@@ -57,7 +61,7 @@ struct Line<'a> {
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let name = matches.get_one::<String>("NAME");
-    let since = matches.get_one::<Duration>("SPAN").copied().unwrap_or_default();
+    let since = matches.get_one::<Duration>("SPAN").copied().unwrap_or_default().min(SPAN_MAX);
     let json = matches.get_flag("JSON");
     on_database(&config, async |admin| {
         let user = match name {

@@ -1,9 +1,9 @@
-//! Work on the database beside the server, or without one: what the subcommands for accounts and
-//! the audit log share.
+//! Work beside the server, or without one: what the subcommands for accounts, clients, keys and the
+//! audit log share.
 
 use super::serve::no_signals;
 use super::source::Source;
-use super::{FAILED, Failure, INTERRUPTED, NO_ACCOUNT, UNAVAILABLE, runtime};
+use super::{FAILED, Failure, INTERRUPTED, NOT_FOUND, UNAVAILABLE, runtime};
 use crate::app::Database;
 use crate::config::Config;
 use crate::identity::LoginName;
@@ -26,6 +26,11 @@ pub(super) fn settings(matches: &ArgMatches) -> Result<(Config, WorkerGuard), Fa
         tracing::warn!("{name} is set, but there is no such setting");
     }
     Ok((config, guard))
+}
+
+/// An argument that the parser demands.
+pub(super) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
 /// Opens the database that the settings name, works on it until that is done or a signal comes,
@@ -65,7 +70,7 @@ pub(super) fn on_database<T>(
 pub(super) async fn find(admin: &Admin, name: &str) -> Result<Account, Failure> {
     let found = admin.find(&LoginName::parse(name)).await.map_err(|error| failed(&error))?;
     found.ok_or_else(|| Failure {
-        code: NO_ACCOUNT,
+        code: NOT_FOUND,
         message: format!("no account has the username or e-mail address {name:?}"),
     })
 }

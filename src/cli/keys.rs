@@ -1,10 +1,9 @@
 //! `staunch keys`: what is in the key folder, another key, one less.
 
-use super::source::Source;
-use super::{BAD_SETTING, FAILED, Failure, REJECTED, runtime, tell};
+use super::beside::{settings, text};
+use super::{FAILED, Failure, NOT_FOUND, REJECTED, runtime, tell};
 use crate::app;
 use crate::clock::Clock;
-use crate::telemetry::log::Log;
 use crate::telemetry::with_causes;
 use crate::tokens::{KeyError, KeyFolder, KeyInfo, KeyState, Kind, RetireError};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -20,7 +19,7 @@ const HELP_RETIRE: &str = "\
 A key is needed until the last token that it made has ended: STAUNCH_ACCESS_TOKEN_TTL, or for a refresh
 key STAUNCH_REFRESH_TOKEN_TTL, after the next key took over. Before that this is refused, as it would log
 people out. --force does it all the same, for a key that others may have: first `staunch keys rotate --now`,
-then retire the old one, then restart the servers or wait 30 s.";
+then retire the old one, then send the servers SIGHUP or wait 30 s.";
 
 pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
@@ -60,18 +59,12 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         // The parser demands one.
         return Ok(());
     };
-    let config = Source::new(matches)?.config()?;
-    let (_log, _guard) = Log::start(config.settings.log_format, &config.settings.log);
+    let (config, _guard) = settings(matches)?;
     let folder = runtime()?.block_on(app::key_folder(&config, Clock::system()))?;
     let is_set = |flag: &str| matches.get_flag(flag);
     let lines = match name {
         "rotate" => rotate(&folder, is_set("refresh"), is_set("now"))?,
-        "retire" => {
-            let kid: &String = matches
-                .get_one("KID")
-                .ok_or_else(|| Failure { code: BAD_SETTING, message: "KID: is missing".into() })?;
-            vec![retire(&folder, kid, is_set("force"))?]
-        }
+        "retire" => vec![retire(&folder, text(matches, "KID"), is_set("force"))?],
         _ => folder.list().map_err(failed)?.iter().map(line).collect(),
     };
     tell(&lines);
@@ -85,7 +78,7 @@ fn rotate(folder: &KeyFolder, refresh: bool, now: bool) -> Result<Vec<String>, F
 
 fn retire(folder: &KeyFolder, kid: &str, force: bool) -> Result<String, Failure> {
     let retired = folder.retire(kid, force).map_err(|error| match error {
-        RetireError::Unknown { .. } => Failure { code: BAD_SETTING, message: error.to_string() },
+        RetireError::Unknown { .. } => Failure { code: NOT_FOUND, message: error.to_string() },
         RetireError::Signs { .. } => Failure { code: REJECTED, message: error.to_string() },
         RetireError::Needed { .. } | RetireError::Elsewhere { .. } => {
             Failure { code: REJECTED, message: format!("{error}\n  --force does it all the same.") }

@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand; `serve` is what happens when none is named.
 //!
 //! Exit codes follow sysexits.h: 64 a bad setting, 65 some of the input was rejected, 66 no input,
-//! 67 no such account, 69 the database or a port is not to be had, 70 anything else that failed, 73 the data folder is
-//! in use or a file cannot be made, 75 stopped by a signal before the end.
+//! 67 no such account, client or key, 69 the database or a port is not to be had, 70 anything else that
+//! failed, 73 the data folder is in use or a file cannot be made, 75 stopped by a signal before the end.
 
 mod audit;
 mod beside;
@@ -35,7 +35,7 @@ struct Failure {
 const BAD_SETTING: u8 = 64;
 const REJECTED: u8 = 65;
 const NO_INPUT: u8 = 66;
-const NO_ACCOUNT: u8 = 67;
+const NOT_FOUND: u8 = 67;
 const UNAVAILABLE: u8 = 69;
 const FAILED: u8 = 70;
 const IN_USE: u8 = 73;

@@ -13,6 +13,9 @@ const ROUNDS: u32 = 16;
 /// Repetitions of each lane count; the fastest counts, as noise only ever slows. So many, because a
 /// start is a noisy moment, and what is chosen then stays.
 const REPETITIONS: u32 = 50;
+/// The same where nothing is chosen by it: the lane count is set, and the speed is measured anew
+/// whenever all lanes are busy.
+const REPETITIONS_FIXED: u32 = 10;
 /// Time for all of it. What is not measured by then keeps what repetitions it has.
 const BUDGET: Duration = Duration::from_millis(800);
 /// A lane count is taken only if one hash takes at most this many times as long as alone.
@@ -64,14 +67,14 @@ impl Calibration {
     /// Times lane counts 1 to 8 and chooses the one with the best throughput among those whose
     /// latency stays under twice that of one lane. Takes half a second, 0.8 s at most.
     pub fn measure(clock: &Clock) -> Self {
-        Self::of(&(1..=LANES_MAX).collect::<Vec<_>>(), clock)
+        Self::of(&(1..=LANES_MAX).collect::<Vec<_>>(), REPETITIONS, clock)
     }
 
-    /// Times one lane and the count that somebody chose.
+    /// Times one lane and the count that somebody chose; takes some 20 ms.
     pub fn measure_fixed(lanes: usize, clock: &Clock) -> Self {
         let mut counts = vec![1, lanes.clamp(1, LANES_MAX)];
         counts.dedup();
-        let mut calibration = Self::of(&counts, clock);
+        let mut calibration = Self::of(&counts, REPETITIONS_FIXED, clock);
         if let Some(last) = calibration.speeds.last() {
             calibration.chosen = *last;
         }
@@ -83,12 +86,12 @@ impl Calibration {
         self.speeds.first().copied().unwrap_or(self.chosen)
     }
 
-    fn of(counts: &[usize], clock: &Clock) -> Self {
+    fn of(counts: &[usize], repetitions: u32, clock: &Clock) -> Self {
         let end = clock.now() + BUDGET;
         let unmeasured = |lanes: &usize| LaneSpeed { lanes: *lanes, round_time: Duration::MAX };
         let mut speeds: Vec<LaneSpeed> = counts.iter().map(unmeasured).collect();
         // Each count in turn, over and over: a slow spell of the machine hits them all alike.
-        for repetition in 0..REPETITIONS {
+        for repetition in 0..repetitions {
             for speed in &mut speeds {
                 if repetition == 0 || clock.now() < end {
                     speed.round_time = speed.round_time.min(time(speed.lanes, clock));

@@ -69,11 +69,7 @@ async fn within(
     let result = match allowed.and_then(|()| check_framing(&request)) {
         Ok(()) => {
             let call = Call { edge, client, request_id: record.id.as_str(), request };
-            let endpoint = AssertUnwindSafe(router::dispatch(route, call)).catch_unwind();
-            endpoint.await.unwrap_or_else(|_| {
-                trace::note_failure("the endpoint panicked");
-                Err(ApiError::Internal)
-            })
+            guarded(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
@@ -91,6 +87,14 @@ async fn within(
         *response.body_mut() = Full::default();
     }
     response
+}
+
+/// A panic is the end of its request and of nothing else.
+async fn guarded<T>(endpoint: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    AssertUnwindSafe(endpoint).catch_unwind().await.unwrap_or_else(|_| {
+        trace::note_failure("the endpoint panicked");
+        Err(ApiError::Internal)
+    })
 }
 
 /// A request's line in the log, its numbers and its trace, written when it ends, however it ends.
@@ -189,4 +193,24 @@ fn method_label(method: &Method) -> &'static str {
         .position(|known| known == method)
         .and_then(|at| ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT"].get(at).copied())
         .unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn d4_a_panic_in_an_endpoint_is_a_500_that_its_log_line_explains() {
+        let trace = Trace::new(TraceContext::of(None, None));
+        let endpoint = async {
+            tokio::task::yield_now().await;
+            panic!("injected");
+        };
+        let answer: Result<(), _> = trace.scope(pin!(guarded(endpoint))).await;
+        assert!(matches!(answer, Err(ApiError::Internal)));
+        assert_eq!(trace.take().failure.as_deref(), Some("the endpoint panicked"));
+        assert_eq!(ApiError::Internal.into_answer().into_response().status(), 500);
+        let well = guarded(async { Ok(1) }).await;
+        assert!(matches!(well, Ok(1)));
+    }
 }

@@ -1,5 +1,5 @@
 //! What an operator does to accounts, on a connection of its own. Each change and its line in the
-//! audit log are one transaction.
+//! audit log are one transaction. (What one does to clients is in `clients`.)
 //!
 //! A change that ends sessions takes the account's row first and looks for the sessions in a second
 //! statement: a login that was storing its session holds the row until that is done
@@ -24,7 +24,7 @@ use tokio_postgres::{Client, Config, Row};
 /// Live sessions that are listed at most.
 const SESSIONS_MAX: i64 = 10_000;
 
-/// A connection for work on accounts. Its statements may take as long as they need.
+/// A connection for an operator's work. Its statements may take as long as they need.
 pub struct Admin {
     client: Client,
     connection: JoinHandle<Result<(), tokio_postgres::Error>>,
@@ -127,14 +127,15 @@ const SET_PASSWORD: Statement = statement!(
 const DELETE: Statement = statement!("admin_delete", "DELETE FROM users WHERE id = $1 RETURNING 1");
 
 // Servers that listen learn which account changed; the notification goes out with the commit.
+// Sessions that had run out end too, should a clock be set back, but are not counted.
 const END_SESSIONS: Statement = statement!(
     "admin_end_sessions",
     "WITH ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = $2, last_used_at = now()
-         WHERE user_id = $1 AND NOT revoked RETURNING 1),
+         WHERE user_id = $1 AND NOT revoked RETURNING expires_at > now() AS was_live),
      noted AS (
          INSERT INTO auth_events (event, outcome, user_id) VALUES ($2, 'success', $1))
-     SELECT (SELECT count(*) FROM ended), pg_notify('staunch_account', $1::bigint::text)::text"
+     SELECT (SELECT count(*) FROM ended WHERE was_live), pg_notify('staunch_account', $1::bigint::text)::text"
 );
 
 const SESSIONS: Statement = statement!(
@@ -176,8 +177,7 @@ impl Admin {
     /// # Errors
     /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
     pub async fn add(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
-        let rows = self.client.query(INSERT_USER.sql, &user.parameters().list()).await;
-        inserted(rows.map_err(|error| StoreError::statement(INSERT_USER.name, error)))
+        inserted(self.query(&INSERT_USER, &user.parameters().list()).await)
     }
 
     /// The account of that username or e-mail address.
@@ -190,11 +190,9 @@ impl Admin {
             LoginName::Email(text) => (&FIND_EMAIL, text),
             LoginName::Impossible => return Ok(None),
         };
-        let read = async {
-            let row = self.client.query_opt(statement.sql, &[text]).await?;
-            row.as_ref().map(Account::read).transpose()
-        };
-        read.await.map_err(|error| StoreError::statement(statement.name, error))
+        let rows = self.query(statement, &[text]).await?;
+        let account = rows.first().map(Account::read).transpose();
+        account.map_err(|error| StoreError::statement(statement.name, error))
     }
 
     /// Keeps an account from logging in and ends its sessions; how many, or `None` if it was
@@ -264,11 +262,9 @@ impl Admin {
     /// # Errors
     /// When the database gives no answer.
     pub async fn sessions(&self, user: UserId) -> Result<Vec<LiveSession>, StoreError> {
-        let read = async {
-            let rows = self.client.query(SESSIONS.sql, &[&user.0, &SESSIONS_MAX]).await?;
-            rows.iter().map(LiveSession::read).collect::<Result<Vec<_>, _>>()
-        };
-        read.await.map_err(|error| StoreError::statement(SESSIONS.name, error))
+        let rows = self.query(&SESSIONS, &[&user.0, &SESSIONS_MAX]).await?;
+        let sessions: Result<_, _> = rows.iter().map(LiveSession::read).collect();
+        sessions.map_err(|error| StoreError::statement(SESSIONS.name, error))
     }
 
     /// Hands every account to `each`, by number, as of one moment; how many. A row at a time: what
@@ -337,6 +333,15 @@ impl Admin {
             count += 1;
         }
         Ok(count)
+    }
+
+    pub(super) async fn query(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = self.client.query(statement.sql, parameters).await;
+        rows.map_err(|error| StoreError::statement(statement.name, error))
     }
 
     /// Ends the session, and waits until it has ended.

@@ -1,7 +1,7 @@
 //! OAuth clients, and what introspection asks of a refresh token.
 
 use super::statement::statement;
-use super::{Statement, Store, StoreError};
+use super::{Admin, Statement, Store, StoreError};
 use crate::identity::{SessionId, UserId};
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -89,7 +89,9 @@ impl Store {
         let live = rows.first().map(read).transpose();
         live.map_err(|error| StoreError::statement(LIVE_REFRESH.name, error))
     }
+}
 
+impl Admin {
     /// Adds a client.
     ///
     /// # Errors
@@ -102,7 +104,7 @@ impl Store {
         secret_sha256: &[u8; 32],
     ) -> Result<(), StoreError> {
         let hash = secret_sha256.as_slice();
-        self.0.pool.query(&INSERT_CLIENT, &[&id, &name, &hash]).await.map(drop)
+        self.query(&INSERT_CLIENT, &[&id, &name, &hash]).await.map(drop)
     }
 
     /// Every client, the oldest first.
@@ -110,7 +112,7 @@ impl Store {
     /// # Errors
     /// When the database gives no answer.
     pub async fn clients(&self) -> Result<Vec<Client>, StoreError> {
-        let rows = self.0.pool.query(&CLIENTS, &[]).await?;
+        let rows = self.query(&CLIENTS, &[]).await?;
         let clients: Result<_, _> = rows.iter().map(Client::read).collect();
         clients.map_err(|error| StoreError::statement(CLIENTS.name, error))
     }
@@ -120,7 +122,7 @@ impl Store {
     /// # Errors
     /// When the database gives no answer; the client may be gone.
     pub async fn delete_client(&self, id: Uuid) -> Result<Option<Client>, StoreError> {
-        let rows = self.0.pool.query(&DELETE_CLIENT, &[&id]).await?;
+        let rows = self.query(&DELETE_CLIENT, &[&id]).await?;
         let client = rows.first().map(Client::read).transpose();
         client.map_err(|error| StoreError::statement(DELETE_CLIENT.name, error))
     }

@@ -1,4 +1,5 @@
-//! Sessions that end: by their owner's wish, with a new password, with their account.
+//! Sessions that end: by their owner's wish, or with a new password. (What an operator ends is in
+//! `admin`.)
 //!
 //! Each statement also writes its line of the audit log and tells every node (`notify`), so that
 //! all of it has happened, or nothing. What ends nothing writes nothing. Successful logins and
@@ -7,18 +8,8 @@
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
 use crate::identity::{Origin, SessionId, UserId};
-use std::net::IpAddr;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
-
-/// Why all sessions of an account end; kept in their rows for people to read.
-#[derive(Clone, Copy, Debug)]
-pub enum AccountEnd<'a> {
-    /// Its owner asked for it, from there. Goes into the audit log if a session ended.
-    LogoutAll(&'a Origin),
-    /// The account was disabled. Whoever did that writes its line of the audit log.
-    Disabled,
-}
 
 /// A password to be replaced.
 #[derive(Clone, Copy)]
@@ -58,27 +49,34 @@ pub(super) const END_SESSION: Statement = statement!(
      SELECT pg_notify('staunch_session', id::text) FROM ended"
 );
 
-// Tells every node even where nothing ended: they may remember an account that was live.
+// Tells every node even where nothing ended: one may remember a session that has just run out.
 pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
     "end_account_sessions",
-    "WITH ended AS (
-         UPDATE refresh_tokens SET revoked = true, revoked_reason = $2
-         WHERE user_id = $1 AND NOT revoked AND expires_at > now() RETURNING 1),
+    "WITH account AS MATERIALIZED (SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE),
+     ended AS (
+         UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout_all'
+         WHERE user_id = (SELECT id FROM account) AND NOT revoked AND expires_at > now()
+         RETURNING 1),
      noted AS (
          INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
-         SELECT $3::text, 'success', $1, $4, $5
-         WHERE $3::text IS NOT NULL AND EXISTS (SELECT 1 FROM ended))
+         SELECT 'logout_all', 'success', $1, $2, $3 WHERE EXISTS (SELECT 1 FROM ended))
      SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
 );
 
-// `updated_at` always moves, even when the clock was set back: it ends the logins under way.
+// `updated_at` always moves, even when the clock was set back: it ends the logins under way. The
+// session is locked, so that its own end is either seen here or waits: a change that was asked for
+// by a session is never made after somebody heard that the session has ended. Whoever ends or
+// locks several sessions of an account locks the account first, so that no two wait for each other.
 pub(super) const REPLACE_PASSWORD: Statement = statement!(
     "replace_password",
-    "UPDATE users
+    "WITH account AS MATERIALIZED (
+         SELECT id FROM users WHERE id = $1 AND updated_at = $2 AND is_active FOR NO KEY UPDATE),
+     asking AS MATERIALIZED (
+         SELECT s.user_id FROM account AS a JOIN refresh_tokens AS s ON s.user_id = a.id
+         WHERE s.id = $4 AND NOT s.revoked AND s.expires_at > now() FOR UPDATE OF s)
+     UPDATE users
      SET password_hash = $3, updated_at = greatest(now(), updated_at + interval '1 microsecond')
-     WHERE id = $1 AND updated_at = $2 AND is_active
-       AND EXISTS (SELECT 1 FROM refresh_tokens AS s
-                   WHERE s.id = $4 AND s.user_id = $1 AND NOT s.revoked AND s.expires_at > now())
+     WHERE id = (SELECT user_id FROM asking)
      RETURNING 1"
 );
 
@@ -125,24 +123,17 @@ impl Store {
         Ok(!self.0.pool.query(&END_SESSION, &parameters).await?.is_empty())
     }
 
-    /// Ends every session of an account and tells every node, which ask anew what they remember of
-    /// it. After a change of the account itself (`is_active`), call it when that is committed.
+    /// Ends every session of an account, by its owner's wish. Every node asks anew what it remembers
+    /// of the account. Goes into the audit log if a session ended.
     ///
     /// # Errors
     /// When the database gives no answer; all of them have ended, or none.
     pub async fn end_account_sessions(
         &self,
         user: UserId,
-        why: AccountEnd<'_>,
+        origin: &Origin,
     ) -> Result<(), StoreError> {
-        let (reason, event, origin) = match why {
-            AccountEnd::LogoutAll(origin) => ("logout_all", Some("logout_all"), Some(origin)),
-            AccountEnd::Disabled => ("disabled", None, None),
-        };
-        let address: Option<IpAddr> = origin.map(|origin| origin.address);
-        let request_id = origin.map(|origin| origin.request_id.as_str());
-        let parameters: [&(dyn ToSql + Sync); 5] =
-            [&user.0, &reason, &event, &address, &request_id];
+        let parameters: [&(dyn ToSql + Sync); 3] = [&user.0, &origin.address, &origin.request_id];
         self.0.pool.query(&END_ACCOUNT_SESSIONS, &parameters).await.map(drop)
     }
 

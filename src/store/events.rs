@@ -13,9 +13,9 @@ use tokio_postgres::types::ToSql;
 pub struct NewEvent {
     /// When it happened.
     pub at: Instant,
-    /// What was tried: `login`, `refresh`.
+    /// What was tried: `login`.
     pub event: &'static str,
-    /// What came of it: `rejected`, `limited`, `reuse`.
+    /// What came of it: `rejected`, `limited`.
     pub outcome: &'static str,
     /// The account; `None` where the name was nobody's, or was not looked up.
     pub user: Option<UserId>,

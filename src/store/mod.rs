@@ -23,7 +23,7 @@ mod users;
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, parse_url, place};
-pub use ends::{AccountEnd, NewPassword};
+pub use ends::NewPassword;
 pub use error::StoreError;
 pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
@@ -58,9 +58,9 @@ impl Store {
         metrics: &Metrics,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
-        let pool = pool::Pool::open(config, metrics, clock).await?;
+        let pool = pool::Pool::open(config, metrics, clock.clone()).await?;
         let health = health::Health::new(config);
-        let listener = notify::Listener::new(config, metrics);
+        let listener = notify::Listener::new(config, metrics, clock);
         Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 

@@ -8,12 +8,13 @@
 
 use super::connect;
 use super::{Store, StoreConfig, StoreError};
+use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
 use crate::telemetry::{Metrics, declared, with_causes};
 use metrics::{Counter, Gauge};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Config, NoTls, Notification};
 
@@ -38,7 +39,10 @@ pub enum Notice {
     /// Every end that is committed from now on will be told.
     Listening,
     /// From now on ends may be missed.
-    Deaf,
+    Deaf {
+        /// What was committed before this was told: the connection was seen alive later.
+        heard: Instant,
+    },
     /// This session has ended.
     SessionEnded(SessionId),
     /// Sessions of this account have ended, or the account has changed.
@@ -50,16 +54,18 @@ pub(super) struct Listener {
     connected: Gauge,
     sessions: Counter,
     accounts: Counter,
+    clock: Clock,
 }
 
 impl Listener {
-    pub(super) fn new(config: &StoreConfig, metrics: &Metrics) -> Self {
+    pub(super) fn new(config: &StoreConfig, metrics: &Metrics, clock: Clock) -> Self {
         let kind = |kind| metrics.counter(declared::NOTIFICATIONS, &[("kind", kind)]);
         Self {
             database: connect::with_deadlines(&config.database),
             connected: metrics.gauge(declared::NOTIFY_CONNECTED, &[]),
             sessions: kind("session"),
             accounts: kind("account"),
+            clock,
         }
     }
 
@@ -82,10 +88,12 @@ impl Listener {
             say("LISTEN staunch_session; LISTEN staunch_account").await?;
             *pause = PAUSE_MIN;
             // Told when this future is dropped, too.
-            let _listening = Listening::begin(self, take);
+            let mut listening = Listening::begin(self, take);
             loop {
                 sleep(PROBE_INTERVAL).await;
+                let asked = self.clock.now();
                 say("-- listener\nSELECT 1").await?;
+                listening.heard = asked;
             }
         };
         let hear = async {
@@ -114,7 +122,7 @@ impl Listener {
         match notice {
             Some(Notice::SessionEnded(_)) => self.sessions.increment(1),
             Some(Notice::AccountChanged(_)) => self.accounts.increment(1),
-            Some(Notice::Listening | Notice::Deaf) => {}
+            Some(Notice::Listening | Notice::Deaf { .. }) => {}
             // Sent by hand: nothing of ours says that.
             None => {
                 return tracing::debug!(channel = heard.channel(), "a notice that says nothing");
@@ -128,19 +136,21 @@ impl Listener {
 struct Listening<'a, F: Fn(Notice)> {
     connected: &'a Gauge,
     take: &'a F,
+    /// When the question was asked that was answered last.
+    heard: Instant,
 }
 
 impl<'a, F: Fn(Notice)> Listening<'a, F> {
     fn begin(listener: &'a Listener, take: &'a F) -> Self {
         take(Notice::Listening);
         listener.connected.set(1.0);
-        Self { connected: &listener.connected, take }
+        Self { connected: &listener.connected, take, heard: listener.clock.now() }
     }
 }
 
 impl<F: Fn(Notice)> Drop for Listening<'_, F> {
     fn drop(&mut self) {
-        (self.take)(Notice::Deaf);
+        (self.take)(Notice::Deaf { heard: self.heard });
         self.connected.set(0.0);
     }
 }

@@ -52,11 +52,8 @@ pub enum Refreshed {
         /// Whose session it is.
         user: UserId,
     },
-    /// The presented token had been used before: the session is revoked.
-    Reused {
-        /// Whose session it was.
-        user: UserId,
-    },
+    /// The presented token had been used before: the session is revoked, and the audit log says so.
+    Reused,
     /// No live session: unknown, ended, past its time, or its account is disabled.
     Dead,
 }
@@ -89,16 +86,18 @@ pub(super) const INSERT_SESSION: Statement = statement!(
          INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
          SELECT $1, id, now() + make_interval(secs => $4), $5, $6 FROM account
          RETURNING user_id, ip),
-     logged AS (
-         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
-         SELECT 'login', 'success', user_id, ip, $8::text FROM opened),
      ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = 'limit'
          WHERE NOT revoked AND id = ANY (ARRAY(
              SELECT s.id FROM account AS a JOIN refresh_tokens AS s ON s.user_id = a.id
              WHERE NOT s.revoked AND s.expires_at > now()
              ORDER BY s.last_used_at DESC, s.id OFFSET $7 LIMIT 1000))
-         RETURNING id)
+         RETURNING id),
+     logged AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT 'login', 'success', user_id, ip, $8::text FROM opened
+         UNION ALL
+         SELECT 'session_end', 'limited', user_id, ip, $8::text FROM opened, ended)
      SELECT ended.id, CASE WHEN ended.id IS NOT NULL
                            THEN pg_notify('staunch_session', ended.id::text) END
      FROM opened LEFT JOIN ended ON true"
@@ -108,7 +107,7 @@ pub(super) const INSERT_SESSION: Statement = statement!(
 // two requests with one token the second finds the generation moved and takes the retry's branch.
 //   generation = $2                          the live token: move on
 //   generation = $2 + 1, moved within $3 s   a repeat: leave it, the answer is the same successor
-//   anything else                            reuse: revoke
+//   anything else                            reuse: revoke, and note it in the audit log
 pub(super) const REFRESH_SESSION: Statement = statement!(
     "refresh_session",
     "WITH moved AS (
@@ -125,7 +124,10 @@ pub(super) const REFRESH_SESSION: Statement = statement!(
      FROM users AS u
      WHERE s.id = $1 AND NOT s.revoked AND s.expires_at > now()
        AND u.id = s.user_id AND u.is_active
-     RETURNING s.id, s.user_id, s.revoked)
+     RETURNING s.id, s.user_id, s.revoked),
+     logged AS (
+         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
+         SELECT 'refresh', 'reuse', user_id, $5::inet, $6::text FROM moved WHERE revoked)
      SELECT revoked, user_id, CASE WHEN revoked THEN pg_notify('staunch_session', id::text) END
      FROM moved"
 );
@@ -202,17 +204,23 @@ impl Store {
         generation: i64,
         grace: Duration,
         ttl: Duration,
+        origin: &Origin,
     ) -> Result<Refreshed, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 4] =
-            [&session.0, &generation, &grace.as_secs_f64(), &ttl.as_secs_f64()];
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &session.0,
+            &generation,
+            &grace.as_secs_f64(),
+            &ttl.as_secs_f64(),
+            &origin.address,
+            &origin.request_id,
+        ];
         let rows = self.0.pool.query(&REFRESH_SESSION, &parameters).await?;
         let Some(row) = rows.first() else {
             return Ok(Refreshed::Dead);
         };
         let read = || -> Result<Refreshed, tokio_postgres::Error> {
             let user = UserId(row.try_get(1)?);
-            let revoked = row.try_get(0)?;
-            Ok(if revoked { Refreshed::Reused { user } } else { Refreshed::Continued { user } })
+            Ok(if row.try_get(0)? { Refreshed::Reused } else { Refreshed::Continued { user } })
         };
         read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }

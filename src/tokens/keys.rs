@@ -7,7 +7,7 @@
 
 use super::algorithm::{Algorithm, HMAC_OCTETS, random_octets};
 use crate::clock::Clock;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ pub const PUBLISH_DELAY: Duration = Duration::from_secs(10 * 60);
 const FILES_MAX: usize = 64;
 /// Octets of a key file at most; an RSA key of 8192 bits takes 6.4 KB.
 const FILE_OCTETS_MAX: u64 = 16 * 1024;
+/// Longest wait for a folder's lock: who holds it makes a key, which takes a second at most.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two tries to take it.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const HMAC_REFRESH_PREFIX: &str = "refresh-hmac-";
 
 /// Why the keys are not to be had. Each variant names the file; none is ever repaired by writing
@@ -64,6 +68,12 @@ pub enum KeyError {
     /// The folder of a running server has lost all keys of a kind.
     #[error("key folder {path} lacks keys: the ones that were read before stay in use")]
     Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process is at work in the folder, or was stopped in the middle of it.
+    #[error("key folder {path} has been locked by another process for {} s", LOCK_DEADLINE.as_secs())]
+    Locked {
         /// The folder.
         path: PathBuf,
     },
@@ -204,10 +214,29 @@ impl Keys {
 
 /// Takes the folder's lock, which goes with the file.
 pub(super) fn lock(folder: &Path) -> Result<File, KeyError> {
+    lock_within(folder, LOCK_DEADLINE)
+}
+
+fn lock_within(folder: &Path, limit: Duration) -> Result<File, KeyError> {
     let failed = |action| move |source| KeyError::Io { path: folder.to_owned(), action, source };
     let file = File::open(folder).map_err(failed("open the folder"))?;
-    file.lock().map_err(failed("lock the folder"))?;
-    Ok(file)
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(failed("lock the folder")(source)),
+            Err(TryLockError::WouldBlock) if waited >= limit => {
+                return Err(KeyError::Locked { path: folder.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a file lock has no time-out; nothing serves yet"
+        )]
+        std::thread::sleep(LOCK_PAUSE);
+        waited += LOCK_PAUSE;
+    }
 }
 
 /// What a file's name says; `None` for other files.
@@ -331,6 +360,16 @@ mod tests {
             assert!(error.contains("damaged") && error.contains(path.to_str().unwrap()), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn a_lock_that_is_never_given_back_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        let error = lock_within(folder.path(), LOCK_PAUSE).err().unwrap();
+        assert!(matches!(error, KeyError::Locked { .. }), "{error}");
+        drop(held);
+        lock(folder.path()).unwrap();
     }
 
     #[test]

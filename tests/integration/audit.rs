@@ -53,10 +53,12 @@ async fn what_succeeds_is_there_at_once_and_what_fails_within_a_second() {
     let next = client("r5").refresh(&tokens.refresh).await.tokens();
     client("r6").refresh(&next.refresh).await.tokens();
     client("r7").refresh(&tokens.refresh).await.assert_status(401);
+    let reuse = line(("refresh", "reuse"), ada, "192.0.2.7", "r7");
+    assert!(lines(&db).await.contains(&reuse), "the end of a session is logged with it");
     expected.extend([
         line(("login", "rejected"), ada, "192.0.2.7", "r3"),
         line(("login", "rejected"), None, "192.0.2.7", "r4"),
-        line(("refresh", "reuse"), ada, "192.0.2.7", "r7"),
+        reuse,
     ]);
     let mut found = settled(&db, 5).await;
     found.sort_by(|one, other| one.4.cmp(&other.4));

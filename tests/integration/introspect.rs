@@ -4,26 +4,15 @@ use crate::support::{Client, PASSWORD, Reply, TestApp};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use staunch::auth::{NewClient, add_client};
-use staunch::clock::Clock;
-use staunch::store::{Store, StoreConfig};
-use staunch::telemetry::Metrics;
+use staunch::auth::add_client;
+use staunch::store::Admin;
 use std::time::Duration;
 
 pub(crate) const INTROSPECT: &str = "/api/v1/auth/introspect";
 pub(crate) const REVOKE: &str = "/api/v1/auth/revoke";
 
-/// A store of the test's own, as the command line has it.
-async fn store(app: &TestApp) -> Store {
-    let config = StoreConfig { database: app.database.config.clone(), pool_min: 1, pool_max: 1 };
-    Store::open(&config, &Metrics::new().unwrap(), Clock::system()).await.unwrap()
-}
-
-async fn added(app: &TestApp) -> NewClient {
-    let store = store(app).await;
-    let client = add_client(&store, "billing").await.unwrap();
-    store.close();
-    client
+async fn admin(app: &TestApp) -> Admin {
+    Admin::open(&app.database.config).await.unwrap()
 }
 
 fn basic(app: &TestApp, id: &str, secret: &str) -> Client {
@@ -31,9 +20,8 @@ fn basic(app: &TestApp, id: &str, secret: &str) -> Client {
     app.anonymous().with("authorization", &format!("Basic {value}"))
 }
 
-/// A client that authenticates.
-pub(crate) async fn service(app: &TestApp) -> Client {
-    let client = added(app).await;
+async fn service(app: &TestApp) -> Client {
+    let client = app.oauth_client().await;
     basic(app, &client.id.to_string(), client.secret.expose())
 }
 
@@ -187,7 +175,7 @@ async fn a_known_client_costs_no_query_for_two_seconds_and_a_known_token_for_thi
 async fn only_clients_may_ask_and_end() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
-    let client = added(&app).await;
+    let client = app.oauth_client().await;
     let (id, secret) = (client.id.to_string(), client.secret.expose().to_owned());
     let other = uuid::Uuid::new_v4().to_string();
     let nobody = app.anonymous();
@@ -232,13 +220,13 @@ async fn only_clients_may_ask_and_end() {
 async fn a_removed_client_is_refused_within_two_seconds() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
-    let client = added(&app).await;
+    let client = app.oauth_client().await;
     let service = basic(&app, &client.id.to_string(), client.secret.expose());
     ask(&service, &tokens.access).await;
-    let store = store(&app).await;
-    assert_eq!(store.clients().await.unwrap().len(), 1);
-    assert_eq!(store.delete_client(client.id).await.unwrap().unwrap().name, "billing");
-    assert!(store.delete_client(client.id).await.unwrap().is_none());
+    let admin = admin(&app).await;
+    assert_eq!(admin.clients().await.unwrap().len(), 1);
+    assert_eq!(admin.delete_client(client.id).await.unwrap().unwrap().name, "billing");
+    assert!(admin.delete_client(client.id).await.unwrap().is_none());
     app.clock.advance(Duration::from_secs(2));
     assert_no_client(&service.post_form(INTROSPECT, &[("token", &tokens.access)]).await);
 }
@@ -246,18 +234,18 @@ async fn a_removed_client_is_refused_within_two_seconds() {
 #[tokio::test]
 async fn a_secret_is_stored_as_its_hash_alone_and_names_are_checked() {
     let app = TestApp::start().await;
-    let client = added(&app).await;
+    let client = app.oauth_client().await;
     let row = app.db().await.query_one("SELECT c::text FROM clients c", &[]).await.unwrap();
     let text: String = row.get(0);
     assert!(!text.contains(&client.secret.expose()[4..]), "{text}");
     assert!(client.secret.expose().len() >= 4 + 43, "256 bits");
-    let store = store(&app).await;
+    let admin = admin(&app).await;
     let long = "x".repeat(65);
     for name in ["", " a", "a\n", &long, "billing"] {
-        let error = add_client(&store, name).await.unwrap_err().to_string();
+        let error = add_client(&admin, name).await.unwrap_err().to_string();
         assert!(error.contains("NAME"), "{error}");
     }
-    assert_eq!(store.clients().await.unwrap().len(), 1);
+    assert_eq!(admin.clients().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

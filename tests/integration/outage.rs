@@ -175,6 +175,70 @@ async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
     reply.assert_problem(401, "credentials-rejected");
 }
 
+/// The classes of PostgreSQL's appendix A that pass by themselves, each given by a real server.
+#[tokio::test]
+async fn c5_a_server_that_is_full_or_torn_is_503_and_nothing_is_half_done() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    let db = app.db().await;
+    db.batch_execute(
+        "CREATE TABLE fault (code text);
+         INSERT INTO fault VALUES (NULL);
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         DECLARE code text := (SELECT f.code FROM fault f);
+         BEGIN
+             IF code IS NOT NULL THEN RAISE EXCEPTION 'injected' USING ERRCODE = code; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION fail();
+         CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON refresh_tokens
+             FOR EACH ROW EXECUTE FUNCTION fail();",
+    )
+    .await
+    .unwrap();
+    let client = app.anonymous();
+    let logins = "staunch_logins_total{result=\"unavailable\"}";
+    // disk_full, out_of_memory, too_many_connections, deadlock_detected, serialization_failure,
+    // lock_not_available, query_canceled, admin_shutdown, io_error
+    let codes = ["53100", "53200", "53300", "40P01", "40001", "55P03", "57014", "57P01", "58030"];
+    for code in codes {
+        db.execute("UPDATE fault SET code = $1", &[&code]).await.unwrap();
+        for reply in [
+            client.login("ada", PASSWORD).await,
+            client.refresh(&tokens.refresh).await,
+            client.logout(&tokens.refresh).await,
+            client.register("b@example.com", "bob", PASSWORD).await,
+            client.change_password(&tokens.access, PASSWORD, "AnotherPass456!").await,
+        ] {
+            reply.assert_problem(503, "unavailable");
+            assert!(reply.header("retry-after").is_some(), "{code}");
+        }
+    }
+    assert_eq!(app.metric(logins).await, codes.len() as f64);
+    db.execute("UPDATE fault SET code = NULL", &[]).await.unwrap();
+    client.me(&tokens.access).await.assert_status(200);
+    client.refresh(&tokens.refresh).await.tokens();
+    client.login("bob", PASSWORD).await.assert_problem(401, "credentials-rejected");
+    let rows = "SELECT count(*) FROM refresh_tokens";
+    assert_eq!(db.query_one(rows, &[]).await.unwrap().get::<_, i64>(0), 1, "no login left a row");
+    client.log_in("ada").await;
+}
+
+#[tokio::test]
+async fn c1_while_the_database_is_away_no_login_is_hashed() {
+    let (app, proxy, tokens) = start().await;
+    let hashed = "staunch_hash_seconds_count{op=\"verify\"}";
+    let before = app.metric(hashed).await;
+    proxy.set(Link::Cut);
+    for _ in 0..3 {
+        app.anonymous().login("ada", PASSWORD).await.assert_problem(503, "unavailable");
+    }
+    assert_eq!(app.metric(hashed).await, before, "what cannot be finished is not begun");
+    assert_eq!(app.metric("staunch_hash_queue_depth").await, 0.0);
+    proxy.set(Link::Open);
+    assert_back(&app, &tokens).await;
+}
+
 #[tokio::test]
 async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
     let (builder, proxy) = TestApp::builder().behind_proxy().await;

@@ -9,13 +9,8 @@ const NEW: &str = "Another-Pass-45";
 #[tokio::test]
 async fn a_new_password_replaces_the_old_and_ends_every_other_session() {
     let app = TestApp::start().await;
-    let mine = app.registered("ada").await;
-    let other = app.anonymous().log_in("ada").await;
-    let eve = app.registered("eve").await;
+    let [mine, other, eve] = app.three_sessions().await;
     let client = app.anonymous();
-    for tokens in [&mine, &other, &eve] {
-        client.me(&tokens.access).await.assert_status(200);
-    }
     let named = client.with("x-request-id", "change-1");
     let reply = named.change_password(&mine.access, PASSWORD, NEW).await;
     reply.assert_status(204);
@@ -199,6 +194,32 @@ async fn e4_a_login_under_way_with_the_old_password_is_ended_by_the_change() {
     client.me(&opened.access).await.assert_problem(401, "token-rejected");
     client.refresh(&opened.refresh).await.assert_status(401);
     client.me(&mine.access).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn e3_a_session_that_ended_while_its_change_waited_changes_nothing() {
+    let app = TestApp::start().await;
+    let mine = app.registered("ada").await;
+    let client = app.anonymous();
+    // As a login holds the account until its session is stored.
+    let db = app.db().await;
+    db.batch_execute("BEGIN; SELECT 1 FROM users WHERE id = 1 FOR SHARE").await.unwrap();
+    let change = tokio::spawn({
+        let (client, access) = (client.clone(), mine.access.clone());
+        async move { client.change_password(&access, PASSWORD, NEW).await }
+    });
+    let watching = app.db().await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until("the change waits", SOON, async || {
+        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    client.logout(&mine.refresh).await.assert_status(204);
+    db.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(change.await.unwrap().status, 401);
+    client.login("ada", NEW).await.assert_problem(401, "credentials-rejected");
+    client.log_in("ada").await;
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ const NEW: &str = "Another-Pass-45";
 /// A server, and the tokens of an account that logged in from the test's own address.
 async fn app() -> (TestApp, Tokens) {
     let app = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await;
+    // From then on a session that was asked about costs no query.
+    app.listening().await;
     let tokens = app.registered("ada").await;
     (app, tokens)
 }

@@ -37,11 +37,13 @@ fn arguments(name: &str) -> &'static str {
         "insert_session" => {
             "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent', 49, 'request'"
         }
-        "refresh_session" => "'00000000-0000-4000-8000-000000000000', 3, 10.0, 60.0",
+        "refresh_session" => {
+            "'00000000-0000-4000-8000-000000000000', 3, 10.0, 60.0, '192.0.2.1', 'request'"
+        }
         "replace_hash" => "50000, 'old', 'new'",
         "revoke_session" => "'00000000-0000-4000-8000-000000000000', '192.0.2.1', 'request'",
         "end_session" => "'00000000-0000-4000-8000-000000000000', 50000, '192.0.2.1', 'request'",
-        "end_account_sessions" => "50000, 'logout_all', 'logout_all', '192.0.2.1', 'request'",
+        "end_account_sessions" => "50000, '192.0.2.1', 'request'",
         "account_sessions" | "credentials_by_id" => "50000",
         "replace_password" => "50000, now(), 'hash', '00000000-0000-4000-8000-000000000000'",
         "end_other_sessions" => {

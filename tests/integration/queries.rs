@@ -1,25 +1,12 @@
 //! What a request costs the database: the README's table.
 
-use crate::introspect::{INTROSPECT, REVOKE, service};
 use crate::support::{PASSWORD, Reply, SOON, TestApp, until};
-
-/// Every statement that was run, but for those of the background.
-async fn queries(app: &TestApp) -> f64 {
-    let page = app.anonymous().get("/metrics").await;
-    let counts = page.text().lines().filter(|line| {
-        line.starts_with("staunch_db_query_seconds_count{")
-            && !["clean_sessions", "clean_events", "insert_events"]
-                .iter()
-                .any(|background| line.contains(background))
-    });
-    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
 
 /// Sends a request; its answer's status, and the queries it cost.
 async fn cost(app: &TestApp, send: impl AsyncFnOnce() -> Reply) -> (u16, f64) {
-    let before = queries(app).await;
+    let before = app.all_queries().await;
     let reply = send().await;
-    (reply.status, queries(app).await - before)
+    (reply.status, app.all_queries().await - before)
 }
 
 /// Waits until so many notices of accounts have been heard: what they make the server forget would
@@ -67,20 +54,24 @@ async fn queries_a_request() {
     let seldom = cost(&app, async || client.change_password(&mine.access, "wrong", new).await);
     assert_eq!(seldom.await, (401, 2.0));
 
+    let made = app.oauth_client().await;
+    let (id, secret) = (made.id.to_string(), made.secret.expose().to_owned());
+    let ask = async |path: &str, token: &str| {
+        let fields = [("token", token), ("client_id", &id), ("client_secret", &secret)];
+        client.post_form(&format!("/api/v1/auth/{path}"), &fields).await
+    };
+    assert_eq!(cost(&app, async || ask("introspect", &mine.access).await).await, (200, 1.0));
+    assert_eq!(cost(&app, async || ask("introspect", &mine.access).await).await, (200, 0.0));
+    assert_eq!(cost(&app, async || ask("introspect", &mine.refresh).await).await, (200, 1.0));
+    assert_eq!(cost(&app, async || ask("introspect", "nonsense").await).await, (200, 0.0));
+    assert_eq!(cost(&app, async || ask("revoke", "nonsense").await).await, (200, 0.0));
+    let last = client.login("ada", new).await.tokens();
+    assert_eq!(cost(&app, async || ask("introspect", &last.access).await).await, (200, 1.0));
+    assert_eq!(cost(&app, async || ask("revoke", &last.access).await).await, (200, 1.0));
+
     let last = client.login("ada", new).await.tokens();
     assert_eq!(cost(&app, async || client.logout(&last.refresh).await).await, (204, 1.0));
     assert_eq!(cost(&app, async || client.logout("nonsense").await).await, (204, 0.0));
-
-    let service = service(&app).await;
-    let ask = async |token: &str| service.post_form(INTROSPECT, &[("token", token)]).await;
-    assert_eq!(cost(&app, async || ask("nonsense").await).await, (200, 1.0), "the client");
-    assert_eq!(cost(&app, async || ask("nonsense").await).await, (200, 0.0));
-    let again = client.login("ada", new).await.tokens();
-    assert_eq!(cost(&app, async || ask(&again.access).await).await, (200, 1.0));
-    assert_eq!(cost(&app, async || ask(&again.access).await).await, (200, 0.0));
-    assert_eq!(cost(&app, async || ask(&again.refresh).await).await, (200, 1.0));
-    let revoke = async || service.post_form(REVOKE, &[("token", &*again.access)]).await;
-    assert_eq!(cost(&app, revoke).await, (200, 1.0));
 
     assert_eq!(cost(&app, async || client.me(&mine.access).await).await, (200, 0.0));
     for _ in 0..5 {

@@ -25,6 +25,15 @@ async fn rejected(client: &Client, token: &str) {
     assert_eq!(reply.json()["error"], "invalid_grant");
 }
 
+/// A session that was refreshed once: the tokens before and after.
+async fn refreshed() -> (TestApp, Client, Tokens, Tokens) {
+    let app = TestApp::start().await;
+    let first = app.registered("ada").await;
+    let client = app.anonymous();
+    let next = client.refresh(&first.refresh).await.tokens();
+    (app, client, first, next)
+}
+
 #[tokio::test]
 async fn a_refresh_replaces_the_token_and_keeps_the_session() {
     let app = TestApp::start().await;
@@ -50,10 +59,7 @@ async fn a_refresh_replaces_the_token_and_keeps_the_session() {
 
 #[tokio::test]
 async fn a_repeat_within_the_grace_gets_the_same_successor() {
-    let app = TestApp::start().await;
-    let first = app.registered("ada").await;
-    let client = app.anonymous();
-    let next = client.refresh(&first.refresh).await.tokens();
+    let (app, client, first, next) = refreshed().await;
     for _ in 0..3 {
         let again = client.refresh(&first.refresh).await.tokens();
         assert_eq!(again.refresh, next.refresh);
@@ -64,10 +70,7 @@ async fn a_repeat_within_the_grace_gets_the_same_successor() {
 
 #[tokio::test]
 async fn a_repeat_does_not_lengthen_the_grace_or_the_session() {
-    let app = TestApp::start().await;
-    let first = app.registered("ada").await;
-    let client = app.anonymous();
-    client.refresh(&first.refresh).await.tokens();
+    let (app, client, first, _) = refreshed().await;
     let db = app.db().await;
     let times = "SELECT rotated_at::text, expires_at::text FROM refresh_tokens";
     let read = async || {
@@ -103,10 +106,7 @@ async fn an_older_token_is_reuse_and_ends_the_session() {
 
 #[tokio::test]
 async fn the_last_token_after_the_grace_is_reuse() {
-    let app = TestApp::start().await;
-    let first = app.registered("ada").await;
-    let client = app.anonymous();
-    let second = client.refresh(&first.refresh).await.tokens();
+    let (app, client, first, second) = refreshed().await;
     let db = app.db().await;
     age_past_grace(&db, first.session()).await;
     rejected(&client, &first.refresh).await;
@@ -116,10 +116,7 @@ async fn the_last_token_after_the_grace_is_reuse() {
 
 #[tokio::test]
 async fn the_live_token_works_long_after_the_grace() {
-    let app = TestApp::start().await;
-    let first = app.registered("ada").await;
-    let client = app.anonymous();
-    let second = client.refresh(&first.refresh).await.tokens();
+    let (app, client, first, second) = refreshed().await;
     let db = app.db().await;
     age_past_grace(&db, first.session()).await;
     client.refresh(&second.refresh).await.tokens();

@@ -64,12 +64,8 @@ async fn an_account_sees_its_live_sessions_newest_first() {
 #[tokio::test]
 async fn a_session_is_ended_by_its_account_and_no_other() {
     let app = TestApp::start().await;
-    let mine = app.registered("ada").await;
-    let other = app.anonymous().log_in("ada").await;
-    let eve = app.registered("eve").await;
+    let [mine, other, eve] = app.three_sessions().await;
     let client = app.anonymous();
-    client.me(&other.access).await.assert_status(200);
-
     client.end_session(&eve.access, id(&other)).await.assert_problem(404, "not-found");
     let unknown = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
     client.end_session(&mine.access, unknown).await.assert_problem(404, "not-found");
@@ -122,13 +118,8 @@ async fn only_our_form_of_an_id_is_a_path_and_no_metric_shows_one() {
 #[tokio::test]
 async fn a_logout_of_all_ends_every_session_of_the_account() {
     let app = TestApp::start().await;
-    let mine = app.registered("ada").await;
-    let other = app.anonymous().log_in("ada").await;
-    let eve = app.registered("eve").await;
+    let [mine, other, eve] = app.three_sessions().await;
     let client = app.anonymous();
-    for tokens in [&mine, &other, &eve] {
-        client.me(&tokens.access).await.assert_status(200);
-    }
     let named = client.with("x-request-id", "all-1");
     named.logout_all(&mine.access).await.assert_status(204);
     for tokens in [&mine, &other] {
@@ -169,7 +160,8 @@ async fn a_login_beyond_the_limit_ends_the_session_used_longest_ago() {
         client.me(&tokens.access).await.assert_status(200);
     }
     let first = client.refresh(&first.refresh).await.tokens();
-    let fourth = client.log_in("ada").await;
+    let fourth = client.with("x-request-id", "fourth").log_in("ada").await;
+    assert_eq!(events(&app, &["session_end"]).await, ["session_end limited 1 127.0.0.1 fourth"]);
     client.me(&second.access).await.assert_problem(401, "token-rejected");
     client.refresh(&second.refresh).await.assert_status(401);
     let reason = "SELECT revoked_reason FROM refresh_tokens WHERE id = $1";

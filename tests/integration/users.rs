@@ -30,6 +30,9 @@ async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
     let id = app.register("ada").await;
     let tokens = app.anonymous().log_in("ada").await;
     app.anonymous().log_in("ada").await;
+    let expired = app.anonymous().log_in("ada").await;
+    let expire = "UPDATE refresh_tokens SET expires_at = now() WHERE id = $1";
+    app.db().await.execute(expire, &[&expired.session()]).await.unwrap();
     let other = app.registered("bob").await;
     let listener = app.db().await;
     listener.batch_execute("LISTEN staunch_account").await.unwrap();
@@ -38,7 +41,7 @@ async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
     let found = admin.find(&LoginName::parse("ADA@example.com")).await.unwrap().unwrap();
     assert_eq!((found.id.0, found.is_active), (id, true));
     assert_eq!(admin.sessions(found.id).await.unwrap().len(), 2);
-    assert_eq!(admin.disable(found.id).await.unwrap(), Some(2));
+    assert_eq!(admin.disable(found.id).await.unwrap(), Some(2), "those that were live");
     assert_eq!(admin.disable(found.id).await.unwrap(), None);
     assert!(admin.sessions(found.id).await.unwrap().is_empty());
     let client = app.anonymous();

@@ -35,10 +35,10 @@ async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
     assert!(!ended.out.contains(secret));
     assert!(!server.log().contains(secret));
     let ended = client(top.path(), &["add", "billing-api"]).await;
-    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert_eq!(ended.code, Some(65), "{}", ended.err);
     assert_eq!(client(top.path(), &["remove", id]).await.code, Some(0));
     let ended = client(top.path(), &["remove", id]).await;
-    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert_eq!(ended.code, Some(67), "{}", ended.err);
     assert!(ended.err.contains("no client"), "{}", ended.err);
     crate::support::until("it is refused", async || {
         let reply = server.post_form("/api/v1/auth/introspect", &body).await;
@@ -56,7 +56,13 @@ async fn without_a_server_the_database_is_started_and_stopped_again() {
     let ended = client(top.path(), &["list"]).await;
     assert_eq!(ended.out.lines().count(), 1, "{}", ended.out);
     assert_eq!(processes_on(top.path()), Vec::<String>::new());
-    for arguments in [&["add"][..], &["add", ""], &["remove", "x"], &[]] {
+    for subcommand in ["client", "keys"] {
+        let mut command = staunch(top.path(), &[subcommand, "list"]);
+        command.env("STAUNCH_DATA_DIR", top.path().join("data")).env("STAUNCH_LISTENN", "x");
+        let ended = run(command).await;
+        assert!(ended.err.contains("STAUNCH_LISTENN is set, but"), "{}", ended.err);
+    }
+    for arguments in [&["add"][..], &["remove", "x"], &[]] {
         let ended = client(top.path(), arguments).await;
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.err);
     }

@@ -47,10 +47,10 @@ async fn a_rotation_beside_the_server_is_followed_at_sighup() {
 
     let ended = keys(top.path(), &["retire", &first, "--force"]).await;
     assert_eq!(ended.code, Some(65), "it signs: {}", ended.err);
-    assert_eq!(keys(top.path(), &["retire", "nobody"]).await.code, Some(64));
+    assert_eq!(keys(top.path(), &["retire", "nobody"]).await.code, Some(67));
     // Ids may begin with a hyphen.
     let ended = keys(top.path(), &["retire", "-o-nobody", "--force"]).await;
-    assert!(ended.code == Some(64) && ended.err.contains("no key -o-nobody"), "{}", ended.err);
+    assert!(ended.code == Some(67) && ended.err.contains("no key -o-nobody"), "{}", ended.err);
     assert_eq!(keys(top.path(), &["retire"]).await.code, Some(64));
     assert_eq!(keys(top.path(), &[]).await.code, Some(64));
     // It made nothing yet.

@@ -116,3 +116,18 @@ async fn a_second_ctrl_c_ends_at_once() {
     }
     until("PostgreSQL ends too", async || processes_on(top.path()).is_empty()).await;
 }
+
+#[tokio::test]
+async fn d7_a_full_log_disk_and_a_closed_standard_output_stop_nothing() {
+    let top = folder();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut server = Server::start_logging_to(top.path(), &[], full).await;
+    // The start lines are read; nobody reads on.
+    server.close_output();
+    for _ in 0..50 {
+        assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let (code, _) = server.ended().await;
+    assert_eq!(code, Some(0));
+}

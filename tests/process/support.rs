@@ -65,13 +65,27 @@ pub(crate) struct Server {
     pub(crate) address: String,
     /// What it printed before it served.
     pub(crate) lines: Vec<String>,
-    out: BufReader<tokio::process::ChildStdout>,
+    /// `None`: nobody reads on.
+    out: Option<BufReader<tokio::process::ChildStdout>>,
     log: PathBuf,
 }
 
 impl Server {
     /// Starts and waits for the start lines.
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        // A file takes every line; a pipe that nobody reads would fill.
+        let log = folder.join("log");
+        let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        Self::start_logging_to(folder, settings, file).await
+    }
+
+    /// The same with its log somewhere else.
+    pub(crate) async fn start_logging_to(
+        folder: &Path,
+        settings: &[(&str, &str)],
+        file: fs::File,
+    ) -> Self {
+        let log = folder.join("log");
         let mut command = staunch(folder, &[]);
         command
             .env("STAUNCH_LISTEN", "127.0.0.1:0")
@@ -85,10 +99,7 @@ impl Server {
         for limit in ["REGISTER", "LOGIN", "REFRESH", "CLIENTS", "GLOBAL"] {
             command.env(format!("STAUNCH_LIMIT_{limit}"), "off");
         }
-        // A file takes every line; a pipe that nobody reads would fill.
-        let log = folder.join("log");
-        let file = fs::OpenOptions::new().create(true).append(true).open(&log);
-        command.stderr(file.unwrap());
+        command.stderr(file);
         let mut process = command.spawn().unwrap();
         let mut out = BufReader::new(process.stdout.take().unwrap());
         let mut lines = Vec::new();
@@ -109,11 +120,16 @@ impl Server {
             .and_then(|rest| rest.split(['/', ' ']).next())
             .unwrap()
             .to_owned();
-        Self { process, address, lines, out, log }
+        Self { process, address, lines, out: Some(out), log }
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id().unwrap()
+    }
+
+    /// Reads no more of its standard output, as a reader that ended.
+    pub(crate) fn close_output(&mut self) {
+        self.out = None;
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -126,10 +142,10 @@ impl Server {
         let status = timeout(SOON, self.process.wait()).await;
         let status = status.expect("it ends").unwrap();
         let mut rest = String::new();
-        timeout(SOON, self.out.read_to_string(&mut rest))
-            .await
-            .expect("no child holds its output")
-            .unwrap();
+        if let Some(out) = &mut self.out {
+            let read = timeout(SOON, out.read_to_string(&mut rest)).await;
+            read.expect("no child holds its output").unwrap();
+        }
         (status.code(), rest)
     }
 

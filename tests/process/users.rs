@@ -105,8 +105,12 @@ async fn accounts_are_worked_on_beside_the_server() {
     let nothing = typed(top.path(), &["audit", "--since", "0s"], "").await;
     assert_eq!((nothing.code, nothing.out.as_str()), (Some(0), ""));
     assert_eq!(typed(top.path(), &["audit", "--since", "soon"], "").await.code, Some(64));
+    assert_eq!(typed(top.path(), &["audit", "--since", "999999y"], "").await.code, Some(0));
 
     let file = top.path().join("all.jsonl");
+    let nowhere = ["export", "all.jsonl", "--database-url", "postgresql://x@127.0.0.1:1/x"];
+    assert_eq!(user(&nowhere, "").await.code, Some(69));
+    assert!(!file.exists(), "it would be in the way");
     let ended = user(&["export", "all.jsonl"], "").await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

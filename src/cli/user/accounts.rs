@@ -1,7 +1,7 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
-use crate::cli::beside::{failed, find, on_database, settings, shown, tame};
-use crate::cli::{FAILED, Failure, NO_ACCOUNT, REJECTED, prompt, tell};
+use crate::cli::beside::{failed, find, on_database, settings, shown, tame, text};
+use crate::cli::{FAILED, Failure, NOT_FOUND, REJECTED, prompt, tell};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::{HashConfig, HashEngine, Password, Purpose};
@@ -59,7 +59,7 @@ pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 pub(super) fn disable(matches: &ArgMatches) -> Result<(), Failure> {
-    let (name, ended) = change(matches, async |admin, account| {
+    let (name, ended) = on_account(matches, async |admin, account| {
         admin.disable(account.id).await.map_err(|error| failed(&error))
     })?;
     match ended {
@@ -70,7 +70,7 @@ pub(super) fn disable(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
-    let (name, enabled) = change(matches, async |admin, account| {
+    let (name, enabled) = on_account(matches, async |admin, account| {
         admin.enable(account.id).await.map_err(|error| failed(&error))
     })?;
     tell(&[format!("{name} is enabled{}", if enabled { "" } else { " already" })]);
@@ -92,7 +92,7 @@ pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
 
 pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
     let ask = !matches.get_flag("YES");
-    let (name, deleted) = change(matches, async |admin, account| {
+    let (name, deleted) = on_account(matches, async |admin, account| {
         let Account { username, email, id, .. } = account;
         let question = format!("Remove {username} ({email}, account {id}) for good?");
         if ask && !prompt::confirm(&question).await? {
@@ -109,7 +109,7 @@ pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 pub(super) fn sessions(matches: &ArgMatches) -> Result<(), Failure> {
-    let (_, sessions) = change(matches, async |admin, account| {
+    let (_, sessions) = on_account(matches, async |admin, account| {
         admin.sessions(account.id).await.map_err(|error| failed(&error))
     })?;
     let lines = sessions.iter().map(|session| {
@@ -128,7 +128,7 @@ pub(super) fn sessions(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// Finds the account and works on it; its username, and what came of it.
-fn change<T>(
+fn on_account<T>(
     matches: &ArgMatches,
     work: impl AsyncFnOnce(&mut Admin, &Account) -> Result<T, Failure>,
 ) -> Result<(String, T), Failure> {
@@ -166,10 +166,6 @@ async fn hash(config: &Config, password: Password) -> Result<String, Failure> {
     hashed.map(|hash| hash.to_string()).map_err(|error| failed(with_causes(&error)))
 }
 
-fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
-    matches.get_one::<String>(name).map_or("", String::as_str)
-}
-
 /// That a field breaks a rule.
 fn broken<E: fmt::Display>(field: &'static str) -> impl Fn(E) -> Failure {
     move |rule| Failure { code: REJECTED, message: format!("{field}: {rule}") }
@@ -177,5 +173,5 @@ fn broken<E: fmt::Display>(field: &'static str) -> impl Fn(E) -> Failure {
 
 fn gone(account: &Account) -> Failure {
     let message = format!("{} was removed meanwhile", account.username);
-    Failure { code: NO_ACCOUNT, message }
+    Failure { code: NOT_FOUND, message }
 }

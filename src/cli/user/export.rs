@@ -29,17 +29,20 @@ pub(super) fn command() -> Command {
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let Some(path) = matches.get_one::<PathBuf>("FILE") else { return Ok(()) };
-    let mut output = Output::open(path).map_err(|error| Failure {
-        code: CANNOT_CREATE,
-        message: format!("cannot write {}: {error}", path.display()),
-    })?;
     let count = on_database(&config, async |admin| {
+        // Made when there is a database: a try that found none leaves no empty file behind.
+        let mut output = Output::open(path).map_err(|error| Failure {
+            code: CANNOT_CREATE,
+            message: format!("cannot write {}: {error}", path.display()),
+        })?;
         let exported = export_users(admin, &mut output).await;
-        exported.map_err(|error| read_failed(&error))
+        let count = exported.map_err(|error| read_failed(&error))?;
+        output.finish().map_err(|error| Failure {
+            code: FAILED,
+            message: format!("cannot write {}: {error}", path.display()),
+        })?;
+        Ok(count)
     })?;
-    let synced = output.finish();
-    synced
-        .map_err(|error| Failure { code: FAILED, message: format!("cannot write it: {error}") })?;
     // Beside the accounts, should they go to standard output.
     eprintln!("exported {count} accounts");
     Ok(())

@@ -18,6 +18,7 @@ use super::request::{Call, JsonObject};
 use super::response::Answer;
 use crate::auth::{Account, ClientCredentials, FieldError, TokenPair};
 use crate::secret::Secret;
+use hyper::header::{HeaderValue, PRAGMA};
 use serde::Serialize;
 
 /// An account as register and me show it.
@@ -54,6 +55,8 @@ fn token_answer(pair: &TokenPair) -> Answer {
         expires_in: pair.expires_in.as_secs(),
     })
     .no_store()
+    // For caches that know HTTP/1.0 only; §5.1 still asks for it.
+    .with(PRAGMA, HeaderValue::from_static("no-cache"))
 }
 
 /// The `refresh_token` of a JSON body.

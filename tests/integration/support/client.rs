@@ -25,7 +25,7 @@ const LOGOUT_ALL: &str = "/api/v1/auth/logout-all";
 const CHANGE_PASSWORD: &str = "/api/v1/auth/password";
 
 /// Headers that an answer may have; a new one should be a decision.
-const ALLOWED_HEADERS: [&str; 14] = [
+const ALLOWED_HEADERS: [&str; 15] = [
     "allow",
     "cache-control",
     "connection",
@@ -33,6 +33,7 @@ const ALLOWED_HEADERS: [&str; 14] = [
     "content-type",
     "date",
     "etag",
+    "pragma",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",
@@ -225,6 +226,18 @@ impl Reply {
         Some(value.to_str().expect("headers are ASCII"))
     }
 
+    /// All that a client could tell two answers apart by.
+    pub(crate) fn seen(&self) -> (u16, Vec<(String, String)>, String) {
+        let mut headers: Vec<(String, String)> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        headers.sort();
+        (self.status, headers, self.text().to_owned())
+    }
+
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
@@ -268,6 +281,7 @@ impl Reply {
     #[track_caller]
     pub(crate) fn tokens(&self) -> Tokens {
         self.assert_status(200);
+        assert_eq!(self.header("pragma"), Some("no-cache"), "RFC 6749 section 5.1");
         let body = self.json();
         assert_eq!(body["token_type"], "bearer");
         assert!(body["expires_in"].as_u64().expect("expires_in") > 0);

@@ -22,8 +22,10 @@ pub(crate) use proxy::{Link, Proxy};
 pub(crate) use raw::{Raw, RawReply};
 
 use staunch::app::{App, StartError};
+use staunch::auth::{NewClient, add_client};
 use staunch::clock::Clock;
 use staunch::config::Config;
+use staunch::store::Admin;
 use staunch::telemetry::log::Log;
 use staunch::tokens::{Algorithm, KeyFolder, TokenConfig};
 use std::collections::HashMap;
@@ -217,6 +219,25 @@ impl TestApp {
         self.anonymous().login(name, PASSWORD).await.tokens()
     }
 
+    /// Two sessions of ada and one of eve, which the server has seen live.
+    pub(crate) async fn three_sessions(&self) -> [Tokens; 3] {
+        let mine = self.registered("ada").await;
+        let other = self.anonymous().log_in("ada").await;
+        let sessions = [mine, other, self.registered("eve").await];
+        for tokens in &sessions {
+            self.anonymous().me(&tokens.access).await.assert_status(200);
+        }
+        sessions
+    }
+
+    /// An OAuth client, made as the command line does it.
+    pub(crate) async fn oauth_client(&self) -> NewClient {
+        let admin = Admin::open(&self.database.config).await.expect("a connection");
+        let made = add_client(&admin, "billing").await.expect("a client");
+        admin.close().await;
+        made
+    }
+
     /// A connection to the test's database.
     pub(crate) async fn db(&self) -> tokio_postgres::Client {
         self.database.connect().await
@@ -246,13 +267,12 @@ impl TestApp {
     /// All statements that requests ran: not those of the background, nor readiness' question.
     pub(crate) async fn all_queries(&self) -> f64 {
         let background = ["insert_events", "clean_sessions", "clean_events"];
-        let mut sum = 0.0;
-        for statement in staunch::store::STATEMENTS {
-            if !background.contains(&statement.name) {
-                sum += self.queries(statement.name).await;
-            }
-        }
-        sum
+        let page = self.anonymous().get("/metrics").await;
+        let counts = page.text().lines().filter(|line| {
+            line.starts_with("staunch_db_query_seconds_count{")
+                && !background.iter().any(|name| line.contains(name))
+        });
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Begins the stop and returns at once.
