@@ -48,6 +48,7 @@ class Server:
             "STAUNCH_HASH_LANES": "2",
             "STAUNCH_LOG": "error",
             "STAUNCH_LIMIT_LOGIN": "off",
+            "STAUNCH_LIMIT_CLIENTS": "off",
             "STAUNCH_LIMIT_GLOBAL": "off",
         }
         self.program = program

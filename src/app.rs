@@ -217,7 +217,9 @@ impl App {
         let edge = Edge {
             config: config.http(),
             auth,
+            policy_fields: http::PolicyFields::new(&limiter),
             limiter,
+            refusals: http::Refusals::new(clock.now()),
             store,
             meters: http::Meters::new(&metrics),
             metrics,

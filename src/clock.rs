@@ -1,7 +1,7 @@
 //! Time, the one thing of the outside world that tests replace.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the program reads the time.
@@ -14,7 +14,12 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Manual { start: Instant, start_unix_s: u64, passed_ms: Arc<AtomicU64> },
+    Manual {
+        start: Instant,
+        start_unix_s: u64,
+        passed_ms: Arc<AtomicU64>,
+        stepped_s: Arc<AtomicI64>,
+    },
 }
 
 impl Clock {
@@ -29,6 +34,7 @@ impl Clock {
             start: monotonic(),
             start_unix_s: wall_s(),
             passed_ms: Arc::new(AtomicU64::new(0)),
+            stepped_s: Arc::new(AtomicI64::new(0)),
         })
     }
 
@@ -46,8 +52,8 @@ impl Clock {
     pub fn unix_s(&self) -> u64 {
         match &self.0 {
             Source::System => wall_s(),
-            Source::Manual { start_unix_s, passed_ms, .. } => {
-                start_unix_s + passed_ms.load(Ordering::SeqCst) / 1000
+            Source::Manual { passed_ms, .. } => {
+                self.stepped_unix_s() + passed_ms.load(Ordering::SeqCst) / 1000
             }
         }
     }
@@ -56,9 +62,27 @@ impl Clock {
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             Source::System => wall(),
-            Source::Manual { start_unix_s, passed_ms, .. } => {
+            Source::Manual { passed_ms, .. } => {
                 let passed = Duration::from_millis(passed_ms.load(Ordering::SeqCst));
-                UNIX_EPOCH + Duration::from_secs(*start_unix_s) + passed
+                UNIX_EPOCH + Duration::from_secs(self.stepped_unix_s()) + passed
+            }
+        }
+    }
+
+    /// Sets a manual clock's wall time forward or back, as NTP or a person may do; the monotonic time
+    /// goes on.
+    pub fn step_wall(&self, by_s: i64) {
+        if let Source::Manual { stepped_s, .. } = &self.0 {
+            stepped_s.fetch_add(by_s, Ordering::SeqCst);
+        }
+    }
+
+    /// Where a manual clock's wall time would have started.
+    fn stepped_unix_s(&self) -> u64 {
+        match &self.0 {
+            Source::System => 0,
+            Source::Manual { start_unix_s, stepped_s, .. } => {
+                start_unix_s.saturating_add_signed(stepped_s.load(Ordering::SeqCst))
             }
         }
     }
@@ -97,5 +121,9 @@ mod tests {
         clock.advance(Duration::from_secs(90));
         assert_eq!(clock.now() - before, Duration::from_secs(90));
         assert_eq!(clock.unix_s() - before_unix_s, 90);
+        clock.step_wall(-3_600);
+        assert_eq!(clock.unix_s() + 3_600 - before_unix_s, 90);
+        assert_eq!(clock.wall(), UNIX_EPOCH + Duration::from_secs(clock.unix_s()));
+        assert_eq!(clock.now() - before, Duration::from_secs(90));
     }
 }

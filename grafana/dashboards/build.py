@@ -265,7 +265,8 @@ ROWS = [
     ("Limits", [
         graph("Which limit is hit?", "reqps", by("staunch_rate_limited_total", "policy"),
               "429 answers a second by the policy that gave them: STAUNCH_LIMIT_LOGIN, _REGISTER, _REFRESH,"
-              " _GLOBAL. login: guessing of passwords; global: scanners, or a client in a loop.",
+              " _CLIENTS, _GLOBAL. login: guessing of passwords; clients: a resource server that asks more often;"
+              " global: scanners, or a client in a loop.",
               stack=True, w=6),
         graph("How many addresses are over a limit?", "short",
               [("over a limit", "sum(staunch_rate_limited_keys{$sel})"),
@@ -297,7 +298,8 @@ ROWS = [
               [("{{instance}}", "staunch_lockout_names{$sel}")],
               "Names with so many failed logins from all over that addresses unknown to them have to wait."
               " A few: somebody wants these accounts. Thousands: stolen passwords of another service are"
-              " tried here. Owners at an address they used before notice nothing.", w=8, h=6, decimals=0),
+              " tried here. Owners at an address they used before notice nothing. Runbook:"
+              " StaunchManyNamesLocked.", w=8, h=6, decimals=0),
     ]),
     ("Sessions and tokens", [
         graph("How do refreshes end?", "reqps", by("staunch_refreshes_total", "result"),
@@ -409,7 +411,7 @@ ROWS = [
                ("audit log", "sum(increase(staunch_audit_events_dropped_total{$sel}[$rate]))")],
               "Log lines dropped because whatever reads the log is slower than staunch writes it. Runbook:"
               " StaunchLogLinesDropped. Audit log: the database was away for so long that no more lines"
-              " could wait.", bars=True, w=6, decimals=0),
+              " could wait. Runbook: StaunchAuditLinesDropped.", bars=True, w=6, decimals=0),
         graph("Do traces reach the collector?", "short",
               [("{{result}}", "sum by (result) (increase(staunch_trace_exports_total{$sel}[$rate]))")],
               "Batches of spans sent to STAUNCH_OTLP_ENDPOINT, if one is set. Errors: the collector is away"

@@ -1,10 +1,10 @@
 //! Login with a password.
 
-use super::lockout::{Locked, Who};
+use super::attempt::{Attempt, Refusal};
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
 use crate::hashing::{HashError, Password, Purpose};
-use crate::identity::{LoginName, Origin, SessionId, UserId};
-use crate::store::{Credentials, NewSession, StoreError};
+use crate::identity::{LoginName, Origin, SessionId};
+use crate::store::{NewSession, StoreError};
 use crate::telemetry::trace;
 use crate::tokens::AccessError;
 use std::time::Duration;
@@ -70,10 +70,9 @@ impl Auth {
     }
 
     async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
-        let Inner { engine, store, config, sessions, lockout, .. } = &*self.0;
+        let Inner { engine, store, config, sessions, .. } = &*self.0;
         let Login { name, password, origin } = login;
-        let who = lockout.as_ref().and_then(|lockout| lockout.who(&name, origin.address));
-        let attempt = Attempt { auth: self, who, origin: &origin };
+        let attempt = Attempt::new(self, "login", &name, &origin);
         attempt.may_go_on(None)?;
         let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
         let credentials = store.credentials(&name).await.map_err(LoginError::Store)?;
@@ -85,15 +84,15 @@ impl Auth {
                 // A row to be looked at by a person; to its client, a wrong password.
                 let (user_id, trace_id) = (user.map(|user| user.0), trace::current_id());
                 tracing::error!(user = user_id, %error, %trace_id, "an account cannot log in");
-                return Err(attempt.failed(user));
+                return Err(attempt.failed(user).into());
             }
             Err(error) => return Err(LoginError::Hash(error)),
         };
         let account = credentials.filter(|account| verdict.matches && account.is_active);
-        let Some(account) = account else { return Err(attempt.failed(user)) };
+        let Some(account) = account else { return Err(attempt.failed(user).into()) };
         // Others may have failed while it was hashed.
         attempt.may_go_on(user)?;
-        attempt.succeeded(&account);
+        attempt.succeeded(account.names.each_ref().map(String::as_str));
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
         let pair = self.pair(account.user, session, 0).map_err(LoginError::Token)?;
@@ -121,56 +120,11 @@ impl Auth {
     }
 }
 
-/// A login on its way, for the lockout and the audit log.
-struct Attempt<'a> {
-    auth: &'a Auth,
-    /// `None`: not counted.
-    who: Option<Who>,
-    origin: &'a Origin,
-}
-
-impl Attempt<'_> {
-    /// Whether its password is looked at, or its verdict told.
-    fn may_go_on(&self, user: Option<UserId>) -> Result<(), LoginError> {
-        let Inner { lockout, clock, .. } = &*self.auth.0;
-        match (lockout, self.who) {
-            (Some(lockout), Some(who)) => {
-                lockout.check(who, clock.now()).map_err(|locked| self.locked(locked, user))
-            }
-            _ => Ok(()),
+impl From<Refusal> for LoginError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rejected => Self::Rejected,
+            Refusal::Locked { retry_after } => Self::Locked { retry_after },
         }
-    }
-
-    /// Counts a failure; what its client hears of it.
-    fn failed(&self, user: Option<UserId>) -> LoginError {
-        let Inner { lockout, clock, .. } = &*self.auth.0;
-        if let (Some(lockout), Some(who)) = (lockout, self.who)
-            && let Err(locked) = lockout.fail(who, clock.now())
-        {
-            return self.locked(locked, user);
-        }
-        self.note("rejected", user);
-        LoginError::Rejected
-    }
-
-    fn succeeded(&self, account: &Credentials) {
-        if let Some(lockout) = &self.auth.0.lockout {
-            let names = account.names.each_ref().map(String::as_str);
-            lockout.succeed(names, self.origin.address, self.auth.0.clock.now());
-        }
-    }
-
-    /// The first refusal of a wait is logged; the others, of which there may be any number, are
-    /// not.
-    fn locked(&self, Locked { retry_after, first }: Locked, user: Option<UserId>) -> LoginError {
-        if first {
-            self.note("limited", user);
-        }
-        LoginError::Locked { retry_after }
-    }
-
-    fn note(&self, outcome: &'static str, user: Option<UserId>) {
-        let Inner { audit, clock, .. } = &*self.auth.0;
-        audit.note(("login", outcome), user, self.origin, clock.now());
     }
 }

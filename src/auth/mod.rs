@@ -3,6 +3,7 @@
 //! Knows no HTTP and no SQL. One file a use case; each has its error type, whose variants say what
 //! the caller can do.
 
+mod attempt;
 mod audit;
 mod cleanup;
 mod clients;

@@ -1,12 +1,14 @@
 //! A new password for an account.
 
+use super::attempt::{Attempt, Refusal};
 use super::register::{Field, FieldError, field};
 use super::{Auth, Inner, MeError};
 use crate::hashing::{HashError, Password, Purpose};
-use crate::identity::Origin;
+use crate::identity::{LoginName, Origin};
 use crate::secret::Secret;
 use crate::store::{NewPassword, StoreError};
 use crate::telemetry::trace;
+use std::time::Duration;
 
 /// What somebody who changes a password typed.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub struct ChangePassword {
     pub current: Field<Secret>,
     /// The one to come.
     pub new: Field<Secret>,
-    /// For the audit log.
+    /// Where it comes from: what failures are counted by, and for the audit log.
     pub origin: Origin,
 }
 
@@ -31,6 +33,12 @@ pub enum PasswordError {
     /// Not the current password; or the account, or the session, changed meanwhile.
     #[error("credentials rejected")]
     Rejected,
+    /// Too many failures before; the current password, right or wrong, was not looked at.
+    #[error("too many wrong passwords, retry in {retry_after:?}")]
+    Locked {
+        /// Until the next try is looked at.
+        retry_after: Duration,
+    },
     /// A password was not hashed.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
@@ -43,6 +51,9 @@ impl Auth {
     /// Replaces the password of an access token's account, and ends its other sessions. The
     /// current password is asked for again: whoever found an open session shall not take over the
     /// account. Both places in the hash queue are taken before the first query.
+    ///
+    /// A wrong one counts as a failed login under the account's username, and is slowed like one: an
+    /// access token shall not open a way to guess at the password.
     ///
     /// A login with the old password that is under way gets no session, or one that ends here.
     ///
@@ -68,18 +79,24 @@ impl Auth {
         let hash = engine.reserve(Purpose::Hash).map_err(PasswordError::Hash)?;
         let caller = self.caller(token).await.map_err(PasswordError::Token)?;
         let user = caller.account.id;
+        let name = LoginName::parse(&caller.account.username);
+        let attempt = Attempt::new(self, "password_change", &name, &origin);
+        attempt.may_go_on(Some(user))?;
         let found = store.credentials_of(user).await.map_err(PasswordError::Store)?;
         let account = found.filter(|account| account.is_active).ok_or(PasswordError::Rejected)?;
         match engine.verify(verify, current, Some(&account.password_hash)).await {
             Ok(verdict) if verdict.matches => {}
-            Ok(_) => return Err(PasswordError::Rejected),
+            Ok(_) => return Err(attempt.failed(Some(user)).into()),
             Err(HashError::Stored(error)) => {
                 let trace_id = trace::current_id();
                 tracing::error!(user = user.0, %error, %trace_id, "an account cannot log in");
-                return Err(PasswordError::Rejected);
+                return Err(attempt.failed(Some(user)).into());
             }
             Err(error) => return Err(PasswordError::Hash(error)),
         }
+        // Others may have failed while it was hashed.
+        attempt.may_go_on(Some(user))?;
+        attempt.succeeded(account.names.each_ref().map(String::as_str));
         let password_hash = engine.hash(hash, new).await.map_err(PasswordError::Hash)?.to_string();
         let replaced = store
             .replace_password(&NewPassword {
@@ -96,6 +113,15 @@ impl Auth {
         }
         sessions.account_changed(user);
         Ok(())
+    }
+}
+
+impl From<Refusal> for PasswordError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Rejected => Self::Rejected,
+            Refusal::Locked { retry_after } => Self::Locked { retry_after },
+        }
     }
 }
 

@@ -28,6 +28,11 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
         "STAUNCH_REFRESH_GRACE",
         "must be less than STAUNCH_REFRESH_TOKEN_TTL",
     );
+    rule(
+        !settings.limiter().has_too_many_quotas(),
+        "STAUNCH_LIMIT_GLOBAL",
+        "the STAUNCH_LIMIT_ settings may list 8 quotas together",
+    );
     let fixed = settings.listen.port() != 0;
     rule(
         !fixed || settings.metrics_listen != Some(settings.listen),
@@ -101,10 +106,14 @@ mod tests {
             ("STAUNCH_ACCESS_TOKEN_TTL", "2h"),
             ("STAUNCH_REFRESH_TOKEN_TTL", "1h"),
             ("STAUNCH_METRICS_LISTEN", "127.0.0.1:8080"),
+            ("STAUNCH_LIMIT_LOGIN", "10/min,100/h"),
+            ("STAUNCH_LIMIT_REGISTER", "1/s,5/min,20/h"),
+            ("STAUNCH_LIMIT_GLOBAL", "200/min,5000/h"),
         ])
         .unwrap_err();
         let text = format!("{problems:?}");
-        assert_eq!(problems.len(), 3, "{text}");
+        assert_eq!(problems.len(), 4, "{text}");
+        assert!(text.contains("may list 8 quotas"), "{text}");
     }
 
     #[test]

@@ -122,13 +122,7 @@ impl Config {
     }
 
     pub(crate) fn limiter(&self) -> LimiterConfig {
-        LimiterConfig {
-            register: self.settings.limit_register,
-            login: self.settings.limit_login,
-            refresh: self.settings.limit_refresh,
-            global: self.settings.limit_global,
-            ..LimiterConfig::default()
-        }
+        self.settings.limiter()
     }
 
     pub(crate) fn http(&self) -> HttpConfig {
@@ -140,6 +134,19 @@ impl Config {
             body_timeout: self.settings.body_timeout.0,
             idle_timeout: self.settings.idle_timeout.0,
             slow: self.settings.log_slow.0,
+        }
+    }
+}
+
+impl Settings {
+    fn limiter(&self) -> LimiterConfig {
+        LimiterConfig {
+            register: self.limit_register.clone(),
+            login: self.limit_login.clone(),
+            refresh: self.limit_refresh.clone(),
+            clients: self.limit_clients.clone(),
+            global: self.limit_global.clone(),
+            ..LimiterConfig::default()
         }
     }
 }

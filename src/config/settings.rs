@@ -108,7 +108,9 @@ settings! {
     limit_login: Limit = "10/min", "STAUNCH_LIMIT_LOGIN", own;
     /// Refreshes of one client address.
     limit_refresh: Limit = "20/min", "STAUNCH_LIMIT_REFRESH", own;
-    /// All calls of one client address; /health and /metrics are exempt.
+    /// Introspections and revocations of one client address.
+    limit_clients: Limit = "600/s", "STAUNCH_LIMIT_CLIENTS", own;
+    /// All other calls of one client address; /health and /metrics are exempt.
     limit_global: Limit = "200/min", "STAUNCH_LIMIT_GLOBAL", own;
     /// Whether failed logins under a name make later ones wait.
     lockout: bool = "on", "STAUNCH_LOCKOUT", flag;

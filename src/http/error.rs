@@ -299,6 +299,7 @@ impl From<PasswordError> for ApiError {
             PasswordError::Token(error) => error.into(),
             PasswordError::Invalid(errors) => Self::Unprocessable(errors),
             PasswordError::Rejected => Self::WrongCredentials,
+            PasswordError::Locked { retry_after } => Self::LoginLocked { retry_after },
             PasswordError::Hash(error) => error.into(),
             PasswordError::Store(error) => error.into(),
         }

@@ -14,6 +14,7 @@ mod meters;
 mod metrics;
 mod peers;
 mod rate_limit;
+mod refusals;
 mod request;
 mod request_id;
 mod response;
@@ -24,6 +25,8 @@ mod well_known;
 
 pub use client_address::TrustedProxies;
 pub use meters::Meters;
+pub use rate_limit::PolicyFields;
+pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
 pub use server::{Listener, serve};
@@ -65,6 +68,10 @@ pub struct Edge {
     pub auth: Auth,
     /// The rate limits.
     pub limiter: Limiter,
+    /// The limits of each route, as answers state them.
+    pub policy_fields: PolicyFields,
+    /// Which refusals are logged.
+    pub refusals: Refusals,
     /// For readiness.
     pub store: Store,
     /// For counting, and for `/metrics`.

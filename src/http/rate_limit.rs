@@ -2,9 +2,9 @@
 
 use super::Edge;
 use super::error::{ApiError, whole_seconds};
-use super::router::Route;
+use super::router::{ROUTES, Route};
 use crate::identity::address_block;
-use crate::limiter::{Decision, Standing};
+use crate::limiter::{Decision, Limiter, Policy, Standing};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use std::net::IpAddr;
@@ -37,16 +37,48 @@ pub(super) fn check(
 }
 
 /// Says where the client stands: the `RateLimit` and `RateLimit-Policy` fields of
-/// draft-ietf-httpapi-ratelimit-headers-10, for the limit that binds.
-pub(super) fn write(standing: &Standing, headers: &mut HeaderMap) {
-    let name = standing.policy.as_str();
-    let (quota, window) = (standing.quota.burst(), standing.quota.period().as_secs());
-    let (remaining, reset) = (standing.remaining, whole_seconds(standing.reset));
-    let mut insert = |field, text: String| {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(field, value);
+/// draft-ietf-httpapi-ratelimit-headers-11.
+///
+/// `RateLimit-Policy` has every quota of the route and is always the same for it (§3). `RateLimit` has
+/// the one that binds; its `t` is the time within which no more than `r` can be used (§4.1.2), and
+/// so of a refusal what `Retry-After` says: §6 asks that this is no sooner.
+pub(super) fn write(
+    edge: &Edge,
+    route: Option<&Route>,
+    standing: &Standing,
+    headers: &mut HeaderMap,
+) {
+    let Standing { name, remaining, more_after, .. } = standing;
+    let text = format!(r#""{name}";r={remaining};t={}"#, whole_seconds(*more_after));
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(RATE_LIMIT, value);
+    }
+    if let Some(value) = edge.policy_fields.of(Route::policies(route)) {
+        headers.insert(RATE_LIMIT_POLICY, value.clone());
+    }
+}
+
+/// `RateLimit-Policy` of each route, written once.
+#[derive(Debug)]
+pub struct PolicyFields(Vec<(&'static [Policy], HeaderValue)>);
+
+impl PolicyFields {
+    /// The quotas of that limiter.
+    pub fn new(limiter: &Limiter) -> Self {
+        let mut fields = Self(Vec::new());
+        for policies in ROUTES.iter().map(|route| Route::policies(Some(route))) {
+            let items = limiter.quotas(policies).map(|(name, quota)| {
+                format!(r#""{name}";q={};w={}"#, quota.burst(), quota.period().as_secs())
+            });
+            let text = items.collect::<Vec<_>>().join(", ");
+            if let (None, Ok(value)) = (fields.of(policies), HeaderValue::try_from(text)) {
+                fields.0.push((policies, value));
+            }
         }
-    };
-    insert(RATE_LIMIT, format!(r#""{name}";r={remaining};t={reset}"#));
-    insert(RATE_LIMIT_POLICY, format!(r#""{name}";q={quota};w={window}"#));
+        fields
+    }
+
+    fn of(&self, policies: &[Policy]) -> Option<&HeaderValue> {
+        self.0.iter().find(|(listed, _)| *listed == policies).map(|(_, value)| value)
+    }
 }

@@ -16,7 +16,7 @@ pub struct Route {
     pub path: &'static str,
     /// The methods it answers, besides OPTIONS, and HEAD where there is GET.
     pub method: &'static str,
-    /// What it counts to beside [`Policy::Global`]; `None` is no limit at all.
+    /// What it counts to; `None` is no limit at all.
     policies: Option<&'static [Policy]>,
     endpoint: Endpoint,
 }
@@ -44,6 +44,7 @@ enum Endpoint {
 const REGISTER: Option<&[Policy]> = Some(&[Policy::Register, Policy::Global]);
 const LOGIN: Option<&[Policy]> = Some(&[Policy::Login, Policy::Global]);
 const REFRESH: Option<&[Policy]> = Some(&[Policy::Refresh, Policy::Global]);
+const CLIENTS: Option<&[Policy]> = Some(&[Policy::Clients]);
 const GLOBAL: Option<&[Policy]> = Some(&[Policy::Global]);
 /// Ends a path in which a session's id stands there.
 const ID: &str = "{id}";
@@ -61,8 +62,8 @@ pub const ROUTES: &[Route] = &[
     Route { method: "GET",  path: "/api/v1/auth/sessions",      policies: GLOBAL, endpoint: Endpoint::Sessions },
     Route { method: "DELETE", path: "/api/v1/auth/sessions/{id}", policies: GLOBAL, endpoint: Endpoint::EndSession },
     Route { method: "POST", path: "/api/v1/auth/password",      policies: LOGIN,  endpoint: Endpoint::Password },
-    Route { method: "POST", path: "/api/v1/auth/introspect", policies: GLOBAL, endpoint: Endpoint::Introspect },
-    Route { method: "POST", path: "/api/v1/auth/revoke",   policies: GLOBAL,   endpoint: Endpoint::Revoke },
+    Route { method: "POST", path: "/api/v1/auth/introspect", policies: CLIENTS, endpoint: Endpoint::Introspect },
+    Route { method: "POST", path: "/api/v1/auth/revoke",   policies: CLIENTS,  endpoint: Endpoint::Revoke },
     Route { method: "GET",  path: well_known::JWKS,        policies: GLOBAL,   endpoint: Endpoint::Jwks },
     Route { method: "GET",  path: well_known::METADATA,    policies: GLOBAL,   endpoint: Endpoint::Metadata },
     Route { method: "GET",  path: "/health/liveness",      policies: EXEMPT,   endpoint: Endpoint::Liveness },

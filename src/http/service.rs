@@ -76,7 +76,7 @@ async fn within(
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(standing) = standing {
-        rate_limit::write(&standing, headers);
+        rate_limit::write(edge, route, &standing, headers);
     }
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -133,6 +133,8 @@ impl Drop for Record<'_> {
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let slow = took > edge.config.slow;
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
+        // Of a client's refusals, the one that is logged tells of the others.
+        let unlogged = (status == Some(429) && !slow).then(|| edge.refusals.note(client, ended));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {
             ($level:ident, $what:literal) => {
@@ -145,6 +147,7 @@ impl Drop for Record<'_> {
                     trace_id = %context.trace_id,
                     session,
                     %client,
+                    unlogged = unlogged.flatten().filter(|others| *others > 0),
                     error = notes.failure.as_deref(),
                     limit_us = stage(Stage::Limit),
                     body_us = stage(Stage::Body),
@@ -162,6 +165,7 @@ impl Drop for Record<'_> {
             Some(500) => line!(error, "request failed"),
             Some(_) if notes.failure.is_some() => line!(warn, "request failed"),
             Some(_) if slow => line!(warn, "slow request"),
+            Some(_) if unlogged == Some(None) => line!(debug, "request"),
             Some(_) => line!(info, "request"),
         }
         if let Some(sampled) = self.sampled {

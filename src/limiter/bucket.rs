@@ -33,17 +33,11 @@ impl Bucket {
     pub(super) fn full_no_sooner_than(self, floor_ns: u64) -> Self {
         Self { full_at_ns: self.full_at_ns.max(floor_ns) }
     }
-
-    /// Time until full. Zero for a full bucket.
-    pub(super) const fn until_full(self, now_ns: u64) -> Duration {
-        Duration::from_nanos(self.full_at_ns.saturating_sub(now_ns))
-    }
 }
 
 /// A quota in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
-    pub(super) quota: Quota,
     /// Refill time of one token, rounded up. 1,000 to 3.6e12.
     token_ns: u64,
     /// How far ahead a bucket's time may lie with a whole token still in it: the refill time of
@@ -56,7 +50,7 @@ impl Rate {
         let burst = u64::from(quota.burst().get());
         let period_ns = u64::try_from(quota.period().as_nanos()).unwrap_or(u64::MAX);
         let token_ns = period_ns.div_ceil(burst);
-        Self { quota, token_ns, tolerance_ns: token_ns.saturating_mul(burst - 1) }
+        Self { token_ns, tolerance_ns: token_ns.saturating_mul(burst - 1) }
     }
 
     /// Takes one token at `now_ns` and returns the bucket after it, or else how long to wait.
@@ -80,11 +74,17 @@ impl Rate {
         }
     }
 
-    /// Whole tokens in the bucket: 0 to burst.
-    pub(super) fn remaining(self, bucket: Bucket, now_ns: u64) -> u32 {
+    /// Whole tokens in the bucket, 0 to burst, and the time until there is one more: zero for a
+    /// full bucket. Until then no more than those can be taken.
+    pub(super) fn remaining(self, bucket: Bucket, now_ns: u64) -> (u32, Duration) {
         let ahead_ns = bucket.full_at_ns.saturating_sub(now_ns);
         let tokens = (self.tolerance_ns + self.token_ns).saturating_sub(ahead_ns) / self.token_ns;
-        u32::try_from(tokens).unwrap_or(u32::MAX)
+        let there_ns = tokens * self.token_ns;
+        // `there_ns` is not zero only where `ahead_ns` is small: the sum does not overflow.
+        let is_full = there_ns > self.tolerance_ns;
+        let more_ns =
+            if is_full { 0 } else { (ahead_ns + there_ns).saturating_sub(self.tolerance_ns) };
+        (u32::try_from(tokens).unwrap_or(u32::MAX), Duration::from_nanos(more_ns))
     }
 }
 
@@ -117,7 +117,10 @@ mod tests {
         let (bucket, taken) = drain(rate, Bucket::default(), 5);
         assert_eq!(taken, 10);
         assert_eq!(rate.take(bucket, 5), Err(Duration::from_secs(6)));
-        assert_eq!(bucket.until_full(5), Duration::from_secs(60));
+        assert_eq!(rate.remaining(bucket, 5), (0, Duration::from_secs(6)));
+        let half = 5 + 31 * SECOND_NS;
+        assert_eq!(rate.remaining(bucket, half), (5, Duration::from_secs(5)));
+        assert_eq!(rate.remaining(bucket, 5 + 60 * SECOND_NS), (10, Duration::ZERO));
         assert_eq!(drain(rate, bucket, 5 + 6 * SECOND_NS).1, 1);
         assert_eq!(drain(rate, bucket, 5 + 30 * SECOND_NS).1, 5);
         assert_eq!(drain(rate, bucket, 5 + 60 * SECOND_NS).1, 10);
@@ -142,12 +145,31 @@ mod tests {
             let rate = Rate::new(quota);
             let bucket = Bucket { full_at_ns };
             let burst = quota.burst().get();
-            prop_assert!(rate.remaining(bucket, now_ns) <= burst);
+            let (remaining, _) = rate.remaining(bucket, now_ns);
+            prop_assert!(remaining <= burst);
             prop_assume!(now_ns < u64::MAX - 4_000 * SECOND_NS);
             let taken = (0..=burst).try_fold(bucket, |bucket, taken| {
                 rate.take(bucket, now_ns).map_err(|_| taken)
             });
-            prop_assert_eq!(taken.unwrap_err(), rate.remaining(bucket, now_ns));
+            prop_assert_eq!(taken.unwrap_err(), remaining);
+        }
+
+        /// Of what is reported the time is exact, too.
+        #[test]
+        fn one_more_token_is_there_when_it_was_said(quota in quotas(), full_at_ns in 0..u64::MAX / 2, now_ns in 0..u64::MAX / 4) {
+            let rate = Rate::new(quota);
+            let bucket = Bucket { full_at_ns };
+            let (remaining, more) = rate.remaining(bucket, now_ns);
+            let then_ns = now_ns + u64::try_from(more.as_nanos()).unwrap();
+            if remaining == quota.burst().get() {
+                prop_assert_eq!(more, Duration::ZERO);
+            } else {
+                prop_assert_eq!(rate.remaining(bucket, then_ns).0, remaining + 1);
+                prop_assert_eq!(rate.remaining(bucket, then_ns - 1).0, remaining);
+            }
+            if let Err(wait) = rate.take(bucket, now_ns) {
+                prop_assert_eq!(wait, more);
+            }
         }
 
         /// The rounding is never in the client's favour, and under a nanosecond a token.
@@ -231,7 +253,7 @@ mod tests {
             let rate = Rate::new(quota);
             let bucket = Bucket { full_at_ns };
             let then_ns = now_ns.saturating_sub(back_ns);
-            prop_assert!(rate.remaining(bucket, then_ns) <= rate.remaining(bucket, now_ns));
+            prop_assert!(rate.remaining(bucket, then_ns).0 <= rate.remaining(bucket, now_ns).0);
             if let Ok(after) = rate.take(bucket, now_ns) {
                 prop_assert!(after.full_at_ns > bucket.full_at_ns);
             }

@@ -1,8 +1,9 @@
-//! What the limiter can be told: a limit for each policy and how many addresses to hold.
+//! What the limiter can be told: the quotas of each policy and how many addresses to hold.
 
 use std::ops::RangeInclusive;
 
-use super::policy::PerPolicy;
+use super::plan::QUOTAS_MAX;
+use super::policy::{PerPolicy, Policy};
 use super::quota::{Limit, Quota, Window};
 
 /// Settings of the limiter. The defaults are those of the HTTP contract.
@@ -14,7 +15,13 @@ pub struct LimiterConfig {
     pub login: Limit,
     /// Refreshes per address. Default: 20/min.
     pub refresh: Limit,
-    /// All limited requests per address together. Default: 200/min.
+    /// Introspections and revocations per address. Default: 600/s.
+    ///
+    /// A resource server asks once for each request of its own, and hundreds a second is what one
+    /// serves. Who is no client can ask as often: it costs a hash or, under an id that is nobody's,
+    /// an indexed read, and a secret has 256 bits.
+    pub clients: Limit,
+    /// All other limited requests per address together. Default: 200/min.
     ///
     /// Below another policy's rate it makes that policy moot; that is allowed.
     pub global: Limit,
@@ -29,19 +36,30 @@ pub struct LimiterConfig {
 
 impl LimiterConfig {
     /// What `keys_max` may be. The lower end keeps a typing slip (`4` for `400000`) from putting
-    /// nearly everyone in the shared buckets, the upper one costs 4.3 GiB.
+    /// nearly everyone in the shared buckets, the upper one costs 6.6 GiB.
     pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
 
     /// Memory the limiter can come to hold, at most. Unit: bytes.
     ///
-    /// A slot is 49 bytes: a 16-byte address, four 8-byte buckets and one control byte. A shard
+    /// A slot is 81 bytes: a 16-byte address, eight 8-byte buckets and one control byte. A shard
     /// keeps 7/8 of its slots usable and, under constant coming and going, can double twice
-    /// beyond its keys before it cleans up in place, so up to 32/7 slots a key: 224 bytes. The
+    /// beyond its keys before it cleans up in place, so up to 32/7 slots a key: 371 bytes. The
     /// queue of arrivals adds at most 48. Fixed parts (shards, shared buckets) stay under 1 MiB.
     /// Held for a moment while a shard grows: its old half, 1/256 of the whole.
     #[must_use]
     pub fn memory_bytes_max(&self) -> usize {
-        self.keys_bounded() * 272 + 1_048_576
+        self.keys_bounded() * 424 + 1_048_576
+    }
+
+    /// Quotas at most, over all limits: each costs every address memory.
+    pub const QUOTAS_MAX: usize = QUOTAS_MAX;
+
+    /// Whether the limits list more quotas than [`LimiterConfig::QUOTAS_MAX`].
+    #[must_use]
+    pub fn has_too_many_quotas(&self) -> bool {
+        let limits = self.limits();
+        let quotas = Policy::ALL.iter().map(|policy| limits.get(*policy).quotas().len());
+        quotas.sum::<usize>() > QUOTAS_MAX
     }
 
     pub(super) fn keys_bounded(&self) -> usize {
@@ -50,22 +68,24 @@ impl LimiterConfig {
 
     pub(super) fn limits(&self) -> PerPolicy<Limit> {
         PerPolicy {
-            register: self.register,
-            login: self.login,
-            refresh: self.refresh,
-            global: self.global,
+            register: self.register.clone(),
+            login: self.login.clone(),
+            refresh: self.refresh.clone(),
+            clients: self.clients.clone(),
+            global: self.global.clone(),
         }
     }
 }
 
 impl Default for LimiterConfig {
     fn default() -> Self {
-        let per_minute = |count| Quota::new(count, Window::Minute).map_or(Limit::Off, Limit::Quota);
+        let limit = |count, window| Quota::new(count, window).map_or(Limit::OFF, Limit::from);
         Self {
-            register: per_minute(5),
-            login: per_minute(10),
-            refresh: per_minute(20),
-            global: per_minute(200),
+            register: limit(5, Window::Minute),
+            login: limit(10, Window::Minute),
+            refresh: limit(20, Window::Minute),
+            clients: limit(600, Window::Second),
+            global: limit(200, Window::Minute),
             keys_max: 400_000,
         }
     }
@@ -78,8 +98,13 @@ mod tests {
     #[test]
     fn defaults_are_the_contract() {
         let shown = LimiterConfig::default().limits().map(|limit| limit.to_string());
-        let expected =
-            PerPolicy { register: "5/min", login: "10/min", refresh: "20/min", global: "200/min" };
+        let expected = PerPolicy {
+            register: "5/min",
+            login: "10/min",
+            refresh: "20/min",
+            clients: "600/s",
+            global: "200/min",
+        };
         assert_eq!(shown, expected.map(str::to_owned));
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::bucket::{Bucket, Rate};
-use super::policy::{PerPolicy, Policy};
-use super::quota::Quota;
+use super::bucket::Bucket;
+use super::plan::{Buckets, Plan, QuotaName, Slots};
+use super::policy::Policy;
 
 /// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Decision {
     Allowed(Standing),
     /// A bucket was empty; none was charged.
     Limited {
-        /// The policy with the longest wait, its `remaining` 0.
+        /// The quota with the longest wait, its `remaining` 0.
         standing: Standing,
         /// Exact time until the same request is allowed, if nothing else comes first. Never zero.
         /// Round up for `Retry-After`.
@@ -57,55 +57,48 @@ impl Decision {
     }
 }
 
-/// Where a client stands with one policy, after the request.
+/// Where a client stands with one quota, after the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Which policy.
     pub policy: Policy,
-    /// Its quota: `q` and `w` of `RateLimit-Policy`.
-    pub quota: Quota,
+    /// Which of its quotas: the name of the item of `RateLimit`.
+    pub name: QuotaName,
     /// Whole tokens left, 0 to the quota's burst: `r` of `RateLimit`.
     pub remaining: u32,
-    /// Time until the bucket is full again: `t` of `RateLimit`, rounded up.
-    pub reset: Duration,
+    /// Time until there is one more; until then no more than `remaining` can be used. `t` of
+    /// `RateLimit`, rounded up. Of a refusal it is `retry_after`.
+    pub more_after: Duration,
 }
 
 /// Whether some bucket has no token left.
-pub(super) fn is_limited(
-    buckets: &PerPolicy<Bucket>,
-    rates: &PerPolicy<Option<Rate>>,
-    now_ns: u64,
-) -> bool {
-    Policy::ALL.iter().any(|&policy| {
-        let rate = *rates.get(policy);
-        rate.is_some_and(|rate| rate.take(*buckets.get(policy), now_ns).is_err())
-    })
+pub(super) fn is_limited(buckets: &Buckets, plan: &Plan, now_ns: u64) -> bool {
+    plan.all().any(|gate| gate.rate.take(buckets.get(gate.place), now_ns).is_err())
 }
 
-/// Asks each policy's bucket for a token and takes them only if all have one.
+/// Asks each bucket of the policies for a token and takes them only if all have one.
 pub(super) fn judge(
-    buckets: &mut PerPolicy<Bucket>,
-    rates: &PerPolicy<Option<Rate>>,
+    buckets: &mut Buckets,
+    plan: &Plan,
     policies: &[Policy],
     now_ns: u64,
 ) -> Decision {
-    let mut charges = PerPolicy::<Option<Bucket>>::default();
+    let mut charges = Slots::<Option<Bucket>>::default();
     let mut decision = Decision::Unlimited;
-    for &policy in policies {
-        let Some(rate) = *rates.get(policy) else {
-            continue;
-        };
-        let standing = |bucket: Bucket| Standing {
-            policy,
-            quota: rate.quota,
-            remaining: rate.remaining(bucket, now_ns),
-            reset: bucket.until_full(now_ns),
+    let asked = || {
+        let gates = |policy| plan.gates(policy).iter().map(move |gate| (policy, gate));
+        policies.iter().copied().flat_map(gates)
+    };
+    for (policy, gate) in asked() {
+        let bucket = buckets.get(gate.place);
+        let standing = |bucket| {
+            let (remaining, more_after) = gate.rate.remaining(bucket, now_ns);
+            Standing { policy, name: gate.name, remaining, more_after }
         };
         // Not charged yet, so a policy named twice is asked twice and charged once.
-        let bucket = *buckets.get(policy);
-        decision = decision.tighter(match rate.take(bucket, now_ns) {
+        decision = decision.tighter(match gate.rate.take(bucket, now_ns) {
             Ok(charged) => {
-                *charges.get_mut(policy) = Some(charged);
+                charges.set(gate.place, Some(charged));
                 Decision::Allowed(standing(charged))
             }
             Err(retry_after) => Decision::Limited { standing: standing(bucket), retry_after },
@@ -113,9 +106,9 @@ pub(super) fn judge(
     }
     if decision.is_allowed() {
         // Only what changed is written: the rest may lie in a cache line not yet loaded.
-        for &policy in policies {
-            if let Some(charged) = *charges.get(policy) {
-                *buckets.get_mut(policy) = charged;
+        for (_, gate) in asked() {
+            if let Some(charged) = charges.get(gate.place) {
+                buckets.set(gate.place, charged);
             }
         }
     }
@@ -124,78 +117,109 @@ pub(super) fn judge(
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota::Window;
+    use super::super::policy::PerPolicy;
+    use super::super::quota::Limit;
     use super::*;
     use proptest::prelude::*;
 
-    /// Login 2/min (a token in 30 s), global 3/s (a token in a third of a second), the rest off.
-    fn rates() -> PerPolicy<Option<Rate>> {
-        let rate = |burst, window| Quota::new(burst, window).map(Rate::new);
-        PerPolicy {
-            login: rate(2, Window::Minute),
-            global: rate(3, Window::Second),
-            ..PerPolicy::default()
-        }
+    /// The rest is off.
+    fn plan(login: &str, global: &str) -> Plan {
+        let limit = |text: &str| text.parse::<Limit>().unwrap();
+        let limits =
+            PerPolicy { login: limit(login), global: limit(global), ..PerPolicy::default() };
+        Plan::new(&limits)
+    }
+
+    /// Login: a token in 30 s; global: one in a third of a second.
+    fn usual() -> Plan {
+        plan("2/min", "3/s")
     }
 
     const BOTH: [Policy; 2] = [Policy::Login, Policy::Global];
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// The name of the quota that binds, and its tokens left.
+    fn standing(decision: Decision) -> (String, u32) {
+        let standing = decision.standing().unwrap();
+        (standing.name.to_string(), standing.remaining)
+    }
 
     #[test]
     fn a_refused_request_spends_nothing_anywhere() {
-        let mut buckets = PerPolicy::default();
+        let (mut buckets, plan) = (Buckets::default(), usual());
         for left in [1, 0] {
-            let decision = judge(&mut buckets, &rates(), &BOTH, 0);
-            let standing = decision.standing().copied().unwrap();
+            let decision = judge(&mut buckets, &plan, &BOTH, 0);
             assert!(decision.is_allowed());
-            assert_eq!((standing.policy, standing.remaining), (Policy::Login, left));
+            assert_eq!(standing(decision), ("login".to_owned(), left));
         }
         let before = buckets;
-        let refused = judge(&mut buckets, &rates(), &BOTH, 0);
+        let refused = judge(&mut buckets, &plan, &BOTH, 0);
         assert_eq!(buckets, before);
         let Decision::Limited { standing, retry_after } = refused else { panic!("{refused:?}") };
         assert_eq!(retry_after, Duration::from_secs(30));
         assert_eq!((standing.policy, standing.remaining), (Policy::Login, 0));
-        assert_eq!(standing.reset, Duration::from_secs(60));
+        assert_eq!(standing.more_after, retry_after);
         // The global token that the refused login left is still there.
-        assert!(judge(&mut buckets, &rates(), &[Policy::Global], 0).is_allowed());
-        assert!(!judge(&mut buckets, &rates(), &[Policy::Global], 0).is_allowed());
+        assert!(judge(&mut buckets, &plan, &[Policy::Global], 0).is_allowed());
+        assert!(!judge(&mut buckets, &plan, &[Policy::Global], 0).is_allowed());
     }
 
     #[test]
     fn off_has_no_say_and_twice_is_once() {
-        let mut buckets = PerPolicy::default();
-        assert_eq!(judge(&mut buckets, &rates(), &[], 0), Decision::Unlimited);
-        assert_eq!(judge(&mut buckets, &rates(), &[Policy::Register], 0), Decision::Unlimited);
+        let (mut buckets, plan) = (Buckets::default(), usual());
+        assert_eq!(judge(&mut buckets, &plan, &[], 0), Decision::Unlimited);
+        assert_eq!(judge(&mut buckets, &plan, &[Policy::Register], 0), Decision::Unlimited);
         let twice = [Policy::Login, Policy::Register, Policy::Login];
-        assert_eq!(judge(&mut buckets, &rates(), &twice, 0).standing().unwrap().remaining, 1);
+        assert_eq!(standing(judge(&mut buckets, &plan, &twice, 0)), ("login".to_owned(), 1));
+    }
+
+    #[test]
+    fn every_window_of_a_policy_must_have_room() {
+        let (mut buckets, plan) = (Buckets::default(), plan("3/min,5/h", "off"));
+        let mut login =
+            |now_s: u64| judge(&mut buckets, &plan, &[Policy::Login], now_s * SECOND_NS);
+        for left in [2, 1, 0] {
+            assert_eq!(standing(login(0)), ("login".to_owned(), left));
+        }
+        let Decision::Limited { standing: binds, retry_after } = login(0) else { panic!() };
+        assert_eq!((binds.name.to_string(), retry_after.as_secs()), ("login".to_owned(), 20));
+        // Refused, it cost the hour nothing: two are left of five.
+        assert_eq!(standing(login(60)), ("login-h".to_owned(), 1));
+        assert_eq!(standing(login(60)), ("login-h".to_owned(), 0));
+        let Decision::Limited { standing: binds, retry_after } = login(60) else { panic!() };
+        assert_eq!((binds.policy, binds.name.to_string()), (Policy::Login, "login-h".to_owned()));
+        assert_eq!(retry_after.as_secs(), 3_600 / 5 - 60);
+        // Nor did that one cost the minute anything.
+        assert_eq!(standing(login(720)), ("login-h".to_owned(), 0));
+        assert!(!login(720).is_allowed());
     }
 
     proptest! {
         /// For any state: allowed means every bucket granted; limited means none changed and the
         /// same request is allowed after exactly the wait.
         #[test]
-        fn all_or_nothing(login_ns in 0..200_u64, global_ns in 0..200_u64, now in 0..200_u64) {
-            const SCALE: u64 = 500_000_000;
-            let rates = rates();
-            let floor = |ns: u64| Bucket::default().full_no_sooner_than(ns * SCALE);
-            let before = PerPolicy {
-                login: floor(login_ns),
-                global: floor(global_ns),
-                ..PerPolicy::default()
-            };
-            let now_ns = now * SCALE;
+        fn all_or_nothing(full_ns in prop::array::uniform3(0..200_u64), now in 0..200_u64) {
+            let plan = plan("2/min,3/h", "3/s");
+            let mut before = Buckets::default();
+            for (gate, part) in plan.all().zip(full_ns) {
+                // Up to twice what a bucket takes to fill.
+                let full_ns = part * u64::try_from(gate.quota.period().as_nanos()).unwrap() / 100;
+                before.set(gate.place, before.get(gate.place).full_no_sooner_than(full_ns));
+            }
+            let now_ns = now * 500_000_000;
             let mut after = before;
-            match judge(&mut after, &rates, &BOTH, now_ns) {
+            match judge(&mut after, &plan, &BOTH, now_ns) {
                 Decision::Unlimited => prop_assert!(false),
-                Decision::Allowed(_) => {
-                    prop_assert_eq!(Ok(after.login), rates.login.unwrap().take(before.login, now_ns));
-                    prop_assert_eq!(Ok(after.global), rates.global.unwrap().take(before.global, now_ns));
+                Decision::Allowed(_) => for gate in plan.all() {
+                    let granted = gate.rate.take(before.get(gate.place), now_ns);
+                    prop_assert_eq!(Ok(after.get(gate.place)), granted);
                 }
-                Decision::Limited { retry_after, .. } => {
+                Decision::Limited { retry_after, standing } => {
                     prop_assert_eq!(after, before);
+                    prop_assert_eq!((standing.remaining, standing.more_after), (0, retry_after));
                     let then_ns = now_ns + u64::try_from(retry_after.as_nanos()).unwrap();
-                    prop_assert!(!judge(&mut after, &rates, &BOTH, then_ns - 1).is_allowed());
-                    prop_assert!(judge(&mut after, &rates, &BOTH, then_ns).is_allowed());
+                    prop_assert!(!judge(&mut after, &plan, &BOTH, then_ns - 1).is_allowed());
+                    prop_assert!(judge(&mut after, &plan, &BOTH, then_ns).is_allowed());
                 }
             }
         }

@@ -1,23 +1,25 @@
 //! Rate limits per client address: who may ask how often, decided before any work is done.
 //!
-//! Each address has one token bucket per [`Policy`]. A bucket starts full with the quota's count
-//! of tokens, gives one to each request and is refilled evenly, the count per period.
+//! Each address has one token bucket per quota of each [`Policy`]. A bucket starts full with the
+//! quota's count of tokens, gives one to each request and is refilled evenly, the count per period.
 //!
 //! - `quota`: what a setting such as `10/min` means.
-//! - `policy`: the fixed set of limits. `config`: which quota each has, and the key cap.
+//! - `policy`: the fixed set of limits. `config`: which quotas each has, and the key cap.
+//! - `plan`: which bucket belongs to which quota.
 //! - `bucket`: the arithmetic of one bucket, a pure function of its state and the time.
 //! - `decision`: several buckets for one request, all or nothing.
 //! - `table`: where the buckets live, how many at most, and what happens at that cap.
 //!
 //! Invariants. Nothing here reads a clock, logs, or knows HTTP: the time is handed in and
 //! [`Decision`] holds what the headers need. A request costs one table look-up whatever the
-//! number of policies. A bucket that is not full is never forgotten, so over any time T an
+//! number of policies and quotas. A bucket that is not full is never forgotten, so over any time T an
 //! address is granted at most `burst + rate x T`, exactly, whatever other addresses do, however
 //! many threads ask, and in whatever order their times arrive.
 
 mod bucket;
 mod config;
 mod decision;
+mod plan;
 mod policy;
 mod quota;
 mod table;
@@ -30,11 +32,11 @@ use std::time::{Duration, Instant};
 
 pub use config::LimiterConfig;
 pub use decision::{Decision, Standing};
+pub use plan::QuotaName;
 pub use policy::Policy;
 pub use quota::{Limit, Quota, QuotaError, Window};
 
-use bucket::Rate;
-use policy::PerPolicy;
+use plan::Plan;
 use table::{Key, Table};
 
 /// Handle to the buckets of every client address. Cloning it is cheap; clones share the buckets.
@@ -45,7 +47,7 @@ pub struct Limiter {
 
 #[derive(Debug)]
 struct Shared {
-    rates: PerPolicy<Option<Rate>>,
+    plan: Plan,
     table: Table,
     start: Instant,
 }
@@ -59,11 +61,12 @@ impl Limiter {
     ///
     /// `start` is the earliest time that will be handed in; buckets count nanoseconds from it,
     /// and earlier times are read as `start`. `config.keys_max` is brought into
-    /// [`LimiterConfig::KEYS_MAX_RANGE`].
+    /// [`LimiterConfig::KEYS_MAX_RANGE`]; of too many quotas
+    /// ([`LimiterConfig::has_too_many_quotas`]) the last are not counted.
     #[must_use]
     pub fn new(config: &LimiterConfig, start: Instant) -> Self {
         let shared = Shared {
-            rates: config.limits().map(|limit| limit.quota().map(Rate::new)),
+            plan: Plan::new(&config.limits()),
             table: Table::new(config.keys_bounded()),
             start,
         };
@@ -86,18 +89,18 @@ impl Limiter {
     /// All or nothing, in one step under one lock: the request is allowed only if each bucket
     /// has a token, and a refused one spends none. So a client that is over its login limit does
     /// not also use up the allowance its other calls live on, and `retry_after` stays true while
-    /// it keeps trying. The decision is the one that binds: of an allowed request the policy with
-    /// the fewest tokens left, of a limited one the policy with the longest wait. A policy that is
+    /// it keeps trying. The decision is the one that binds: of an allowed request the quota with
+    /// the fewest tokens left, of a limited one the quota with the longest wait. A policy that is
     /// off has no say, and one named twice counts once.
     #[must_use = "a limited request must not be served"]
     pub fn check_all(&self, policies: &[Policy], address: IpAddr, now: Instant) -> Decision {
-        let Shared { rates, table, .. } = &*self.shared;
-        if policies.iter().all(|policy| rates.get(*policy).is_none()) {
+        let Shared { plan, table, .. } = &*self.shared;
+        if policies.iter().all(|policy| plan.gates(*policy).is_empty()) {
             return Decision::Unlimited;
         }
         let now_ns = self.nanos(now);
         table.with(Key::new(address), now_ns, |buckets| {
-            decision::judge(buckets, rates, policies, now_ns)
+            decision::judge(buckets, plan, policies, now_ns)
         })
     }
 
@@ -116,9 +119,15 @@ impl Limiter {
     /// them, which it is, the table being in the order of a random hash.
     #[must_use]
     pub fn limited(&self, now: Instant) -> usize {
-        let Shared { rates, table, .. } = &*self.shared;
+        let Shared { plan, table, .. } = &*self.shared;
         let now_ns = self.nanos(now);
-        table.estimate(|buckets| decision::is_limited(buckets, rates, now_ns))
+        table.estimate(|buckets| decision::is_limited(buckets, plan, now_ns))
+    }
+
+    /// The quotas that requests under those policies are counted to: the items of `RateLimit-Policy`.
+    pub fn quotas(&self, policies: &[Policy]) -> impl Iterator<Item = (QuotaName, Quota)> {
+        let gates = policies.iter().flat_map(|policy| self.shared.plan.gates(*policy));
+        gates.map(|gate| (gate.name, gate.quota))
     }
 
     /// Addresses held at most.

@@ -2,8 +2,7 @@
 
 /// A limit that requests are counted under.
 ///
-/// The set is fixed in code: its names are metric labels and header values, and each address
-/// holds one word per member.
+/// The set is fixed in code: its names are metric labels and header values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Creating an account.
@@ -12,13 +11,21 @@ pub enum Policy {
     Login,
     /// Trading a refresh token.
     Refresh,
-    /// Every limited request, whatever its route.
+    /// A client's question about a token, or its end. In place of [`Policy::Global`]: a service asks
+    /// for every request that it serves, all from one address.
+    Clients,
+    /// Every other limited request, whatever its route.
     Global,
 }
 
 impl Policy {
     /// Every policy, once.
-    pub const ALL: [Self; 4] = [Self::Register, Self::Login, Self::Refresh, Self::Global];
+    pub const ALL: [Self; 5] =
+        [Self::Register, Self::Login, Self::Refresh, Self::Clients, Self::Global];
+
+    /// Every policy, once, the most used first.
+    pub(super) const BY_USE: [Self; 5] =
+        [Self::Global, Self::Login, Self::Clients, Self::Refresh, Self::Register];
 
     /// The name for metric labels and for the `RateLimit` fields: lower-case ASCII letters.
     #[must_use]
@@ -27,18 +34,18 @@ impl Policy {
             Self::Register => "register",
             Self::Login => "login",
             Self::Refresh => "refresh",
+            Self::Clients => "clients",
             Self::Global => "global",
         }
     }
 }
 
 /// One `T` for each policy. Fields, not an array: no index can be out of range.
-///
-/// The most used come first, so that they tend to share a cache line with the table's key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PerPolicy<T> {
     pub(super) global: T,
     pub(super) login: T,
+    pub(super) clients: T,
     pub(super) refresh: T,
     pub(super) register: T,
 }
@@ -49,6 +56,7 @@ impl<T> PerPolicy<T> {
             Policy::Register => &self.register,
             Policy::Login => &self.login,
             Policy::Refresh => &self.refresh,
+            Policy::Clients => &self.clients,
             Policy::Global => &self.global,
         }
     }
@@ -58,15 +66,18 @@ impl<T> PerPolicy<T> {
             Policy::Register => &mut self.register,
             Policy::Login => &mut self.login,
             Policy::Refresh => &mut self.refresh,
+            Policy::Clients => &mut self.clients,
             Policy::Global => &mut self.global,
         }
     }
 
+    #[cfg(test)]
     pub(super) fn map<U>(self, mut change: impl FnMut(T) -> U) -> PerPolicy<U> {
         PerPolicy {
             register: change(self.register),
             login: change(self.login),
             refresh: change(self.refresh),
+            clients: change(self.clients),
             global: change(self.global),
         }
     }
@@ -86,10 +97,15 @@ mod tests {
             register: "register",
             login: "login",
             refresh: "refresh",
+            clients: "clients",
             global: "global",
         };
         assert_eq!(names, expected);
-        assert!(Policy::ALL.iter().all(|policy| *names.get(*policy) == policy.as_str()));
-        assert_eq!(names.map(str::len), PerPolicy { register: 8, login: 5, refresh: 7, global: 6 });
+        for policies in [Policy::ALL, Policy::BY_USE] {
+            let kept: Vec<_> = policies.iter().map(|policy| *names.get(*policy)).collect();
+            assert!(policies.iter().map(|policy| policy.as_str()).eq(kept));
+        }
+        let lengths = PerPolicy { register: 8, login: 5, refresh: 7, clients: 7, global: 6 };
+        assert_eq!(names.map(str::len), lengths);
     }
 }

@@ -1,27 +1,32 @@
-//! What a limit setting means: `10/min` is ten at once, and ten more a minute, evenly.
+//! What a limit setting means: `10/min` is ten at once, and ten more a minute, evenly; `10/min,100/h`
+//! is that, and of those a hundred at once and a hundred more an hour.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A limit as set: a quota, or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Nothing is counted.
-    Off,
-    /// At most this many.
-    Quota(Quota),
+/// A limit as set: `off`, or quotas that must all have room, such as `10/min,100/h`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// One a window at most; empty is off.
+    quotas: Vec<Quota>,
 }
 
 impl Limit {
-    /// The quota, unless the limit is off.
+    /// Nothing is counted.
+    pub const OFF: Self = Self { quotas: Vec::new() };
+
+    /// In the order of the setting. Empty: off.
     #[must_use]
-    pub const fn quota(self) -> Option<Quota> {
-        match self {
-            Self::Off => None,
-            Self::Quota(quota) => Some(quota),
-        }
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
+    }
+}
+
+impl From<Quota> for Limit {
+    fn from(quota: Quota) -> Self {
+        Self { quotas: vec![quota] }
     }
 }
 
@@ -29,16 +34,30 @@ impl FromStr for Limit {
     type Err = QuotaError;
 
     fn from_str(text: &str) -> Result<Self, QuotaError> {
-        if text.trim() == "off" { Ok(Self::Off) } else { text.parse().map(Self::Quota) }
+        if text.trim() == "off" {
+            return Ok(Self::OFF);
+        }
+        let error = || QuotaError { given: text.to_owned() };
+        let mut quotas = Vec::<Quota>::new();
+        for part in text.split(',') {
+            let quota = parse(part.trim()).ok_or_else(error)?;
+            // Of two counts for one window the larger would be moot: a slip.
+            if quotas.iter().any(|other| other.window == quota.window) {
+                return Err(error());
+            }
+            quotas.push(quota);
+        }
+        Ok(Self { quotas })
     }
 }
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::Quota(quota) => quota.fmt(f),
-        }
+        let Some((first, rest)) = self.quotas.split_first() else {
+            return f.write_str("off");
+        };
+        first.fmt(f)?;
+        rest.iter().try_for_each(|quota| write!(f, ",{quota}"))
     }
 }
 
@@ -77,13 +96,11 @@ impl Quota {
     pub const fn period(self) -> Duration {
         self.window.duration()
     }
-}
 
-impl FromStr for Quota {
-    type Err = QuotaError;
-
-    fn from_str(text: &str) -> Result<Self, QuotaError> {
-        parse(text.trim()).ok_or_else(|| QuotaError { given: text.to_owned() })
+    /// The unit that it was set in.
+    #[must_use]
+    pub const fn window(self) -> Window {
+        self.window
     }
 }
 
@@ -105,7 +122,7 @@ pub enum Window {
 }
 
 impl Window {
-    const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::Hour];
+    pub(super) const ALL: [Self; 3] = [Self::Second, Self::Minute, Self::Hour];
 
     /// As written in a setting.
     #[must_use]
@@ -132,7 +149,7 @@ impl Window {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{given:?} is not a limit: write a count from 1 to {}, a slash and s, min or h, \
-     such as 10/min, or write off",
+     such as 10/min, several with commas between (10/min,100/h), each unit once, or off",
     Quota::BURST_MAX
 )]
 pub struct QuotaError {
@@ -161,23 +178,37 @@ pub(super) mod tests {
         (burst, window).prop_map(|(burst, window)| Quota::new(burst, window).unwrap())
     }
 
+    /// Any limit that can be set.
+    fn limits() -> impl Strategy<Value = Limit> {
+        prop::collection::vec(quotas(), 0..4).prop_map(|mut quotas| {
+            let mut seen = Vec::new();
+            quotas.retain(|quota| {
+                let first = !seen.contains(&quota.window);
+                seen.push(quota.window);
+                first
+            });
+            Limit { quotas }
+        })
+    }
+
     #[test]
     fn reads_the_forms_of_the_contract() {
-        let read = |text: &str| text.parse::<Limit>().map(|limit| limit.quota());
-        for (text, burst, period_s) in [
-            ("10/min", 10, 60),
-            ("5/s", 5, 1),
-            (" 200/h ", 200, 3_600),
-            ("1000000/s", 1_000_000, 1),
+        let read = |text: &str| text.parse::<Limit>().map(|limit| limit.quotas);
+        let quota = |burst, window| Quota::new(burst, window).unwrap();
+        for (text, quotas) in [
+            ("10/min", vec![quota(10, Window::Minute)]),
+            ("5/s", vec![quota(5, Window::Second)]),
+            (" 200/h ", vec![quota(200, Window::Hour)]),
+            ("1000000/s", vec![quota(1_000_000, Window::Second)]),
+            ("10/min,100/h", vec![quota(10, Window::Minute), quota(100, Window::Hour)]),
+            (
+                "9/h, 2/s ,5/min",
+                vec![quota(9, Window::Hour), quota(2, Window::Second), quota(5, Window::Minute)],
+            ),
+            ("off", vec![]),
         ] {
-            let quota = read(text).unwrap().unwrap();
-            assert_eq!(
-                (quota.burst().get(), quota.period().as_secs()),
-                (burst, period_s),
-                "{text}"
-            );
+            assert_eq!(read(text), Ok(quotas), "{text}");
         }
-        assert_eq!(read("off"), Ok(None));
     }
 
     #[test]
@@ -202,20 +233,26 @@ pub(super) mod tests {
             "OFF",
             "none",
             "١/s",
+            ",",
+            "10/min,",
+            ",10/min",
+            "10/min 100/h",
+            "10/min;100/h",
+            "10/min,off",
+            "10/min,100/min",
         ] {
             assert!(text.parse::<Limit>().is_err(), "{text}");
         }
         assert_eq!(
             "ten/min".parse::<Limit>().unwrap_err().to_string(),
             "\"ten/min\" is not a limit: write a count from 1 to 1000000, a slash and s, min or h, \
-             such as 10/min, or write off"
+             such as 10/min, several with commas between (10/min,100/h), each unit once, or off"
         );
     }
 
     proptest! {
         #[test]
-        fn display_reads_back(quota in prop::option::of(quotas())) {
-            let limit = quota.map_or(Limit::Off, Limit::Quota);
+        fn display_reads_back(limit in limits()) {
             prop_assert_eq!(limit.to_string().parse::<Limit>(), Ok(limit));
         }
 

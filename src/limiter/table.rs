@@ -9,9 +9,16 @@
 //! looks at the first few of the queue: the first with full buckets gives up its place, the
 //! others go to the back. If none gives way, the newcomer has no bucket of its own and shares one
 //! with the others of its *network* (IPv4 /16, IPv6 /32), the network being hashed into a fixed
-//! number of slots. So the memory is fixed; an attacker with a whole /32 gets one bucket more for
-//! it; addresses in the table notice nothing; and a newcomer from another network is held up only
-//! by its own neighbours and, one chance in 4,096 a network under attack, by a shared slot.
+//! number of slots. So the memory is fixed, an attacker with a whole /32 gets one bucket more for
+//! it, and addresses in the table notice nothing.
+//!
+//! **Fair shares.** That leaves newcomers from elsewhere: a table full of one attacker's addresses
+//! would make them all share. So in a table that is more than half full a network that holds more
+//! than a 64th of the places gets no further ones: its newcomers share, unless one of its own
+//! addresses gives way. The other half is left to other networks, whatever one does; it takes 32 more
+//! to fill that, too. Half of the default table is 200,000 addresses that asked within the time of a
+//! token, which no crowd of real clients reaches, so a large provider's customers are not held
+//! back. A slot's networks count as one: one chance in 4,096 to share its fate.
 //!
 //! **Exactness.** Two things would let a client be granted more than its quota, and are closed:
 //! - A newcomer that used the shared bucket and then gets a place starts from the shared one's state,
@@ -26,16 +33,12 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dashmap::{DashMap, Entry};
 
-use super::bucket::Bucket;
-use super::policy::PerPolicy;
-
-/// The buckets of one address: 32 bytes.
-pub(super) type Buckets = PerPolicy<Bucket>;
+use super::plan::Buckets;
 
 /// An address as 16 bytes, IPv4 in its IPv4-mapped form (RFC 4291 §2.5.5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +72,8 @@ pub(super) struct Table {
     /// Places taken in the map: entries, and those about to be made. Never above `keys_max`.
     taken: AtomicUsize,
     keys_max: usize,
+    /// Of those taken, how many by networks of that slot.
+    held: Box<[AtomicU32]>,
     /// Buckets of those without a place, by hash of their network. At most [`SHARED_SLOTS`].
     shared: DashMap<u16, Buckets, RandomState>,
     /// No forgotten bucket became full later than this. Unit: ns since start. Relaxed is enough: it is
@@ -83,6 +88,7 @@ impl Table {
             arrivals: Mutex::default(),
             taken: AtomicUsize::new(0),
             keys_max,
+            held: (0..SHARED_SLOTS).map(|_| AtomicU32::new(0)).collect(),
             shared: DashMap::with_hasher(RandomState::new()),
             forgotten_ns: AtomicU64::new(0),
         }
@@ -97,19 +103,19 @@ impl Table {
     }
 
     fn with_newcomer<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
-        let has_place = self.take_place(now_ns);
+        let slot = self.slot(key);
+        let has_place = self.take_place(slot, now_ns);
         let entry = match self.map.entry(key) {
             // Another thread made it since the look-up.
             Entry::Occupied(mut entry) => {
                 if has_place {
-                    self.taken.fetch_sub(1, Relaxed);
+                    self.give_back(slot);
                 }
                 return work(entry.get_mut());
             }
             Entry::Vacant(entry) => entry,
         };
         // The shared bucket first, the floor after it: a sweep that drops the one raises the other.
-        let slot = self.slot(key);
         if !has_place {
             let mut buckets = self.shared.entry(slot).or_default();
             *buckets = self.no_fuller_than_forgotten(*buckets);
@@ -119,7 +125,7 @@ impl Table {
         let mut buckets = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
         let result = work(&mut buckets);
         drop(entry.insert(buckets));
-        self.arrivals().push_back(Arrival::new(key, full_at_ns(&buckets)));
+        self.arrivals().push_back(Arrival::new(key, buckets.full_at_ns()));
         result
     }
 
@@ -130,15 +136,15 @@ impl Table {
         let mut dropped = 0;
         for _ in 0..waiting.min(SWEEP_KEYS_MAX) {
             match self.recycle_first(now_ns) {
-                Recycled::Dropped => {
-                    self.taken.fetch_sub(1, Relaxed);
+                Recycled::Dropped(slot) => {
+                    self.give_back(slot);
                     dropped += 1;
                 }
                 Recycled::Kept => {}
                 Recycled::NoneLeft => break,
             }
         }
-        self.shared.retain(|_, buckets| !self.forget(full_at_ns(buckets), now_ns));
+        self.shared.retain(|_, buckets| !self.forget(buckets.full_at_ns(), now_ns));
         self.shrink();
         dropped
     }
@@ -161,15 +167,22 @@ impl Table {
         found * self.map.len().max(seen) / seen.max(1)
     }
 
-    /// Takes a free place, or at the cap that of one of the first [`PROBES_MAX`] in the queue.
-    fn take_place(&self, now_ns: u64) -> bool {
-        let one_more = |taken| (taken < self.keys_max).then_some(taken + 1);
-        if self.taken.fetch_update(Relaxed, Relaxed, one_more).is_ok() {
+    /// Takes a free place for a network of that slot. Where there is none, those of the first
+    /// [`PROBES_MAX`] in the queue that are idle are freed for it, or for others.
+    fn take_place(&self, slot: u16, now_ns: u64) -> bool {
+        if self.take_free(slot) {
             return true;
         }
         for _ in 0..PROBES_MAX {
             match self.recycle_first(now_ns) {
-                Recycled::Dropped => return true,
+                // One of its own kind gives way: nobody has fewer places for it.
+                Recycled::Dropped(other) if other == slot => return true,
+                Recycled::Dropped(other) => {
+                    self.give_back(other);
+                    if self.take_free(slot) {
+                        return true;
+                    }
+                }
                 Recycled::Kept => {}
                 Recycled::NoneLeft => return false,
             }
@@ -177,8 +190,28 @@ impl Table {
         false
     }
 
+    fn take_free(&self, slot: u16) -> bool {
+        let Some(held) = self.held.get(usize::from(slot)) else { return false };
+        // Threads may pass this at once: a few places too many do no harm.
+        let has_its_share = held.load(Relaxed) as usize > self.keys_max / NETWORK_PART;
+        let most = if has_its_share { self.keys_max / 2 } else { self.keys_max };
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        let is_free = self.taken.fetch_update(Relaxed, Relaxed, one_more).is_ok();
+        if is_free {
+            held.fetch_add(1, Relaxed);
+        }
+        is_free
+    }
+
+    fn give_back(&self, slot: u16) {
+        self.taken.fetch_sub(1, Relaxed);
+        if let Some(held) = self.held.get(usize::from(slot)) {
+            held.fetch_sub(1, Relaxed);
+        }
+    }
+
     /// Drops the first key of the queue if its buckets are full, else moves it to the back.
-    /// The place of a dropped key stays taken: it is the caller's.
+    /// The place of a dropped key stays taken: it is the caller's to give back.
     fn recycle_first(&self, now_ns: u64) -> Recycled {
         let mut arrivals = self.arrivals();
         let Some(first) = arrivals.pop_front() else {
@@ -191,11 +224,11 @@ impl Table {
         drop(arrivals);
         let mut full_at_ns = 0;
         let removed = self.map.remove_if(&first.key(), |_, buckets| {
-            full_at_ns = self::full_at_ns(buckets);
+            full_at_ns = buckets.full_at_ns();
             self.forget(full_at_ns, now_ns)
         });
         if removed.is_some() {
-            return Recycled::Dropped;
+            return Recycled::Dropped(self.slot(first.key()));
         }
         self.arrivals().push_back(Arrival::new(first.key(), full_at_ns));
         Recycled::Kept
@@ -213,7 +246,7 @@ impl Table {
 
     fn no_fuller_than_forgotten(&self, buckets: Buckets) -> Buckets {
         let floor_ns = self.forgotten_ns.load(Relaxed);
-        buckets.map(|bucket| bucket.full_no_sooner_than(floor_ns))
+        buckets.full_no_sooner_than(floor_ns)
     }
 
     fn slot(&self, key: Key) -> u16 {
@@ -258,14 +291,9 @@ impl Arrival {
     }
 }
 
-/// When the last of the buckets is full. Unit: ns since start.
-fn full_at_ns(buckets: &Buckets) -> u64 {
-    let PerPolicy { register, login, refresh, global } = buckets.map(Bucket::full_at_ns);
-    register.max(login).max(refresh).max(global)
-}
-
 enum Recycled {
-    Dropped,
+    /// A key of a network of that slot.
+    Dropped(u16),
     Kept,
     NoneLeft,
 }
@@ -282,7 +310,10 @@ const PROBES_MAX: usize = 8;
 /// Keys one sweep looks at: at worst, all in the map and cold, some 3 ms of work.
 const SWEEP_KEYS_MAX: usize = 8_192;
 
-/// Buckets for newcomers without a place: 40 bytes each.
+/// What one network may hold of a table that is half full: one in so many of its places.
+const NETWORK_PART: usize = 64;
+
+/// Buckets for newcomers without a place: 72 bytes each.
 const SHARED_SLOTS: u16 = 4_096;
 
 /// Room, in keys, below which shrinking is not worth the trouble: under 1 MB.

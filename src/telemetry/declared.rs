@@ -108,7 +108,7 @@ metrics! {
     /// Stored hashes brought to the configured cost after a login: success, dropped, error.
     REHASHES = Counter "staunch_rehashes_total" ["result": ["success", "dropped", "error"]] None;
     /// Requests answered 429, by the policy that refused them.
-    RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "global"]] None;
+    RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "clients", "global"]] None;
     /// Client addresses over a limit now; above 8,192 remembered addresses an estimate.
     RATE_LIMITED_KEYS = Gauge "staunch_rate_limited_keys" [] None;
     /// Client addresses that the limiter remembers now.

@@ -8,8 +8,8 @@ use staunch::auth::add_client;
 use staunch::store::Admin;
 use std::time::Duration;
 
-const INTROSPECT: &str = "/api/v1/auth/introspect";
-const REVOKE: &str = "/api/v1/auth/revoke";
+pub(crate) const INTROSPECT: &str = "/api/v1/auth/introspect";
+pub(crate) const REVOKE: &str = "/api/v1/auth/revoke";
 
 async fn admin(app: &TestApp) -> Admin {
     Admin::open(&app.database.config).await.unwrap()

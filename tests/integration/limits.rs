@@ -1,5 +1,6 @@
 //! Rate limits at the edge.
 
+use crate::introspect::{INTROSPECT, REVOKE};
 use crate::support::{PASSWORD, Reply, TestApp};
 use hyper::Method;
 use std::time::Duration;
@@ -51,6 +52,7 @@ async fn the_defaults_are_those_of_the_contract() {
         ("STAUNCH_LIMIT_REGISTER", "5/min"),
         ("STAUNCH_LIMIT_LOGIN", "10/min"),
         ("STAUNCH_LIMIT_REFRESH", "20/min"),
+        ("STAUNCH_LIMIT_CLIENTS", "600/s"),
         ("STAUNCH_LIMIT_GLOBAL", "200/min"),
     ] {
         let setting =
@@ -71,6 +73,24 @@ async fn the_defaults_are_those_of_the_contract() {
 }
 
 #[tokio::test]
+async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_CLIENTS", "3/min")
+        .set("STAUNCH_LIMIT_GLOBAL", "2/min")
+        .start()
+        .await;
+    let client = app.anonymous();
+    let ask = async |path| client.post_form(path, &[("token", "x")]).await;
+    assert_eq!(allowed(9, async || ask(INTROSPECT).await).await, 3, "no client, and slowed");
+    let refused = ask(REVOKE).await;
+    refused.assert_problem(429, "rate-limited");
+    assert!(refused.header("ratelimit").unwrap().starts_with(r#""clients";r=0"#));
+    assert_eq!(allowed(9, async || client.logout("x").await).await, 2);
+    app.clock.advance(Duration::from_secs(20));
+    ask(REVOKE).await.assert_problem(401, "client-rejected");
+}
+
+#[tokio::test]
 async fn a_refusal_says_when_to_come_back() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
@@ -78,18 +98,48 @@ async fn a_refusal_says_when_to_come_back() {
         .start()
         .await;
     let client = app.anonymous();
+    let policy = Some(r#""login";q=2;w=60, "global";q=100;w=60"#);
     let first = client.login("nobody", "x").await;
     assert_eq!(first.header("ratelimit"), Some(r#""login";r=1;t=30"#));
-    assert_eq!(first.header("ratelimit-policy"), Some(r#""login";q=2;w=60"#));
+    assert_eq!(first.header("ratelimit-policy"), policy);
     client.login("nobody", "x").await.assert_status(401);
+    app.clock.advance(Duration::from_millis(3_500));
     let refused = client.login("nobody", "x").await;
     refused.assert_problem(429, "rate-limited");
-    assert_eq!(refused.header("retry-after"), Some("30"));
-    assert_eq!(refused.header("ratelimit-policy"), Some(r#""login";q=2;w=60"#));
-    let standing = refused.header("ratelimit").unwrap();
-    assert!(standing.starts_with(r#""login";r=0;t="#), "{standing}");
-    app.clock.advance(Duration::from_secs(30));
+    assert_eq!(refused.header("retry-after"), Some("27"));
+    assert_eq!(refused.header("ratelimit"), Some(r#""login";r=0;t=27"#));
+    assert_eq!(refused.header("ratelimit-policy"), policy);
+    app.clock.advance(Duration::from_secs(27));
     client.login("nobody", "x").await.assert_status(401);
+    // What is not limited by its own route is by the global limit, also where there is no route.
+    for path in ["/api/v1/auth/me", "/nowhere"] {
+        let reply = client.get(path).await;
+        assert!(reply.header("ratelimit").unwrap().starts_with(r#""global";r=9"#));
+        assert_eq!(reply.header("ratelimit-policy"), Some(r#""global";q=100;w=60"#));
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_two_windows_holds_in_both() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_LOGIN", "3/min,5/h")
+        .set("STAUNCH_LIMIT_GLOBAL", "6/min")
+        .start()
+        .await;
+    let client = app.anonymous();
+    let policy = Some(r#""login";q=3;w=60, "login-h";q=5;w=3600, "global";q=6;w=60"#);
+    let mut names = 0..;
+    let mut login = async || client.login(&format!("no-{}", names.next().unwrap()), "x").await;
+    assert_eq!(allowed(9, &mut login).await, 3);
+    app.clock.advance(Duration::from_secs(60));
+    assert_eq!(allowed(9, &mut login).await, 2, "of the hour two were left");
+    let refused = login().await;
+    assert_eq!(refused.header("retry-after"), Some("660"));
+    assert_eq!(refused.header("ratelimit"), Some(r#""login-h";r=0;t=660"#));
+    assert_eq!(refused.header("ratelimit-policy"), policy);
+    assert_eq!(app.metric(r#"staunch_rate_limited_total{policy="login"}"#).await, 3.0);
+    // The refused ones cost the global limit nothing.
+    assert_eq!(allowed(9, async || client.logout("x").await).await, 4);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod audit;
 mod cleanup;
+mod clock;
 mod concurrency;
 mod foreign_hashes;
 mod health;
@@ -26,6 +27,7 @@ mod notify;
 mod outage;
 mod overload;
 mod password;
+mod password_guesses;
 mod plans;
 mod queries;
 mod refresh;

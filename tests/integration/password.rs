@@ -41,7 +41,8 @@ async fn a_wrong_current_password_changes_nothing() {
     }
     client.me(&other.access).await.assert_status(200);
     client.log_in("ada").await;
-    let changes = "SELECT count(*) FROM auth_events WHERE event = 'password_change'";
+    let changes = "SELECT count(*) FROM auth_events
+         WHERE event = 'password_change' AND outcome = 'success'";
     let row = app.db().await.query_one(changes, &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 0);
 }

@@ -72,5 +72,12 @@ async fn queries_a_request() {
     let last = client.login("ada", new).await.tokens();
     assert_eq!(cost(&app, async || client.logout(&last.refresh).await).await, (204, 1.0));
     assert_eq!(cost(&app, async || client.logout("nonsense").await).await, (204, 0.0));
+
+    assert_eq!(cost(&app, async || client.me(&mine.access).await).await, (200, 0.0));
+    for _ in 0..5 {
+        change("wrong password").await.assert_status(401);
+    }
+    assert_eq!(cost(&app, async || change("wrong password").await).await, (429, 0.0));
+    assert_eq!(cost(&app, async || client.login("ada", new).await).await, (429, 0.0));
     assert_eq!(cost(&app, async || client.logout_all(&mine.access).await).await, (204, 1.0));
 }

@@ -96,7 +96,7 @@ impl Server {
             .env("STAUNCH_DB_POOL_MIN", "1")
             .env("STAUNCH_DB_POOL_MAX", "5")
             .envs(settings.iter().copied());
-        for limit in ["REGISTER", "LOGIN", "REFRESH", "GLOBAL"] {
+        for limit in ["REGISTER", "LOGIN", "REFRESH", "CLIENTS", "GLOBAL"] {
             command.env(format!("STAUNCH_LIMIT_{limit}"), "off");
         }
         command.stderr(file);

@@ -86,6 +86,7 @@ def staunch(program: Path, name: str = "staunch", title: str = "staunch") -> Ser
             "STAUNCH_LIMIT_REGISTER": "off",
             "STAUNCH_LIMIT_LOGIN": "off",
             "STAUNCH_LIMIT_REFRESH": "off",
+            "STAUNCH_LIMIT_CLIENTS": "off",
             "STAUNCH_LIMIT_GLOBAL": "off",
         }
 

@@ -29,6 +29,9 @@
 //! one, five failures under a name would show in the answer to somebody's address whose it is. It
 //! doubles the guesses. A login makes its block known under both.
 //!
+//! **A change of password** asks for the current one, and is judged as a login under the account's
+//! username: whoever has an access token gets no further guesses by it.
+//!
 //! **At the same time.** A login is looked at before anything is done for it (refused, it costs no
 //! query and no hash) and again when its password has been checked: of a thousand guesses sent at
 //! once five are answered, the others are refused like those that come later, right or wrong.

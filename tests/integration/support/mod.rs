@@ -153,6 +153,7 @@ impl TestApp {
             ("STAUNCH_LIMIT_REGISTER", "off"),
             ("STAUNCH_LIMIT_LOGIN", "off"),
             ("STAUNCH_LIMIT_REFRESH", "off"),
+            ("STAUNCH_LIMIT_CLIENTS", "off"),
             ("STAUNCH_LIMIT_GLOBAL", "off"),
             ("STAUNCH_SHUTDOWN_GRACE", "3s"),
         ];

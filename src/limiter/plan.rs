@@ -1,0 +1,151 @@
+//! Which bucket belongs to which quota: the settings, laid out for a check.
+
+use super::bucket::{Bucket, Rate};
+use super::policy::{PerPolicy, Policy};
+use super::quota::{Limit, Quota, Window};
+use std::fmt;
+
+/// Quotas at most, over all policies. Each address holds a word for each of them, in use or not.
+///
+/// One for each of the five policies, and three more: a second window such as `10/min,100/h` is for
+/// logins and registrations, where a slow guesser counts. More would cost every address memory.
+pub(super) const QUOTAS_MAX: usize = 8;
+
+/// The buckets of one address: 64 bytes. The default is full ones.
+pub(super) type Buckets = Slots<Bucket>;
+
+/// One `T` for each quota. An array, so that how many quotas a policy has is a matter of the
+/// settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Slots<T>([T; QUOTAS_MAX]);
+
+impl<T: Copy + Default> Slots<T> {
+    pub(super) fn get(&self, place: Place) -> T {
+        self.0.get(place.0).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set(&mut self, place: Place, value: T) {
+        if let Some(slot) = self.0.get_mut(place.0) {
+            *slot = value;
+        }
+    }
+}
+
+impl Buckets {
+    /// When the last of them is full. Unit: ns since start.
+    pub(super) fn full_at_ns(&self) -> u64 {
+        self.0.iter().map(|bucket| bucket.full_at_ns()).max().unwrap_or_default()
+    }
+
+    /// The same, but each full only at `floor_ns` if that is later.
+    pub(super) fn full_no_sooner_than(self, floor_ns: u64) -> Self {
+        Self(self.0.map(|bucket| bucket.full_no_sooner_than(floor_ns)))
+    }
+}
+
+/// Where a bucket lies among those of an address. Below [`QUOTAS_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(usize);
+
+/// The name of a quota in the `RateLimit` fields: its policy's, and for a policy's second and
+/// third quota the unit with it, as `login-h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaName {
+    policy: Policy,
+    /// `None`: the policy's first.
+    window: Option<Window>,
+}
+
+impl fmt::Display for QuotaName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.policy.as_str())?;
+        self.window.map_or(Ok(()), |window| write!(f, "-{}", window.as_str()))
+    }
+}
+
+/// A quota, its name, and where its bucket lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gate {
+    pub(super) name: QuotaName,
+    pub(super) quota: Quota,
+    pub(super) rate: Rate,
+    pub(super) place: Place,
+}
+
+/// Every quota in force, by policy. A policy without one is off.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    gates: PerPolicy<Vec<Gate>>,
+}
+
+impl Plan {
+    /// Lays the limits out. Quotas beyond [`QUOTAS_MAX`] are not counted:
+    /// [`super::LimiterConfig::has_too_many_quotas`] tells of them.
+    ///
+    /// Each policy's first quota comes before any second one, and the most used policies first, so
+    /// that theirs tend to share a cache line with the table's key.
+    pub(super) fn new(limits: &PerPolicy<Limit>) -> Self {
+        let mut plan = Self::default();
+        let mut places = (0..QUOTAS_MAX).map(Place);
+        for round in 0..Window::ALL.len() {
+            for policy in Policy::BY_USE {
+                let Some(quota) = limits.get(policy).quotas().get(round).copied() else {
+                    continue;
+                };
+                let Some(place) = places.next() else { return plan };
+                let window = (round > 0).then_some(quota.window());
+                let name = QuotaName { policy, window };
+                let gate = Gate { name, quota, rate: Rate::new(quota), place };
+                plan.gates.get_mut(policy).push(gate);
+            }
+        }
+        plan
+    }
+
+    /// The quotas of a policy.
+    pub(super) fn gates(&self, policy: Policy) -> &[Gate] {
+        self.gates.get(policy)
+    }
+
+    /// All quotas.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Gate> {
+        Policy::ALL.into_iter().flat_map(|policy| self.gates(policy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(login: &str, global: &str) -> Plan {
+        let limits = PerPolicy {
+            login: login.parse().unwrap(),
+            global: global.parse().unwrap(),
+            ..PerPolicy::default()
+        };
+        Plan::new(&limits)
+    }
+
+    #[test]
+    fn every_quota_has_a_place_and_a_name_of_its_own() {
+        let plan = plan("10/min,100/h", "200/min,5/s,1000/h");
+        let mut places: Vec<usize> = plan.all().map(|gate| gate.place.0).collect();
+        places.sort_unstable();
+        assert_eq!(places, [0, 1, 2, 3, 4]);
+        let names: Vec<String> = plan.all().map(|gate| gate.name.to_string()).collect();
+        assert_eq!(names, ["login", "login-h", "global", "global-s", "global-h"]);
+        assert!(plan.gates(Policy::Register).is_empty());
+        // The first of the busiest comes first.
+        assert_eq!(plan.gates(Policy::Global)[0].place, Place(0));
+        assert_eq!(plan.gates(Policy::Login)[0].place, Place(1));
+    }
+
+    #[test]
+    fn what_has_no_place_is_left_out_and_nothing_else() {
+        let all: Limit = "1/s,2/min,3/h".parse().unwrap();
+        let limits = PerPolicy::<()>::default().map(|()| all.clone());
+        let plan = Plan::new(&limits);
+        assert_eq!(plan.all().count(), QUOTAS_MAX);
+        assert!(Policy::ALL.iter().all(|policy| !plan.gates(*policy).is_empty()));
+    }
+}
