@@ -14,12 +14,26 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Manual {
-        start: Instant,
-        start_unix_s: u64,
-        passed_ms: Arc<AtomicU64>,
-        stepped_s: Arc<AtomicI64>,
-    },
+    Manual(Manual),
+}
+
+#[derive(Clone)]
+struct Manual {
+    start: Instant,
+    start_unix_s: u64,
+    passed_ms: Arc<AtomicU64>,
+    stepped_s: Arc<AtomicI64>,
+}
+
+impl Manual {
+    fn passed(&self) -> Duration {
+        Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
+    }
+
+    fn since_epoch(&self) -> Duration {
+        let stepped_s = self.stepped_s.load(Ordering::SeqCst);
+        Duration::from_secs(self.start_unix_s.saturating_add_signed(stepped_s)) + self.passed()
+    }
 }
 
 impl Clock {
@@ -30,21 +44,19 @@ impl Clock {
 
     /// A clock that stands still until [`Clock::advance`] is called, for tests.
     pub fn manual() -> Self {
-        Self(Source::Manual {
+        Self(Source::Manual(Manual {
             start: monotonic(),
             start_unix_s: wall_s(),
             passed_ms: Arc::new(AtomicU64::new(0)),
             stepped_s: Arc::new(AtomicI64::new(0)),
-        })
+        }))
     }
 
     /// The monotonic time.
     pub fn now(&self) -> Instant {
         match &self.0 {
             Source::System => monotonic(),
-            Source::Manual { start, passed_ms, .. } => {
-                *start + Duration::from_millis(passed_ms.load(Ordering::SeqCst))
-            }
+            Source::Manual(manual) => manual.start + manual.passed(),
         }
     }
 
@@ -52,9 +64,7 @@ impl Clock {
     pub fn unix_s(&self) -> u64 {
         match &self.0 {
             Source::System => wall_s(),
-            Source::Manual { passed_ms, .. } => {
-                self.stepped_unix_s() + passed_ms.load(Ordering::SeqCst) / 1000
-            }
+            Source::Manual(manual) => manual.since_epoch().as_secs(),
         }
     }
 
@@ -62,36 +72,23 @@ impl Clock {
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             Source::System => wall(),
-            Source::Manual { passed_ms, .. } => {
-                let passed = Duration::from_millis(passed_ms.load(Ordering::SeqCst));
-                UNIX_EPOCH + Duration::from_secs(self.stepped_unix_s()) + passed
-            }
+            Source::Manual(manual) => UNIX_EPOCH + manual.since_epoch(),
         }
     }
 
     /// Sets a manual clock's wall time forward or back, as NTP or a person may do; the monotonic time
     /// goes on.
     pub fn step_wall(&self, by_s: i64) {
-        if let Source::Manual { stepped_s, .. } = &self.0 {
-            stepped_s.fetch_add(by_s, Ordering::SeqCst);
-        }
-    }
-
-    /// Where a manual clock's wall time would have started.
-    fn stepped_unix_s(&self) -> u64 {
-        match &self.0 {
-            Source::System => 0,
-            Source::Manual { start_unix_s, stepped_s, .. } => {
-                start_unix_s.saturating_add_signed(stepped_s.load(Ordering::SeqCst))
-            }
+        if let Source::Manual(manual) = &self.0 {
+            manual.stepped_s.fetch_add(by_s, Ordering::SeqCst);
         }
     }
 
     /// Moves a manual clock forward, to the millisecond; the system's clock is left alone.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual { passed_ms, .. } = &self.0 {
+        if let Source::Manual(manual) = &self.0 {
             let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX / 2);
-            passed_ms.fetch_add(ms, Ordering::SeqCst);
+            manual.passed_ms.fetch_add(ms, Ordering::SeqCst);
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use super::lockout::{Locked, Who};
 use super::{Auth, Inner};
+use crate::hashing::StoredHashError;
 use crate::identity::{LoginName, Origin, UserId};
+use crate::telemetry::trace;
 use std::time::Duration;
 
 /// What somebody hears whose try came to nothing.
@@ -63,6 +65,14 @@ impl<'a> Attempt<'a> {
         }
         self.note("rejected", user);
         Refusal::Rejected
+    }
+
+    /// The same for an account whose stored hash cannot be used. The log names it, for a person to look
+    /// at; to its client it was a wrong password.
+    pub(super) fn unusable(&self, user: Option<UserId>, error: &StoredHashError) -> Refusal {
+        let (user_id, trace_id) = (user.map(|user| user.0), trace::current_id());
+        tracing::error!(user = user_id, %error, %trace_id, "an account cannot log in");
+        self.failed(user)
     }
 
     /// Ends the failures of its address, under both names of the account.

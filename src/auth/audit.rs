@@ -1,7 +1,7 @@
 //! The audit log of what went wrong: queued by the request, written behind it.
 //!
-//! What changes a row is logged by the statement that changes it. A rejected login changes none,
-//! and shall not wait for one: its line goes into a bounded queue, and one task writes what is
+//! What changes a row is logged by the statement that changes it. A rejected password changes
+//! none, and shall not wait for one: its line goes into a bounded queue, and one task writes what is
 //! queued once a second. A full queue drops lines, and counts them, rather than hold logins up.
 
 use super::{Auth, Inner};

@@ -80,12 +80,7 @@ impl Auth {
         let stored = credentials.as_ref().map(|credentials| credentials.password_hash.as_str());
         let verdict = match engine.verify(permit, password, stored).await {
             Ok(verdict) => verdict,
-            Err(HashError::Stored(error)) => {
-                // A row to be looked at by a person; to its client, a wrong password.
-                let (user_id, trace_id) = (user.map(|user| user.0), trace::current_id());
-                tracing::error!(user = user_id, %error, %trace_id, "an account cannot log in");
-                return Err(attempt.failed(user).into());
-            }
+            Err(HashError::Stored(error)) => return Err(attempt.unusable(user, &error).into()),
             Err(error) => return Err(LoginError::Hash(error)),
         };
         let account = credentials.filter(|account| verdict.matches && account.is_active);

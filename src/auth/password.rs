@@ -7,7 +7,6 @@ use crate::hashing::{HashError, Password, Purpose};
 use crate::identity::{LoginName, Origin};
 use crate::secret::Secret;
 use crate::store::{NewPassword, StoreError};
-use crate::telemetry::trace;
 use std::time::Duration;
 
 /// What somebody who changes a password typed.
@@ -88,9 +87,7 @@ impl Auth {
             Ok(verdict) if verdict.matches => {}
             Ok(_) => return Err(attempt.failed(Some(user)).into()),
             Err(HashError::Stored(error)) => {
-                let trace_id = trace::current_id();
-                tracing::error!(user = user.0, %error, %trace_id, "an account cannot log in");
-                return Err(attempt.failed(Some(user)).into());
+                return Err(attempt.unusable(Some(user), &error).into());
             }
             Err(error) => return Err(PasswordError::Hash(error)),
         }

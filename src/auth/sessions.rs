@@ -85,8 +85,8 @@ pub(super) struct SessionCache {
     floor: AtomicU64,
     /// Whether ends on other nodes are told.
     listening: AtomicBool,
-    /// Until when they were; read while they are not.
-    heard: Mutex<Option<Instant>>,
+    /// Until when they were; read while they are not. Before they ever were, when this began.
+    heard: Mutex<Instant>,
     clock: Clock,
 }
 
@@ -98,7 +98,7 @@ impl SessionCache {
             count: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             listening: AtomicBool::new(false),
-            heard: Mutex::default(),
+            heard: Mutex::new(clock.now()),
             clock,
         }
     }
@@ -182,7 +182,7 @@ impl SessionCache {
 
     /// From now on ends may be missed, and some that were committed after `heard` have been.
     pub(super) fn deaf(&self, heard: Instant) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = heard;
         self.listening.store(false, Ordering::SeqCst);
     }
 
@@ -207,7 +207,7 @@ impl SessionCache {
             return true;
         }
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        ticket.asked.max(heard.unwrap_or(ticket.asked)) + DEAF_TTL > now
+        ticket.asked.max(heard) + DEAF_TTL > now
     }
 
     fn is_current(&self, ticket: Ticket, user: UserId) -> bool {

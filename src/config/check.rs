@@ -1,6 +1,7 @@
 //! What no single setting can say: how they fit together.
 
 use super::{Problem, Settings};
+use crate::limiter::LimiterConfig;
 
 /// Below this an offline attack on stolen hashes is too cheap (OWASP Password Storage Cheat Sheet:
 /// a work factor of at least 10).
@@ -31,7 +32,10 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
     rule(
         !settings.limiter().has_too_many_quotas(),
         "STAUNCH_LIMIT_GLOBAL",
-        "the STAUNCH_LIMIT_ settings may list 8 quotas together",
+        &format!(
+            "the STAUNCH_LIMIT_ settings may list {} quotas together",
+            LimiterConfig::QUOTAS_MAX
+        ),
     );
     let fixed = settings.listen.port() != 0;
     rule(

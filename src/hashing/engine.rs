@@ -133,7 +133,8 @@ impl HashEngine {
         let (spare, spare_jobs) = bounded(SPARE_JOBS_MAX);
         let (stop, stopped) = bounded(0);
         let (alive, ended) = mpsc::channel(1);
-        let foreign = ForeignQueue::start(config, &pool, &shared, &stopped, &alive);
+        let foreign =
+            ForeignQueue::start(foreign_threads, config, &pool, &shared, &stopped, &alive);
         let queues =
             Queues { verify: verify_jobs, hash: hash_jobs, spare: spare_jobs, stop: stopped };
         for index in 0..threads {

@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 pub struct NewEvent {
     /// When it happened.
     pub at: Instant,
-    /// What was tried: `login`.
+    /// What was tried: `login`, `password_change`.
     pub event: &'static str,
     /// What came of it: `rejected`, `limited`.
     pub outcome: &'static str,

@@ -545,14 +545,7 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
             tokio::spawn(async move { client.login("ada", PASSWORD).await.status })
         })
         .collect();
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    // A transaction would see the same activity again and again.
-    let watching = app.db().await;
-    until("they wait", SOON, async || {
-        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 3
-    })
-    .await;
+    app.database.until_blocked(3).await;
     app.begin_stop();
     until("the port is closed", SOON, async || {
         tokio::net::TcpStream::connect(app.address).await.is_err()

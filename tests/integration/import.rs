@@ -1,6 +1,6 @@
 //! Accounts from elsewhere.
 
-use crate::support::{PASSWORD, SOON, TestApp, TestDatabase, until};
+use crate::support::{PASSWORD, TestApp, TestDatabase};
 use staunch::auth::{ImportCount, ImportError, import_users};
 use staunch::store::{Importer, StoreError};
 
@@ -259,13 +259,7 @@ async fn a_batch_that_meets_a_deadlock_is_sent_again() {
         let lines = [line("y@example.com", "user-y", ""), line("x@example.com", "user-z", "")];
         async move { import(&database, lines.join("\n")).await }
     });
-    let waits = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let watch = database.connect().await;
-    until("the import waits", SOON, async || {
-        watch.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
-    })
-    .await;
+    database.until_blocked(1).await;
     db.execute(insert, &[&"z@example.com", &"user-y"]).await.unwrap();
     db.batch_execute("COMMIT").await.unwrap();
     let outcome = importing.await.unwrap();

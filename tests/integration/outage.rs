@@ -253,14 +253,7 @@ async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
         let client = client.clone();
         tokio::spawn(async move { client.register("b@example.com", "bob", PASSWORD).await })
     };
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    // A transaction would see the same activity again and again.
-    let watching = app.db().await;
-    until("the statement waits", SOON, async || {
-        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1
-    })
-    .await;
+    app.database.until_blocked(1).await;
     proxy.set(Link::Paused);
     db.batch_execute("COMMIT").await.unwrap();
     let count = "SELECT count(*) FROM users WHERE username = 'bob'";

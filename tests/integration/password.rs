@@ -1,6 +1,6 @@
 //! POST /api/v1/auth/password
 
-use crate::support::{PASSWORD, SOON, TestApp, until};
+use crate::support::{PASSWORD, TestApp};
 use serde_json::json;
 
 const PATH: &str = "/api/v1/auth/password";
@@ -167,27 +167,18 @@ async fn e4_a_login_under_way_with_the_old_password_is_ended_by_the_change() {
     )
     .await
     .unwrap();
-    let watching = app.db().await;
-    let waiting = async |count: i64| {
-        let query = "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        until("they wait", SOON, async || {
-            watching.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count
-        })
-        .await;
-    };
     let client = app.anonymous();
     let login = tokio::spawn({
         let client = client.clone();
         async move { client.login("ada", PASSWORD).await }
     });
-    waiting(1).await;
+    app.database.until_blocked(1).await;
     let change = tokio::spawn({
         let (client, access) = (app.anonymous(), mine.access.clone());
         async move { client.change_password(&access, PASSWORD, NEW).await }
     });
     // The change waits for the login, which read the account before it.
-    waiting(2).await;
+    app.database.until_blocked(2).await;
     db.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
     let opened = login.await.unwrap().tokens();
     change.await.unwrap().assert_status(204);
@@ -208,13 +199,7 @@ async fn e3_a_session_that_ended_while_its_change_waited_changes_nothing() {
         let (client, access) = (client.clone(), mine.access.clone());
         async move { client.change_password(&access, PASSWORD, NEW).await }
     });
-    let watching = app.db().await;
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    until("the change waits", SOON, async || {
-        watching.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 1
-    })
-    .await;
+    app.database.until_blocked(1).await;
     client.logout(&mine.refresh).await.assert_status(204);
     db.batch_execute("COMMIT").await.unwrap();
     assert_eq!(change.await.unwrap().status, 401);

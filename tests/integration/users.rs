@@ -94,13 +94,7 @@ async fn e4_a_login_that_is_storing_its_session_is_ended_with_the_others() {
         let ended = admin.disable(UserId(id)).await.unwrap();
         (admin, ended)
     });
-    let watch = app.db().await;
-    let waits = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    crate::support::until("it waits", crate::support::SOON, async || {
-        watch.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1
-    })
-    .await;
+    app.database.until_blocked(1).await;
     login.commit().await.unwrap();
     let (admin, ended) = disabling.await.unwrap();
     assert_eq!(ended, Some(1));

@@ -28,9 +28,10 @@ impl ForeignQueue {
         hashing.div_ceil(HASHING_THREADS_PER_THREAD)
     }
 
-    /// Starts them in `pool`, which has room for them. They hold `alive`, and end when `stop` is
+    /// Starts so many in `pool`, which has room for them. They hold `alive`, and end when `stop` is
     /// closed and nothing waits.
     pub(in crate::hashing) fn start(
+        threads: usize,
         config: &HashConfig,
         pool: &rayon::ThreadPool,
         shared: &Arc<Shared>,
@@ -38,7 +39,7 @@ impl ForeignQueue {
         alive: &mpsc::Sender<()>,
     ) -> Self {
         let (jobs, waiting) = bounded(places(config.queue));
-        for index in 0..Self::threads(config.threads.max(1)) {
+        for index in 0..threads {
             let shared = Arc::clone(shared);
             let worker = ForeignWorker { index, shared, jobs: waiting.clone(), stop: stop.clone() };
             let alive = alive.clone();

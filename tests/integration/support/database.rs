@@ -4,6 +4,7 @@
 //! once; each test gets a copy. Names carry their time, so that a later run can sweep what a
 //! killed one left on a shared server.
 
+use super::{SOON, until};
 use staunch::clock::Clock;
 use staunch::postgres::{
     DataDir, DataFolder, Durability, EmbeddedPostgres, PostgresConfig, Purpose,
@@ -190,6 +191,18 @@ impl TestDatabase {
         let (client, connection) = self.config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
+    }
+
+    /// Waits until so many of its connections wait for a lock.
+    pub(crate) async fn until_blocked(&self, count: i64) {
+        let query = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        // Of its own: a transaction would see the same activity again and again.
+        let watching = self.connect().await;
+        until("they wait for a lock", SOON, async || {
+            watching.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count
+        })
+        .await;
     }
 
     /// Shuts everybody out and throws out who is in, or lets them in again.
