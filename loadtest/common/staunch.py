@@ -10,7 +10,8 @@ from pathlib import Path
 from .children import Child, Failed
 from .postgres import free_port
 
-LIMITS_OFF = {f"STAUNCH_LIMIT_{name}": "off" for name in ("REGISTER", "LOGIN", "REFRESH", "GLOBAL")}
+LIMITS = ("REGISTER", "LOGIN", "REFRESH", "CLIENTS", "GLOBAL")
+LIMITS_OFF = {f"STAUNCH_LIMIT_{name}": "off" for name in LIMITS}
 # Of a temporary folder: PostgreSQL may run as another account, which must be able to enter.
 FOLDER_MODE = 0o755
 

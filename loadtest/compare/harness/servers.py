@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.children import Child, Failed
+from common.staunch import LIMITS_OFF
 
 from .build import COMPARE
 
@@ -83,12 +84,7 @@ def staunch(program: Path, name: str = "staunch", title: str = "staunch") -> Ser
             "STAUNCH_BCRYPT_COST": place.cost,
             # A few accounts stand for many: none shall end its own sessions by logging in again.
             "STAUNCH_SESSIONS_PER_ACCOUNT": "1000",
-            "STAUNCH_LIMIT_REGISTER": "off",
-            "STAUNCH_LIMIT_LOGIN": "off",
-            "STAUNCH_LIMIT_REFRESH": "off",
-            "STAUNCH_LIMIT_CLIENTS": "off",
-            "STAUNCH_LIMIT_GLOBAL": "off",
-        }
+        } | LIMITS_OFF
 
     return Server(name, title, program, lambda _: [], environment)
 
