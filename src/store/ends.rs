@@ -49,14 +49,18 @@ pub(super) const END_SESSION: Statement = statement!(
      SELECT pg_notify('staunch_session', id::text) FROM ended"
 );
 
-// Tells every node even where nothing ended: one may remember a session that has just run out.
+// Before END_ACCOUNT_SESSIONS in its transaction: waits for the logins under way.
+pub(super) const LOCK_ACCOUNT: Statement =
+    statement!("lock_account", "SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE");
+
+// A statement sees what was there before it waited for a lock: only one that begins after
+// LOCK_ACCOUNT sees the sessions that those logins opened. Tells every node even where nothing ended:
+// one may remember a session that has just run out.
 pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
     "end_account_sessions",
-    "WITH account AS MATERIALIZED (SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE),
-     ended AS (
+    "WITH ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = 'logout_all'
-         WHERE user_id = (SELECT id FROM account) AND NOT revoked AND expires_at > now()
-         RETURNING 1),
+         WHERE user_id = $1 AND NOT revoked AND expires_at > now() RETURNING 1),
      noted AS (
          INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
          SELECT 'logout_all', 'success', $1, $2, $3 WHERE EXISTS (SELECT 1 FROM ended))
@@ -80,8 +84,7 @@ pub(super) const REPLACE_PASSWORD: Statement = statement!(
      RETURNING 1"
 );
 
-// After REPLACE_PASSWORD in its transaction, and not one statement with it: that one has waited for
-// the logins under way, and only a statement that begins later sees the sessions they opened.
+// After REPLACE_PASSWORD in its transaction, as END_ACCOUNT_SESSIONS is after LOCK_ACCOUNT.
 pub(super) const END_OTHER_SESSIONS: Statement = statement!(
     "end_other_sessions",
     "WITH ended AS (
@@ -123,8 +126,9 @@ impl Store {
         Ok(!self.0.pool.query(&END_SESSION, &parameters).await?.is_empty())
     }
 
-    /// Ends every session of an account, by its owner's wish. Every node asks anew what it remembers
-    /// of the account. Goes into the audit log if a session ended.
+    /// Ends every session of an account, by its owner's wish, also those of logins under way that
+    /// were first. Every node asks anew what it remembers of the account. Goes into the audit log if a
+    /// session ended.
     ///
     /// # Errors
     /// When the database gives no answer; all of them have ended, or none.
@@ -134,7 +138,10 @@ impl Store {
         origin: &Origin,
     ) -> Result<(), StoreError> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&user.0, &origin.address, &origin.request_id];
-        self.0.pool.query(&END_ACCOUNT_SESSIONS, &parameters).await.map(drop)
+        let steps: [(&Statement, &[&(dyn ToSql + Sync)]); 2] =
+            [(&LOCK_ACCOUNT, &[&user.0]), (&END_ACCOUNT_SESSIONS, &parameters)];
+        // False: the account is gone, and its sessions with it.
+        self.0.pool.transaction(&steps).await.map(drop)
     }
 
     /// Replaces an account's password and ends its sessions but one, in one transaction. False:

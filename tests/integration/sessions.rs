@@ -137,6 +137,28 @@ async fn a_logout_of_all_ends_every_session_of_the_account() {
 }
 
 #[tokio::test]
+async fn e3_a_login_that_is_storing_its_session_is_ended_by_a_logout_of_all() {
+    let app = TestApp::start().await;
+    let mine = app.registered("ada").await;
+    // A login half way: it holds the account as insert_session does.
+    let mut db = app.db().await;
+    let login = db.transaction().await.unwrap();
+    login.execute("SELECT 1 FROM users WHERE id = 1 FOR SHARE", &[]).await.unwrap();
+    let insert = "INSERT INTO refresh_tokens (id, user_id, expires_at)
+         VALUES (gen_random_uuid(), 1, now() + interval '1 h')";
+    login.execute(insert, &[]).await.unwrap();
+    let ending = tokio::spawn({
+        let (client, access) = (app.anonymous(), mine.access.clone());
+        async move { client.logout_all(&access).await }
+    });
+    app.database.until_blocked(1).await;
+    login.commit().await.unwrap();
+    ending.await.unwrap().assert_status(204);
+    let live = "SELECT count(*) FROM refresh_tokens WHERE NOT revoked";
+    assert_eq!(db.query_one(live, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
 async fn a_logout_is_in_the_audit_log_once() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
