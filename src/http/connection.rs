@@ -1,31 +1,22 @@
-//! One connection: HTTP/1.1 or HTTP/2, watched by one timer.
-//!
-//! hyper's own header time-out starts when a connection falls idle, so it cannot tell a slow head
-//! from a patient client. Here the socket notes what happened last (`Watch`), and one timer a
-//! connection compares that with the limits: a head that does not end, an idle connection, a
-//! client that does not read its answer. Requests set no timers; the body's deadline is in
-//! `request`.
+//! One connection: HTTP/1.1 or HTTP/2, over whatever carries octets, watched by one timer.
 
 use super::service;
+use super::watch::Watch;
 use super::{Edge, HEAD_OCTETS_MAX, Surface};
-use crate::clock::Clock;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
-use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// An answer that its client does not read is given up after this.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// Requests that one HTTP/2 connection may have under way.
 const STREAMS_MAX: u32 = 64;
 /// Streams that a client may reset before they were looked at (CVE-2023-44487, rapid reset).
@@ -33,120 +24,16 @@ const RESET_STREAMS_MAX: usize = 20;
 /// Header fields of a request at most.
 const HEADER_FIELDS_MAX: usize = 64;
 
-/// What a connection is doing, as its socket and its requests see it.
-#[derive(Clone)]
-pub(super) struct Watch(Arc<WatchInner>);
-
-struct WatchInner {
-    clock: Clock,
-    opened: Instant,
-    header_timeout: Duration,
-    idle_timeout: Duration,
-    requests: AtomicUsize,
-    /// HTTP/2: octets between requests may be frames that ask nothing, such as PING.
-    multiplexed: AtomicBool,
-    /// When the connection fell idle, in ms since `opened`.
-    idle_since_ms: AtomicU64,
-    /// When the first octet of a head came, or 0: none has come since the last answer.
-    head_since_ms: AtomicU64,
-    /// When a write first found the socket full, or 0.
-    stalled_since_ms: AtomicU64,
-}
-
-/// One request under way; dropping it may leave the connection idle.
-pub(super) struct InRequest(Watch);
-
-impl Watch {
-    pub(super) fn new(edge: &Edge) -> Self {
-        Self(Arc::new(WatchInner {
-            clock: edge.clock.clone(),
-            opened: edge.clock.now(),
-            header_timeout: edge.config.header_timeout,
-            idle_timeout: edge.config.idle_timeout,
-            requests: AtomicUsize::new(0),
-            multiplexed: AtomicBool::new(false),
-            idle_since_ms: AtomicU64::new(0),
-            // A new connection owes us a head at once.
-            head_since_ms: AtomicU64::new(1),
-            stalled_since_ms: AtomicU64::new(0),
-        }))
-    }
-
-    pub(super) fn request_begins(&self, version: Version) -> InRequest {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
-        self.0.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
-        self.0.head_since_ms.store(0, Ordering::Relaxed);
-        InRequest(self.clone())
-    }
-
-    fn now_ms(&self) -> u64 {
-        let passed = self.0.clock.now().saturating_duration_since(self.0.opened);
-        // 0 means "not"; a millisecond more harms nothing.
-        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1)
-    }
-
-    fn octets_came(&self) {
-        if self.0.requests.load(Ordering::Relaxed) == 0
-            && self.0.head_since_ms.load(Ordering::Relaxed) == 0
-            && !self.0.multiplexed.load(Ordering::Relaxed)
-        {
-            self.0.head_since_ms.store(self.now_ms(), Ordering::Relaxed);
-        }
-    }
-
-    fn wrote(&self, done: bool) {
-        if done {
-            self.0.stalled_since_ms.store(0, Ordering::Relaxed);
-        } else if self.0.stalled_since_ms.load(Ordering::Relaxed) == 0 {
-            self.0.stalled_since_ms.store(self.now_ms(), Ordering::Relaxed);
-        }
-    }
-
-    /// Time left until some limit is reached, if nothing happens. Zero: one is.
-    fn time_left(&self) -> Duration {
-        let left = |since_ms: &AtomicU64, limit: Duration| {
-            let since = since_ms.load(Ordering::Relaxed);
-            (since, Duration::from_millis(since).saturating_add(limit))
-        };
-        let mut end = Duration::MAX;
-        let (stalled, stalled_end) = left(&self.0.stalled_since_ms, WRITE_STALL_MAX);
-        if stalled != 0 {
-            end = end.min(stalled_end);
-        }
-        if self.0.requests.load(Ordering::Relaxed) == 0 {
-            let (head, head_end) = left(&self.0.head_since_ms, self.0.header_timeout);
-            let (_, idle_end) = left(&self.0.idle_since_ms, self.0.idle_timeout);
-            end = end.min(if head == 0 { idle_end } else { head_end });
-        } else {
-            // A request has its own deadlines; look again when it could have fallen idle.
-            end = end.min(Duration::from_millis(self.now_ms()) + self.0.header_timeout);
-        }
-        end.saturating_sub(Duration::from_millis(self.now_ms()))
-    }
-
-    /// When to look again: nothing wakes the timer when a head begins or a write stalls, so it
-    /// looks often enough to be late by no more than a limit's half.
-    fn next_look(&self) -> Duration {
-        self.time_left().min(self.0.header_timeout / 2).min(WRITE_STALL_MAX / 2)
-    }
-}
-
-impl Drop for InRequest {
-    fn drop(&mut self) {
-        let watch = &self.0;
-        watch.0.idle_since_ms.store(watch.now_ms(), Ordering::Relaxed);
-        watch.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Serves one connection to its end: closed by the client, idle, over a limit, or drained.
-pub(super) async fn serve(
+pub(super) async fn serve<S>(
     edge: Arc<Edge>,
     surface: Surface,
-    stream: TcpStream,
+    stream: S,
     peer: SocketAddr,
     watch: Watch,
-) {
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let lifecycle = edge.lifecycle.clone();
     let io = Watched { io: TokioIo::new(stream), watch: watch.clone() };
     let requests = watch.clone();
@@ -211,13 +98,13 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// A socket that tells its [`Watch`] what happens.
-struct Watched {
-    io: TokioIo<TcpStream>,
+/// A stream that tells its [`Watch`] what happens.
+struct Watched<S> {
+    io: TokioIo<S>,
     watch: Watch,
 }
 
-impl Read for Watched {
+impl<S: AsyncRead + Unpin> Read for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -231,7 +118,7 @@ impl Read for Watched {
     }
 }
 
-impl Write for Watched {
+impl<S: AsyncWrite + Unpin> Write for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

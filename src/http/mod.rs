@@ -21,6 +21,7 @@ mod response;
 mod router;
 mod server;
 mod service;
+mod watch;
 mod well_known;
 
 pub use client_address::TrustedProxies;

@@ -1,8 +1,9 @@
 //! The accept loop: permits before connections, and no error that ends it.
 
 use super::client_address::canonical;
-use super::connection::{self, Watch};
+use super::connection;
 use super::peers::Peers;
+use super::watch::Watch;
 use super::{Edge, Surface};
 use crate::identity::address_block;
 use std::io;
