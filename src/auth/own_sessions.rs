@@ -1,8 +1,8 @@
 //! An account's sessions in its owner's hands: seen, ended one by one, ended all at once.
 
-use super::{Auth, Caller};
+use super::{Auth, Caller, MeError};
 use crate::identity::{Origin, SessionId};
-use crate::store::{OwnSession, StoreError};
+use crate::store::{Asking, OwnSession, StoreError};
 
 impl Auth {
     /// The live sessions of the caller's account, newest first, at most 1,000. One query.
@@ -17,7 +17,8 @@ impl Auth {
     /// False: the account has no such live session.
     ///
     /// # Errors
-    /// When the database gives no answer; the session may go on.
+    /// The caller's own session ended meanwhile, and nothing was done; or the database gives no
+    /// answer, and the session may go on.
     ///
     /// # Cancel safety
     /// The session has ended or goes on, nothing between.
@@ -26,8 +27,9 @@ impl Auth {
         caller: &Caller,
         session: SessionId,
         origin: &Origin,
-    ) -> Result<bool, StoreError> {
-        let ended = self.0.store.end_session(caller.account.id, session, origin).await?;
+    ) -> Result<bool, MeError> {
+        let ended = self.0.store.end_session(asking(caller, origin), session).await;
+        let ended = ended.map_err(MeError::Store)?.ok_or(MeError::Rejected)?;
         if ended {
             self.0.sessions.ended(session);
         }
@@ -37,14 +39,21 @@ impl Auth {
     /// Ends every session of the caller's account, the caller's own with them.
     ///
     /// # Errors
-    /// When the database gives no answer; all of them have ended, or none.
+    /// The caller's own session ended meanwhile, and nothing was done; or the database gives no
+    /// answer, and all of them have ended, or none.
     ///
     /// # Cancel safety
     /// All of them have ended, or none.
-    pub async fn logout_all(&self, caller: &Caller, origin: &Origin) -> Result<(), StoreError> {
-        let user = caller.account.id;
-        self.0.store.end_account_sessions(user, origin).await?;
-        self.0.sessions.account_changed(user);
+    pub async fn logout_all(&self, caller: &Caller, origin: &Origin) -> Result<(), MeError> {
+        let ended = self.0.store.end_account_sessions(asking(caller, origin)).await;
+        if !ended.map_err(MeError::Store)? {
+            return Err(MeError::Rejected);
+        }
+        self.0.sessions.account_changed(caller.account.id);
         Ok(())
     }
+}
+
+fn asking<'a>(caller: &Caller, origin: &'a Origin) -> Asking<'a> {
+    Asking { user: caller.account.id, session: caller.session, origin }
 }

@@ -11,6 +11,17 @@ use crate::identity::{Origin, SessionId, UserId};
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 
+/// Who asks for an end: what ended while it waited asks for nothing any more.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// The account.
+    pub user: UserId,
+    /// The session that asks; it must be live.
+    pub session: SessionId,
+    /// For the audit log.
+    pub origin: &'a Origin,
+}
+
 /// A password to be replaced.
 #[derive(Clone, Copy)]
 pub struct NewPassword<'a> {
@@ -37,24 +48,38 @@ pub(super) const REVOKE_SESSION: Statement = statement!(
      SELECT pg_notify('staunch_session', id::text) FROM ended"
 );
 
+// A row: the asking session was live; whether there was another to end. Account, asking session and
+// then the other are locked, in the order of REPLACE_PASSWORD.
 pub(super) const END_SESSION: Statement = statement!(
     "end_session",
-    "WITH ended AS (
+    "WITH asking AS MATERIALIZED (
+         SELECT u.id AS user_id FROM users AS u JOIN refresh_tokens AS s ON s.user_id = u.id
+         WHERE u.id = $1 AND s.id = $2 AND NOT s.revoked AND s.expires_at > now()
+         FOR NO KEY UPDATE OF u FOR UPDATE OF s),
+     ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = 'session_end'
-         WHERE id = $1 AND user_id = $2 AND NOT revoked AND expires_at > now()
+         WHERE id = $3 AND user_id = (SELECT user_id FROM asking)
+           AND NOT revoked AND expires_at > now()
          RETURNING id, user_id),
      noted AS (
          INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
-         SELECT 'session_end', 'success', user_id, $3, $4 FROM ended)
-     SELECT pg_notify('staunch_session', id::text) FROM ended"
+         SELECT 'session_end', 'success', user_id, $4, $5 FROM ended)
+     SELECT e.id IS NOT NULL,
+         CASE WHEN e.id IS NOT NULL THEN pg_notify('staunch_session', e.id::text)::text END
+     FROM asking LEFT JOIN ended AS e ON true"
 );
 
-// Before END_ACCOUNT_SESSIONS in its transaction: waits for the logins under way.
-pub(super) const LOCK_ACCOUNT: Statement =
-    statement!("lock_account", "SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE");
+// Before END_ACCOUNT_SESSIONS in its transaction: waits for the logins under way. No row: the asking
+// session has ended, and with it the right to ask.
+pub(super) const LOCK_CALLER: Statement = statement!(
+    "lock_caller",
+    "SELECT 1 FROM users AS u JOIN refresh_tokens AS s ON s.user_id = u.id
+     WHERE u.id = $1 AND s.id = $2 AND NOT s.revoked AND s.expires_at > now()
+     FOR NO KEY UPDATE OF u FOR UPDATE OF s"
+);
 
 // A statement sees what was there before it waited for a lock: only one that begins after
-// LOCK_ACCOUNT sees the sessions that those logins opened. Tells every node even where nothing ended:
+// LOCK_CALLER sees the sessions that those logins opened. Tells every node even where nothing ended:
 // one may remember a session that has just run out.
 pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
     "end_account_sessions",
@@ -84,7 +109,7 @@ pub(super) const REPLACE_PASSWORD: Statement = statement!(
      RETURNING 1"
 );
 
-// After REPLACE_PASSWORD in its transaction, as END_ACCOUNT_SESSIONS is after LOCK_ACCOUNT.
+// After REPLACE_PASSWORD in its transaction, as END_ACCOUNT_SESSIONS is after LOCK_CALLER.
 pub(super) const END_OTHER_SESSIONS: Statement = statement!(
     "end_other_sessions",
     "WITH ended AS (
@@ -111,37 +136,36 @@ impl Store {
         Ok(!self.0.pool.query(&REVOKE_SESSION, &parameters).await?.is_empty())
     }
 
-    /// Ends a session of that account. False: it is not the account's, has ended, or never was.
+    /// Ends a session of the asking one's account. False: it is not the account's, has ended, or
+    /// never was. `None`: the asking session has ended, and nothing was done.
     ///
     /// # Errors
     /// When the database gives no answer; the session may have ended.
     pub async fn end_session(
         &self,
-        user: UserId,
+        asking: Asking<'_>,
         session: SessionId,
-        origin: &Origin,
-    ) -> Result<bool, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 4] =
-            [&session.0, &user.0, &origin.address, &origin.request_id];
-        Ok(!self.0.pool.query(&END_SESSION, &parameters).await?.is_empty())
+    ) -> Result<Option<bool>, StoreError> {
+        let Asking { user, session: own, origin } = asking;
+        let parameters: [&(dyn ToSql + Sync); 5] =
+            [&user.0, &own.0, &session.0, &origin.address, &origin.request_id];
+        let rows = self.0.pool.query(&END_SESSION, &parameters).await?;
+        let ended = rows.first().map(|row| row.try_get(0)).transpose();
+        ended.map_err(|error| StoreError::statement(END_SESSION.name, error))
     }
 
-    /// Ends every session of an account, by its owner's wish, also those of logins under way that
-    /// were first. Every node asks anew what it remembers of the account. Goes into the audit log if a
-    /// session ended.
+    /// Ends every session of an account, also those of logins under way that were first. Every node
+    /// asks anew what it remembers of the account. False: the asking session has ended, and nothing
+    /// was done.
     ///
     /// # Errors
     /// When the database gives no answer; all of them have ended, or none.
-    pub async fn end_account_sessions(
-        &self,
-        user: UserId,
-        origin: &Origin,
-    ) -> Result<(), StoreError> {
+    pub async fn end_account_sessions(&self, asking: Asking<'_>) -> Result<bool, StoreError> {
+        let Asking { user, session, origin } = asking;
         let parameters: [&(dyn ToSql + Sync); 3] = [&user.0, &origin.address, &origin.request_id];
         let steps: [(&Statement, &[&(dyn ToSql + Sync)]); 2] =
-            [(&LOCK_ACCOUNT, &[&user.0]), (&END_ACCOUNT_SESSIONS, &parameters)];
-        // False: the account is gone, and its sessions with it.
-        self.0.pool.transaction(&steps).await.map(drop)
+            [(&LOCK_CALLER, &[&user.0, &session.0]), (&END_ACCOUNT_SESSIONS, &parameters)];
+        self.0.pool.transaction(&steps).await
     }
 
     /// Replaces an account's password and ends its sessions but one, in one transaction. False:

@@ -23,7 +23,7 @@ mod users;
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, parse_url, place};
-pub use ends::NewPassword;
+pub use ends::{Asking, NewPassword};
 pub use error::StoreError;
 pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};

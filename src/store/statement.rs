@@ -25,7 +25,7 @@ pub const STATEMENTS: &[Statement] = &[
     sessions::CLEAN_SESSIONS,
     ends::REVOKE_SESSION,
     ends::END_SESSION,
-    ends::LOCK_ACCOUNT,
+    ends::LOCK_CALLER,
     ends::END_ACCOUNT_SESSIONS,
     ends::REPLACE_PASSWORD,
     ends::END_OTHER_SESSIONS,

@@ -42,9 +42,13 @@ fn arguments(name: &str) -> &'static str {
         }
         "replace_hash" => "50000, 'old', 'new'",
         "revoke_session" => "'00000000-0000-4000-8000-000000000000', '192.0.2.1', 'request'",
-        "end_session" => "'00000000-0000-4000-8000-000000000000', 50000, '192.0.2.1', 'request'",
+        "end_session" => {
+            "50000, '00000000-0000-4000-8000-000000000000',
+             '00000000-0000-4000-8000-000000000000', '192.0.2.1', 'request'"
+        }
         "end_account_sessions" => "50000, '192.0.2.1', 'request'",
-        "account_sessions" | "credentials_by_id" | "lock_account" => "50000",
+        "account_sessions" | "credentials_by_id" => "50000",
+        "lock_caller" => "50000, '00000000-0000-4000-8000-000000000000'",
         "replace_password" => "50000, now(), 'hash', '00000000-0000-4000-8000-000000000000'",
         "end_other_sessions" => {
             "50000, '00000000-0000-4000-8000-000000000000', '192.0.2.1', 'request'"

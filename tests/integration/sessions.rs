@@ -159,6 +159,35 @@ async fn e3_a_login_that_is_storing_its_session_is_ended_by_a_logout_of_all() {
 }
 
 #[tokio::test]
+async fn e3_a_session_that_ended_while_its_wish_waited_ends_no_other() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let other = app.anonymous().log_in("ada").await;
+    for all in [false, true] {
+        let mine = app.anonymous().log_in("ada").await;
+        // As a login holds the account until its session is stored.
+        let db = app.db().await;
+        db.batch_execute("BEGIN; SELECT 1 FROM users WHERE id = 1 FOR SHARE").await.unwrap();
+        let ending = tokio::spawn({
+            let (client, access, id) = (app.anonymous(), mine.access.clone(), other.session());
+            async move {
+                if all {
+                    client.logout_all(&access).await
+                } else {
+                    client.end_session(&access, id).await
+                }
+            }
+        });
+        app.database.until_blocked(1).await;
+        app.anonymous().logout(&mine.refresh).await.assert_status(204);
+        db.batch_execute("COMMIT").await.unwrap();
+        ending.await.unwrap().assert_problem(401, "token-rejected");
+        app.anonymous().me(&other.access).await.assert_status(200);
+        app.anonymous().refresh(&other.refresh).await.assert_status(200);
+    }
+}
+
+#[tokio::test]
 async fn a_logout_is_in_the_audit_log_once() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
