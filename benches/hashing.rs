@@ -124,7 +124,7 @@ fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngin
 
 async fn login(engine: &HashEngine, stored: &str) -> Result<(), HashError> {
     let permit = engine.reserve(Purpose::Verify)?;
-    engine.verify(permit, Password::attempt("correct horse".into()), Some(stored)).await.map(drop)
+    engine.verify(permit, Password::attempt("correct horse".into()), stored).await.map(drop)
 }
 
 fn stored(cost: u32) -> String {

@@ -75,26 +75,26 @@ impl Auth {
         let attempt = Attempt::new(self, "login", &name, &origin);
         attempt.may_go_on(None)?;
         let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
-        let credentials = store.credentials(&name).await.map_err(LoginError::Store)?;
-        let user = credentials.as_ref().map(|credentials| credentials.user);
-        let stored = credentials.as_ref().map(|credentials| credentials.password_hash.as_str());
-        let verdict = match engine.verify(permit, password, stored).await {
+        let account =
+            store.credentials(&name, engine.stand_in()).await.map_err(LoginError::Store)?;
+        let found = account.user;
+        let verdict = match engine.verify(permit, password, &account.password_hash).await {
             Ok(verdict) => verdict,
-            Err(HashError::Stored(error)) => return Err(attempt.unusable(user, &error).into()),
+            Err(HashError::Stored(error)) => return Err(attempt.unusable(found, &error).into()),
             Err(error) => return Err(LoginError::Hash(error)),
         };
-        let account = credentials.filter(|account| verdict.matches && account.is_active);
-        let Some(account) = account else { return Err(attempt.failed(user).into()) };
+        let user = found.filter(|_| verdict.matches && account.is_active);
+        let Some(user) = user else { return Err(attempt.failed(found).into()) };
         // Others may have failed while it was hashed.
-        attempt.may_go_on(user)?;
+        attempt.may_go_on(found)?;
         attempt.succeeded(account.names.each_ref().map(String::as_str));
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
-        let pair = self.pair(account.user, session, 0).map_err(LoginError::Token)?;
+        let pair = self.pair(user, session, 0).map_err(LoginError::Token)?;
         let opened = store
             .insert_session(&NewSession {
                 id: session,
-                user: account.user,
+                user,
                 account_version: account.updated_at,
                 ttl: config.refresh_ttl,
                 origin: &origin,
@@ -104,12 +104,12 @@ impl Auth {
             .map_err(LoginError::Store)?;
         let Some(ended) = opened else {
             // Disabled, or given another password, while we hashed.
-            attempt.note("rejected", user);
+            attempt.note("rejected", found);
             return Err(LoginError::Rejected);
         };
         ended.into_iter().for_each(|session| sessions.ended(session));
         if let Some(password) = verdict.outdated {
-            self.rehash(account, password);
+            self.rehash(user, account.password_hash, password);
         }
         Ok(pair)
     }

@@ -83,7 +83,7 @@ impl Auth {
         attempt.may_go_on(Some(user))?;
         let found = store.credentials_of(user).await.map_err(PasswordError::Store)?;
         let account = found.filter(|account| account.is_active).ok_or(PasswordError::Rejected)?;
-        match engine.verify(verify, current, Some(&account.password_hash)).await {
+        match engine.verify(verify, current, &account.password_hash).await {
             Ok(verdict) if verdict.matches => {}
             Ok(_) => return Err(attempt.failed(Some(user)).into()),
             Err(HashError::Stored(error)) => {

@@ -3,7 +3,8 @@
 
 use super::Auth;
 use crate::hashing::{HashError, Password};
-use crate::store::{Credentials, StoreError};
+use crate::identity::UserId;
+use crate::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
 enum RehashError {
@@ -16,10 +17,10 @@ enum RehashError {
 impl Auth {
     /// Hashes a password anew beside the login that it came with, which does not wait, in a lane
     /// that nobody else wants. What is dropped comes again with the account's next login.
-    pub(super) fn rehash(&self, account: Credentials, password: Password) {
+    pub(super) fn rehash(&self, user: UserId, old: String, password: Password) {
         let auth = self.clone();
         self.0.lifecycle.spawn(async move {
-            let label = match auth.try_rehash(&account, &password).await {
+            let label = match auth.try_rehash(user, &old, &password).await {
                 Ok(()) => "success",
                 Err(RehashError::Hash(_)) => "dropped",
                 Err(RehashError::Store(error)) => {
@@ -33,12 +34,13 @@ impl Auth {
 
     async fn try_rehash(
         &self,
-        account: &Credentials,
+        user: UserId,
+        old: &str,
         password: &Password,
     ) -> Result<(), RehashError> {
         let hash = self.0.engine.rehash(password).await.map_err(RehashError::Hash)?.to_string();
         // Another password set meanwhile stays.
-        let replaced = self.0.store.replace_hash(account.user, &account.password_hash, &hash).await;
+        let replaced = self.0.store.replace_hash(user, old, &hash).await;
         replaced.map(drop).map_err(RehashError::Store)
     }
 }

@@ -60,7 +60,10 @@ struct Inner {
     /// Closed when the last worker has ended. Dropping a rayon pool does not wait for its jobs.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
     /// What an unknown account's login is checked against.
+    /// Of no password, at the configured cost.
     dummy: BcryptHash,
+    /// Its text.
+    stand_in: String,
     calibration: Calibration,
     config: HashConfig,
     /// Keeps the threads' pool; it ends by itself when its jobs do.
@@ -145,6 +148,7 @@ impl HashEngine {
                 drop(alive);
             });
         }
+        let dummy = BcryptHash::dummy(config.cost)?;
         let engine = Self(Arc::new(Inner {
             shared,
             verify,
@@ -153,7 +157,8 @@ impl HashEngine {
             foreign,
             stop: Mutex::new(Some(stop)),
             ended: tokio::sync::Mutex::new(ended),
-            dummy: BcryptHash::dummy(config.cost)?,
+            stand_in: dummy.to_string(),
+            dummy,
             calibration,
             config: HashConfig { threads, ..config.clone() },
             _pool: pool,
@@ -213,8 +218,13 @@ impl HashEngine {
         })
     }
 
-    /// Whether the password is the one of `stored`; `None` is an account that does not exist, and
-    /// takes as long. Costs the caller no CPU.
+    /// What stands for the stored hash of an account that does not exist: no password has it, and
+    /// looking at it takes as long as at one of the configured cost.
+    pub fn stand_in(&self) -> &str {
+        &self.0.stand_in
+    }
+
+    /// Whether the password is the one of `stored`. Costs the caller no CPU.
     ///
     /// # Errors
     /// - [`HashError::Expired`]: the deadline passed while it waited; nothing was hashed.
@@ -230,19 +240,19 @@ impl HashEngine {
         &self,
         permit: Permit,
         password: Password,
-        stored: Option<&str>,
+        stored: &str,
     ) -> Result<Verdict, HashError> {
-        let (hash, known) = match stored.map(|text| StoredHash::usable(text, self.0.config.cost)) {
-            Some(Ok(StoredHash(Form::Foreign(hash)))) => {
+        let (hash, known) = match StoredHash::usable(stored, self.0.config.cost) {
+            Ok(StoredHash(Form::Foreign(hash))) => {
                 return self.verify_foreign(permit, password, hash).await;
             }
-            Some(Ok(StoredHash(Form::Bcrypt(hash)))) => (hash, Ok(true)),
-            Some(Err(error)) => (self.0.dummy.clone(), Err(error)),
-            None => (self.0.dummy.clone(), Ok(false)),
+            Ok(StoredHash(Form::Bcrypt(hash))) => (hash, Ok(())),
+            Err(error) => (self.0.dummy.clone(), Err(error)),
         };
         let digest = self.submit(permit, &password, hash.salt, hash.cost).await?;
         let same = digest.matches(&hash.digest);
-        let matches = known.map_err(HashError::Stored)? & password.is_possible() & same;
+        known.map_err(HashError::Stored)?;
+        let matches = password.is_possible() & same;
         let outdated = matches && hash.cost != self.0.config.cost;
         Ok(Verdict { matches, outdated: outdated.then_some(password) })
     }

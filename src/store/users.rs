@@ -73,11 +73,12 @@ pub struct Account {
     pub created_at: OffsetDateTime,
 }
 
-/// What a login needs to know of an account.
+/// What a login needs to know of a name: an account's, or that of nobody, alike in all that takes
+/// time.
 pub struct Credentials {
-    /// Its number.
-    pub user: UserId,
-    /// Modular-crypt text; PHC's, if other software made it.
+    /// The account; `None`: the name is nobody's.
+    pub user: Option<UserId>,
+    /// Modular-crypt text; PHC's, if other software made it; nobody's is the stand-in.
     pub password_hash: String,
     /// False: may not log in.
     pub is_active: bool,
@@ -112,16 +113,19 @@ pub(super) const INSERT_USER: Statement = statement!(
      SELECT id, email, username, is_active, created_at FROM made"
 );
 
+// A row in any case: the answer for a name that is nobody's is as long, and takes as long to read.
 pub(super) const CREDENTIALS_BY_USERNAME: Statement = statement!(
     "credentials_by_username",
-    "SELECT id, password_hash, is_active, updated_at, username, email
-     FROM users WHERE lower(username) = lower($1)"
+    "SELECT u.id, coalesce(u.password_hash, $2), coalesce(u.is_active, false),
+         coalesce(u.updated_at, now()), coalesce(u.username, $1), coalesce(u.email, $1)
+     FROM (SELECT) AS asked LEFT JOIN users AS u ON lower(u.username) = lower($1)"
 );
 
 pub(super) const CREDENTIALS_BY_EMAIL: Statement = statement!(
     "credentials_by_email",
-    "SELECT id, password_hash, is_active, updated_at, username, email
-     FROM users WHERE lower(email) = lower($1)"
+    "SELECT u.id, coalesce(u.password_hash, $2), coalesce(u.is_active, false),
+         coalesce(u.updated_at, now()), coalesce(u.username, $1), coalesce(u.email, $1)
+     FROM (SELECT) AS asked LEFT JOIN users AS u ON lower(u.email) = lower($1)"
 );
 
 pub(super) const CREDENTIALS_BY_ID: Statement = statement!(
@@ -157,19 +161,25 @@ impl Store {
         inserted(self.0.pool.query(&INSERT_USER, &user.parameters().list()).await)
     }
 
-    /// Looks up who may be logging in: one indexed read, for any name that is possible.
+    /// Looks up who may be logging in: one indexed read, for any name that is possible. A name that is
+    /// nobody's gets `stand_in` for its hash.
     ///
     /// # Errors
     /// When the database gives no answer.
-    pub async fn credentials(&self, name: &LoginName) -> Result<Option<Credentials>, StoreError> {
+    pub async fn credentials(
+        &self,
+        name: &LoginName,
+        stand_in: &str,
+    ) -> Result<Credentials, StoreError> {
         let (statement, text) = match name {
             LoginName::Username(text) => (&CREDENTIALS_BY_USERNAME, text),
             LoginName::Email(text) => (&CREDENTIALS_BY_EMAIL, text),
-            LoginName::Impossible => return Ok(None),
+            LoginName::Impossible => return Ok(Credentials::nobody(stand_in)),
         };
-        let rows = self.0.pool.query(statement, &[text]).await?;
+        let rows = self.0.pool.query(statement, &[text, &stand_in]).await?;
         let credentials = rows.first().map(Credentials::read).transpose();
-        credentials.map_err(|error| StoreError::statement(statement.name, error))
+        let credentials = credentials.map_err(|error| StoreError::statement(statement.name, error));
+        Ok(credentials?.unwrap_or_else(|| Credentials::nobody(stand_in)))
     }
 
     /// What a login needs to know, of an account that is known.
@@ -184,10 +194,20 @@ impl Store {
 }
 
 impl Credentials {
+    fn nobody(stand_in: &str) -> Self {
+        Self {
+            user: None,
+            password_hash: stand_in.to_owned(),
+            is_active: false,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+            names: [String::new(), String::new()],
+        }
+    }
+
     /// Reads the columns id, password_hash, is_active, updated_at, username, email, in that order.
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Self {
-            user: UserId(row.try_get(0)?),
+            user: row.try_get::<_, Option<i64>>(0)?.map(UserId),
             password_hash: row.try_get(1)?,
             is_active: row.try_get(2)?,
             updated_at: row.try_get(3)?,

@@ -32,8 +32,8 @@ async fn fill(db: &Client) {
 fn arguments(name: &str) -> &'static str {
     match name {
         "insert_user" => "'new@example.com', 'new', 'hash', '192.0.2.1', 'request'",
-        "credentials_by_username" => "'User50000'",
-        "credentials_by_email" => "'User50000@example.com'",
+        "credentials_by_username" => "'User50000', 'hash'",
+        "credentials_by_email" => "'User50000@example.com', 'hash'",
         "insert_session" => {
             "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent', 49, 'request'"
         }

@@ -221,12 +221,12 @@ async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
         };
         store.insert_session(&session).await.unwrap().is_some()
     };
-    let before = store.credentials(&name).await.unwrap().unwrap().updated_at;
+    let before = store.credentials(&name, "none").await.unwrap().updated_at;
     assert!(open(before).await);
     let change = "UPDATE users SET password_hash = 'x', updated_at = now()";
     db.execute(change, &[]).await.unwrap();
     assert!(!open(before).await);
-    let after = store.credentials(&name).await.unwrap().unwrap().updated_at;
+    let after = store.credentials(&name, "none").await.unwrap().updated_at;
     assert!(open(after).await);
     db.execute("UPDATE users SET is_active = false", &[]).await.unwrap();
     assert!(!open(after).await, "disabled while it hashed");

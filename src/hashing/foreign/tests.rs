@@ -218,7 +218,7 @@ impl Setup {
         let permit = self.engine.reserve(Purpose::Verify).unwrap();
         let (engine, stored) = (self.engine.clone(), stored.to_owned());
         let password = Password::attempt(PASSWORD.into());
-        tokio::spawn(async move { engine.verify(permit, password, Some(&stored)).await })
+        tokio::spawn(async move { engine.verify(permit, password, &stored).await })
     }
 
     fn waiting(&self) -> usize {
@@ -368,7 +368,7 @@ async fn e7_foreign_and_bcrypt_jobs_mixed_all_end() {
         let (engine, stored) = (setup.engine.clone(), kinds[number % kinds.len()].to_owned());
         let text = if number % 17 == 0 { std::str::from_utf8(PANICS).unwrap() } else { PASSWORD };
         let password = Password::attempt(text.to_owned());
-        let job = tokio::spawn(async move { engine.verify(permit, password, Some(&stored)).await });
+        let job = tokio::spawn(async move { engine.verify(permit, password, &stored).await });
         if number % 7 == 0 {
             tokio::task::yield_now().await;
             job.abort();
