@@ -190,7 +190,7 @@ impl App {
             lifecycle.clone(),
             clock.clone(),
         );
-        let listeners = bind(config).await?;
+        let listeners = bind(config)?;
         let address =
             |index: usize| listeners.get(index).and_then(|listener| listener.local_addr().ok());
         let facts = Facts {
@@ -353,13 +353,13 @@ impl Database {
     }
 }
 
-async fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
+fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
     let settings = &config.settings;
     let surface = if settings.metrics_listen.is_some() { Surface::Public } else { Surface::All };
     let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics));
     let mut listeners = Vec::new();
     for (address, surface) in [(settings.listen, surface)].into_iter().chain(metrics) {
-        let bound = Listener::bind(address, surface).await;
+        let bound = Listener::bind(address, surface, settings.reuse_port);
         listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
     }
     Ok(listeners)

@@ -17,6 +17,11 @@ use crate::limiter::LimiterConfig;
 use crate::postgres::{DataDir, Durability, PostgresConfig};
 use crate::tokens::TokenConfig;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long idle connections are kept after SIGTERM where other servers listen on the port: those
+/// in use are told to go there in that time.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +138,12 @@ impl Config {
             header_timeout: self.settings.header_timeout.0,
             body_timeout: self.settings.body_timeout.0,
             idle_timeout: self.settings.idle_timeout.0,
+            write_timeout: self.settings.write_timeout.0,
+            linger: if self.settings.reuse_port {
+                LINGER.min(self.settings.shutdown_grace.0 / 4)
+            } else {
+                Duration::ZERO
+            },
             slow: self.settings.log_slow.0,
         }
     }

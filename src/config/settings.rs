@@ -70,6 +70,8 @@ const DAY_S: u64 = 24 * 60 * 60;
 settings! {
     /// Address and port to listen on.
     listen: SocketAddr = "127.0.0.1:8080", "STAUNCH_LISTEN", parsed("an address and port like 127.0.0.1:8080");
+    /// Whether other servers may listen on the same port, as in a rolling restart.
+    reuse_port: bool = "off", "STAUNCH_REUSE_PORT", flag;
     /// Where /metrics is served instead of on the main listener.
     metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
     /// PostgreSQL to use (or DATABASE_URL); unset: an embedded one in the data folder.
@@ -128,7 +130,7 @@ settings! {
     cleanup_interval: Span<1_000, {7 * DAY_S}> = "1h", "STAUNCH_CLEANUP_INTERVAL", own;
     /// How long lines of the audit log are kept.
     audit_keep: Span<1_000, {3660 * DAY_S}> = "90d", "STAUNCH_AUDIT_KEEP", own;
-    /// Connections at most.
+    /// Connections at most; beyond that, those idle longest are closed for new ones.
     connections_max: Count<usize, 1, 1_000_000> = "10000", "STAUNCH_CONNECTIONS_MAX", own;
     /// Connections of one address at most; trusted proxies are not counted.
     connections_per_address: Count<usize, 1, 1_000_000> = "4096", "STAUNCH_CONNECTIONS_PER_ADDRESS", own;
@@ -138,6 +140,8 @@ settings! {
     body_timeout: Span<100, 300> = "10s", "STAUNCH_BODY_TIMEOUT", own;
     /// Longest time a connection may stay open between requests.
     idle_timeout: Span<100, 3600> = "75s", "STAUNCH_IDLE_TIMEOUT", own;
+    /// Longest time an answer may wait for its client to read it.
+    write_timeout: Span<100, 3600> = "30s", "STAUNCH_WRITE_TIMEOUT", own;
     /// Longest time to finish what is under way after SIGTERM.
     shutdown_grace: Span<0, 3600> = "30s", "STAUNCH_SHUTDOWN_GRACE", own;
     /// Which lines are logged: error, warn, info, debug, trace, off, or target=level pairs.

@@ -1,59 +1,69 @@
 //! One connection: HTTP/1.1 or HTTP/2, over whatever carries octets, watched by one timer.
 
+use super::room::Room;
 use super::service;
 use super::watch::Watch;
 use super::{Edge, HEAD_OCTETS_MAX, Surface};
-use hyper::Request;
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// Requests that one HTTP/2 connection may have under way.
-const STREAMS_MAX: u32 = 64;
+pub(super) const STREAMS_MAX: u32 = 64;
 /// Streams that a client may reset before they were looked at (CVE-2023-44487, rapid reset).
 const RESET_STREAMS_MAX: usize = 20;
+/// Octets of bodies that a client may send before they are read: of one stream, more than a body
+/// has, and of all (RFC 9113 §6.9.2: 65,535 at least).
+const STREAM_WINDOW: u32 = 32 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 64 * 1024;
 /// Header fields of a request at most.
 const HEADER_FIELDS_MAX: usize = 64;
+/// What a connection that is to end has for a request on its way, and again for its goodbye: a
+/// round trip and some.
+pub(super) const LEAVE_TIME: Duration = Duration::from_secs(1);
 
-/// Serves one connection to its end: closed by the client, idle, over a limit, or drained.
+/// Serves one connection to its end: closed by the client, idle, over a limit, in the way of a new
+/// one, or drained.
 pub(super) async fn serve<S>(
     edge: Arc<Edge>,
     surface: Surface,
     stream: S,
     peer: SocketAddr,
     watch: Watch,
+    room: Room,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let lifecycle = edge.lifecycle.clone();
-    let io = Watched { io: TokioIo::new(stream), watch: watch.clone() };
-    let requests = watch.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let under_way = requests.request_begins(request.version());
-        let edge = Arc::clone(&edge);
-        async move {
-            let answer = service::answer(&edge, surface, peer, request).await;
-            drop(under_way);
-            Ok::<_, std::convert::Infallible>(answer)
-        }
+    let io = TokioIo::new(Watched { stream, watch: watch.clone() });
+    let requests = (Arc::clone(&edge), watch.clone());
+    let service = service_fn(move |request| {
+        let (edge, watch) = requests.clone();
+        answer(edge, surface, peer, watch, request)
     });
     let builder = builder();
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut draining = pin!(lifecycle.draining());
+    let mut draining = pin!(edge.lifecycle.draining());
     let mut drained = false;
+    let mut goodbye = Goodbye::default();
+    let seat = room.enter(&watch);
     let mut timer = pin!(tokio::time::sleep(watch.next_look()));
     loop {
         tokio::select! {
-            // The connection first: a request that is here when draining begins is served.
+            // The connection first: a request that is here already is served.
             biased;
             // Errors here are the client's: a broken head, a connection cut off.
             result = connection.as_mut() => {
@@ -64,15 +74,94 @@ pub(super) async fn serve<S>(
             }
             () = draining.as_mut(), if !drained => {
                 drained = true;
-                connection.as_mut().graceful_shutdown();
+                goodbye.say_in(patience(&watch, edge.config.linger));
             }
-            () = timer.as_mut() => {
-                if watch.time_left().is_zero() {
-                    tracing::debug!(%peer, "connection timed out");
-                    return;
+            () = watch.told_to_leave() => {
+                if watch.is_idle() {
+                    edge.meters.connections_evicted.increment(1);
+                    goodbye.say_in(Duration::ZERO);
+                } else {
+                    seat.stays();
                 }
-                timer.set(tokio::time::sleep(watch.next_look()));
             }
+            () = timer.as_mut() => {}
+        }
+        if goodbye.is_due() {
+            connection.as_mut().graceful_shutdown();
+            goodbye.said();
+        }
+        if watch.time_left().is_zero() || goodbye.is_over() && watch.is_idle() {
+            tracing::debug!(%peer, "connection timed out");
+            return;
+        }
+        timer.set(tokio::time::sleep(watch.next_look().min(goodbye.next_look())));
+    }
+}
+
+/// How long a connection is kept when the server stops. HTTP/2 can say that it ends and still serve
+/// what is on its way, and so can HTTP/1 with a request under way. One that owes us a head may be
+/// about to send it. An idle one is closed, at once where nobody else listens on the port; else it
+/// has a while for a next request, whose answer tells its client to connect anew.
+fn patience(watch: &Watch, linger: Duration) -> Duration {
+    if watch.awaits_head() {
+        LEAVE_TIME
+    } else if watch.is_idle() && !watch.is_multiplexed() {
+        linger
+    } else {
+        Duration::ZERO
+    }
+}
+
+async fn answer(
+    edge: Arc<Edge>,
+    surface: Surface,
+    peer: SocketAddr,
+    watch: Watch,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let version = request.version();
+    let under_way = watch.request_begins(version);
+    let mut answer = service::answer(&edge, surface, peer, request).await;
+    if version == Version::HTTP_2 {
+        answer = answer.map(|body| watch.carry(body));
+    } else if edge.lifecycle.is_draining() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    drop(under_way);
+    Ok(answer)
+}
+
+/// The end of a connection that does not end by itself.
+#[derive(Default)]
+struct Goodbye {
+    due: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Goodbye {
+    fn say_in(&mut self, wait: Duration) {
+        let due = Instant::now() + wait;
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+
+    fn is_due(&self) -> bool {
+        self.said.is_none() && self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    fn said(&mut self) {
+        self.said = Some(Instant::now());
+    }
+
+    /// The client had its time.
+    fn is_over(&self) -> bool {
+        self.said.is_some_and(|said| said.elapsed() >= LEAVE_TIME)
+    }
+
+    fn next_look(&self) -> Duration {
+        match (self.due, self.said) {
+            (_, Some(_)) => LEAVE_TIME / 2,
+            (Some(due), None) => due.saturating_duration_since(Instant::now()),
+            (None, None) => Duration::MAX,
         }
     }
 }
@@ -93,6 +182,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(RESET_STREAMS_MAX)
         .max_header_list_size(HEAD_OCTETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
@@ -100,45 +191,58 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 /// A stream that tells its [`Watch`] what happens.
 struct Watched<S> {
-    io: TokioIo<S>,
+    stream: S,
     watch: Watch,
 }
 
-impl<S: AsyncRead + Unpin> Read for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
-        if polled.is_ready() {
-            self.watch.octets_came();
+impl<S> Watched<S> {
+    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Ready(Ok(octets)) => self.watch.wrote(Some(*octets)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.watch.wrote(None),
         }
-        polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> Write for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        Poll::Ready(self.watch.octets_came(buffer.filled().len() - before))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(context, octets);
-        self.watch.wrote(polled.is_ready());
+        let polled = Pin::new(&mut self.stream).poll_write(context, octets);
+        self.note_write(&polled);
         polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        // Asked for when all has been written.
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        if polled.is_ready() {
+            self.watch.flushed();
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -146,8 +250,8 @@ impl<S: AsyncWrite + Unpin> Write for Watched<S> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(context, buffers);
-        self.watch.wrote(polled.is_ready());
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.note_write(&polled);
         polled
     }
 }

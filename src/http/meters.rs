@@ -2,12 +2,13 @@
 
 use super::ROUTES;
 use crate::telemetry::{Family, Metrics, declared};
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 
 /// What the edge counts beside its requests.
 pub struct Meters {
     pub(super) connections: Gauge,
     pub(super) connections_refused: Family,
+    pub(super) connections_evicted: Counter,
     pub(super) rate_limited: Family,
     pub(super) rate_limited_keys: Gauge,
     pub(super) rate_limit_keys: Gauge,
@@ -24,6 +25,7 @@ impl Meters {
         Self {
             connections: metrics.gauge(declared::HTTP_CONNECTIONS, &[]),
             connections_refused: metrics.family(declared::HTTP_CONNECTIONS_REFUSED),
+            connections_evicted: metrics.counter(declared::HTTP_CONNECTIONS_EVICTED, &[]),
             rate_limited: metrics.family(declared::RATE_LIMITED),
             rate_limited_keys: metrics.gauge(declared::RATE_LIMITED_KEYS, &[]),
             rate_limit_keys: metrics.gauge(declared::RATE_LIMIT_KEYS, &[]),

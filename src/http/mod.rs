@@ -18,9 +18,11 @@ mod refusals;
 mod request;
 mod request_id;
 mod response;
+mod room;
 mod router;
 mod server;
 mod service;
+mod unsent;
 mod watch;
 mod well_known;
 
@@ -47,7 +49,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
-    /// Connections at most; more wait in the kernel's queue.
+    /// Connections at most. Beyond that the one that has been idle longest leaves for a new one;
+    /// where none is idle, new ones wait in the kernel's queue.
     pub connections_max: usize,
     /// Connections from one address at most, but for trusted proxies.
     pub connections_per_address: usize,
@@ -57,6 +60,11 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Longest time a connection may stay open between requests.
     pub idle_timeout: Duration,
+    /// Longest time that an answer may wait for its client to read it.
+    pub write_timeout: Duration,
+    /// When the server stops, how long an idle HTTP/1 connection is kept for a next request, whose
+    /// answer tells its client to connect anew.
+    pub linger: Duration,
     /// Requests that take longer are logged with where the time went.
     pub slow: Duration,
 }

@@ -1,8 +1,9 @@
-//! The accept loop: permits before connections, and no error that ends it.
+//! The accept loop: a permit for every connection, and no error that ends it.
 
 use super::client_address::canonical;
-use super::connection;
-use super::peers::Peers;
+use super::connection::{self, LEAVE_TIME};
+use super::peers::{Peers, Place};
+use super::room::Room;
 use super::watch::Watch;
 use super::{Edge, Surface};
 use crate::identity::address_block;
@@ -10,8 +11,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 /// Pause after an accept that failed for want of file descriptors or memory: time for connections
@@ -19,6 +20,8 @@ use tokio_util::task::TaskTracker;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accept errors are logged once in this time.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Connections that the kernel queues for us at most (and no more than `net.core.somaxconn`).
+const BACKLOG: u32 = 1024;
 
 /// A bound socket and what it answers.
 pub struct Listener {
@@ -29,12 +32,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds an address; port 0 takes a free one.
+    /// Binds an address; port 0 takes a free one. With `reuse_port` other processes of the same
+    /// user may listen on it, too, if they ask for that as well (SO_REUSEPORT, socket(7)): the
+    /// kernel deals new connections out among them.
     ///
     /// # Errors
     /// When the operating system refuses, for example because the port is taken.
-    pub async fn bind(address: SocketAddr, surface: Surface) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, surface })
+    pub fn bind(address: SocketAddr, surface: Surface, reuse_port: bool) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(reuse_port)?;
+        socket.bind(address)?;
+        Ok(Self { socket: socket.listen(BACKLOG)?, surface })
     }
 
     /// Where it listens.
@@ -49,65 +58,110 @@ impl Listener {
 /// Serves until draining begins and every connection has ended. Connections are tracked in
 /// `connections`, so that the caller can bound the wait.
 pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker) {
-    let permits = Arc::new(Semaphore::new(edge.config.connections_max));
-    let peers = Peers::new(edge.config.connections_per_address);
     let draining = edge.lifecycle.clone();
-    let accepting = async {
+    let door = Door {
+        room: Room::new(edge.config.connections_max),
+        peers: Peers::new(edge.config.connections_per_address),
+        surface: listener.surface,
+        edge,
+        connections,
+    };
+    tokio::select! {
+        () = door.accept(&listener.socket) => {}
+        () = draining.draining() => {}
+    }
+    door.close(listener.socket).await;
+}
+
+/// Where connections come in.
+struct Door {
+    edge: Arc<Edge>,
+    surface: Surface,
+    room: Room,
+    peers: Peers,
+    connections: TaskTracker,
+}
+
+impl Door {
+    /// Ends never. Dropped, it may have accepted one connection that had no permit yet.
+    async fn accept(&self, socket: &TcpListener) {
         let mut last_logged = None;
         loop {
-            // A permit first: at the cap, new connections wait in the kernel's queue.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
-            let (stream, peer) = match listener.socket.accept().await {
+            let (stream, peer) = match socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
-                    let now = edge.clock.now();
+                    let now = self.edge.clock.now();
                     if last_logged.is_none_or(|at| now.duration_since(at) >= ACCEPT_LOG_INTERVAL) {
                         tracing::error!(%error, "cannot accept connections, trying on");
                         last_logged = Some(now);
                     }
+                    // Idle connections hold what is wanting.
+                    self.room.make();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let address = canonical(peer.ip());
-            let trusted = edge.config.trusted_proxies.contains(address);
-            let Some(place) = peers.admit(address_block(address), trusted) else {
-                edge.meters.connections_refused.increment("per_address");
-                continue;
-            };
-            let edge = Arc::clone(&edge);
-            let surface = listener.surface;
-            connections.spawn(async move {
-                run(edge, surface, stream, SocketAddr::new(address, peer.port()), permit).await;
-                drop(place);
-            });
+            self.take(stream, peer).await;
         }
-    };
-    tokio::select! {
-        () = accepting => {}
-        () = draining.draining() => {}
     }
-    drop(listener);
+
+    /// Takes a connection in as soon as there is room. Meanwhile others wait in the kernel's queue.
+    async fn take(&self, stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
+        let trusted = self.edge.config.trusted_proxies.contains(peer.ip());
+        // Before there is room: an address that has had its share makes nobody leave.
+        let Some(place) = self.peers.admit(address_block(peer.ip()), trusted) else {
+            self.edge.meters.connections_refused.increment("per_address");
+            return;
+        };
+        if let Some(permit) = self.room.permit().await {
+            self.spawn(stream, peer, place, permit);
+        }
+    }
+
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let (edge, surface, room) = (Arc::clone(&self.edge), self.surface, self.room.clone());
+        self.connections.spawn(async move {
+            run(edge, surface, stream, peer, room).await;
+            drop((place, permit));
+        });
+    }
+
+    /// Closes the socket. Whoever was in its queue has connected to us, and no other process gets
+    /// to see it: it is served.
+    async fn close(&self, socket: TcpListener) {
+        let mut queued = Vec::new();
+        // Asked directly: what tokio knows of the socket may be older than the queue.
+        if let Ok(socket) = socket.into_std() {
+            while let Ok((stream, peer)) = socket.accept() {
+                stream.set_nonblocking(true).ok();
+                queued.extend(TcpStream::from_std(stream).map(|stream| (stream, peer)));
+            }
+        }
+        let taking = async {
+            for (stream, peer) in queued {
+                self.take(stream, peer).await;
+            }
+        };
+        tokio::time::timeout(LEAVE_TIME, taking).await.ok();
+    }
 }
 
-async fn run(
-    edge: Arc<Edge>,
-    surface: Surface,
-    stream: TcpStream,
-    peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
-) {
+async fn run(edge: Arc<Edge>, surface: Surface, stream: TcpStream, peer: SocketAddr, room: Room) {
     // Answers are small and written whole: waiting for more (Nagle) only delays them.
     stream.set_nodelay(true).ok();
     let open = edge.meters.connections.clone();
     open.increment(1.0);
     let watch = Watch::new(&edge);
-    connection::serve(edge, surface, stream, peer, watch).await;
+    connection::serve(edge, surface, stream, peer, watch, room).await;
     open.decrement(1.0);
-    drop(permit);
 }
 
 /// Errors of accept(2) that concern the connection that was to be, not the listener.

@@ -7,14 +7,26 @@
 //! is in `request`.
 
 use super::Edge;
+use super::room::Room;
+use super::unsent::Unsent;
 use crate::clock::Clock;
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::Version;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
-/// An answer that its client does not read is given up after this.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// A full socket has the whole write time-out again when so much went through it: an answer is
+/// smaller, so this is for connections that carry many at once.
+const WRITE_PROGRESS_OCTETS: u64 = 64 * 1024;
+/// What may come from one begin or end of a request to the next, in all and for each request under
+/// way: a head, a body, and what frames or chunks add. More is a flood of frames that ask nothing
+/// (PING, SETTINGS, CONTINUATION, data of streams that were given up).
+const OCTETS_MAX: u64 = 128 * 1024;
+const OCTETS_A_REQUEST_MAX: u64 = 32 * 1024;
 
 /// What a connection is doing, as its socket and its requests see it.
 #[derive(Clone)]
@@ -25,15 +37,27 @@ struct WatchInner {
     opened: Instant,
     header_timeout: Duration,
     idle_timeout: Duration,
+    write_timeout: Duration,
     requests: AtomicUsize,
+    /// Octets since a request last began or ended.
+    octets: AtomicU64,
     /// HTTP/2: octets between requests may be frames that ask nothing, such as PING.
     multiplexed: AtomicBool,
+    /// Nothing has come at all.
+    silent: AtomicBool,
     /// When the connection fell idle, in ms since `opened`.
     idle_since_ms: AtomicU64,
     /// When the first octet of a head came, or 0: none has come since the last answer.
     head_since_ms: AtomicU64,
     /// When a write first found the socket full, or 0.
     stalled_since_ms: AtomicU64,
+    /// Octets written since then.
+    written: AtomicU64,
+    unsent: Unsent,
+    seat: OnceLock<(Room, u64)>,
+    /// The room wants to hear when the connection is idle.
+    says_so: AtomicBool,
+    leave: Notify,
 }
 
 /// One request under way; dropping it may leave the connection idle.
@@ -46,17 +70,27 @@ impl Watch {
             opened: edge.clock.now(),
             header_timeout: edge.config.header_timeout,
             idle_timeout: edge.config.idle_timeout,
+            write_timeout: edge.config.write_timeout,
             requests: AtomicUsize::new(0),
+            octets: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
+            silent: AtomicBool::new(true),
             idle_since_ms: AtomicU64::new(0),
             // A new connection owes us a head at once.
             head_since_ms: AtomicU64::new(1),
             stalled_since_ms: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            unsent: Unsent::default(),
+            seat: OnceLock::new(),
+            says_so: AtomicBool::new(false),
+            leave: Notify::new(),
         }))
     }
 
     pub(super) fn request_begins(&self, version: Version) -> InRequest {
-        self.0.requests.fetch_add(1, Ordering::Relaxed);
+        // Sequentially consistent: see `idle_since_or_says_so`.
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        self.0.octets.store(0, Ordering::Relaxed);
         self.0.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
         self.0.head_since_ms.store(0, Ordering::Relaxed);
         InRequest(self.clone())
@@ -68,38 +102,79 @@ impl Watch {
         u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    pub(super) fn octets_came(&self) {
-        if self.0.requests.load(Ordering::Relaxed) == 0
+    /// Notes what was read.
+    ///
+    /// # Errors
+    /// When it is more than the requests account for.
+    pub(super) fn octets_came(&self, count: usize) -> io::Result<()> {
+        self.0.silent.store(false, Ordering::Relaxed);
+        let requests = self.0.requests.load(Ordering::Relaxed);
+        if requests == 0
             && self.0.head_since_ms.load(Ordering::Relaxed) == 0
             && !self.0.multiplexed.load(Ordering::Relaxed)
         {
             self.0.head_since_ms.store(self.now_ms(), Ordering::Relaxed);
         }
+        let came = self.0.octets.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
+        if came > OCTETS_MAX + OCTETS_A_REQUEST_MAX * requests as u64 {
+            return Err(io::Error::other("far more octets than the requests account for"));
+        }
+        Ok(())
     }
 
-    pub(super) fn wrote(&self, done: bool) {
-        if done {
-            self.0.stalled_since_ms.store(0, Ordering::Relaxed);
-        } else if self.0.stalled_since_ms.load(Ordering::Relaxed) == 0 {
-            self.0.stalled_since_ms.store(self.now_ms(), Ordering::Relaxed);
+    /// The socket took so many octets; `None`: it is full.
+    pub(super) fn wrote(&self, octets: Option<usize>) {
+        match octets {
+            Some(octets) => {
+                let octets = octets as u64;
+                if self.0.stalled_since_ms.load(Ordering::Relaxed) != 0
+                    && self.0.written.fetch_add(octets, Ordering::Relaxed) + octets
+                        >= WRITE_PROGRESS_OCTETS
+                {
+                    self.no_longer_stalled();
+                }
+            }
+            None if self.0.stalled_since_ms.load(Ordering::Relaxed) == 0 => {
+                self.0.written.store(0, Ordering::Relaxed);
+                self.0.stalled_since_ms.store(self.now_ms(), Ordering::Relaxed);
+            }
+            None => {}
         }
+    }
+
+    /// The socket took all that there was.
+    pub(super) fn flushed(&self) {
+        if self.0.stalled_since_ms.load(Ordering::Relaxed) != 0 {
+            self.no_longer_stalled();
+        }
+    }
+
+    fn no_longer_stalled(&self) {
+        self.0.stalled_since_ms.store(0, Ordering::Relaxed);
+        self.says_so_if_idle();
+    }
+
+    /// An answer's body, watched until it is written.
+    pub(super) fn carry(&self, body: Full<Bytes>) -> Full<Bytes> {
+        let watch = self.clone();
+        self.0.unsent.note(body, self.now_ms(), move || watch.says_so_if_idle())
     }
 
     /// Time left until some limit is reached, if nothing happens. Zero: one is.
     pub(super) fn time_left(&self) -> Duration {
-        let left = |since_ms: &AtomicU64, limit: Duration| {
-            let since = since_ms.load(Ordering::Relaxed);
-            (since, Duration::from_millis(since).saturating_add(limit))
-        };
+        let left =
+            |since_ms: u64, limit: Duration| Duration::from_millis(since_ms).saturating_add(limit);
+        let since = |since_ms: &AtomicU64| since_ms.load(Ordering::Relaxed);
         let mut end = Duration::MAX;
-        let (stalled, stalled_end) = left(&self.0.stalled_since_ms, WRITE_STALL_MAX);
-        if stalled != 0 {
-            end = end.min(stalled_end);
+        let stalled = Some(since(&self.0.stalled_since_ms)).filter(|since_ms| *since_ms != 0);
+        for since_ms in stalled.into_iter().chain(self.0.unsent.oldest_ms()) {
+            end = end.min(left(since_ms, self.0.write_timeout));
         }
         if self.0.requests.load(Ordering::Relaxed) == 0 {
-            let (head, head_end) = left(&self.0.head_since_ms, self.0.header_timeout);
-            let (_, idle_end) = left(&self.0.idle_since_ms, self.0.idle_timeout);
-            end = end.min(if head == 0 { idle_end } else { head_end });
+            end = end.min(match since(&self.0.head_since_ms) {
+                0 => left(since(&self.0.idle_since_ms), self.0.idle_timeout),
+                head => left(head, self.0.header_timeout),
+            });
         } else {
             // A request has its own deadlines; look again when it could have fallen idle.
             end = end.min(Duration::from_millis(self.now_ms()) + self.0.header_timeout);
@@ -110,7 +185,73 @@ impl Watch {
     /// When to look again: nothing wakes the timer when a head begins or a write stalls, so it
     /// looks often enough to be late by no more than a limit's half.
     pub(super) fn next_look(&self) -> Duration {
-        self.time_left().min(self.0.header_timeout / 2).min(WRITE_STALL_MAX / 2)
+        self.time_left().min(self.0.header_timeout / 2).min(self.0.write_timeout / 2)
+    }
+
+    /// When the connection was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.0.opened
+    }
+
+    /// Whether nothing is under way: no head, no request, no answer. A connection on which nothing
+    /// has come at all is idle, too.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.requests.load(Ordering::SeqCst) == 0
+            && (self.0.silent.load(Ordering::Relaxed)
+                || self.0.head_since_ms.load(Ordering::Relaxed) == 0)
+            && self.0.stalled_since_ms.load(Ordering::Relaxed) == 0
+            && self.0.unsent.oldest_ms().is_none()
+    }
+
+    /// Whether a first request, or the rest of a head, may be on its way.
+    pub(super) fn awaits_head(&self) -> bool {
+        self.0.requests.load(Ordering::Relaxed) == 0
+            && self.0.head_since_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.0.multiplexed.load(Ordering::Relaxed)
+    }
+
+    /// The connection's place in the room.
+    pub(super) fn seated(&self, room: Room, id: u64) {
+        self.0.seat.set((room, id)).ok();
+    }
+
+    /// Since when the connection is idle; `None`: it is not, and tells the room when it is.
+    pub(super) fn idle_since_or_says_so(&self) -> Option<Instant> {
+        // First the wish, then the look. A request that ends does its part the other way round:
+        // whichever comes later sees what the other did.
+        self.0.says_so.store(true, Ordering::SeqCst);
+        if !self.is_idle() {
+            return None;
+        }
+        self.0.says_so.store(false, Ordering::SeqCst);
+        Some(self.idle_since())
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.0.opened + Duration::from_millis(self.0.idle_since_ms.load(Ordering::Relaxed))
+    }
+
+    fn says_so_if_idle(&self) {
+        if self.0.says_so.load(Ordering::SeqCst)
+            && self.is_idle()
+            && self.0.says_so.swap(false, Ordering::SeqCst)
+            && let Some((room, id)) = self.0.seat.get()
+        {
+            room.fell_idle(*id, self.idle_since());
+        }
+    }
+
+    pub(super) fn tell_to_leave(&self) {
+        self.0.leave.notify_one();
+    }
+
+    /// Waits until the room needs this place. Cancel safe.
+    pub(super) async fn told_to_leave(&self) {
+        self.0.leave.notified().await;
     }
 }
 
@@ -118,6 +259,8 @@ impl Drop for InRequest {
     fn drop(&mut self) {
         let watch = &self.0;
         watch.0.idle_since_ms.store(watch.now_ms(), Ordering::Relaxed);
-        watch.0.requests.fetch_sub(1, Ordering::Relaxed);
+        watch.0.octets.store(0, Ordering::Relaxed);
+        watch.0.requests.fetch_sub(1, Ordering::SeqCst);
+        watch.says_so_if_idle();
     }
 }

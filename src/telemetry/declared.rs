@@ -61,10 +61,12 @@ metrics! {
     HTTP_REQUEST_SECONDS = Histogram "staunch_http_request_seconds" ["route": []] Some(Unit::Seconds);
     /// Connections open now.
     HTTP_CONNECTIONS = Gauge "staunch_http_connections" [] None;
-    /// Connections that may be open; more wait in the kernel's queue.
+    /// Connections that may be open; for more, idle ones are closed.
     HTTP_CONNECTIONS_MAX = Gauge "staunch_http_connections_max" [] None;
     /// Connections closed at once: per_address (the address holds as many as it may).
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
+    /// Idle connections closed to make room for new ones.
+    HTTP_CONNECTIONS_EVICTED = Counter "staunch_http_connections_evicted_total" [] None;
     /// Logins by outcome: success, rejected, locked (too many failures before), overloaded, unavailable, error.
     LOGINS = Counter "staunch_logins_total" ["result": ["success", "rejected", "locked", "overloaded", "unavailable", "error"]] None;
     /// Login names that addresses unknown to them have to wait for now, after failed logins.

@@ -1,0 +1,165 @@
+//! Connections in each other's way, and clients that do not read.
+
+use crate::support::{Client, PASSWORD, Raw, SOON, TestApp, form, until};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+
+const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+
+async fn served(raw: &mut Raw) {
+    raw.write(ALIVE).await;
+    assert_eq!(raw.reply().await.expect("an answer").status, 200);
+}
+
+/// A server with so many places, and what it says of evictions.
+async fn places(count: usize) -> TestApp {
+    TestApp::builder()
+        .set("STAUNCH_CONNECTIONS_MAX", count.to_string())
+        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
+        .start()
+        .await
+}
+
+async fn evicted(app: &TestApp, count: usize) {
+    let apart = Client::new(app.metrics_address.unwrap());
+    let line = format!("\nstaunch_http_connections_evicted_total {count}\n");
+    until("it is counted", SOON, async || apart.get("/metrics").await.text().contains(&line)).await;
+}
+
+#[tokio::test]
+async fn a9_the_oldest_idle_connection_goes_first() {
+    let app = places(4).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut raw = app.raw().await;
+        served(&mut raw).await;
+        held.push(raw);
+        app.clock.advance(Duration::from_millis(10));
+    }
+    // The first one was opened first, and the second one is idle for longest.
+    served(&mut held[0]).await;
+    app.clock.advance(Duration::from_millis(10));
+    for oldest in [1, 2] {
+        let mut newcomer = app.raw().await;
+        served(&mut newcomer).await;
+        assert_eq!(held[oldest].rest().await, "", "{oldest} left");
+        app.clock.advance(Duration::from_millis(10));
+        held.push(newcomer);
+    }
+    evicted(&app, 2).await;
+    for kept in [0, 3, 4, 5] {
+        served(&mut held[kept]).await;
+    }
+}
+
+#[tokio::test]
+async fn a9_an_idle_http2_connection_and_a_silent_one_go_too() {
+    let app = places(2).await;
+    let multiplexed = Client::http2(app.address);
+    multiplexed.get("/health/liveness").await.assert_status(200);
+    app.clock.advance(Duration::from_millis(10));
+    let mut silent = app.raw().await;
+    let mut first = app.raw().await;
+    served(&mut first).await;
+    evicted(&app, 1).await;
+    app.clock.advance(Duration::from_millis(10));
+    let mut second = app.raw().await;
+    served(&mut second).await;
+    assert_eq!(silent.rest().await, "");
+    evicted(&app, 2).await;
+    // Its client was told, and connects anew.
+    multiplexed.get("/health/liveness").await.assert_status(200);
+    assert_eq!(first.rest().await, "");
+}
+
+#[tokio::test]
+async fn a9_a_request_under_way_is_never_in_the_way() {
+    let app = places(2).await;
+    app.register("ada").await;
+    let body = form(&[("username", "ada"), ("password", PASSWORD)]);
+    let head = format!(
+        "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let (mut sends_a_head, mut sends_a_body) = (app.raw().await, app.raw().await);
+    served(&mut sends_a_head).await;
+    sends_a_head.write("GET /health/").await;
+    sends_a_body.write(&head).await;
+    let mut newcomer = app.raw().await;
+    newcomer.write(ALIVE).await;
+    // Both are older, and neither leaves.
+    let waited = timeout(Duration::from_millis(300), newcomer.reply()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    sends_a_body.write(&body).await;
+    assert_eq!(sends_a_body.reply().await.expect("an answer").status, 200);
+    // Idle now.
+    assert_eq!(newcomer.reply().await.expect("an answer").status, 200);
+    assert_eq!(sends_a_body.rest().await, "");
+    sends_a_head.write("liveness HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(sends_a_head.reply().await.expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn a9_a_request_that_comes_at_the_moment_of_eviction_is_answered_or_never_begun() {
+    let app = places(1).await;
+    let mut held = app.raw().await;
+    served(&mut held).await;
+    let mut answered = 0;
+    for _ in 0..200 {
+        let address = app.address;
+        let newcomer = tokio::spawn(async move {
+            let mut newcomer = Raw::connect(address).await;
+            served(&mut newcomer).await;
+            newcomer
+        });
+        held.write(ALIVE).await;
+        match held.reply().await {
+            Some(reply) => {
+                assert_eq!(reply.status, 200);
+                answered += 1;
+            }
+            // A client may send it again (RFC 9110 §9.2.2).
+            None => assert_eq!(held.rest().await, "", "half an answer"),
+        }
+        held = newcomer.await.expect("the newcomer is served");
+    }
+    assert!(answered > 0, "none came in time");
+}
+
+/// Pipelines requests and reads an octet each `pause`, or none; returns when the server has had
+/// enough.
+async fn reads_slowly(app: &TestApp, pause: Option<Duration>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let (mut reader, mut writer) = socket.connect(app.address).await.unwrap().into_split();
+    let reading = tokio::spawn(async move {
+        let Some(pause) = pause else {
+            return std::future::pending().await;
+        };
+        loop {
+            reader.read_u8().await.ok();
+            tokio::time::sleep(pause).await;
+        }
+    });
+    let requests = "GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    let writing = async { while writer.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(SOON, writing).await.expect("it is cut");
+    reading.abort();
+}
+
+#[tokio::test]
+async fn a3_an_answer_that_is_not_read_or_octet_by_octet_is_given_up() {
+    let app = TestApp::builder().system_clock().set("STAUNCH_WRITE_TIMEOUT", "500ms").start().await;
+    let other = app.anonymous();
+    tokio::join!(
+        reads_slowly(&app, None),
+        reads_slowly(&app, Some(Duration::from_millis(20))),
+        async { other.get("/health/liveness").await.assert_status(200) },
+    );
+    other.get("/health/liveness").await.assert_status(200);
+    until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 2.0)
+        .await;
+}

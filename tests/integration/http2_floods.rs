@@ -1,0 +1,225 @@
+//! Frames that no honest HTTP/2 client sends, written by hand (RFC 9113).
+
+use crate::support::{SOON, TestApp};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// `SETTINGS_INITIAL_WINDOW_SIZE` of 0.
+const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
+
+struct Frame {
+    kind: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// A connection on which a test writes frames. Everything that comes is read, so that the server
+/// always finds room for its answers.
+struct Frames {
+    writer: OwnedWriteHalf,
+    reading: JoinHandle<Vec<Frame>>,
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut octets = length[1..].to_vec();
+    octets.extend([kind, flags]);
+    octets.extend(stream.to_be_bytes());
+    octets.extend(payload);
+    octets
+}
+
+/// A head in HPACK's literals (RFC 7541 §6.2.2); `get` or POST.
+fn head(get: bool, path: &str) -> Vec<u8> {
+    let mut block = vec![if get { 0x82 } else { 0x83 }, 0x86, 0x04];
+    block.push(u8::try_from(path.len()).unwrap());
+    block.extend(path.as_bytes());
+    block.extend([0x01, 1, b'x']);
+    block
+}
+
+fn get(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &head(true, "/health/liveness"))
+}
+
+impl Frames {
+    async fn connect(app: &TestApp, settings: &[u8]) -> Self {
+        let stream = TcpStream::connect(app.address).await.unwrap();
+        let (mut reader, writer) = stream.into_split();
+        let reading = tokio::spawn(async move {
+            let mut frames = Vec::new();
+            let mut start = [0; 9];
+            while reader.read_exact(&mut start).await.is_ok() {
+                let [a, b, c, kind, _, d, e, f, g] = start;
+                let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+                if reader.read_exact(&mut payload).await.is_err() {
+                    break;
+                }
+                frames.push(Frame { kind, stream: u32::from_be_bytes([d, e, f, g]), payload });
+            }
+            frames
+        });
+        let mut frames = Self { writer, reading };
+        let preface =
+            [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, settings)];
+        frames.write(&preface.concat()).await;
+        frames
+    }
+
+    /// False: the server has closed.
+    async fn write(&mut self, octets: &[u8]) -> bool {
+        let written = timeout(SOON, self.writer.write_all(octets)).await;
+        written.expect("it reads or closes").is_ok()
+    }
+
+    /// What the server sent until it closed.
+    async fn ended(self) -> Vec<Frame> {
+        let frames = timeout(SOON, self.reading).await;
+        frames.expect("the server closes").unwrap()
+    }
+}
+
+/// Writes `round` until the server closes, and asks another connection meanwhile.
+async fn flood(
+    app: &TestApp,
+    mut frames: Frames,
+    mut round: impl FnMut(u32) -> Vec<u8>,
+) -> Vec<Frame> {
+    let other = app.anonymous();
+    let mut ended = false;
+    for number in 0..200_000 {
+        if !frames.write(&round(number)).await {
+            ended = true;
+            break;
+        }
+        if number % 5_000 == 100 {
+            other.get("/health/liveness").await.assert_status(200);
+        }
+    }
+    assert!(ended, "it may go on for ever");
+    other.get("/health/liveness").await.assert_status(200);
+    frames.ended().await
+}
+
+fn goodbye(frames: &[Frame]) -> Option<u32> {
+    let last = frames.iter().rfind(|frame| frame.kind == GOAWAY)?;
+    Some(u32::from_be_bytes(last.payload[4..8].try_into().unwrap()))
+}
+
+#[tokio::test]
+async fn a8_the_frames_of_these_tests_are_good() {
+    let app = TestApp::start().await;
+    let mut frames = Frames::connect(&app, &[]).await;
+    assert!(frames.write(&[get(1), frame(PING, 0, 0, &[7; 8])].concat()).await);
+    let bye = frame(GOAWAY, 0, 0, &[0; 8]);
+    assert!(frames.write(&bye).await);
+    let came = frames.ended().await;
+    let answer = came.iter().find(|frame| frame.kind == DATA && frame.stream == 1);
+    assert_eq!(answer.unwrap().payload, br#"{"status":"alive"}"#);
+    assert!(came.iter().any(|frame| frame.kind == PING && frame.payload == [7; 8]));
+}
+
+#[tokio::test]
+async fn a8_rapid_reset_ends_its_connection_alone() {
+    let app = TestApp::start().await;
+    let frames = Frames::connect(&app, &[]).await;
+    let came = flood(&app, frames, |number| {
+        let stream = 1 + 2 * number;
+        // 0x8: CANCEL.
+        [get(stream), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    })
+    .await;
+    if let Some(code) = goodbye(&came) {
+        assert_eq!(code, 0xb, "ENHANCE_YOUR_CALM");
+    }
+}
+
+#[tokio::test]
+async fn a8_a_continuation_flood_ends_its_connection_alone() {
+    let app = TestApp::start().await;
+    let mut frames = Frames::connect(&app, &[]).await;
+    frames.write(&frame(HEADERS, END_STREAM, 1, &head(true, "/health/liveness"))).await;
+    // A field of 1,000 octets each, never ended.
+    let mut field = vec![0x00, 1, b'x', 0x7f, 0xe9, 0x06];
+    field.extend([b'a'; 1_000]);
+    let continuation = frame(CONTINUATION, 0, 1, &field);
+    flood(&app, frames, |_| continuation.clone()).await;
+    // And of empty ones.
+    let mut frames = Frames::connect(&app, &[]).await;
+    frames.write(&frame(HEADERS, END_STREAM, 1, &head(true, "/health/liveness"))).await;
+    flood(&app, frames, |_| frame(CONTINUATION, 0, 1, &[])).await;
+}
+
+#[tokio::test]
+async fn a8_a_flood_of_settings_pings_or_windows_ends_its_connection_alone() {
+    let app = TestApp::start().await;
+    for flooding in [
+        frame(SETTINGS, 0, 0, &[]),
+        frame(PING, 0, 0, &[0; 8]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        // An unknown kind must be ignored, says RFC 9113 §4.1; not for ever, say we.
+        frame(0xaa, 0, 0, &[0; 100]),
+    ] {
+        let mut frames = Frames::connect(&app, &[]).await;
+        assert!(frames.write(&get(1)).await);
+        flood(&app, frames, |_| flooding.repeat(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
+    let app = TestApp::start().await;
+    let mut frames = Frames::connect(&app, &[]).await;
+    let other = app.anonymous();
+    for number in 0..10_000 {
+        // A request whose body does not come.
+        let open = frame(HEADERS, END_HEADERS, 1 + 2 * number, &head(false, "/api/v1/auth/logout"));
+        if !frames.write(&open).await {
+            break;
+        }
+        if number % 1_000 == 0 {
+            other.get("/health/liveness").await.assert_status(200);
+        }
+    }
+    other.get("/health/liveness").await.assert_status(200);
+    drop(frames.writer);
+    let came = timeout(SOON, frames.reading).await.expect("it closes").unwrap();
+    let answered = came.iter().filter(|frame| frame.kind == HEADERS).count();
+    assert!(answered <= 64, "{answered}");
+}
+
+#[tokio::test]
+async fn a8_a_window_of_0_holds_an_answer_no_longer_than_a_full_socket() {
+    let app = TestApp::builder().system_clock().set("STAUNCH_WRITE_TIMEOUT", "500ms").start().await;
+    let mut frames = Frames::connect(&app, &NO_WINDOW).await;
+    assert!(frames.write(&get(1)).await);
+    let begun = Instant::now();
+    // Other requests are no excuse, and neither is a window that opens for them.
+    let mut stream = 3;
+    while begun.elapsed() < SOON {
+        let open = frame(WINDOW_UPDATE, 0, stream, &[0, 0, 1, 0]);
+        if !frames.write(&[get(stream), open].concat()).await {
+            break;
+        }
+        stream += 2;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let came = frames.ended().await;
+    let data = |stream| came.iter().any(|frame| frame.kind == DATA && frame.stream == stream);
+    assert!(!data(1) && data(3));
+    app.anonymous().get("/health/liveness").await.assert_status(200);
+}
