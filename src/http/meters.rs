@@ -8,6 +8,7 @@ use metrics::Gauge;
 pub struct Meters {
     pub(super) connections: Gauge,
     pub(super) connections_refused: Family,
+    pub(super) proxy_headers: Family,
     pub(super) rate_limited: Family,
     pub(super) rate_limited_keys: Gauge,
     pub(super) rate_limit_keys: Gauge,
@@ -24,6 +25,7 @@ impl Meters {
         Self {
             connections: metrics.gauge(declared::HTTP_CONNECTIONS, &[]),
             connections_refused: metrics.family(declared::HTTP_CONNECTIONS_REFUSED),
+            proxy_headers: metrics.family(declared::PROXY_HEADERS),
             rate_limited: metrics.family(declared::RATE_LIMITED),
             rate_limited_keys: metrics.gauge(declared::RATE_LIMITED_KEYS, &[]),
             rate_limit_keys: metrics.gauge(declared::RATE_LIMIT_KEYS, &[]),

@@ -1,10 +1,10 @@
 //! The accept loop: permits before connections, and no error that ends it.
 
+use super::Edge;
 use super::client_address::canonical;
-use super::connection;
+use super::opening::{self, Manner};
 use super::peers::Peers;
 use super::watch::Watch;
-use super::{Edge, Surface};
 use crate::identity::address_block;
 use std::io;
 use std::net::SocketAddr;
@@ -20,12 +20,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accept errors are logged once in this time.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A bound socket and what it answers.
+/// A bound socket and what it speaks.
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
-    /// What it answers.
-    pub surface: Surface,
+    /// What it speaks.
+    pub manner: Manner,
 }
 
 impl Listener {
@@ -33,8 +33,8 @@ impl Listener {
     ///
     /// # Errors
     /// When the operating system refuses, for example because the port is taken.
-    pub async fn bind(address: SocketAddr, surface: Surface) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await?, surface })
+    pub async fn bind(address: SocketAddr, manner: Manner) -> io::Result<Self> {
+        Ok(Self { socket: TcpListener::bind(address).await?, manner })
     }
 
     /// Where it listens.
@@ -79,9 +79,10 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
                 continue;
             };
             let edge = Arc::clone(&edge);
-            let surface = listener.surface;
+            let (manner, peers) = (listener.manner.clone(), peers.clone());
             connections.spawn(async move {
-                run(edge, surface, stream, SocketAddr::new(address, peer.port()), permit).await;
+                let peer = SocketAddr::new(address, peer.port());
+                run(edge, manner, stream, peer, peers, permit).await;
                 drop(place);
             });
         }
@@ -95,9 +96,10 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
 
 async fn run(
     edge: Arc<Edge>,
-    surface: Surface,
+    manner: Manner,
     stream: TcpStream,
     peer: SocketAddr,
+    peers: Peers,
     permit: OwnedSemaphorePermit,
 ) {
     // Answers are small and written whole: waiting for more (Nagle) only delays them.
@@ -105,7 +107,7 @@ async fn run(
     let open = edge.meters.connections.clone();
     open.increment(1.0);
     let watch = Watch::new(&edge);
-    connection::serve(edge, surface, stream, peer, watch).await;
+    opening::serve(edge, manner, stream, peer, peers, watch).await;
     open.decrement(1.0);
     drop(permit);
 }
