@@ -1,15 +1,17 @@
 //! The composition root: the only place that knows every part, the order in which they start and
 //! the order in which they stop.
 
+mod certificate;
 mod key_folder;
 
+pub use certificate::{follow_certificate, reload_certificate};
 pub use key_folder::{key_folder, reload_keys};
 
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::HashEngine;
-use crate::http::{self, Edge, Listener, Surface};
+use crate::http::{self, Edge, Listener, Manner, Surface, Tls, TlsError};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{self, DataFolder, EmbeddedPostgres, PostgresError, Purpose};
@@ -30,6 +32,8 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_INTERVAL: Duration = Limiter::SWEEP_INTERVAL;
 /// How often the key folder is looked at: a key that another node made is known after that.
 const KEYS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the certificate's files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 /// The first clean-up comes so long after the start.
 const CLEANUP_DELAY: Duration = Duration::from_secs(10);
 /// What is kept of the shutdown's grace for telling the last clients that they were too late.
@@ -50,6 +54,9 @@ pub enum StartError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -86,6 +93,8 @@ pub struct App {
 pub struct Facts {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it speaks HTTPS there.
+    pub tls: bool,
     /// Where metrics are served, if apart.
     pub metrics_address: Option<SocketAddr>,
     /// Which database, without its password.
@@ -114,6 +123,8 @@ impl App {
     /// See [`StartError`]; what had been started is stopped again.
     pub async fn build(config: Config, clock: Clock, log: Log) -> Result<Self, StartError> {
         let begun = clock.now();
+        // Before anything is started: most often it is a mistake in the settings.
+        config.certificate().map_or(Ok(()), |files| files.check())?;
         let url = config.settings.database_url.clone();
         let purpose = if url.is_some() { Purpose::Keys } else { Purpose::Database };
         let folder = DataFolder::open(&config.data_dir(), purpose).await?;
@@ -190,11 +201,15 @@ impl App {
             lifecycle.clone(),
             clock.clone(),
         );
-        let listeners = bind(config)?;
+        let certificate = config.certificate();
+        let tls = certificate.map(|files| Tls::open(files, &metrics)).transpose()?;
+        let facts_tls = tls.is_some();
+        let listeners = bind(config, tls)?;
         let address =
             |index: usize| listeners.get(index).and_then(|listener| listener.local_addr().ok());
         let facts = Facts {
             address: address(0).unwrap_or(config.settings.listen),
+            tls: facts_tls,
             metrics_address: address(1),
             database: described,
             data_dir: folder.path().to_owned(),
@@ -241,6 +256,11 @@ impl App {
         self.edge.auth.tokens().clone()
     }
 
+    /// How the main listener speaks TLS, if it does, for who wants its certificate read anew.
+    pub fn tls(&self) -> Option<Tls> {
+        self.listeners.iter().find_map(|listener| listener.manner.tls.clone())
+    }
+
     /// Serves until `shutdown` completes, then stops in order: no new connections; requests in
     /// flight finish, up to the grace; the hash engine; the background tasks; the audit log; the
     /// pool; the embedded PostgreSQL last.
@@ -254,6 +274,10 @@ impl App {
         edge.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
         edge.is_ready().await;
         spawn_background(&edge, config.settings.cleanup_interval.0);
+        let tls = listeners.iter().find_map(|listener| listener.manner.tls.clone());
+        if let Some(tls) = tls {
+            lifecycle.spawn(follow_certificate(tls, CERTIFICATE_INTERVAL));
+        }
         // Not one of them: it has to outlive the last request.
         let (end_audit_log, audit_log_ended) = tokio::sync::oneshot::channel::<()>();
         let auth = edge.auth.clone();
@@ -353,13 +377,14 @@ impl Database {
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<Listener>, StartError> {
+fn bind(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>, StartError> {
     let settings = &config.settings;
     let surface = if settings.metrics_listen.is_some() { Surface::Public } else { Surface::All };
-    let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics));
+    let main = Manner { surface, proxy_protocol: settings.proxy_protocol, tls };
+    let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics.into()));
     let mut listeners = Vec::new();
-    for (address, surface) in [(settings.listen, surface)].into_iter().chain(metrics) {
-        let bound = Listener::bind(address, surface, settings.reuse_port);
+    for (address, manner) in [(settings.listen, main)].into_iter().chain(metrics) {
+        let bound = Listener::bind(address, manner, settings.reuse_port);
         listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
     }
     Ok(listeners)

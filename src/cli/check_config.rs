@@ -1,14 +1,19 @@
 //! `staunch check-config`: says what is in force, or everything that is wrong. Starts nothing.
 
 use super::source::Source;
-use super::{Failure, tell};
+use super::{BAD_SETTING, Failure, tell};
 use crate::config::SETTINGS;
 use crate::store;
+use crate::telemetry::with_causes;
 use clap::ArgMatches;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let source = Source::new(matches)?;
     let config = source.config()?;
+    if let Some(files) = config.certificate() {
+        let message = |error| with_causes(&error);
+        files.check().map_err(|error| Failure { code: BAD_SETTING, message: message(error) })?;
+    }
     let mut lines = Vec::new();
     for setting in SETTINGS {
         let (text, origin) =

@@ -154,6 +154,7 @@ impl From<StartError> for Failure {
             StartError::Connect(_) | StartError::Migrate(_) | StartError::Listen { .. } => {
                 UNAVAILABLE
             }
+            StartError::Tls(_) => BAD_SETTING,
             StartError::Keys(_) | StartError::Part { .. } => FAILED,
         };
         Self { code, message: with_causes(&error) }

@@ -4,6 +4,7 @@ use super::source::Source;
 use super::{FAILED, Failure, runtime, tell};
 use crate::app::{self, App, Facts};
 use crate::clock::Clock;
+use crate::http::Tls;
 use crate::lifecycle;
 use crate::telemetry::log::{Filter, Log};
 use crate::tokens::Tokens;
@@ -32,12 +33,12 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             stopped = &mut stop => return stopped.map_err(no_signals),
         };
         print(built.facts());
-        let tokens = built.tokens();
+        let (tokens, tls) = (built.tokens(), built.tls());
         let mut result = Ok(());
         let stopped = async {
             tokio::select! {
                 stopped = stop => result = stopped,
-                () = reload(hangups, &source, &log, &filter, &tokens) => {}
+                () = reload(hangups, &source, &log, &filter, &tokens, tls.as_ref()) => {}
             }
         };
         built.run(stopped).await;
@@ -45,13 +46,14 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     })
 }
 
-/// Changes which lines are logged, and reads the keys anew, at each SIGHUP. Ends never.
+/// Changes which lines are logged, and reads the keys and the certificate anew, at each SIGHUP. Ends never.
 async fn reload(
     mut hangups: Signal,
     source: &Source<'_>,
     log: &Log,
     at_start: &Filter,
     tokens: &Tokens,
+    tls: Option<&Tls>,
 ) {
     loop {
         if hangups.recv().await.is_none() {
@@ -72,6 +74,9 @@ async fn reload(
             Err(error) => tracing::error!(error, "the log level stays as it was"),
         }
         app::reload_keys(tokens.clone()).await;
+        if let Some(tls) = tls {
+            app::reload_certificate(tls.clone()).await;
+        }
     }
 }
 
@@ -82,9 +87,10 @@ pub(super) fn no_signals(error: std::io::Error) -> Failure {
 /// The start lines.
 fn print(facts: &Facts) {
     let Facts { address, database, cost, hash_threads, hash_lanes, .. } = facts;
+    let scheme = if facts.tls { "https" } else { "http" };
     let (ms, rate) = (facts.hash_time.as_secs_f64() * 1000.0, facts.hashes_per_second);
     let mut lines = vec![
-        format!("staunch {} listening on http://{address}", env!("CARGO_PKG_VERSION")),
+        format!("staunch {} listening on {scheme}://{address}", env!("CARGO_PKG_VERSION")),
         format!("database  {database}"),
     ];
     if let Some(wished) = &facts.instead_of {
@@ -100,7 +106,9 @@ fn print(facts: &Facts) {
     lines.push(format!(
         "bcrypt    cost {cost}: {ms:.0} ms a hash here, {rate:.1} a second with {hash_threads} threads of {hash_lanes} lanes"
     ));
-    lines.push(format!("try       curl http://{address}/health/readiness"));
+    // The certificate is for a name; this is for who sits at the machine.
+    let trusting = if facts.tls { "--insecure " } else { "" };
+    lines.push(format!("try       curl {trusting}{scheme}://{address}/health/readiness"));
     tell(&lines);
 }
 

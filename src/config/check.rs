@@ -1,6 +1,7 @@
 //! What no single setting can say: how they fit together.
 
 use super::{Problem, Settings};
+use crate::http::TrustedProxies;
 use crate::limiter::LimiterConfig;
 
 /// Below this an offline attack on stolen hashes is too cheap (OWASP Password Storage Cheat Sheet:
@@ -37,6 +38,21 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
             LimiterConfig::QUOTAS_MAX
         ),
     );
+    rule(
+        settings.tls_cert.is_some() || settings.tls_key.is_none(),
+        "STAUNCH_TLS_CERT",
+        "must be set where STAUNCH_TLS_KEY is",
+    );
+    rule(
+        settings.tls_key.is_some() || settings.tls_cert.is_none(),
+        "STAUNCH_TLS_KEY",
+        "must be set where STAUNCH_TLS_CERT is",
+    );
+    rule(
+        !settings.proxy_protocol || settings.trusted_proxies != TrustedProxies::default(),
+        "STAUNCH_PROXY_PROTOCOL",
+        "needs the proxies in STAUNCH_TRUSTED_PROXIES: others may not connect then",
+    );
     let fixed = settings.listen.port() != 0;
     rule(
         !fixed || settings.metrics_listen != Some(settings.listen),
@@ -59,6 +75,12 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
             "/metrics is open to whoever reaches the main listener: set STAUNCH_METRICS_LISTEN"
                 .into(),
         );
+    }
+    if settings.tls_cert.is_some() && settings.jwt_issuer.starts_with("http:") {
+        warnings.push(format!(
+            "STAUNCH_JWT_ISSUER={} is not the base URL that clients of HTTPS use",
+            settings.jwt_issuer
+        ));
     }
     warnings
 }
@@ -113,10 +135,13 @@ mod tests {
             ("STAUNCH_LIMIT_LOGIN", "10/min,100/h"),
             ("STAUNCH_LIMIT_REGISTER", "1/s,5/min,20/h"),
             ("STAUNCH_LIMIT_GLOBAL", "200/min,5000/h"),
+            ("STAUNCH_TLS_CERT", "cert.pem"),
+            ("STAUNCH_PROXY_PROTOCOL", "on"),
         ])
         .unwrap_err();
         let text = format!("{problems:?}");
-        assert_eq!(problems.len(), 4, "{text}");
+        assert_eq!(problems.len(), 6, "{text}");
+        assert!(text.contains("STAUNCH_TLS_KEY") && text.contains("STAUNCH_PROXY"), "{text}");
         assert!(text.contains("may list 8 quotas"), "{text}");
     }
 

@@ -12,7 +12,7 @@ pub use values::{Count, Span};
 
 use crate::auth::AuthConfig;
 use crate::hashing::HashConfig;
-use crate::http::HttpConfig;
+use crate::http::{CertificateFiles, HttpConfig};
 use crate::limiter::LimiterConfig;
 use crate::postgres::{DataDir, Durability, PostgresConfig};
 use crate::tokens::TokenConfig;
@@ -124,6 +124,11 @@ impl Config {
             lockout: self.settings.lockout,
             audit_keep: self.settings.audit_keep.0,
         }
+    }
+
+    pub(crate) fn certificate(&self) -> Option<CertificateFiles> {
+        let (chain, key) = (self.settings.tls_cert.clone()?, self.settings.tls_key.clone()?);
+        Some(CertificateFiles { chain, key })
     }
 
     pub(crate) fn limiter(&self) -> LimiterConfig {

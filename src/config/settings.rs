@@ -72,7 +72,11 @@ settings! {
     listen: SocketAddr = "127.0.0.1:8080", "STAUNCH_LISTEN", parsed("an address and port like 127.0.0.1:8080");
     /// Whether other servers may listen on the same port, as in a rolling restart.
     reuse_port: bool = "off", "STAUNCH_REUSE_PORT", flag;
-    /// Where /metrics is served instead of on the main listener.
+    /// Certificate chain (PEM) to serve HTTPS with; unset: plain HTTP.
+    tls_cert: Option<PathBuf> = "", "STAUNCH_TLS_CERT", optional(parsed("a path"));
+    /// Private key (PEM) of the certificate.
+    tls_key: Option<PathBuf> = "", "STAUNCH_TLS_KEY", optional(parsed("a path"));
+    /// Where /metrics is served, as plain HTTP, instead of on the main listener.
     metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
     /// PostgreSQL to use (or DATABASE_URL); unset: an embedded one in the data folder.
     database_url: Option<Secret> = "", "STAUNCH_DATABASE_URL", optional(url);
@@ -118,6 +122,8 @@ settings! {
     lockout: bool = "on", "STAUNCH_LOCKOUT", flag;
     /// Proxies whose X-Forwarded-For or Forwarded is believed: addresses and CIDRs.
     trusted_proxies: TrustedProxies = "none", "STAUNCH_TRUSTED_PROXIES", own;
+    /// Whether every connection begins with a PROXY header, versions 1 and 2, from a trusted proxy.
+    proxy_protocol: bool = "off", "STAUNCH_PROXY_PROTOCOL", flag;
     /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256.
     jwt_alg: Algorithm = "EdDSA", "STAUNCH_JWT_ALG", own;
     /// The iss of access tokens: the base URL that clients use.

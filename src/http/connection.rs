@@ -1,6 +1,6 @@
 //! One connection: HTTP/1.1 or HTTP/2, over whatever carries octets, watched by one timer.
 
-use super::room::Room;
+use super::room::Seat;
 use super::service;
 use super::watch::Watch;
 use super::{Edge, HEAD_OCTETS_MAX, Surface};
@@ -44,7 +44,7 @@ pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
     watch: Watch,
-    room: Room,
+    seat: Seat,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -59,7 +59,6 @@ pub(super) async fn serve<S>(
     let mut draining = pin!(edge.lifecycle.draining());
     let mut drained = false;
     let mut goodbye = Goodbye::default();
-    let seat = room.enter(&watch);
     let mut timer = pin!(tokio::time::sleep(watch.next_look()));
     loop {
         tokio::select! {
@@ -229,10 +228,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked for when all has been written.
+        // Asked for when all has been written. TLS keeps what the socket does not take.
         let polled = Pin::new(&mut self.stream).poll_flush(context);
-        if polled.is_ready() {
-            self.watch.flushed();
+        match polled {
+            Poll::Ready(_) => self.watch.flushed(),
+            Poll::Pending => self.watch.wrote(None),
         }
         polled
     }

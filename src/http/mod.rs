@@ -1,10 +1,11 @@
 //! The edge: the only folder that knows HTTP.
 //!
-//! `server` accepts and watches connections, `service` wraps every request in its id, limits,
+//! `server` accepts connections, `opening` takes off what is around HTTP, `connection` serves it, `service` wraps every request in its id, limits,
 //! panic guard and log line, `router` is the table of routes, `api` has one file an endpoint, and
 //! `error` turns every failure into one problem document.
 
 mod api;
+mod certificate;
 mod client_address;
 mod client_credentials;
 mod connection;
@@ -12,7 +13,9 @@ mod error;
 mod health;
 mod meters;
 mod metrics;
+mod opening;
 mod peers;
+mod proxy_header;
 mod rate_limit;
 mod refusals;
 mod request;
@@ -22,17 +25,21 @@ mod room;
 mod router;
 mod server;
 mod service;
+mod tls;
 mod unsent;
 mod watch;
 mod well_known;
 
+pub use certificate::{CertificateFiles, TlsError};
 pub use client_address::TrustedProxies;
 pub use meters::Meters;
+pub use opening::Manner;
 pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
 pub use server::{Listener, serve};
+pub use tls::Tls;
 
 use crate::auth::Auth;
 use crate::clock::Clock;

@@ -1,11 +1,12 @@
 //! The accept loop: a permit for every connection, and no error that ends it.
 
+use super::Edge;
 use super::client_address::canonical;
-use super::connection::{self, LEAVE_TIME};
+use super::connection::LEAVE_TIME;
+use super::opening::{self, Manner};
 use super::peers::{Peers, Place};
 use super::room::Room;
 use super::watch::Watch;
-use super::{Edge, Surface};
 use crate::identity::address_block;
 use std::io;
 use std::net::SocketAddr;
@@ -23,12 +24,12 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Connections that the kernel queues for us at most (and no more than `net.core.somaxconn`).
 const BACKLOG: u32 = 1024;
 
-/// A bound socket and what it answers.
+/// A bound socket and what it speaks.
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
-    /// What it answers.
-    pub surface: Surface,
+    /// What it speaks.
+    pub manner: Manner,
 }
 
 impl Listener {
@@ -38,12 +39,12 @@ impl Listener {
     ///
     /// # Errors
     /// When the operating system refuses, for example because the port is taken.
-    pub fn bind(address: SocketAddr, surface: Surface, reuse_port: bool) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, manner: Manner, reuse_port: bool) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, surface })
+        Ok(Self { socket: socket.listen(BACKLOG)?, manner })
     }
 
     /// Where it listens.
@@ -62,7 +63,7 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
     let door = Door {
         room: Room::new(edge.config.connections_max),
         peers: Peers::new(edge.config.connections_per_address),
-        surface: listener.surface,
+        manner: listener.manner,
         edge,
         connections,
     };
@@ -76,7 +77,7 @@ pub async fn serve(edge: Arc<Edge>, listener: Listener, connections: TaskTracker
 /// Where connections come in.
 struct Door {
     edge: Arc<Edge>,
-    surface: Surface,
+    manner: Manner,
     room: Room,
     peers: Peers,
     connections: TaskTracker,
@@ -127,9 +128,10 @@ impl Door {
         place: Place,
         permit: OwnedSemaphorePermit,
     ) {
-        let (edge, surface, room) = (Arc::clone(&self.edge), self.surface, self.room.clone());
+        let (edge, manner) = (Arc::clone(&self.edge), self.manner.clone());
+        let (peers, room) = (self.peers.clone(), self.room.clone());
         self.connections.spawn(async move {
-            run(edge, surface, stream, peer, room).await;
+            run(edge, manner, stream, peer, peers, room).await;
             drop((place, permit));
         });
     }
@@ -154,13 +156,20 @@ impl Door {
     }
 }
 
-async fn run(edge: Arc<Edge>, surface: Surface, stream: TcpStream, peer: SocketAddr, room: Room) {
+async fn run(
+    edge: Arc<Edge>,
+    manner: Manner,
+    stream: TcpStream,
+    peer: SocketAddr,
+    peers: Peers,
+    room: Room,
+) {
     // Answers are small and written whole: waiting for more (Nagle) only delays them.
     stream.set_nodelay(true).ok();
     let open = edge.meters.connections.clone();
     open.increment(1.0);
     let watch = Watch::new(&edge);
-    connection::serve(edge, surface, stream, peer, watch, room).await;
+    opening::serve(edge, manner, stream, peer, &peers, watch, &room).await;
     open.decrement(1.0);
 }
 

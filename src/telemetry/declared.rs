@@ -67,6 +67,14 @@ metrics! {
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
     /// Idle connections closed to make room for new ones.
     HTTP_CONNECTIONS_EVICTED = Counter "staunch_http_connections_evicted_total" [] None;
+    /// TLS handshakes by outcome: success, error (plain text, an old version, a client that does not trust the certificate), timeout.
+    TLS_HANDSHAKES = Counter "staunch_tls_handshakes_total" ["result": ["success", "error", "timeout"]] None;
+    /// When the certificate that new connections are shown ends, in seconds since 1970; 0 without TLS.
+    TLS_CERTIFICATE_EXPIRY = Gauge "staunch_tls_certificate_expiry_timestamp_seconds" [] Some(Unit::Seconds);
+    /// Readings of a changed certificate by outcome: success, error (the one before stays in use).
+    TLS_RELOADS = Counter "staunch_tls_reloads_total" ["result": ["success", "error"]] None;
+    /// Connections by their PROXY header: success, error (none, or a broken one), timeout, untrusted (not from a trusted proxy); all but success are closed.
+    PROXY_HEADERS = Counter "staunch_proxy_headers_total" ["result": ["success", "error", "timeout", "untrusted"]] None;
     /// Logins by outcome: success, rejected, locked (too many failures before), overloaded, unavailable, error.
     LOGINS = Counter "staunch_logins_total" ["result": ["success", "rejected", "locked", "overloaded", "unavailable", "error"]] None;
     /// Login names that addresses unknown to them have to wait for now, after failed logins.

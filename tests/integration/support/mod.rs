@@ -9,12 +9,14 @@
 //! The server has its own threads and the clock is the test's, so nothing here waits for time to
 //! pass. Dropping a `TestApp` stops the server as SIGTERM would and removes its database.
 
+mod certificates;
 mod client;
 mod collector;
 mod database;
 mod proxy;
 mod raw;
 
+pub(crate) use certificates::{Authority, Issued};
 pub(crate) use client::{Client, Reply, Tokens, form};
 pub(crate) use collector::{Collector, attributes};
 pub(crate) use database::TestDatabase;
@@ -51,6 +53,8 @@ pub(crate) struct TestApp {
     pub(crate) database: Arc<TestDatabase>,
     /// The server's own keys, to have them read anew without waiting.
     pub(crate) keys: staunch::tokens::Tokens,
+    /// How it speaks TLS, if it does.
+    pub(crate) tls: Option<staunch::http::Tls>,
     folder: Arc<tempfile::TempDir>,
     stop: Option<oneshot::Sender<()>>,
     server: Option<std::thread::JoinHandle<()>>,
@@ -115,7 +119,7 @@ impl Builder {
             runtime.block_on(async {
                 match App::build(config, served_clock, Log::default()).await {
                     Ok(app) => {
-                        started.send(Ok((app.facts().clone(), app.tokens()))).ok();
+                        started.send(Ok((app.facts().clone(), app.tokens(), app.tls()))).ok();
                         app.run(async {
                             stopped.await.ok();
                         })
@@ -125,13 +129,14 @@ impl Builder {
                 }
             });
         });
-        let (facts, keys) = starting.await.expect("the server's thread lives")?;
+        let (facts, keys, tls) = starting.await.expect("the server's thread lives")?;
         Ok(TestApp {
             address: facts.address,
             metrics_address: facts.metrics_address,
             clock,
             database,
             keys,
+            tls,
             folder,
             stop: Some(stop),
             server: Some(server),
@@ -246,7 +251,8 @@ impl TestApp {
     /// The value of a metric, written as `/metrics` writes it: `name` or `name{label="value"}`.
     /// Zero where it is not there yet.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
-        let reply = self.anonymous().get("/metrics").await;
+        let place = self.metrics_address.unwrap_or(self.address);
+        let reply = Client::new(place).get("/metrics").await;
         reply.assert_status(200);
         let page = reply.text();
         let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

@@ -1,0 +1,192 @@
+//! HTTPS: versions, HTTP/2, clients that say something else, and a certificate that changes.
+
+use crate::support::{Authority, Builder, Issued, TestApp};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ProtocolVersion;
+use staunch::app::StartError;
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const EXPIRY: &str = "staunch_tls_certificate_expiry_timestamp_seconds";
+
+fn served(folder: &Path, issued: &Issued) -> Builder {
+    let (chain, key) = issued.write(folder);
+    TestApp::builder()
+        .set("STAUNCH_TLS_CERT", chain.display().to_string())
+        .set("STAUNCH_TLS_KEY", key.display().to_string())
+        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
+}
+
+fn handshakes(result: &str) -> String {
+    format!("staunch_tls_handshakes_total{{result=\"{result}\"}}")
+}
+
+/// The certificate that a new connection is shown.
+async fn shown(app: &TestApp, authority: &Authority) -> Vec<u8> {
+    let stream = authority.connect(app.address, |_| {}).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[tokio::test]
+async fn a16_tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
+    for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
+        for alpn in [vec![], vec![b"http/1.1".to_vec()]] {
+            let connected = authority.connect_with(app.address, version, alpn.clone()).await;
+            let mut stream = connected.unwrap();
+            assert_eq!(stream.get_ref().1.protocol_version(), Some(version));
+            assert_eq!(stream.get_ref().1.alpn_protocol(), alpn.first().map(Vec::as_slice));
+            let request = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    }
+    assert_eq!(app.metric(&handshakes("success")).await, 4.0);
+    // 2100-01-01.
+    assert_eq!(app.metric(EXPIRY).await, 4_102_444_800.0);
+}
+
+#[tokio::test]
+async fn a16_http_2_is_chosen_by_alpn_and_what_nobody_speaks_is_refused() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
+    let both = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    let connected = authority.connect(app.address, |config| config.alpn_protocols = both).await;
+    let stream = connected.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    let executor = TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://localhost/health/liveness").body(Empty::<Bytes>::new());
+    let reply = sender.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(
+        (reply.status(), reply.version()),
+        (200.try_into().unwrap(), hyper::Version::HTTP_2)
+    );
+
+    let other = vec![b"spdy/3".to_vec()];
+    let refused = authority.connect(app.address, |config| config.alpn_protocols = other).await;
+    assert!(refused.is_err());
+    assert_eq!(app.metric(&handshakes("error")).await, 1.0);
+}
+
+/// A ClientHello of TLS 1.1 (RFC 4346) with two suites of its time.
+fn old_hello() -> Vec<u8> {
+    let hello = [
+        [0x03, 0x02].as_slice(),      // version
+        &[7; 32],                     // random
+        &[0],                         // no session
+        &[0, 4, 0xc0, 0x13, 0, 0x2f], // suites
+        &[1, 0],                      // no compression
+    ]
+    .concat();
+    let length = u8::try_from(hello.len()).unwrap();
+    [[0x16, 0x03, 0x01, 0, length + 4, 1, 0, 0, length].as_slice(), &hello].concat()
+}
+
+#[tokio::test]
+async fn a16_old_versions_and_plain_text_get_an_alert_and_nothing_else() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
+    for octets in [old_hello(), b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()] {
+        let mut raw = app.raw().await;
+        raw.write(octets).await;
+        let answer = raw.rest().await;
+        assert!(answer.starts_with('\u{15}') && answer.len() < 16, "{answer:?}");
+    }
+    assert_eq!(app.metric(&handshakes("error")).await, 2.0);
+    assert_eq!(app.metric("staunch_http_connections").await, 1.0, "this one");
+}
+
+#[tokio::test]
+async fn a16_a_handshake_that_never_ends_is_cut() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let builder = served(folder.path(), &authority.issue(&["localhost"], 2100));
+    let builder = builder.set("STAUNCH_HEADER_TIMEOUT", "300ms").system_clock();
+    let app = builder.start().await;
+    let (mut silent, mut slow) = (app.raw().await, app.raw().await);
+    let hello = old_hello();
+    slow.write(&hello[..20]).await;
+    // A head that never comes is cut by the same deadline.
+    let mut idle = authority.connect(app.address, |_| {}).await.unwrap();
+    assert!(silent.closed_after().await < crate::support::SOON);
+    slow.closed_after().await;
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.ok();
+    assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    assert_eq!(app.metric(&handshakes("timeout")).await, 2.0);
+}
+
+#[tokio::test]
+async fn a16_a_handshake_under_way_does_not_hold_up_the_stop() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let mut app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
+    let mut silent = app.raw().await;
+    // Accepted, as one that came later is.
+    shown(&app, &authority).await;
+    app.begin_stop();
+    let took = silent.closed_after().await;
+    assert!(took < Duration::from_secs(3), "the grace was waited for: {took:?}");
+}
+
+#[tokio::test]
+async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let first = authority.issue(&["localhost"], 2100);
+    let app = served(folder.path(), &first).start().await;
+    let tls = app.tls.clone().unwrap();
+    assert_eq!(shown(&app, &authority).await, first.der);
+    assert!(!tls.follow().unwrap(), "nothing has changed");
+
+    let second = authority.issue(&["localhost"], 2101);
+    second.write(folder.path());
+    // A connection from before goes on.
+    let mut open = authority.connect(app.address, |_| {}).await.unwrap();
+    assert!(tls.follow().unwrap());
+    assert_eq!(shown(&app, &authority).await, second.der);
+    assert_eq!(app.metric(EXPIRY).await, 4_133_980_800.0);
+    open.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(open.read_u8().await.is_ok());
+
+    // The new certificate with the old key, and then a file that is cut off.
+    let third = authority.issue(&["localhost"], 2102);
+    Issued { key: second.key.clone(), ..authority.issue(&["localhost"], 2102) }
+        .write(folder.path());
+    let error = tls.follow().unwrap_err().to_string();
+    assert!(error.contains("STAUNCH_TLS_KEY") && error.contains("key.pem"), "{error}");
+    assert!(!tls.follow().unwrap(), "told once");
+    Issued { chain: third.chain[..100].to_owned(), ..authority.issue(&["localhost"], 2102) }
+        .write(folder.path());
+    assert!(tls.follow().is_err());
+    std::fs::remove_file(folder.path().join("key.pem")).unwrap();
+    assert!(tls.follow().is_err() && tls.reload().is_err());
+    assert_eq!(shown(&app, &authority).await, second.der);
+    assert_eq!(app.metric(EXPIRY).await, 4_133_980_800.0);
+    assert_eq!(app.metric("staunch_tls_reloads_total{result=\"error\"}").await, 4.0);
+
+    third.write(folder.path());
+    assert!(tls.follow().unwrap());
+    assert_eq!(shown(&app, &authority).await, third.der);
+    assert_eq!(app.metric("staunch_tls_reloads_total{result=\"success\"}").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_pair_that_does_not_match_stops_the_start() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let other = authority.issue(&["localhost"], 2100);
+    let mixed = Issued { key: other.key, ..authority.issue(&["localhost"], 2100) };
+    match served(folder.path(), &mixed).try_start().await {
+        Err(StartError::Tls(error)) => {
+            assert!(error.to_string().contains("STAUNCH_TLS_KEY"), "{error}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+}
