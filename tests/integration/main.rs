@@ -11,6 +11,7 @@ mod audit;
 mod cleanup;
 mod clock;
 mod concurrency;
+mod database_tls;
 mod foreign_hashes;
 mod health;
 mod http;
