@@ -15,7 +15,7 @@ use crate::http::{self, Edge, Listener, Manner, Surface, Tls, TlsError};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{self, DataFolder, EmbeddedPostgres, PostgresError, Purpose};
-use crate::store::{self, ConnectError, MigrateError, Store, StoreConfig};
+use crate::store::{self, ConnectError, Endpoint, MigrateError, Store, StoreConfig};
 use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
 use crate::telemetry::{Metrics, declared};
@@ -136,7 +136,7 @@ impl App {
             }
             None => {
                 let server = EmbeddedPostgres::start(&config.postgres(), folder.clone()).await?;
-                let database = server.connect_config();
+                let database = server.connect_config().into();
                 let described = format!(
                     "embedded PostgreSQL {} in {}",
                     server.version(),
@@ -171,7 +171,7 @@ impl App {
         clock: Clock,
         log: Log,
         folder: &DataFolder,
-        database: tokio_postgres::Config,
+        database: Endpoint,
         described: String,
     ) -> Result<(Arc<Edge>, Vec<Listener>, HashEngine, Facts), StartError> {
         let part = |part| move |source| StartError::Part { part, source };
@@ -332,7 +332,7 @@ impl App {
 /// embedded one that does not run is started, and stopped again by [`Database::close`].
 pub struct Database {
     /// How to connect.
-    pub connect: tokio_postgres::Config,
+    pub connect: Endpoint,
     started: Option<EmbeddedPostgres>,
 }
 
@@ -350,10 +350,10 @@ impl Database {
             None => match DataFolder::open(&config.data_dir(), Purpose::Database).await {
                 Ok(folder) => {
                     let server = EmbeddedPostgres::start(&config.postgres(), folder).await?;
-                    (server.connect_config(), Some(server))
+                    (server.connect_config().into(), Some(server))
                 }
                 Err(PostgresError::InUse { folder, pid }) => match postgres::attach(&folder)? {
-                    Some(connect) => (connect, None),
+                    Some(connect) => (connect.into(), None),
                     None => return Err(PostgresError::InUse { folder, pid }.into()),
                 },
                 Err(error) => return Err(error.into()),

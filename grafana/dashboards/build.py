@@ -393,6 +393,25 @@ ROWS = [
               " ended, a token reused; account: all sessions of an account, a new password, an account"
               " disabled.", stack=True, w=12, h=6),
     ]),
+    ("TLS and proxies", [
+        graph("How do TLS handshakes end?", "reqps", by("staunch_tls_handshakes_total", "result"),
+              "Handshakes on the main listener a second, where STAUNCH_TLS_CERT is set. error: plain HTTP, an"
+              " old version, a client that does not trust the certificate; timeout: it did not end within"
+              " STAUNCH_HEADER_TIMEOUT.", stack=True, w=6),
+        graph("How long is the certificate good?", "s",
+              [("{{instance}}", "clamp_min(staunch_tls_certificate_expiry_timestamp_seconds{$sel} - time(), 0)")],
+              "Until the certificate ends that new connections are shown; 0 where there is no TLS, or when it"
+              " has ended. Runbook: StaunchCertificateExpiring.", w=6),
+        graph("Is a new certificate read?", "short",
+              [("{{result}}", "sum by (result) (increase(staunch_tls_reloads_total{$sel}[$rate]))")],
+              "Readings after a file changed or SIGHUP came. error: the pair cannot be used, and the one"
+              " before stays; the log has the cause. One error while both files are being replaced is no"
+              " fault.", bars=True, w=6, decimals=0),
+        graph("How do PROXY headers begin connections?", "reqps", by("staunch_proxy_headers_total", "result"),
+              "Connections a second by their PROXY header, where STAUNCH_PROXY_PROTOCOL is on. error: the"
+              " proxy sends none, or a broken one; untrusted: somebody who is not in STAUNCH_TRUSTED_PROXIES"
+              " connects past the proxy.", stack=True, w=6),
+    ]),
     ("Process", [
         graph("How much CPU is used?", "short",
               [("{{instance}}", "rate(process_cpu_seconds_total{$sel}[$rate])")],

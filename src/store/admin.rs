@@ -5,7 +5,7 @@
 //! statement: a login that was storing its session holds the row until that is done
 //! (`insert_session`), so the second statement sees it; one that comes later sees the change.
 
-use super::connect::{self, ConnectError};
+use super::connect::{self, ConnectError, Endpoint};
 use super::statement::statement;
 use super::users::{Account, INSERT_USER, NewUser, RegisterError, inserted};
 use super::{Statement, StoreError};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::{Client, Row};
 
 /// Live sessions that are listed at most.
 const SESSIONS_MAX: i64 = 10_000;
@@ -167,7 +167,7 @@ impl Admin {
     ///
     /// # Errors
     /// When nobody answers or the server refuses; the message names the host, never the password.
-    pub async fn open(database: &Config) -> Result<Self, ConnectError> {
+    pub async fn open(database: &Endpoint) -> Result<Self, ConnectError> {
         let (client, connection) = connect::alone(database).await?;
         Ok(Self { client, connection })
     }

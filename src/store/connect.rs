@@ -1,10 +1,13 @@
 //! From a URL to connection settings with deadlines on everything.
 
+use super::{options, tls};
 use crate::telemetry::with_causes;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Longest time a statement may run on the server, in milliseconds. The longest of ours, a
 /// clean-up batch, takes tens; a login's take one.
@@ -34,26 +37,74 @@ pub enum ConnectError {
     },
 }
 
-/// Reads a `postgresql://` URL or a `key=value` string. The message of an error repeats no part of
-/// it that could be a password.
+/// A database: where it is, who we are there, and how TLS is spoken to it.
+#[derive(Clone)]
+pub struct Endpoint {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Endpoint").field(&place(self)).finish()
+    }
+}
+
+impl From<Config> for Endpoint {
+    /// Without TLS, as through the socket of a server on this machine.
+    fn from(mut config: Config) -> Self {
+        config.ssl_mode(SslMode::Disable);
+        Self { config, tls: tls::none() }
+    }
+}
+
+type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+impl Endpoint {
+    pub(super) async fn connect(
+        &self,
+    ) -> Result<(Client, Connection<Socket, Stream>), tokio_postgres::Error> {
+        Box::pin(self.config.connect(self.tls.clone())).await
+    }
+
+    /// What a pool makes its connections of.
+    pub(super) fn parts(&self) -> (Config, MakeRustlsConnect) {
+        (self.config.clone(), self.tls.clone())
+    }
+}
+
+/// Reads a `postgresql://` URL or a `key=value` string, and the roots that it names. The message of
+/// an error repeats no part of it that could be a password.
 ///
 /// # Errors
-/// When it does not parse, names no host, or asks for TLS.
-pub fn parse_url(url: &str) -> Result<Config, ConnectError> {
-    let config: Config = url.parse().map_err(|_| {
-        ConnectError::Url("must look like postgresql://user:password@host:5432/database".into())
-    })?;
+/// When it does not parse or names no host, or TLS cannot be spoken as it says.
+pub fn parse_url(url: &str) -> Result<Endpoint, ConnectError> {
+    let unreadable =
+        || ConnectError::Url("must look like postgresql://user:password@host:5432/database".into());
+    let (text, taken) = options::take(url).ok_or_else(unreadable)?;
+    let mut config: Config = text.parse().map_err(|_| unreadable())?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err(ConnectError::Url("names no host".into()));
     }
-    if config.get_ssl_mode() != SslMode::Disable && config.get_ssl_mode() != SslMode::Prefer {
-        return Err(ConnectError::Url("sslmode=require is not supported yet".into()));
+    let chosen = tls::choose(taken.sslmode.as_deref(), taken.sslrootcert.as_deref());
+    let (mode, tls) = chosen.map_err(ConnectError::Url)?;
+    let sockets = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+    if config.get_hosts().is_empty() {
+        // A certificate is for a host; where none is named, the address is one.
+        for address in config.get_hostaddrs().to_vec() {
+            config.host(address.to_string());
+        }
+        config.ssl_mode(mode);
+    } else {
+        // As libpq: nobody is between us and a socket of this machine.
+        config.ssl_mode(if sockets { SslMode::Disable } else { mode });
     }
-    Ok(config)
+    Ok(Endpoint { config, tls })
 }
 
 /// Host, port and database for people to read.
-pub fn place(config: &Config) -> String {
+pub fn place(endpoint: &Endpoint) -> String {
+    let config = &endpoint.config;
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(path)) => path.display().to_string(),
@@ -67,38 +118,41 @@ pub fn place(config: &Config) -> String {
 }
 
 /// Adds our deadlines to the settings of a connection that serves requests.
-pub(super) fn with_deadlines(config: &Config) -> Config {
-    let mut config = without_statement_timeout(config);
+pub(super) fn with_deadlines(endpoint: &Endpoint) -> Endpoint {
+    let mut endpoint = without_statement_timeout(endpoint);
+    let config = &mut endpoint.config;
     let own = config.get_options().unwrap_or_default();
     let options = format!(
         "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} \
          -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} {own}"
     );
     config.options(options.trim());
-    config
+    endpoint
 }
 
 /// Opens a connection beside the pool, whose statements may take as long as they need; the task
 /// ends with it.
 pub(super) async fn alone(
-    database: &Config,
+    database: &Endpoint,
 ) -> Result<(Client, JoinHandle<Result<(), tokio_postgres::Error>>), ConnectError> {
-    let config = without_statement_timeout(database);
-    let (client, connection) = config.connect(NoTls).await.map_err(|error| {
-        ConnectError::Refused { place: place(&config), reason: with_causes(&error) }
+    let endpoint = without_statement_timeout(database);
+    let (client, connection) = endpoint.connect().await.map_err(|error| ConnectError::Refused {
+        place: place(&endpoint),
+        reason: with_causes(&error),
     })?;
     Ok((client, tokio::spawn(connection)))
 }
 
 /// The same for a connection that migrates: its statements may take as long as they need.
-pub(super) fn without_statement_timeout(config: &Config) -> Config {
-    let mut config = config.clone();
-    config
+pub(super) fn without_statement_timeout(endpoint: &Endpoint) -> Endpoint {
+    let mut endpoint = endpoint.clone();
+    endpoint
+        .config
         .application_name("staunch")
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_user_timeout(TCP_USER_TIMEOUT)
         .keepalives_idle(Duration::from_secs(30));
-    config
+    endpoint
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Accounts in bulk: a batch is copied into a table of the session's own and from there into
 //! `users`, in one transaction. The unique indexes say whose names are taken.
 
-use super::connect::{self, ConnectError};
+use super::connect::{self, ConnectError, Endpoint};
 use super::statement::statement;
 use super::{Statement, StoreError};
 use crate::identity::{Email, Username};
@@ -10,10 +10,10 @@ use std::fmt;
 use std::pin::pin;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config};
 
 /// How often a batch is sent again after PostgreSQL has broken it off to end a deadlock: with a
 /// registration, or another import, that has one of its names and waits for another.
@@ -116,7 +116,7 @@ impl Importer {
     ///
     /// # Errors
     /// When nobody answers or the server refuses; the message names the host, never the password.
-    pub async fn open(database: &Config) -> Result<Self, ConnectError> {
+    pub async fn open(database: &Endpoint) -> Result<Self, ConnectError> {
         let (client, connection) = connect::alone(database).await?;
         let staged = client.batch_execute(STAGE.sql).await;
         staged.map_err(|error| ConnectError::Refused {

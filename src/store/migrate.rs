@@ -6,11 +6,11 @@
 //! rather than serve on a schema that nobody has tested. A file runs whole or not at all, so a
 //! process that was killed half way is continued by the next start.
 
-use super::connect::{self, ConnectError};
+use super::connect::{self, ConnectError, Endpoint};
 use crate::telemetry::with_causes;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::time::Duration;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
 /// Number, name and text, in order. Files are only ever added.
 const MIGRATIONS: &[(i32, &str, &str)] = &[
@@ -62,12 +62,8 @@ pub enum MigrateError {
 ///
 /// # Errors
 /// See [`MigrateError`]. What was applied before the error stays.
-pub async fn migrate(database: &Config) -> Result<usize, MigrateError> {
-    let config = connect::without_statement_timeout(database);
-    let refused = |reason: String| ConnectError::Refused { place: connect::place(&config), reason };
-    let (mut client, connection) =
-        config.connect(NoTls).await.map_err(|error| refused(with_causes(&error)))?;
-    let connection = tokio::spawn(connection);
+pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
+    let (mut client, connection) = connect::alone(database).await?;
     let lock = client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]);
     let locked =
         tokio::time::timeout(LOCK_DEADLINE, lock).await.map_err(|_| MigrateError::Locked)?;

@@ -15,14 +15,16 @@ mod health;
 mod import;
 mod migrate;
 mod notify;
+mod options;
 mod pool;
 mod sessions;
 mod statement;
+mod tls;
 mod users;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use clients::{Client, LiveRefresh};
-pub use connect::{ConnectError, parse_url, place};
+pub use connect::{ConnectError, Endpoint, parse_url, place};
 pub use ends::{Asking, NewPassword};
 pub use error::StoreError;
 pub use events::NewEvent;

@@ -6,7 +6,7 @@
 //! What is committed while nobody listens is told to nobody, so whoever takes the notices is told
 //! when they begin and when they may be missing.
 
-use super::connect;
+use super::connect::{self, Endpoint};
 use super::{Store, StoreConfig, StoreError};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{AsyncMessage, Config, NoTls, Notification};
+use tokio_postgres::{AsyncMessage, Notification};
 
 /// Time between two questions whether the connection is alive.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub enum Notice {
 }
 
 pub(super) struct Listener {
-    database: Config,
+    database: Endpoint,
     connected: Gauge,
     sessions: Counter,
     accounts: Counter,
@@ -75,7 +75,7 @@ impl Listener {
         take: &(impl Fn(Notice) + Sync),
         pause: &mut Duration,
     ) -> Result<Infallible, StoreError> {
-        let connecting = timeout(CONNECT_DEADLINE, Box::pin(self.database.connect(NoTls))).await;
+        let connecting = timeout(CONNECT_DEADLINE, self.database.connect()).await;
         let (client, mut connection) = connecting
             .map_err(|_| StoreError::deadline(CONTEXT))?
             .map_err(|error| StoreError::statement(CONTEXT, error))?;

@@ -1,6 +1,6 @@
 //! The connection pool: a deadline on every call, and no connection that comes back half used.
 
-use super::connect::{self, ConnectError};
+use super::connect::{self, ConnectError, Endpoint};
 use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{NoTls, Row};
 
 /// Longest time a call may take in all: waiting for a connection, opening one, query and answer.
 /// Below the 5 s in which a login must hear of a database that is away.
@@ -34,8 +34,8 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How the database is reached.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// Host, user, password, database.
-    pub database: tokio_postgres::Config,
+    /// Which, and who we are there.
+    pub database: Endpoint,
     /// Connections opened at start and kept. At most `pool_max`.
     pub pool_min: usize,
     /// Connections at most. The server must allow as many and three more: readiness has one of its
@@ -265,14 +265,15 @@ impl Pool {
 
 /// A pool over that database, with our settings on every connection.
 pub(super) fn build(
-    database: &tokio_postgres::Config,
+    database: &Endpoint,
     max: usize,
     timeouts: Timeouts,
     statements: &'static [Statement],
 ) -> deadpool_postgres::Pool {
+    let (config, tls) = connect::with_deadlines(database).parts();
     let manager = Manager::from_config(
-        connect::with_deadlines(database),
-        NoTls,
+        config,
+        tls,
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let builder = deadpool_postgres::Pool::builder(manager)

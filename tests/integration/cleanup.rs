@@ -8,7 +8,8 @@ const SUCCESS: &str = r#"staunch_cleanup_runs_total{result="success"}"#;
 const REMOVED: &str = "staunch_cleanup_removed_total";
 
 async fn store(app: &TestApp) -> Store {
-    let config = StoreConfig { database: app.database.config.clone(), pool_min: 1, pool_max: 2 };
+    let config =
+        StoreConfig { database: app.database.config.clone().into(), pool_min: 1, pool_max: 2 };
     let metrics = Metrics::new().unwrap();
     Store::open(&config, &metrics, app.clock.clone()).await.unwrap()
 }

@@ -60,7 +60,7 @@ fn file() -> String {
 
 /// Imports, and returns what was said of rejected lines.
 async fn import(database: &TestDatabase, input: &str) -> (ImportCount, Vec<(u64, String)>) {
-    let mut importer = Importer::open(&database.config).await.unwrap();
+    let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     let mut rejected = Vec::new();
     let count = import_users(input.as_bytes(), &mut importer, 4, |_, lines| {
         rejected.extend(lines.iter().map(|line| (line.line, line.error.clone())));
@@ -166,7 +166,7 @@ async fn hashes(database: &TestDatabase) -> Vec<String> {
 }
 
 async fn export(database: &TestDatabase) -> String {
-    let admin = Admin::open(&database.config).await.unwrap();
+    let admin = Admin::open(&database.config.clone().into()).await.unwrap();
     let mut file = Vec::new();
     export_users(&admin, &mut file).await.unwrap();
     admin.close().await;

@@ -25,7 +25,7 @@ impl Outcome {
 }
 
 async fn import(database: &TestDatabase, input: impl AsRef<[u8]>) -> Outcome {
-    let mut importer = Importer::open(&database.config).await.unwrap();
+    let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     let mut rejected = Vec::new();
     let count = import_users(input.as_ref(), &mut importer, COST, |_, lines| {
         rejected.extend(lines.iter().map(|line| (line.line, line.error.clone())));
@@ -207,7 +207,7 @@ fn long_file() -> String {
 async fn an_import_that_was_broken_off_goes_on_when_it_is_repeated() {
     let database = TestDatabase::create().await;
     let file = long_file();
-    let mut importer = Importer::open(&database.config).await.unwrap();
+    let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     let mut batches = 0;
     let broken = import_users(file.as_bytes(), &mut importer, COST, |count, lines| {
         batches += 1;
@@ -231,7 +231,7 @@ async fn an_import_that_was_broken_off_goes_on_when_it_is_repeated() {
 #[tokio::test]
 async fn a_database_that_goes_away_ends_it_with_the_lines_that_are_missing() {
     let database = TestDatabase::create().await;
-    let mut importer = Importer::open(&database.config).await.unwrap();
+    let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     database.set_open(false).await;
     let file = format!("\n{}\n{}\n", named("ada"), named("bob"));
     let ended =
@@ -240,7 +240,7 @@ async fn a_database_that_goes_away_ends_it_with_the_lines_that_are_missing() {
     let unavailable =
         matches!(ended, ImportError::Store { source: StoreError::Unavailable { .. }, .. });
     assert!(unavailable, "{ended:?}");
-    assert!(Importer::open(&database.config).await.is_err());
+    assert!(Importer::open(&database.config.clone().into()).await.is_err());
     database.set_open(true).await;
     import(&database, &file).await.assert(2, &[]);
 }

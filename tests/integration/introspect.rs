@@ -12,7 +12,7 @@ pub(crate) const INTROSPECT: &str = "/api/v1/auth/introspect";
 pub(crate) const REVOKE: &str = "/api/v1/auth/revoke";
 
 async fn admin(app: &TestApp) -> Admin {
-    Admin::open(&app.database.config).await.unwrap()
+    Admin::open(&app.database.config.clone().into()).await.unwrap()
 }
 
 fn basic(app: &TestApp, id: &str, secret: &str) -> Client {

@@ -12,6 +12,7 @@ mod cleanup;
 mod clock;
 mod concurrency;
 mod connections;
+mod database_tls;
 mod foreign_hashes;
 mod health;
 mod http;

@@ -13,7 +13,7 @@ async fn c8_nodes_that_start_together_apply_each_file_once() {
     let database = TestDatabase::create_empty().await;
     let all = (0..4).map(|_| {
         let config = database.config.clone();
-        tokio::spawn(async move { migrate(&config).await.unwrap() })
+        tokio::spawn(async move { migrate(&config.into()).await.unwrap() })
     });
     let tasks: Vec<_> = all.collect();
     let mut counts = Vec::new();
@@ -26,7 +26,7 @@ async fn c8_nodes_that_start_together_apply_each_file_once() {
         std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
     assert_eq!(counts, [0, 0, 0, files], "one did all the work");
     assert_eq!(usize::try_from(applied(&db).await).unwrap(), files);
-    assert_eq!(migrate(&database.config).await.unwrap(), 0);
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn c8_a_schema_of_a_newer_binary_is_refused() {
     )
     .await
     .unwrap();
-    let error = migrate(&database.config).await.unwrap_err();
+    let error = migrate(&database.config.clone().into()).await.unwrap_err();
     assert!(matches!(error, MigrateError::Newer { found: 9999, .. }), "{error}");
     assert!(error.to_string().contains("run a newer one"), "{error}");
 }
@@ -50,7 +50,7 @@ async fn a_file_that_was_changed_after_it_ran_is_refused() {
     db.batch_execute("UPDATE staunch_migrations SET sha256 = '\\x00' WHERE number = 1")
         .await
         .unwrap();
-    let error = migrate(&database.config).await.unwrap_err();
+    let error = migrate(&database.config.clone().into()).await.unwrap_err();
     assert!(matches!(error, MigrateError::Changed { number: 1 }), "{error}");
 }
 
@@ -60,13 +60,13 @@ async fn c8_a_failed_migration_leaves_nothing_and_is_resumed() {
     let db = database.connect().await;
     // In the way of the second file.
     db.batch_execute("CREATE TABLE refresh_tokens (x integer)").await.unwrap();
-    let error = migrate(&database.config).await.unwrap_err();
+    let error = migrate(&database.config.clone().into()).await.unwrap_err();
     assert!(matches!(error, MigrateError::Failed { .. }), "{error}");
     assert_eq!(applied(&db).await, 1);
     db.batch_execute("DROP TABLE refresh_tokens").await.unwrap();
     let files =
         std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
-    assert_eq!(migrate(&database.config).await.unwrap(), files - 1);
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), files - 1);
     let columns =
         "SELECT count(*) FROM information_schema.columns WHERE table_name = 'refresh_tokens'";
     let row = db.query_one(columns, &[]).await.unwrap();
@@ -80,7 +80,7 @@ async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
     // "migrate" in ASCII, as two versions must agree on it.
     dying.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await.unwrap();
     let config = database.config.clone();
-    let waiting = tokio::spawn(async move { migrate(&config).await });
+    let waiting = tokio::spawn(async move { migrate(&config.into()).await });
     let db = database.connect().await;
     let blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";

@@ -114,7 +114,7 @@ async fn a_disabled_account_is_out_on_every_node_within_a_second() {
         seen(app, &tokens).await;
         seen(app, &eve).await;
     }
-    let mut admin = Admin::open(&one.database.config).await.unwrap();
+    let mut admin = Admin::open(&one.database.config.clone().into()).await.unwrap();
     assert_eq!(admin.disable(UserId(1)).await.unwrap(), Some(1));
     admin.close().await;
     for app in [&one, &other] {

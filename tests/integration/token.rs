@@ -205,7 +205,8 @@ async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
     let id = app.register("ada").await;
     let db = app.db().await;
     let metrics = staunch::telemetry::Metrics::new().unwrap();
-    let config = StoreConfig { database: app.database.config.clone(), pool_min: 1, pool_max: 2 };
+    let config =
+        StoreConfig { database: app.database.config.clone().into(), pool_min: 1, pool_max: 2 };
     let store = Store::open(&config, &metrics, app.clock.clone()).await.unwrap();
     let name = staunch::identity::LoginName::parse("ada");
     let address = IpAddr::from([127, 0, 0, 1]);

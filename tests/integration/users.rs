@@ -7,7 +7,7 @@ use staunch::store::{Admin, Importer, NewUser, RegisterError};
 use std::time::Duration;
 
 async fn admin(database: &TestDatabase) -> Admin {
-    Admin::open(&database.config).await.unwrap()
+    Admin::open(&database.config.clone().into()).await.unwrap()
 }
 
 async fn events(admin: &Admin, user: Option<i64>) -> Vec<String> {
@@ -160,7 +160,7 @@ async fn an_import_of_an_export_is_the_same_accounts() {
     exporter.close().await;
 
     let second = TestDatabase::create().await;
-    let mut importer = Importer::open(&second.config).await.unwrap();
+    let mut importer = Importer::open(&second.config.clone().into()).await.unwrap();
     let count = import_users(file.as_slice(), &mut importer, 4, |_, _| Ok(())).await.unwrap();
     importer.close().await;
     assert_eq!((count.imported, count.rejected), (12_000, 0));

@@ -15,4 +15,5 @@ mod log;
 mod settings;
 mod stop;
 mod support;
+mod tls;
 mod users;

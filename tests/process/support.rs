@@ -116,7 +116,7 @@ impl Server {
         }
         let address = lines
             .iter()
-            .find_map(|line| line.split("http://").nth(1))
+            .find_map(|line| line.split("://").nth(1))
             .and_then(|rest| rest.split(['/', ' ']).next())
             .unwrap()
             .to_owned();
@@ -211,7 +211,7 @@ pub(crate) async fn login(address: &str, name: &str) -> Option<Reply> {
 
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Reply {

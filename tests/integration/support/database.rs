@@ -65,7 +65,7 @@ fn server() -> &'static Server {
 
 async fn start() -> (Server, Option<EmbeddedPostgres>) {
     let (config, embedded) = match std::env::var("TEST_DATABASE_URL") {
-        Ok(url) => (staunch::store::parse_url(&url).expect("TEST_DATABASE_URL"), None),
+        Ok(url) => (url.parse().expect("TEST_DATABASE_URL"), None),
         Err(_) => {
             let embedded = start_embedded().await;
             (embedded.connect_config(), Some(embedded))
@@ -80,7 +80,8 @@ async fn start() -> (Server, Option<EmbeddedPostgres>) {
     let create = format!("CREATE DATABASE {template}");
     admin.batch_execute(&create).await.unwrap();
     let mut at_template = config.clone();
-    staunch::store::migrate(at_template.dbname(&template)).await.unwrap();
+    at_template.dbname(&template);
+    staunch::store::migrate(&at_template.into()).await.unwrap();
     // A copy fails while anybody is connected to the original.
     let close = format!("ALTER DATABASE {template} WITH ALLOW_CONNECTIONS false");
     admin.batch_execute(&close).await.unwrap();

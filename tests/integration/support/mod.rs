@@ -237,7 +237,7 @@ impl TestApp {
 
     /// An OAuth client, made as the command line does it.
     pub(crate) async fn oauth_client(&self) -> NewClient {
-        let admin = Admin::open(&self.database.config).await.expect("a connection");
+        let admin = Admin::open(&self.database.config.clone().into()).await.expect("a connection");
         let made = add_client(&admin, "billing").await.expect("a client");
         admin.close().await;
         made
