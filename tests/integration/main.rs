@@ -24,6 +24,7 @@ mod me;
 mod metrics;
 mod migrate;
 mod notify;
+mod openapi;
 mod outage;
 mod overload;
 mod password;

@@ -11,6 +11,7 @@
 
 mod client;
 mod collector;
+pub(crate) mod contract;
 mod database;
 mod proxy;
 mod raw;
