@@ -13,6 +13,7 @@ mod clock;
 mod concurrency;
 mod foreign_hashes;
 mod health;
+mod hostile;
 mod http;
 mod import;
 mod introspect;
