@@ -148,9 +148,11 @@ pub(super) fn check_framing(request: &Request<Incoming>) -> Result<(), ApiError>
     Ok(())
 }
 
-/// Whether Content-Type is that media type, in UTF-8 if it says.
+/// Whether there is one Content-Type and it is that media type, in UTF-8 if it says.
 fn is_media_type(headers: &HeaderMap, expected: &str) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let value = values.next().filter(|_| values.next().is_none());
+    let Some(value) = value.and_then(|value| value.to_str().ok()) else {
         return false;
     };
     let mut parts = value.split(';').map(str::trim);
@@ -255,6 +257,7 @@ pub(super) fn form_decoded(text: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
     use proptest::prelude::*;
 
     fn json(text: &str) -> Result<JsonObject, serde_json::Error> {
@@ -326,6 +329,10 @@ mod tests {
         assert!(is("application/json;charset=\"utf-8\"", JSON));
         assert!(!is("application/json; charset=latin1", JSON) && !is("text/json", JSON));
         assert!(!is_media_type(&HeaderMap::new(), JSON));
+        let mut two = HeaderMap::new();
+        two.append(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        two.append(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        assert!(!is_media_type(&two, JSON));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
-//! What clients and resource servers look up: the public keys (RFC 7517) and the metadata (RFC 8414).
+//! What clients and resource servers look up: the public keys (RFC 7517), the metadata (RFC 8414), and
+//! the description of all operations (OpenAPI 3.1).
 //!
-//! Both may be kept for five minutes, half of what a new key waits before it signs. An issuer with a
+//! All may be kept for five minutes, half of what a new key waits before it signs. An issuer with a
 //! path has its metadata below that path in §3.1's way: a proxy that adds the path maps it.
 
 use super::Edge;
@@ -9,13 +10,18 @@ use super::response::Answer;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use serde::Serialize;
 
 pub(super) const JWKS: &str = "/.well-known/jwks.json";
 pub(super) const METADATA: &str = "/.well-known/oauth-authorization-server";
+pub(super) const OPENAPI: &str = "/openapi.json";
 const CACHEABLE: &str = "public, max-age=300";
+
+/// Written by hand. Every answer of the integration tests is checked against it.
+const DESCRIPTION: &str = include_str!("openapi.json");
 
 /// How clients authenticate (RFC 7591 §2).
 const CLIENT_METHODS: &[&str] = &["client_secret_basic", "client_secret_post"];
@@ -39,13 +45,18 @@ struct Metadata<'a> {
 pub(super) fn jwks(call: &Call<'_>) -> Answer {
     let keys = call.edge.auth.tokens().public_keys();
     // RFC 7517 §8.5.2.
-    cacheable(call, "application/jwk-set+json", &keys)
+    cacheable(call, "application/jwk-set+json", keys.as_bytes().to_vec())
 }
 
 /// GET /.well-known/oauth-authorization-server
 pub(super) fn metadata(call: &Call<'_>) -> Answer {
     let document = serde_json::to_string(&Metadata::of(call.edge)).unwrap_or_default();
-    cacheable(call, "application/json", &document)
+    cacheable(call, "application/json", document)
+}
+
+/// GET /openapi.json
+pub(super) fn openapi(call: &Call<'_>) -> Answer {
+    cacheable(call, "application/json", DESCRIPTION)
 }
 
 impl<'a> Metadata<'a> {
@@ -70,13 +81,14 @@ impl<'a> Metadata<'a> {
 }
 
 /// 200 with a strong `ETag`, or 304 for a client that has this very document (RFC 9110 §13.1.2).
-fn cacheable(call: &Call<'_>, media_type: &'static str, document: &str) -> Answer {
-    let hash = digest(&SHA256, document.as_bytes());
+fn cacheable(call: &Call<'_>, media_type: &'static str, document: impl Into<Bytes>) -> Answer {
+    let document = document.into();
+    let hash = digest(&SHA256, &document);
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash));
     let answer = if has_it(call.request.headers(), &tag) {
         Answer::not_modified()
     } else {
-        Answer::body(hyper::StatusCode::OK, media_type, document.to_owned().into())
+        Answer::body(hyper::StatusCode::OK, media_type, document)
     };
     let answer = answer.with(CACHE_CONTROL, HeaderValue::from_static(CACHEABLE));
     match HeaderValue::try_from(tag) {

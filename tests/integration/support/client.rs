@@ -1,6 +1,6 @@
 //! A client that checks on every reply what must hold always.
 
-use super::PASSWORD;
+use super::{PASSWORD, contract};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::CONTENT_TYPE;
@@ -110,7 +110,7 @@ impl Client {
         let asked = format!("{method} {path}");
         let head = method == Method::HEAD;
         let mut request =
-            Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+            Request::builder().method(method.clone()).uri(format!("http://{}{path}", self.address));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -130,6 +130,7 @@ impl Client {
             asked,
         };
         reply.check(head);
+        contract::check(&method, path, &reply);
         Some(reply)
     }
 
@@ -308,7 +309,7 @@ impl Reply {
         if *status == StatusCode::NO_CONTENT {
             assert!(self.body.is_empty(), "{asked}");
         }
-        if self.text().contains("_token\":") || self.header("authorization").is_some() {
+        if self.text().contains("_token\":\"") || self.header("authorization").is_some() {
             assert_eq!(self.header("cache-control"), Some("no-store"), "{asked}");
         }
         if *status >= 400 {

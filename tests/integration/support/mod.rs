@@ -12,6 +12,7 @@
 mod certificates;
 mod client;
 mod collector;
+pub(crate) mod contract;
 mod database;
 mod proxy;
 mod raw;

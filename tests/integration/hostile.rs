@@ -1,0 +1,218 @@
+//! Requests that no honest client sends, on the wire: framing, hosts, media types, names.
+
+use crate::support::{Client, PASSWORD, Raw, TestApp};
+use hyper::Method;
+
+const LOGOUT: &str = "/api/v1/auth/logout";
+/// If it is answered (404), it was taken for a request.
+const SMUGGLED: &str = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Reads to the end of the connection: it was closed, with at most one answer before, a 400.
+async fn assert_refused(raw: &mut Raw, what: &str) {
+    let rest = raw.rest().await;
+    let good =
+        rest.is_empty() || rest.starts_with("HTTP/1.1 400 ") || rest.starts_with("HTTP/1.0 400 ");
+    assert!(good && rest.matches("HTTP/1.").count() <= 1, "{what}: {rest}");
+}
+
+#[tokio::test]
+async fn a6_what_ends_a_body_is_never_guessed() {
+    let app = TestApp::start().await;
+    let start = format!("POST {LOGOUT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+    let chunked = format!("{start}Transfer-Encoding: chunked\r\n\r\n");
+    let fields = |fields: &str| format!("{start}{fields}\r\n\r\n{SMUGGLED}");
+    let chunks = |body: &str| format!("{chunked}{body}{SMUGGLED}");
+    for (what, request) in [
+        ("chunked twice", fields("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked")),
+        ("chunked twice in one", fields("Transfer-Encoding: chunked, chunked")),
+        ("no coding at all", fields("Transfer-Encoding: identity")),
+        ("an empty coding", fields("Transfer-Encoding:")),
+        ("a quoted coding", fields("Transfer-Encoding: \"chunked\"")),
+        ("a coding after a control", fields("Transfer-Encoding: \u{b}chunked")),
+        ("a coding with a space before the colon", fields("Transfer-Encoding : chunked")),
+        ("a negative length", fields("Content-Length: -1")),
+        ("a hexadecimal length", fields("Content-Length: 0x0")),
+        ("a length with a fraction", fields("Content-Length: 0.0")),
+        ("a length that overflows", fields("Content-Length: 18446744073709551616")),
+        ("an empty length", fields("Content-Length:")),
+        ("a field without a name", fields(": x\r\nContent-Length: 0")),
+        ("a field without a colon", fields("Content-Length 0")),
+        ("a bare LF in a chunk size", chunks("0\n\r\n")),
+        ("a bare LF after a chunk", chunks("2\r\n{}\n0\r\n\r\n")),
+        ("a bare CR after a chunk", chunks("2\r\n{}\r0\r\n\r\n")),
+        ("a bare LF in an extension", chunks("0;a=b\nc\r\n\r\n")),
+        ("a chunk longer than its size", chunks("2\r\n{}x\r\n0\r\n\r\n")),
+        ("a prefixed chunk size", chunks("0x0\r\n\r\n")),
+        ("an empty chunk size", chunks("\r\n\r\n")),
+        ("chunks in HTTP/1.0", chunks("0\r\n\r\n").replace("HTTP/1.1\r\nHost", "HTTP/1.0\r\nHost")),
+        (
+            "a folded first line",
+            format!("POST {LOGOUT} HTTP/1.1\r\n Host: x\r\nContent-Length: 0\r\n\r\n{SMUGGLED}"),
+        ),
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(&request).await;
+        assert_refused(&mut raw, what).await;
+    }
+}
+
+#[tokio::test]
+async fn a6_a_body_is_skipped_whole_where_nobody_reads_it() {
+    let app = TestApp::start().await;
+    let length = SMUGGLED.len();
+    for (what, request) in [
+        (
+            "of a GET",
+            format!(
+                "GET /health/liveness HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}"
+            ),
+        ),
+        (
+            "of a 404",
+            format!(
+                "POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}"
+            ),
+        ),
+        (
+            "of a 415",
+            format!(
+                "POST {LOGOUT} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{SMUGGLED}"
+            ),
+        ),
+        (
+            "in chunks",
+            format!(
+                "GET /health/liveness HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"
+            ),
+        ),
+        // hyper takes a bare LF for the end of a line (RFC 9112 §2.2 allows it): of this one, too.
+        (
+            "after bare LFs",
+            format!("POST {LOGOUT} HTTP/1.1\nHost: x\nContent-Length: {length}\n\n{SMUGGLED}"),
+        ),
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(&request).await;
+        raw.write("GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let rest = raw.rest().await;
+        // The second answer is that of the request after the body, if the connection was kept.
+        let statuses: Vec<&str> =
+            rest.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert!([1, 2].contains(&statuses.len()), "{what}: {rest}");
+        assert!(statuses.get(1).is_none_or(|status| *status == "200"), "{what}: {rest}");
+    }
+}
+
+#[tokio::test]
+async fn a6_one_valid_host_is_required() {
+    let app = TestApp::start().await;
+    for hosts in
+        ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHost: y\r\n", "Host: a b\r\n", "Host: x/y\r\n"]
+    {
+        let mut raw = app.raw().await;
+        raw.write(format!("GET /health/liveness HTTP/1.1\r\n{hosts}\r\n{SMUGGLED}")).await;
+        let reply = raw.reply().await.unwrap();
+        assert_eq!(reply.status, 400, "{hosts:?}");
+        assert!(reply.body.contains("urn:staunch:problem:ambiguous"), "{hosts:?}: {}", reply.body);
+        assert_eq!(raw.rest().await, "", "{hosts:?}: closed");
+    }
+}
+
+#[tokio::test]
+async fn a13_deep_and_doubtful_json_is_400_and_the_server_lives() {
+    let app = TestApp::start().await;
+    let client = app.anonymous();
+    // As deep as a body can be: 16 KiB.
+    let deep = "[".repeat(16_000);
+    let many: Vec<String> = (0..1_000).map(|n| format!("\"{n}\":1")).collect();
+    for path in ["/api/v1/auth/register", "/api/v1/auth/refresh", LOGOUT] {
+        for body in [
+            deep.as_str(),
+            &format!(
+                r#"{{"refresh_token":{}"#,
+                deep.replace('[', r#"{"a":"#).get(..16_000).unwrap()
+            ),
+            r#"{"refresh_token":"x","refresh_token":"y"}"#,
+            r#"{"refresh_token":1e999}"#,
+            r#"{"refresh_token":"\ud800"}"#,
+            "\u{feff}{}",
+            r#"{"refresh_token":"x"} {}"#,
+            &format!("{{{}}}", many.join(",")),
+        ] {
+            let json = Some("application/json");
+            let reply = client.send(Method::POST, path, json, body.to_owned()).await;
+            reply.assert_problem(400, "malformed");
+        }
+    }
+    client.get("/health/liveness").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn a14_a_body_is_read_as_one_media_type_only() {
+    let app = TestApp::start().await;
+    let client = app.anonymous();
+    let send = async |client: &Client, media_type: Option<&str>| {
+        client.send(Method::POST, LOGOUT, media_type, "{}").await
+    };
+    for good in ["application/json", "Application/JSON; charset=\"UTF-8\"", "application/json;x=y"]
+    {
+        send(&client, Some(good)).await.assert_problem(422, "invalid-fields");
+    }
+    for bad in [
+        None,
+        Some(""),
+        Some("application"),
+        Some("text/json"),
+        Some("application/json, text/plain"),
+        Some("application/json; charset=latin1"),
+        Some("application/json; charset=utf-8; charset=utf-16"),
+        Some("application/x-www-form-urlencoded"),
+    ] {
+        send(&client, bad).await.assert_problem(415, "unsupported-media-type");
+    }
+    for (name, value) in [("content-type", "text/plain"), ("content-encoding", "gzip")] {
+        let reply = send(&client.with(name, value), Some("application/json")).await;
+        reply.assert_problem(415, "unsupported-media-type");
+    }
+}
+
+#[tokio::test]
+async fn a15_long_and_unprintable_names_do_no_harm_in_either_protocol() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let long = "a".repeat(5_000);
+    for client in [app.anonymous(), Client::http2(app.address)] {
+        let client = client.with("x-request-id", &long).with("user-agent", &long);
+        let reply = client.login("ada", PASSWORD).await;
+        assert_eq!(reply.header("x-request-id").unwrap().len(), 32, "replaced");
+        let sessions = client.sessions(&reply.tokens().access).await.json();
+        assert_eq!(sessions[0]["user_agent"], "a".repeat(256), "cut");
+    }
+    let alive = |field: &[u8]| {
+        let mut request =
+            b"GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".to_vec();
+        request.extend_from_slice(field);
+        request.extend_from_slice(b"\r\n\r\n");
+        request
+    };
+    // No valid octets of a field (RFC 9110 §5.5): no request at all.
+    for field in
+        [b"X-Request-Id: a\x1b[31mb".as_slice(), b"User-Agent: a\x1b]0;b\x07", b"User-Agent: a\0b"]
+    {
+        let mut raw = app.raw().await;
+        raw.write(alive(field)).await;
+        assert_refused(&mut raw, &String::from_utf8_lossy(field)).await;
+    }
+    // Valid there, and still nothing for a log line.
+    for field in
+        [b"X-Request-Id: a\tb".as_slice(), b"X-Request-Id: \xc2\x9b31m", b"X-Request-Id: \"}"]
+    {
+        let mut raw = app.raw().await;
+        raw.write(alive(field)).await;
+        let reply = raw.reply().await.unwrap();
+        assert_eq!(reply.status, 200);
+        let head = reply.head.to_lowercase();
+        let id = head.split("x-request-id: ").nth(1).and_then(|rest| rest.lines().next());
+        assert!(id.is_some_and(|id| id.len() == 32), "{head}");
+    }
+}
