@@ -12,6 +12,7 @@ mod error;
 mod health;
 mod meters;
 mod metrics;
+pub mod parsers;
 mod peers;
 mod rate_limit;
 mod refusals;
