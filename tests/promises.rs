@@ -105,3 +105,18 @@ fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
     assert_eq!(rows.len(), lines, "rows of no line");
     assert!(missing.is_empty(), "tests/RELIABILITY.md:\n{}", missing.join("\n"));
 }
+
+#[test]
+fn every_test_that_the_asvs_table_names_is_there() {
+    let functions = functions();
+    let mut seen = BTreeSet::new();
+    for (number, cell) in rows("tests/ASVS.md") {
+        let parts: Vec<Option<u8>> = number.split('.').map(|part| part.parse().ok()).collect();
+        assert!(parts.len() == 3 && parts.iter().all(Option::is_some), "{number}");
+        let said = ["Not met", "In part", "By reading", "**open**"];
+        let answered = said.iter().any(|word| cell.contains(word));
+        assert!(!named(&cell, &functions).is_empty() || answered, "{number} shows nothing");
+        assert!(seen.insert(number.clone()), "{number} is there twice");
+    }
+    assert!(seen.len() > 50, "{}", seen.len());
+}
