@@ -25,7 +25,7 @@ mod sessions;
 
 pub use clients::{AddClientError, ClientCredentials, NewClient, add_client};
 pub use export::export_users;
-pub use import::{ImportCount, ImportError, RejectedLine, import_users};
+pub use import::{ImportCount, ImportError, RejectedLine, import_users, read_line};
 pub use introspect::{ActiveToken, ClientCallError};
 pub use login::{Login, LoginError};
 pub use me::{Caller, MeError};

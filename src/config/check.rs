@@ -146,6 +146,21 @@ mod tests {
     }
 
     #[test]
+    fn f11_metrics_on_a_public_listener_are_warned_of() {
+        let warned = |given: &'static [(&'static str, &'static str)]| {
+            let config = read(given).unwrap();
+            config.warnings().iter().any(|warning| warning.contains("/metrics is open"))
+        };
+        assert!(warned(&[("STAUNCH_LISTEN", "0.0.0.0:80")]));
+        assert!(warned(&[("STAUNCH_LISTEN", "[::]:80")]));
+        assert!(!warned(&[("STAUNCH_LISTEN", "127.0.0.1:80")]));
+        assert!(!warned(&[
+            ("STAUNCH_LISTEN", "0.0.0.0:80"),
+            ("STAUNCH_METRICS_LISTEN", "127.0.0.1:9"),
+        ]));
+    }
+
+    #[test]
     fn what_is_allowed_but_unwise_is_said() {
         let config =
             read(&[("STAUNCH_BCRYPT_COST", "4"), ("STAUNCH_LISTEN", "0.0.0.0:80")]).unwrap();

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn each_purpose_has_half_of_the_places() {
+    fn b3_each_purpose_has_half_of_the_places() {
         let admission = admission(4, SECOND);
         let verify: Vec<_> = (0..2).map(|_| admission.admit(Purpose::Verify, 1).unwrap()).collect();
         assert!(matches!(admission.admit(Purpose::Verify, 1), Err(HashError::QueueFull { .. })));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_would_begin_too_late_is_refused_with_the_wait() {
+    fn b1_a_job_that_would_begin_too_late_is_refused_with_the_wait() {
         let admission = admission(100, SECOND);
         let first = admission.admit(Purpose::Verify, 900).unwrap();
         let second = admission.admit(Purpose::Verify, 600).unwrap();

@@ -143,7 +143,7 @@ async fn as_many_jobs_as_workers_run_alone() {
 }
 
 #[tokio::test]
-async fn a_client_that_left_frees_its_lane_and_its_place() {
+async fn b2_a_client_that_left_frees_its_lane_and_its_place() {
     let setup = start(&config(LONG, 1, 1));
     let (running, waiting) = (setup.long(), setup.long());
     setup.until("busy", |setup| setup.busy() == [1]).await;
@@ -158,7 +158,7 @@ async fn a_client_that_left_frees_its_lane_and_its_place() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_one_purpose_and_leaves_room_for_the_other() {
+async fn b3_a_full_queue_refuses_one_purpose_and_leaves_room_for_the_other() {
     let setup = start(&HashConfig { queue: 4, ..config(4, 1, 1) });
     let permits: Vec<_> = (0..2).map(|_| setup.engine.reserve(Purpose::Hash).unwrap()).collect();
     assert!(matches!(setup.engine.reserve(Purpose::Hash), Err(HashError::QueueFull { .. })));
@@ -169,7 +169,7 @@ async fn a_full_queue_refuses_one_purpose_and_leaves_room_for_the_other() {
 }
 
 #[tokio::test]
-async fn logins_and_new_passwords_are_served_in_turn() {
+async fn b3_logins_and_new_passwords_are_served_in_turn() {
     let setup = start(&config(LONG - 2, 1, 1));
     let running = setup.long();
     setup.until("busy", |setup| setup.busy() == [1]).await;
@@ -205,7 +205,7 @@ async fn logins_and_new_passwords_are_served_in_turn() {
 }
 
 #[tokio::test]
-async fn a_job_that_expires_in_the_queue_is_not_hashed() {
+async fn b2_a_job_that_expires_in_the_queue_is_not_hashed() {
     let blocked = start(&config(LONG, 1, 1));
     let (running, waiting) = (blocked.long(), blocked.long());
     blocked.until("busy", |setup| setup.busy() == [1]).await;

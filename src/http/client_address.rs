@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_where_the_older_header_is_not_there() {
+    fn f3_forwarded_is_read_where_the_older_header_is_not_there() {
         let via = |chain| client("10.0.0.0/8", "10.0.0.1", &[("forwarded", chain)]);
         assert_eq!(via("for=1.1.1.1;proto=https, For=\"[2001:db8::7]:4711\""), "2001:db8::7");
         assert_eq!(via("for=_hidden"), "10.0.0.1");

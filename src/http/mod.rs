@@ -1,8 +1,9 @@
 //! The edge: the only folder that knows HTTP.
 //!
-//! `server` accepts connections, `opening` takes off what is around HTTP, `connection` serves it, `service` wraps every request in its id, limits,
-//! panic guard and log line, `router` is the table of routes, `api` has one file an endpoint, and
-//! `error` turns every failure into one problem document.
+//! `server` accepts connections, `opening` takes off what is around HTTP, `connection` serves it,
+//! `service` wraps every request in its id, limits, panic guard and log line, `router` is the table
+//! of routes, `api` has one file an endpoint, and `error` turns every failure into one problem
+//! document.
 
 mod api;
 mod certificate;
@@ -14,6 +15,7 @@ mod health;
 mod meters;
 mod metrics;
 mod opening;
+pub mod parsers;
 mod peers;
 mod proxy_header;
 mod rate_limit;

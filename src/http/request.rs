@@ -59,19 +59,9 @@ impl Call<'_> {
         Form::parse(&body).map_err(|detail| ApiError::InvalidRequest { detail, errors: Vec::new() })
     }
 
-    /// The bearer token (RFC 6750 §2.1), if one was sent.
+    /// The bearer token, if one was sent.
     pub(super) fn bearer(&self) -> Result<&str, ApiError> {
-        let mut values = self.request.headers().get_all(AUTHORIZATION).iter();
-        let value = values.next().ok_or(ApiError::TokenMissing)?;
-        if values.next().is_some() {
-            return Err(ApiError::TokenInvalid);
-        }
-        let value = value.to_str().map_err(|_| ApiError::TokenInvalid)?;
-        let (scheme, token) = value.split_once(' ').ok_or(ApiError::TokenMissing)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(ApiError::TokenMissing);
-        }
-        Ok(token.trim_matches(' '))
+        bearer(self.request.headers())
     }
 
     /// Where it came from.
@@ -122,6 +112,21 @@ impl Call<'_> {
     }
 }
 
+/// The bearer token (RFC 6750 §2.1) of a head.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(ApiError::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(ApiError::TokenInvalid);
+    }
+    let value = value.to_str().map_err(|_| ApiError::TokenInvalid)?;
+    let (scheme, token) = value.split_once(' ').ok_or(ApiError::TokenMissing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(ApiError::TokenMissing);
+    }
+    Ok(token.trim_matches(' '))
+}
+
 /// Refuses requests that two HTTP/1.1 implementations could read differently (RFC 9112 §3.2, §6.1):
 /// a proxy in front of us might see another host or another end of the body than we do.
 ///
@@ -167,7 +172,7 @@ fn is_media_type(headers: &HeaderMap, expected: &str) -> bool {
 }
 
 /// The members of a JSON object.
-pub(super) struct JsonObject(Vec<(String, Value)>);
+pub(super) struct JsonObject(pub(super) Vec<(String, Value)>);
 
 impl JsonObject {
     /// Takes a member that must be text.
@@ -213,10 +218,10 @@ impl<'de> Deserialize<'de> for JsonObject {
 }
 
 /// The fields of a form.
-pub(super) struct Form(Vec<(String, Secret)>);
+pub(super) struct Form(pub(super) Vec<(String, Secret)>);
 
 impl Form {
-    fn parse(body: &[u8]) -> Result<Self, &'static str> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(body).map_err(|_| "the form is not UTF-8")?;
         let mut fields: Vec<(String, Secret)> = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {

@@ -196,7 +196,7 @@ mod tests {
         ///
         /// The times go up and down: the law holds for the set of times, not their order.
         #[test]
-        fn granted_is_at_most_burst_plus_rate_times_span(
+        fn e6_granted_is_at_most_burst_plus_rate_times_span(
             quota in quotas(),
             start_ns in 0..u64::MAX / 2,
             steps in prop::collection::vec((0..=2_000_u64, any::<bool>(), 1..=30_u32), 1..60),

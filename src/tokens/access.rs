@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_tokens_are_rejected() {
+    fn f5_forged_tokens_are_rejected() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
         let tokens = open(folder.path(), &clock);
         let good = tokens.sign_access(UserId(7), SessionId::random()).unwrap();

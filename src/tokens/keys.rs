@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exposed_or_damaged_file_is_an_error_that_names_it_and_leaves_it_alone() {
+    fn d6_an_exposed_or_damaged_file_is_an_error_that_names_it_and_leaves_it_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = open(folder.path()).unwrap().access[0].1.path.clone();
 

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_altered_character_is_rejected() {
+    fn f6_every_altered_character_is_rejected() {
         let refresh = refresh(&[[1; 32]]);
         let token = refresh.seal(claims(3)).expose().to_owned();
         for at in 0..token.len() {

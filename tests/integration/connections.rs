@@ -157,7 +157,9 @@ async fn a3_an_answer_that_is_not_read_or_octet_by_octet_is_given_up() {
     tokio::join!(
         reads_slowly(&app, None),
         reads_slowly(&app, Some(Duration::from_millis(20))),
-        async { other.get("/health/liveness").await.assert_status(200) },
+        async {
+            other.get("/health/liveness").await.assert_status(200);
+        },
     );
     other.get("/health/liveness").await.assert_status(200);
     until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 2.0)

@@ -82,7 +82,7 @@ async fn a14_other_methods_are_405_with_allow() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn a14_head_is_get_without_the_body() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     for path in ["/health/liveness", "/health/readiness", "/nowhere"] {
@@ -106,7 +106,7 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn options_asks_the_server_as_a_whole() {
+async fn a14_options_asks_the_server_as_a_whole() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
     raw.write("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").await;

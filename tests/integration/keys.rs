@@ -61,7 +61,7 @@ async fn each_algorithm_works_from_login_to_logout() {
 }
 
 #[tokio::test]
-async fn the_key_says_the_algorithm_whatever_the_header_says() {
+async fn f5_the_key_says_the_algorithm_whatever_the_header_says() {
     for algorithm in Algorithm::ALL {
         let app = TestApp::builder().set("STAUNCH_JWT_ALG", algorithm.name()).start().await;
         let tokens = app.registered("ada").await;
@@ -100,7 +100,7 @@ async fn the_key_says_the_algorithm_whatever_the_header_says() {
 }
 
 #[tokio::test]
-async fn a_kid_means_its_own_key_alone() {
+async fn f5_a_kid_means_its_own_key_alone() {
     let app = TestApp::builder().set("STAUNCH_JWT_ALG", "HS256").start().await;
     let tokens = app.registered("ada").await;
     app.clock.advance(Duration::from_secs(1));
@@ -207,7 +207,7 @@ async fn nodes_that_share_the_folder_follow_one_another() {
 }
 
 #[tokio::test]
-async fn tokens_of_a_key_that_was_retired_by_force_are_refused() {
+async fn f5_tokens_of_a_key_that_was_retired_by_force_are_refused() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let tokens = app.registered("ada").await;
@@ -270,7 +270,7 @@ async fn refresh_keys_rotate_like_the_others() {
 }
 
 #[tokio::test]
-async fn a_folder_that_went_bad_changes_nothing_in_a_running_server() {
+async fn d6_a_folder_that_went_bad_changes_nothing_in_a_running_server() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let moved = app.keys_dir().with_file_name("elsewhere");

@@ -27,7 +27,7 @@ async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> 
 }
 
 #[tokio::test]
-async fn f5_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
+async fn f2_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
     let app = app().await;
     app.register("ada").await;
     assert_eq!(looked_at(&app, "203.0.113.1", "ada", 5).await, 5);
@@ -53,7 +53,7 @@ async fn f5_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
 }
 
 #[tokio::test]
-async fn f6_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
+async fn f2_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
     let app = TestApp::builder()
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
         .set("STAUNCH_LIMIT_LOGIN", "10/min")
@@ -71,7 +71,7 @@ async fn f6_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
 }
 
 #[tokio::test]
-async fn f6_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
+async fn f2_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from(HOME).log_in("ada").await;
@@ -153,7 +153,7 @@ async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
 }
 
 #[tokio::test]
-async fn an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
+async fn f4_an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from("2001:db8:0:7::1").log_in("ada").await;

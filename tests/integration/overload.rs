@@ -47,7 +47,7 @@ async fn b4_a_full_queue_is_503_with_retry_after_and_costs_no_query() {
 }
 
 #[tokio::test]
-async fn what_hashes_nothing_is_served_while_the_queue_is_full() {
+async fn b1_what_hashes_nothing_is_served_while_the_queue_is_full() {
     let app = TestApp::builder()
         .set("STAUNCH_BCRYPT_COST", COST)
         .set("STAUNCH_HASH_QUEUE", "1")
@@ -108,7 +108,7 @@ async fn b2_a_login_whose_client_left_is_not_hashed() {
 }
 
 #[tokio::test]
-async fn a_login_that_waited_past_its_deadline_is_not_hashed() {
+async fn b2_a_login_that_waited_past_its_deadline_is_not_hashed() {
     let app = TestApp::builder()
         .set("STAUNCH_BCRYPT_COST", COST)
         .set("STAUNCH_HASH_DEADLINE", "100ms")
@@ -139,7 +139,7 @@ async fn a_login_that_waited_past_its_deadline_is_not_hashed() {
 }
 
 #[tokio::test]
-async fn c3_the_pool_exhausted_is_503_in_bounded_time_and_the_rest_goes_on() {
+async fn b5_the_pool_exhausted_is_503_in_bounded_time_and_the_rest_goes_on() {
     let app = TestApp::builder().set("STAUNCH_DB_POOL_MAX", "1").start().await;
     let tokens = app.registered("ada").await;
     app.anonymous().me(&tokens.access).await.assert_status(200);

@@ -12,6 +12,7 @@ mod crash;
 mod import;
 mod keys;
 mod log;
+mod secrets;
 mod settings;
 mod stop;
 mod support;

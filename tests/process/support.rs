@@ -1,7 +1,9 @@
 //! Starts the program in a folder of its own and watches it.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -188,8 +190,23 @@ impl Server {
         request(&self.address, head, "application/json", &body).await
     }
 
+    /// `headers`: whole lines, each with its end.
+    pub(crate) async fn post_json(&self, path: &str, headers: &str, body: &str) -> Option<Reply> {
+        let head = format!("POST {path} HTTP/1.1\r\n{headers}");
+        request(&self.address, &head, "application/json", body).await
+    }
+
     pub(crate) async fn post_form(&self, path: &str, body: &str) -> Option<Reply> {
-        let head = format!("POST {path} HTTP/1.1\r\n");
+        self.post_form_with(path, "", body).await
+    }
+
+    pub(crate) async fn post_form_with(
+        &self,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Option<Reply> {
+        let head = format!("POST {path} HTTP/1.1\r\n{headers}");
         request(&self.address, &head, "application/x-www-form-urlencoded", body).await
     }
 
@@ -262,6 +279,52 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
         assert!(begun.elapsed() < SOON, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Which of those texts can be read in the memory of a process: its heap, its stacks, its data.
+pub(crate) fn in_memory<'a>(pid: u32, texts: &[&'a str]) -> BTreeSet<&'a str> {
+    const CHUNK: usize = 1 << 20;
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let longest = texts.iter().map(|text| text.len()).max().unwrap();
+    let mut found = BTreeSet::new();
+    let mut chunk = vec![0; CHUNK];
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, mode) = (words.next().unwrap(), words.next().unwrap());
+        if !mode.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').unwrap();
+        let mut at = u64::from_str_radix(from, 16).unwrap();
+        let end = u64::from_str_radix(to, 16).unwrap();
+        while at < end {
+            let wanted = usize::try_from(end - at).unwrap().min(CHUNK);
+            memory.seek(SeekFrom::Start(at)).unwrap();
+            // A region may end, or be given back, while it is read.
+            let Ok(count @ 1..) = memory.read(&mut chunk[..wanted]) else { break };
+            for text in texts {
+                if holds(&chunk[..count], text.as_bytes()) {
+                    found.insert(*text);
+                }
+            }
+            // What lies across the end of a chunk is whole in the next one.
+            let last = at + count as u64 >= end || count <= longest;
+            at += count as u64 - if last { 0 } else { longest as u64 };
+        }
+    }
+    found
+}
+
+fn holds(octets: &[u8], text: &[u8]) -> bool {
+    let mut rest = octets;
+    while let Some(at) = rest.iter().position(|octet| *octet == text[0]) {
+        if rest[at..].starts_with(text) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
 }
 
 /// Processes, zombies apart, that have this folder in their command line or work in it.

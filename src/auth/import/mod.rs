@@ -60,6 +60,20 @@ pub enum ImportError {
     },
 }
 
+/// Reads one line as an import does that has no header, or this one; nothing is stored.
+///
+/// # Errors
+/// What the report would say of it.
+pub fn read_line(header: Option<&[u8]>, line: &[u8], cost: u32) -> Result<ImportedUser, String> {
+    match header {
+        None => record::parse(1, line, cost),
+        Some(header) => {
+            let columns = csv::Columns::parse(header).ok_or("the header names no columns")?;
+            record::of_members(1, columns.members(line)?, cost)
+        }
+    }
+}
+
 /// Imports accounts from JSON lines, one each: `email`, `username`, `password_hash` (bcrypt, at
 /// most two steps above `cost`, or a form of other software), and, if need be, `is_active` and
 /// `created_at`.

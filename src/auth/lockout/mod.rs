@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_block_is_a_64() {
+    fn f4_an_ipv6_block_is_a_64() {
         let scene = Scene::new();
         let address = |n: u16| [0x2001, 0xdb8, 0, 1, n, n, n, n];
         let guesses = (0..50).filter(|n| scene.guess("ada", address(*n))).count();
