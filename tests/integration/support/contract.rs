@@ -106,7 +106,7 @@ fn check_answer(answer: &'static Value, head: bool, reply: &Reply) -> Result<(),
         };
     };
     let media_type = reply.header("content-type").unwrap_or_default();
-    let body = content.get(media_type).ok_or(format!("{media_type} is not described"))?;
+    let body = content.get(media_type).ok_or_else(|| format!("{media_type} is not described"))?;
     if head {
         return Ok(());
     }
@@ -121,7 +121,7 @@ fn fault(schema: &'static Value, value: &Value, at: &str) -> Result<(), String> 
         Value::String(text) => text.chars().count() as u64,
         Value::Array(items) => items.len() as u64,
         Value::Object(members) => members.len() as u64,
-        other => other.as_u64().unwrap_or_default(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.as_u64().unwrap_or_default(),
     };
     for (keyword, rule) in members(schema) {
         let holds = match keyword.as_str() {
@@ -141,7 +141,8 @@ fn fault(schema: &'static Value, value: &Value, at: &str) -> Result<(), String> 
             }
             "properties" => {
                 for (name, member) in value.as_object().into_iter().flatten() {
-                    let known = rule.get(name).ok_or(format!("{at}.{name} is not described"))?;
+                    let known =
+                        rule.get(name).ok_or_else(|| format!("{at}.{name} is not described"))?;
                     fault(known, member, &format!("{at}.{name}"))?;
                 }
                 true
