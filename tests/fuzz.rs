@@ -191,9 +191,8 @@ fn every_parser_keeps_its_law_for_a_minute() {
     let seed = clock.unix_s();
     for entry in ENTRIES {
         let end = clock.now() + Duration::from_secs(seconds);
-        let count = check_mutations(entry, seed, |count| {
-            !count.is_multiple_of(64) || clock.now() < end
-        });
+        let count =
+            check_mutations(entry, seed, |count| !count.is_multiple_of(64) || clock.now() < end);
         println!("{}: {count} mutations, seed {seed}", entry.0);
     }
 }
