@@ -116,12 +116,16 @@ async fn the_modes_check_what_they_say() {
         assert_eq!(server.refusal(host, &options).await, None, "{host} {options}");
     }
     for (host, options, why) in [
-        ("elsewhere", format!("sslmode=verify-full {right}"), "certificate"),
-        ("elsewhere", format!("sslmode=verify-full {}", server.root("server.crt")), "certificate"),
-        ("db.example", format!("sslmode=verify-full {other}"), "UnknownIssuer"),
-        ("db.example", format!("sslmode=verify-ca {other}"), "UnknownIssuer"),
-        ("db.example", format!("sslmode=require {other}"), "UnknownIssuer"),
-        ("db.example", "sslmode=verify-full".to_owned(), "UnknownIssuer"),
+        ("elsewhere", format!("sslmode=verify-full {right}"), "invalid peer certificate"),
+        (
+            "elsewhere",
+            format!("sslmode=verify-full {}", server.root("server.crt")),
+            "invalid peer certificate",
+        ),
+        ("db.example", format!("sslmode=verify-full {other}"), "invalid peer certificate"),
+        ("db.example", format!("sslmode=verify-ca {other}"), "invalid peer certificate"),
+        ("db.example", format!("sslmode=require {other}"), "invalid peer certificate"),
+        ("db.example", "sslmode=verify-full".to_owned(), "invalid peer certificate"),
         ("db.example", "sslmode=disable".to_owned(), "no encryption"),
     ] {
         let told = server.refusal(host, &options).await.unwrap_or_default();
