@@ -27,6 +27,7 @@ mod watch;
 mod well_known;
 
 pub use client_address::TrustedProxies;
+pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX, STREAMS_MAX};
 pub use meters::Meters;
 pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
