@@ -283,13 +283,15 @@ ROWS = [
               [("{{instance}}", "staunch_http_connections{$sel}"
                                 " / on (job, instance) staunch_http_connections_max{$sel}"),
                ],
-              "Connections open over STAUNCH_CONNECTIONS_MAX. At the limit new ones wait in the kernel.",
+              "Connections open over STAUNCH_CONNECTIONS_MAX. At the limit those idle longest are closed for new ones.",
               lines=WATCH_ALERT, top=1, w=6),
         graph("Which connections are refused?", "cps",
-              [("{{reason}}", else_none(rate("staunch_http_connections_refused_total", "reason"), "reason"))],
+              [("{{reason}}", else_none(rate("staunch_http_connections_refused_total", "reason"), "reason")),
+               ("evicted", rate("staunch_http_connections_evicted_total"))],
               "Connections closed as soon as they were accepted. per_address: an address has"
               " STAUNCH_CONNECTIONS_PER_ADDRESS open already. If it is your proxy's, add it to"
-              " STAUNCH_TRUSTED_PROXIES.", stack=True, w=8, h=6),
+              " STAUNCH_TRUSTED_PROXIES. evicted: idle ones that were closed for new ones, at"
+              " STAUNCH_CONNECTIONS_MAX.", stack=True, w=8, h=6),
         graph("How many connections are open?", "short",
               [("{{instance}}", "staunch_http_connections{$sel}")],
               "Connections open now. A step down on all instances at once is a network or a proxy, not"

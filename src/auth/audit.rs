@@ -15,6 +15,8 @@ use tokio::sync::{Mutex, mpsc};
 
 /// Lines that may wait, of some 200 octets: what a machine of a hundred cores rejects in a second.
 const LINES_MAX: usize = 16_384;
+/// Their memory, when each has the longest name and user agent.
+pub(super) const OCTETS_MAX: u64 = LINES_MAX as u64 * 2_048;
 /// Lines a statement.
 const BATCH_LINES: usize = 1_000;
 /// How long a line waits at most, while the database takes them.

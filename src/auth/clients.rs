@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 const CLIENT_TTL: Duration = Duration::from_secs(2);
 /// Clients remembered at most. Beyond it, calls ask the database.
 const CLIENTS_MAX: usize = 1_024;
+/// Their memory.
+pub(super) const OCTETS_MAX: u64 = CLIENTS_MAX as u64 * 1_024;
 /// Characters of a client's name at most.
 const NAME_CHARS_MAX: usize = 64;
 const SECRET_OCTETS: usize = 32;

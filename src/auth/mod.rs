@@ -23,6 +23,11 @@ mod register;
 mod rehash;
 mod sessions;
 
+/// Memory of what is remembered (sessions, clients, lockout) and of the audit log's lines that wait,
+/// at most. Unit: octets.
+pub const OCTETS_MAX: u64 =
+    sessions::OCTETS_MAX + clients::OCTETS_MAX + lockout::OCTETS_MAX + audit::OCTETS_MAX;
+
 pub use clients::{AddClientError, ClientCredentials, NewClient, add_client};
 pub use export::export_users;
 pub use import::{ImportCount, ImportError, RejectedLine, import_users, read_line};

@@ -33,6 +33,8 @@ const LIVE_MAX: usize = 50_000;
 const ENTRIES_MAX: usize = 2 * LIVE_MAX;
 /// Marks at most; the same.
 const MARKS_MAX: usize = 10_000;
+/// Memory of all that, where what each thing takes is doubled for the room that maps keep.
+pub(super) const OCTETS_MAX: u64 = 2 * (ENTRIES_MAX as u64 * 300 + MARKS_MAX as u64 * 64);
 
 /// What the cache knows of a session.
 pub(super) enum Looked {

@@ -25,6 +25,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         let name = format!("{}=", setting.variable);
         lines.push(format!("{name:<34}{shown:<28} # {origin}"));
     }
+    lines.extend(config.memory_lines());
     lines.extend(config.warnings().iter().map(|warning| format!("warning: {warning}")));
     for name in source.unknown() {
         lines.push(format!("warning: {name} is set, but there is no such setting"));

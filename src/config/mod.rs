@@ -4,9 +4,11 @@
 //! table all follow it. Nothing below this layer imports it: [`Config`] hands each part its own.
 
 mod check;
+mod memory;
 mod settings;
 mod values;
 
+pub use memory::Term;
 pub use settings::{SETTINGS, Setting, Settings};
 pub use values::{Count, Span};
 
@@ -78,6 +80,16 @@ impl Config {
     /// What is allowed but worth a line at start.
     pub fn warnings(&self) -> Vec<String> {
         check::warnings(&self.settings)
+    }
+
+    /// What the memory of a server with these settings can come to, by part.
+    pub fn memory(&self) -> Vec<Term> {
+        memory::terms(&self.settings, &self.hashing())
+    }
+
+    /// The same for people to read.
+    pub fn memory_lines(&self) -> Vec<String> {
+        memory::lines(&self.memory())
     }
 
     pub(crate) fn data_dir(&self) -> DataDir {

@@ -18,6 +18,7 @@ mod error;
 mod foreign;
 mod job;
 mod kernel;
+mod memory;
 mod meters;
 mod password;
 mod phc;

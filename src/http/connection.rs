@@ -3,7 +3,7 @@
 use super::room::Seat;
 use super::service;
 use super::watch::Watch;
-use super::{Edge, HEAD_OCTETS_MAX, Surface};
+use super::{BODY_OCTETS_MAX, Edge, HEAD_OCTETS_MAX, Surface};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,15 +23,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// Requests that one HTTP/2 connection may have under way.
-pub(super) const STREAMS_MAX: u32 = 64;
+pub const STREAMS_MAX: u32 = 64;
 /// Streams that a client may reset before they were looked at (CVE-2023-44487, rapid reset).
 const RESET_STREAMS_MAX: usize = 20;
 /// Octets of bodies that a client may send before they are read: of one stream, more than a body
 /// has, and of all (RFC 9113 §6.9.2: 65,535 at least).
 const STREAM_WINDOW: u32 = 32 * 1024;
-pub(super) const CONNECTION_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 64 * 1024;
 /// Header fields of a request at most.
 const HEADER_FIELDS_MAX: usize = 64;
+/// A request's head, body and answer, and what else is kept of it. An answer may be longer where an
+/// account may have very many sessions; /metrics is longer, and one does well not to offer it to
+/// all.
+const REQUEST_OCTETS_MAX: u64 = HEAD_OCTETS_MAX as u64 + BODY_OCTETS_MAX as u64 + 16 * 1024;
+/// Memory of a connection with one request under way, at most, the kernel's buffers apart.
+pub const CONNECTION_OCTETS_MAX: u64 = REQUEST_OCTETS_MAX + 8 * 1024;
+/// What HTTP/2 can add to that: its window, a frame that is incomplete, and more requests.
+pub const HTTP2_OCTETS_MAX: u64 =
+    CONNECTION_WINDOW as u64 + 16 * 1024 + (STREAMS_MAX as u64 - 1) * REQUEST_OCTETS_MAX;
 /// What a connection that is to end has for a request on its way, and again for its goodbye: a
 /// round trip and some.
 pub(super) const LEAVE_TIME: Duration = Duration::from_secs(1);

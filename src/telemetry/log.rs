@@ -16,6 +16,8 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 /// Log lines that may wait for the writer; more are dropped. At about 300 octets a line, 20 MB.
 const LINES_WAITING_MAX: usize = 65_536;
+/// Memory of those, when they are long. Unit: octets.
+pub const OCTETS_MAX: u64 = LINES_WAITING_MAX as u64 * 512;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

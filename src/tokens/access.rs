@@ -26,6 +26,8 @@ const TYPE: &str = "at+jwt";
 const TOKEN_OCTETS_MAX: usize = 4096;
 /// Tokens whose signature is remembered. At about 120 octets each, under 5 MB.
 const REMEMBERED_MAX: usize = 32_768;
+/// Memory of those, at most. Unit: octets.
+pub const OCTETS_MAX: u64 = REMEMBERED_MAX as u64 * 256;
 
 /// What a valid access token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ mod ring;
 mod rotation;
 mod signing;
 
-pub use access::{AccessClaims, AccessError};
+pub use access::{AccessClaims, AccessError, OCTETS_MAX};
 pub use algorithm::Algorithm;
 pub use keys::{KeyError, Kind, PUBLISH_DELAY};
 pub use refresh::{RefreshClaims, RefreshError};

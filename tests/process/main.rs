@@ -9,6 +9,7 @@
 
 mod client;
 mod crash;
+mod edge;
 mod import;
 mod keys;
 mod log;

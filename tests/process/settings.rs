@@ -177,6 +177,10 @@ async fn check_config_prints_what_is_in_force_and_where_it_came_from() {
     for setting in staunch::config::SETTINGS {
         line(setting.variable);
     }
+    // B6: the bound on memory, by part and in all.
+    for part in ["connections ", "HTTP/2 ", "foreign hashes ", "limiter ", "at most "] {
+        assert!(ended.out.contains(&format!("\nmemory: {part}")), "{part}: {}", ended.out);
+    }
     assert!(!top.path().join("staunch-data").exists(), "nothing was started");
 
     let ended = run(staunch(top.path(), &["check-config", "--db-pool-min", "60"])).await;

@@ -49,7 +49,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use table::{Key, Known, Runs, SETS};
+use table::{Key, Known, PLACES, Runs, SETS};
+
+/// Memory of the three tables when they are full.
+pub(super) const OCTETS_MAX: u64 = 3 * SETS as u64 * (40 + PLACES as u64 * 32);
 
 /// By name and address block.
 const PAIR: Rule =

@@ -1,0 +1,271 @@
+//! The listening socket: too few file descriptors, two processes on one port, many connections.
+
+use crate::support::{SOON, Server, folder, until};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+
+const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+const LAST: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// One answer of the liveness route, head and body; `None` if the connection ended before the first
+/// octet of it. Half an answer fails the test.
+async fn ask(stream: &mut TcpStream, request: &str) -> Option<String> {
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    let mut octets = [0; 4_096];
+    while !text.ends_with(r#"{"status":"alive"}"#) {
+        let read = timeout(SOON, stream.read(&mut octets)).await.expect("an answer or an end");
+        match read {
+            Ok(count @ 1..) => text.push_str(std::str::from_utf8(&octets[..count]).unwrap()),
+            ended => {
+                assert_eq!(text, "", "half an answer, then {ended:?}");
+                return None;
+            }
+        }
+    }
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    Some(text)
+}
+
+fn open_files(server: &Server) -> u64 {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64
+}
+
+fn cpu_ticks(server: &Server) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Leaves the server room for so many files more.
+fn limit_files(server: &Server, more: u64) {
+    let current = Some(open_files(server) + more);
+    let pid = Pid::from_raw(server.pid().cast_signed());
+    prlimit(pid, Resource::Nofile, Rlimit { current, maximum: None }).unwrap();
+}
+
+#[tokio::test]
+async fn a10_without_file_descriptors_accepting_pauses_and_goes_on() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    limit_files(&server, 8);
+    // Heads under way: none of these leaves for another.
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(b"GET /").await.unwrap();
+        held.push(stream);
+    }
+    let complaints = || server.log().matches("cannot accept connections").count();
+    until("it says so", async || complaints() > 0).await;
+    let before = cpu_ticks(&server);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spent = cpu_ticks(&server) - before;
+    assert!(spent < 50, "{spent} ticks of 100 a second: a hot loop");
+    drop(held);
+    let mut stream = TcpStream::connect(&server.address).await.unwrap();
+    assert!(ask(&mut stream, ALIVE).await.is_some());
+    assert_eq!(complaints(), 1, "once a minute");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a10_idle_connections_give_their_file_descriptors_to_new_ones() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    limit_files(&server, 8);
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        assert!(ask(&mut stream, ALIVE).await.is_some());
+        held.push(stream);
+    }
+    server.stop().await;
+}
+
+/// Settings of a server that shares its port, its database and its keys.
+fn shared(top: &Path, listen: &str) -> [(&'static str, String); 4] {
+    let postgres = top.join("data/postgres");
+    let password = std::fs::read_to_string(postgres.join("password")).unwrap();
+    let socket = postgres.join("run").canonicalize().unwrap().display().to_string();
+    let url =
+        format!("postgresql://staunch:{}@{}/staunch", password.trim(), socket.replace('/', "%2F"));
+    [
+        ("STAUNCH_REUSE_PORT", "on".into()),
+        ("STAUNCH_LISTEN", listen.into()),
+        ("STAUNCH_DATABASE_URL", url),
+        ("STAUNCH_KEYS_DIR", top.join("data/keys").display().to_string()),
+    ]
+}
+
+async fn sharing(top: &Path, name: &str, listen: &str) -> Server {
+    let own = top.join(name);
+    std::fs::create_dir(&own).unwrap();
+    let settings = shared(top, listen);
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    Server::start(&own, &settings).await
+}
+
+#[derive(Default)]
+struct Clients {
+    stop: AtomicBool,
+    answered: AtomicUsize,
+    /// Asked again on a new connection, as RFC 9110 §9.2.2 allows.
+    asked_again: AtomicUsize,
+    told_to_close: AtomicUsize,
+}
+
+impl Clients {
+    async fn each_on_a_new_connection(self: Arc<Self>, address: String) {
+        while !self.stop.load(Ordering::Relaxed) {
+            self.anew(&address, LAST).await;
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn on_a_connection_that_is_kept(self: Arc<Self>, address: String) {
+        let mut kept = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            let mut stream = match kept.take() {
+                Some(stream) => stream,
+                None => TcpStream::connect(&address).await.expect("somebody listens"),
+            };
+            match ask(&mut stream, ALIVE).await {
+                Some(answer) if answer.contains("connection: close") => {
+                    self.told_to_close.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(_) => kept = Some(stream),
+                None => {
+                    self.asked_again.fetch_add(1, Ordering::Relaxed);
+                    self.anew(&address, LAST).await;
+                }
+            }
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Twice at most.
+    async fn anew(&self, address: &str, request: &str) {
+        let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+        if ask(&mut stream, request).await.is_none() {
+            self.asked_again.fetch_add(1, Ordering::Relaxed);
+            let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+            ask(&mut stream, request).await.expect("the second time");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d3_servers_on_one_port_are_replaced_without_a_failed_request() {
+    let top = folder();
+    let database = Server::start(top.path(), &[]).await;
+    let mut old = sharing(top.path(), "a", "127.0.0.1:0").await;
+    let address = old.address.clone();
+    let clients = Arc::new(Clients::default());
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        let (a, b) = (Arc::clone(&clients), Arc::clone(&clients));
+        running.push(tokio::spawn(a.each_on_a_new_connection(address.clone())));
+        running.push(tokio::spawn(b.on_a_connection_that_is_kept(address.clone())));
+    }
+    for name in ["b", "c"] {
+        let new = sharing(top.path(), name, &address).await;
+        assert_eq!(new.address, address);
+        let told = clients.told_to_close.load(Ordering::Relaxed);
+        old.signal(Signal::TERM);
+        let (code, _) = old.ended().await;
+        assert_eq!(code, Some(0), "{}", old.log());
+        // Those that it kept were told to connect anew, and did.
+        let now_told = clients.told_to_close.load(Ordering::Relaxed);
+        let before = clients.answered.load(Ordering::Relaxed);
+        until("they go on", async || clients.answered.load(Ordering::Relaxed) > before + 100).await;
+        assert!(name == "c" || now_told > told, "{now_told}");
+        old = new;
+    }
+    clients.stop.store(true, Ordering::Relaxed);
+    for client in running {
+        client.await.expect("every request is answered");
+    }
+    // What completes its handshake between the last look into the queue and its end.
+    let asked_again = clients.asked_again.load(Ordering::Relaxed);
+    assert!(asked_again <= 4, "{asked_again}");
+    old.stop().await;
+    database.stop().await;
+}
+
+#[tokio::test]
+async fn d3_what_waits_in_the_queue_when_the_server_is_told_to_stop_is_served() {
+    let top = folder();
+    let mut server = Server::start(top.path(), &[]).await;
+    // It stands still: the kernel alone answers.
+    server.signal(Signal::STOP);
+    let mut queued = Vec::new();
+    for number in 0..20 {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(ALIVE.as_bytes()).await.unwrap();
+        }
+        queued.push((number, stream));
+    }
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    until("it drains", async || server.log().contains("draining")).await;
+    for (number, mut stream) in queued {
+        // Every other one has its request still to send.
+        let request = if number % 2 == 0 { "" } else { ALIVE };
+        let answer = ask(&mut stream, request).await.expect("an answer");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    let (code, _) = server.ended().await;
+    assert_eq!(code, Some(0), "{}", server.log());
+}
+
+#[tokio::test]
+async fn d3_a_port_is_not_shared_unless_both_ask_for_it() {
+    let top = folder();
+    let database = Server::start(top.path(), &[]).await;
+    let settings = shared(top.path(), &database.address);
+    let own = top.path().join("a");
+    std::fs::create_dir(&own).unwrap();
+    let mut command = crate::support::staunch(&own, &[]);
+    command.envs(settings.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let ended = crate::support::run(command).await;
+    assert_eq!(ended.code, Some(69), "{}", ended.err);
+    database.stop().await;
+}
+
+/// Resident memory in octets (proc_pid_status(5)).
+fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn a11_an_idle_connection_takes_less_memory_than_the_bound_says() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    let mut held = Vec::new();
+    let mut open = async |count| {
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(&server.address).await.unwrap();
+            assert!(ask(&mut stream, ALIVE).await.is_some());
+            held.push(stream);
+        }
+    };
+    // What is made once is made.
+    open(50).await;
+    let before = resident(&server);
+    open(1_000).await;
+    let each = resident(&server).saturating_sub(before) / 1_000;
+    let bound = staunch::http::CONNECTION_OCTETS_MAX;
+    // 10,000 of them: under 200 MB.
+    assert!(each <= bound && each <= 20_000, "{each} octets each, {bound} in the bound");
+    server.stop().await;
+}
