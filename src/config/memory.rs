@@ -38,6 +38,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
     let pool = settings.db_pool_max.0 as u64 + BESIDE_POOL;
     let term = |what, octets, from| Term { what, octets, from };
     let http2 = http::HTTP2_OCTETS_MAX;
+    let tls = if settings.tls_cert.is_some() { http::TLS_OCTETS_MAX } else { 0 };
     vec![
         term("program", BASE, "code, threads, runtime, metrics, keys".into()),
         term(
@@ -45,6 +46,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
             connections * http::CONNECTION_OCTETS_MAX,
             format!("{connections} x {}: head, body, answer", mib(http::CONNECTION_OCTETS_MAX)),
         ),
+        term("TLS", connections * tls, format!("{connections} x {}: records each way", mib(tls))),
         term(
             HTTP2,
             connections * http2,

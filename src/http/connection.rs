@@ -61,7 +61,8 @@ pub(super) async fn serve<S>(
     let requests = (Arc::clone(&edge), watch.clone());
     let service = service_fn(move |request| {
         let (edge, watch) = requests.clone();
-        answer(edge, surface, peer, watch, request)
+        // Boxed: hyper keeps a place for the future as long as the connection, idle or not.
+        Box::pin(answer(edge, surface, peer, watch, request))
     });
     let builder = builder();
     let mut connection = pin!(builder.serve_connection(io, service));

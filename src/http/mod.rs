@@ -42,7 +42,7 @@ pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
 pub use server::{Listener, serve};
-pub use tls::Tls;
+pub use tls::{TLS_OCTETS_MAX, Tls};
 
 use crate::auth::Auth;
 use crate::clock::Clock;

@@ -14,6 +14,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// Memory that TLS adds to a connection, at most: rustls's limit of what is not sent yet, and a
+/// record (RFC 8446 §5.1) each for what is read and what came out of it.
+pub const TLS_OCTETS_MAX: u64 = 64 * 1024 + 2 * 16 * 1024;
+
 /// What is spoken inside (RFC 7301), most wanted first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -89,9 +93,13 @@ impl Tls {
     /// See [`TlsError`]; the certificate stays as it was, and a pair that cannot be used is told
     /// once.
     pub fn follow(&self) -> Result<bool, TlsError> {
+        let mut seen = self.seen();
         let stamp = self.0.files.stamp();
-        let unchanged = *self.seen() == stamp;
-        if unchanged { Ok(false) } else { self.reload().map(|()| true) }
+        if *seen == stamp {
+            return Ok(false);
+        }
+        *seen = stamp;
+        self.take().map(|()| true)
     }
 
     /// Reads the pair anew. Blocks on the files.
@@ -99,8 +107,14 @@ impl Tls {
     /// # Errors
     /// See [`TlsError`]; the certificate stays as it was.
     pub fn reload(&self) -> Result<(), TlsError> {
+        let mut seen = self.seen();
         // Looked at before: a change during the reading is seen the next time.
-        *self.seen() = self.0.files.stamp();
+        *seen = self.0.files.stamp();
+        self.take()
+    }
+
+    /// One at a time, under the lock of `seen`: what was read last is shown last.
+    fn take(&self) -> Result<(), TlsError> {
         let read = self.0.files.read(&self.0.provider);
         self.0.reloads.increment(if read.is_ok() { "success" } else { "error" });
         let pair = read?;

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::Version;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -54,7 +54,7 @@ struct WatchInner {
     /// Octets written since then.
     written: AtomicU64,
     unsent: Unsent,
-    seat: OnceLock<(Room, u64)>,
+    seat: Mutex<Option<(Room, u64)>>,
     /// The room wants to hear when the connection is idle.
     says_so: AtomicBool,
     leave: Notify,
@@ -81,7 +81,7 @@ impl Watch {
             stalled_since_ms: AtomicU64::new(0),
             written: AtomicU64::new(0),
             unsent: Unsent::default(),
-            seat: OnceLock::new(),
+            seat: Mutex::default(),
             says_so: AtomicBool::new(false),
             leave: Notify::new(),
         }))
@@ -216,7 +216,7 @@ impl Watch {
 
     /// The connection's place in the room.
     pub(super) fn seated(&self, room: Room, id: u64) {
-        self.0.seat.set((room, id)).ok();
+        *self.0.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some((room, id));
     }
 
     /// Since when the connection is idle; `None`: it is not, and tells the room when it is.
@@ -239,9 +239,11 @@ impl Watch {
         if self.0.says_so.load(Ordering::SeqCst)
             && self.is_idle()
             && self.0.says_so.swap(false, Ordering::SeqCst)
-            && let Some((room, id)) = self.0.seat.get()
         {
-            room.fell_idle(*id, self.idle_since());
+            let seat = self.0.seat.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some((room, id)) = seat {
+                room.fell_idle(id, self.idle_since());
+            }
         }
     }
 
