@@ -49,7 +49,16 @@ async fn open(path: &Path) -> Result<DataFolder, PostgresError> {
 }
 
 async fn start_with(path: &Path, durability: Durability) -> EmbeddedPostgres {
-    let folder = open(path).await.unwrap();
+    let mut folder = open(path).await;
+    // Another test's child that has not come to its exec yet may still hold the lock of the one before.
+    for _ in 0..100 {
+        if !matches!(folder, Err(PostgresError::InUse { .. })) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        folder = open(path).await;
+    }
+    let folder = folder.unwrap();
     EmbeddedPostgres::start(&config(durability), folder).await.unwrap()
 }
 

@@ -44,6 +44,9 @@ pub const HTTP2_OCTETS_MAX: u64 =
 /// What a connection that is to end has for a request on its way, and again for its goodbye: a
 /// round trip and some.
 pub(super) const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// Before an idle connection leaves for another: a request that is here already, and not read yet, is
+/// served.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves one connection to its end: closed by the client, idle, over a limit, in the way of a new
 /// one, or drained.
@@ -69,6 +72,7 @@ pub(super) async fn serve<S>(
     let mut draining = pin!(edge.lifecycle.draining());
     let mut drained = false;
     let mut goodbye = Goodbye::default();
+    let mut leaves: Option<Instant> = None;
     let mut timer = pin!(tokio::time::sleep(watch.next_look()));
     loop {
         tokio::select! {
@@ -86,14 +90,19 @@ pub(super) async fn serve<S>(
                 goodbye.say_in(patience(&watch, edge.config.linger));
             }
             () = watch.told_to_leave() => {
-                if watch.is_idle() {
-                    edge.meters.connections_evicted.increment(1);
-                    goodbye.say_in(Duration::ZERO);
-                } else {
-                    seat.stays();
-                }
+                let wait = if watch.is_idle() { LAST_LOOK } else { Duration::ZERO };
+                leaves = Some(Instant::now() + wait);
             }
             () = timer.as_mut() => {}
+        }
+        if leaves.is_some_and(|due| due <= Instant::now()) {
+            leaves = None;
+            if watch.is_idle() {
+                edge.meters.connections_evicted.increment(1);
+                goodbye.say_in(Duration::ZERO);
+            } else {
+                seat.stays();
+            }
         }
         if goodbye.is_due() {
             connection.as_mut().graceful_shutdown();
@@ -103,7 +112,9 @@ pub(super) async fn serve<S>(
             tracing::debug!(%peer, "connection timed out");
             return;
         }
-        timer.set(tokio::time::sleep(watch.next_look().min(goodbye.next_look())));
+        let leaves_in =
+            leaves.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
+        timer.set(tokio::time::sleep(watch.next_look().min(goodbye.next_look()).min(leaves_in)));
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Room(Arc<Inner>);
 struct Inner {
     permits: Arc<Semaphore>,
     leaving_max: usize,
-    /// A connection fell idle that was not thought to be.
+    /// A connection came, or fell idle that was not thought to be.
     changed: Notify,
     guests: Mutex<Guests>,
 }
@@ -121,6 +121,8 @@ impl Room {
         guests.idle.insert((since, id));
         guests.by_id.insert(id, Guest { watch: watch.clone(), place: Place::Idle(since) });
         drop(guests);
+        // Whoever waits may have looked before this one was here, and found none that is idle.
+        self.0.changed.notify_one();
         let seat = Seat { room: self.clone(), id };
         watch.seated(self.clone(), id);
         seat
