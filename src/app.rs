@@ -1,11 +1,11 @@
 //! The composition root: the only place that knows every part, the order in which they start and
 //! the order in which they stop.
 
-mod certificate;
 mod key_folder;
+mod reload;
 
-pub use certificate::{follow_certificate, reload_certificate};
-pub use key_folder::{key_folder, reload_keys};
+pub use key_folder::key_folder;
+pub use reload::{reload_certificate, reload_keys};
 
 use crate::auth::Auth;
 use crate::clock::Clock;
@@ -265,6 +265,7 @@ impl App {
     /// flight finish, up to the grace; the hash engine; the background tasks; the audit log; the
     /// pool; the embedded PostgreSQL last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let tls = self.tls();
         let Self { edge, listeners, engine, embedded, config, begun, .. } = self;
         let lifecycle = edge.lifecycle.clone();
         // Before the first connection is accepted: the start lines are printed, and whoever asks at
@@ -273,11 +274,7 @@ impl App {
         let startup = edge.clock.now().saturating_duration_since(begun);
         edge.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
         edge.is_ready().await;
-        spawn_background(&edge, config.settings.cleanup_interval.0);
-        let tls = listeners.iter().find_map(|listener| listener.manner.tls.clone());
-        if let Some(tls) = tls {
-            lifecycle.spawn(follow_certificate(tls, CERTIFICATE_INTERVAL));
-        }
+        spawn_background(&edge, tls, config.settings.cleanup_interval.0);
         // Not one of them: it has to outlive the last request.
         let (end_audit_log, audit_log_ended) = tokio::sync::oneshot::channel::<()>();
         let auth = edge.auth.clone();
@@ -391,54 +388,48 @@ fn bind(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>, StartError> 
 }
 
 /// Starts what runs beside the requests; all of it ends when draining begins.
-fn spawn_background(edge: &Arc<Edge>, cleanup_interval: Duration) {
+fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Duration) {
     let auth = edge.auth.clone();
     edge.lifecycle.spawn(async move { auth.follow_notices().await });
-    let spawn_every = |interval: Duration,
-                       task: fn(Arc<Edge>) -> futures_util::future::BoxFuture<'static, ()>,
-                       delay: Duration| {
-        let edge_of_task = Arc::clone(edge);
-        edge.lifecycle.spawn(async move {
-            tokio::time::sleep(delay).await;
-            let mut ticks = tokio::time::interval(interval);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                task(Arc::clone(&edge_of_task)).await;
-            }
+    spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
+        edge.store.maintain().await;
+        edge.is_ready().await;
+    });
+    spawn_every(edge, SWEEP_INTERVAL, SWEEP_INTERVAL, |edge| async move {
+        edge.limiter.sweep(edge.clock.now());
+        edge.auth.sweep();
+        edge.metrics.upkeep();
+    });
+    spawn_every(edge, KEYS_INTERVAL, KEYS_INTERVAL, |edge| async move {
+        reload_keys(edge.auth.tokens().clone()).await;
+    });
+    if let Some(tls) = tls {
+        spawn_every(edge, CERTIFICATE_INTERVAL, CERTIFICATE_INTERVAL, move |_| {
+            reload::follow_certificate(tls.clone())
         });
-    };
-    spawn_every(
-        MAINTENANCE_INTERVAL,
-        |edge| {
-            Box::pin(async move {
-                edge.store.maintain().await;
-                edge.is_ready().await;
-            })
-        },
-        MAINTENANCE_INTERVAL,
-    );
-    spawn_every(
-        SWEEP_INTERVAL,
-        |edge| {
-            Box::pin(async move {
-                edge.limiter.sweep(edge.clock.now());
-                edge.auth.sweep();
-                edge.metrics.upkeep();
-            })
-        },
-        SWEEP_INTERVAL,
-    );
-    spawn_every(
-        KEYS_INTERVAL,
-        |edge| Box::pin(async move { reload_keys(edge.auth.tokens().clone()).await }),
-        KEYS_INTERVAL,
-    );
-    spawn_every(
-        cleanup_interval,
-        |edge| Box::pin(clean_up(edge)),
-        CLEANUP_DELAY.min(cleanup_interval),
-    );
+    }
+    spawn_every(edge, cleanup_interval, CLEANUP_DELAY.min(cleanup_interval), clean_up);
+}
+
+/// Runs a task at that interval, for the first time after `delay`.
+fn spawn_every<T>(
+    edge: &Arc<Edge>,
+    interval: Duration,
+    delay: Duration,
+    task: impl Fn(Arc<Edge>) -> T + Send + 'static,
+) where
+    T: Future<Output = ()> + Send + 'static,
+{
+    let edge_of_task = Arc::clone(edge);
+    edge.lifecycle.spawn(async move {
+        tokio::time::sleep(delay).await;
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            task(Arc::clone(&edge_of_task)).await;
+        }
+    });
 }
 
 async fn clean_up(edge: Arc<Edge>) {

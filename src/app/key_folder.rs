@@ -1,25 +1,10 @@
-//! The key folder while servers run: read anew by them, worked on beside them.
+//! The key folder, for work beside a server.
 
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::postgres::{DataFolder, PostgresError, Purpose};
-use crate::telemetry::with_causes;
-use crate::tokens::{KeyFolder, Tokens};
-
-/// Reads the key folder anew and says what came of it.
-pub async fn reload_keys(tokens: Tokens) {
-    #[expect(clippy::disallowed_methods, reason = "a folder that may be on a network; no hashing")]
-    let read = tokio::task::spawn_blocking(move || tokens.reload()).await;
-    match read {
-        Ok(Ok(false)) => {}
-        Ok(Ok(true)) => tracing::info!("the key folder has changed, its keys are in use"),
-        Ok(Err(error)) => {
-            tracing::error!(error = with_causes(&error), "the keys stay as they were");
-        }
-        Err(error) => tracing::error!(%error, "the keys stay as they were"),
-    }
-}
+use crate::tokens::KeyFolder;
 
 /// The key folder of the settings, beside a server that may be running. Nothing is made but the
 /// data folder.

@@ -148,11 +148,12 @@ fn read_file(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn pair(folder: &Path) -> CertificateFiles {
+    /// Writes a new pair.
+    pub(in crate::http) fn pair(folder: &Path) -> CertificateFiles {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let files =
             CertificateFiles { chain: folder.join("cert.pem"), key: folder.join("key.pem") };

@@ -151,29 +151,18 @@ impl Tls {
 
 #[cfg(test)]
 mod tests {
+    use super::super::certificate::tests::pair;
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
-
-    fn write(folder: &Path) -> CertificateFiles {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let files =
-            CertificateFiles { chain: folder.join("cert.pem"), key: folder.join("key.pem") };
-        fs::write(&files.chain, made.cert.pem()).unwrap();
-        fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
-        files
-    }
 
     #[test]
     fn a_change_is_taken_once_and_a_broken_one_is_told_once() {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::new().unwrap();
-        let files = write(folder.path());
+        let files = pair(folder.path());
         let tls = Tls::open(files.clone(), &metrics).unwrap();
         assert!(!tls.follow().unwrap(), "nothing has changed");
-        write(folder.path());
+        pair(folder.path());
         assert!(tls.follow().unwrap());
         assert!(!tls.follow().unwrap());
         fs::write(&files.chain, "cut off").unwrap();
@@ -182,7 +171,7 @@ mod tests {
         fs::remove_file(&files.key).unwrap();
         assert!(tls.follow().is_err());
         assert!(!tls.follow().unwrap(), "told once");
-        write(folder.path());
+        pair(folder.path());
         assert!(tls.follow().unwrap());
         let page = metrics.render();
         assert!(page.contains("staunch_tls_reloads_total{result=\"success\"} 2"), "{page}");
