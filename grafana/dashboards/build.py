@@ -287,11 +287,13 @@ ROWS = [
               lines=WATCH_ALERT, top=1, w=6),
         graph("Which connections are refused?", "cps",
               [("{{reason}}", else_none(rate("staunch_http_connections_refused_total", "reason"), "reason")),
-               ("evicted", rate("staunch_http_connections_evicted_total"))],
+               ("evicted", rate("staunch_http_connections_evicted_total")),
+               ("HTTP/2 requests", rate("staunch_http2_streams_refused_total"))],
               "Connections closed as soon as they were accepted. per_address: an address has"
               " STAUNCH_CONNECTIONS_PER_ADDRESS open already. If it is your proxy's, add it to"
               " STAUNCH_TRUSTED_PROXIES. evicted: idle ones that were closed for new ones, at"
-              " STAUNCH_CONNECTIONS_MAX.", stack=True, w=8, h=6),
+              " STAUNCH_CONNECTIONS_MAX. HTTP/2 requests: those beyond as many beside each other, which"
+              " clients send again.", stack=True, w=8, h=6),
         graph("How many connections are open?", "short",
               [("{{instance}}", "staunch_http_connections{$sel}")],
               "Connections open now. A step down on all instances at once is a network or a proxy, not"

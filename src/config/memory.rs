@@ -38,19 +38,21 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
     let pool = settings.db_pool_max.0 as u64 + BESIDE_POOL;
     let term = |what, octets, from| Term { what, octets, from };
     let http2 = http::HTTP2_OCTETS_MAX;
-    let tls = if settings.tls_cert.is_some() { http::TLS_OCTETS_MAX } else { 0 };
-    vec![
+    let tls = settings.tls_cert.as_ref().map(|_| {
+        let each = http::TLS_OCTETS_MAX;
+        term("TLS", connections * each, format!("{connections} x {}: records each way", mib(each)))
+    });
+    let mut terms = vec![
         term("program", BASE, "code, threads, runtime, metrics, keys".into()),
         term(
             "connections",
             connections * http::CONNECTION_OCTETS_MAX,
             format!("{connections} x {}: head, body, answer", mib(http::CONNECTION_OCTETS_MAX)),
         ),
-        term("TLS", connections * tls, format!("{connections} x {}: records each way", mib(tls))),
         term(
             HTTP2,
             connections * http2,
-            format!("{connections} x {} more: window, {} streams", mib(http2), http::STREAMS_MAX),
+            format!("{connections} x {} more: window, a second request", mib(http2)),
         ),
         term(
             "hash queue",
@@ -74,7 +76,9 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         ),
         term("database", pool * DATABASE_CONNECTION, format!("{pool} connections")),
         term("log", log::OCTETS_MAX, "lines that wait for standard error".into()),
-    ]
+    ];
+    terms.extend(tls);
+    terms
 }
 
 /// The terms and their sum, a line each.
@@ -86,7 +90,7 @@ pub(super) fn lines(terms: &[Term]) -> Vec<String> {
     let mut lines: Vec<String> =
         terms.iter().map(|term| line(term.what, term.octets, &term.from)).collect();
     lines.push(line("at most, without HTTP/2", sum - http2, "an embedded PostgreSQL has its own"));
-    lines.push(line("at most", sum, "every stream of every connection in use at once"));
+    lines.push(line("at most", sum, "every connection in full use at once"));
     lines
 }
 

@@ -2,9 +2,10 @@
 
 use super::room::Seat;
 use super::service;
-use super::watch::Watch;
+use super::watch::{InRequest, Watch};
 use super::{BODY_OCTETS_MAX, Edge, HEAD_OCTETS_MAX, Surface};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -12,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// Requests that one HTTP/2 connection may have under way.
@@ -38,15 +40,24 @@ const HEADER_FIELDS_MAX: usize = 64;
 const REQUEST_OCTETS_MAX: u64 = HEAD_OCTETS_MAX as u64 + BODY_OCTETS_MAX as u64 + 16 * 1024;
 /// Memory of a connection with one request under way, at most, the kernel's buffers apart.
 pub const CONNECTION_OCTETS_MAX: u64 = REQUEST_OCTETS_MAX + 8 * 1024;
-/// What HTTP/2 can add to that: its window, a frame that is incomplete, and more requests.
-pub const HTTP2_OCTETS_MAX: u64 =
-    CONNECTION_WINDOW as u64 + 16 * 1024 + (STREAMS_MAX as u64 - 1) * REQUEST_OCTETS_MAX;
+/// What HTTP/2 can add to that: its window, a frame that is incomplete, and one request more: of
+/// those beside others, all connections together have as many as there may be connections.
+pub const HTTP2_OCTETS_MAX: u64 = CONNECTION_WINDOW as u64 + 16 * 1024 + REQUEST_OCTETS_MAX;
 /// What a connection that is to end has for a request on its way, and again for its goodbye: a
 /// round trip and some.
 pub(super) const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Before an idle connection leaves for another: a request that is here already, and not read yet, is
 /// served.
-const LAST_LOOK: Duration = Duration::from_millis(10);
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(10);
+
+/// Which HTTP a client speaks, where that is known before hyper reads. If hyper has to find out by the
+/// first octets, it reads in two steps, and HTTP/1 then has a buffer of twice the size for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+    Unknown,
+}
 
 /// Serves one connection to its end: closed by the client, idle, over a limit, in the way of a new
 /// one, or drained.
@@ -55,6 +66,7 @@ pub(super) async fn serve<S>(
     surface: Surface,
     stream: S,
     peer: SocketAddr,
+    spoken: Spoken,
     watch: Watch,
     seat: Seat,
 ) where
@@ -62,12 +74,15 @@ pub(super) async fn serve<S>(
 {
     let io = TokioIo::new(Watched { stream, watch: watch.clone() });
     let requests = (Arc::clone(&edge), watch.clone());
-    let service = service_fn(move |request| {
+    let service = service_fn(|request| {
         let (edge, watch) = requests.clone();
         // Boxed: hyper keeps a place for the future as long as the connection, idle or not.
-        Box::pin(answer(edge, surface, peer, watch, request))
+        match begin(&edge, &watch, &seat, &request) {
+            Ok(begun) => answer(edge, surface, peer, begun, request).boxed(),
+            Err(refused) => ready(Err(refused)).boxed(),
+        }
     });
-    let builder = builder();
+    let builder = builder(spoken);
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut draining = pin!(edge.lifecycle.draining());
     let mut drained = false;
@@ -132,22 +147,46 @@ fn patience(watch: &Watch, linger: Duration) -> Duration {
     }
 }
 
+/// A request that is under way, and its place if it is beside others.
+type Begun = (InRequest, Option<OwnedSemaphorePermit>);
+
+/// Takes a request in, before anything waits for it: one that is refused is gone before the
+/// connection reads on.
+///
+/// # Errors
+/// `REFUSED_STREAM` where there are too many beside each other: the client knows that nothing was
+/// done, and may send it again (RFC 9113 §8.7).
+fn begin(
+    edge: &Edge,
+    watch: &Watch,
+    seat: &Seat,
+    request: &Request<Incoming>,
+) -> Result<Begun, h2::Error> {
+    let under_way = watch.request_begins(request.version());
+    if under_way.alone {
+        return Ok((under_way, None));
+    }
+    let place = seat.beside().ok_or_else(|| {
+        edge.meters.streams_refused.increment(1);
+        h2::Reason::REFUSED_STREAM
+    })?;
+    Ok((under_way, Some(place)))
+}
+
 async fn answer(
     edge: Arc<Edge>,
     surface: Surface,
     peer: SocketAddr,
-    watch: Watch,
+    (under_way, place): Begun,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Full<Bytes>>, h2::Error> {
     let version = request.version();
-    let under_way = watch.request_begins(version);
     let mut answer = service::answer(&edge, surface, peer, request).await;
     if version == Version::HTTP_2 {
-        answer = answer.map(|body| watch.carry(body));
+        answer = answer.map(|body| under_way.watch().carry(body, place));
     } else if edge.lifecycle.is_draining() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    drop(under_way);
     Ok(answer)
 }
 
@@ -186,8 +225,13 @@ impl Goodbye {
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(spoken: Spoken) -> auto::Builder<TokioExecutor> {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = match spoken {
+        Spoken::Http1 => builder.http1_only(),
+        Spoken::Http2 => builder.http2_only(),
+        Spoken::Unknown => builder,
+    };
     builder
         .http1()
         .timer(TokioTimer::new())

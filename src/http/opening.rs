@@ -1,8 +1,8 @@
-//! What comes before HTTP on a connection: a proxy's header, and TLS. The deadline of the first
-//! head runs meanwhile.
+//! What comes before HTTP on a connection: a proxy's header, TLS, and the first octets, which tell
+//! which HTTP it is. The deadline of the first head runs meanwhile.
 
 use super::client_address::canonical;
-use super::connection::LEAVE_TIME;
+use super::connection::{LAST_LOOK, LEAVE_TIME, Spoken};
 use super::peers::{Peers, Place};
 use super::proxy_header::{self, HEADER_OCTETS_MAX, Parsed};
 use super::room::Room;
@@ -18,6 +18,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a listener speaks.
 #[derive(Clone)]
@@ -50,17 +52,27 @@ pub(super) async fn serve(
     // What has not even asked for anything may have to make room.
     let seat = room.enter(&watch);
     let lifecycle = edge.lifecycle.clone();
+    let mut told = false;
+    let leaves = async {
+        watch.told_to_leave().await;
+        told = true;
+        tokio::time::sleep(LAST_LOOK).await;
+    };
     let opened = tokio::select! {
         biased;
         opened = open(&edge, &manner, stream, peer, peers, &watch) => opened,
-        () = watch.told_to_leave() => {
+        () = leaves => {
             edge.meters.connections_evicted.increment(1);
             None
         }
         () = late(&lifecycle) => None,
     };
-    if let Some((stream, client, place)) = opened {
-        connection::serve(edge, manner.surface, stream, client, watch, seat).await;
+    if let Some(Opened { stream, client, spoken, place }) = opened {
+        if told {
+            // It had begun to ask: whether it may stay is decided anew.
+            watch.tell_to_leave();
+        }
+        connection::serve(edge, manner.surface, stream, client, spoken, watch, seat).await;
         drop(place);
     }
 }
@@ -73,6 +85,15 @@ async fn late(lifecycle: &Lifecycle) {
 
 type Stream = Either<TcpStream, Box<tokio_rustls::server::TlsStream<TcpStream>>>;
 
+/// A connection that has come to HTTP.
+struct Opened {
+    stream: Stream,
+    client: SocketAddr,
+    spoken: Spoken,
+    /// `None`: the peer is the client, and counted already.
+    place: Option<Place>,
+}
+
 async fn open(
     edge: &Edge,
     manner: &Manner,
@@ -80,7 +101,7 @@ async fn open(
     peer: SocketAddr,
     peers: &Peers,
     watch: &Watch,
-) -> Option<(Stream, SocketAddr, Option<Place>)> {
+) -> Option<Opened> {
     let (client, place) = if manner.proxy_protocol {
         let client = told_client(edge, &mut stream, peer, watch).await?;
         // Counted here: the proxy's own connections are not.
@@ -94,11 +115,40 @@ async fn open(
     } else {
         (peer, None)
     };
-    let stream = match &manner.tls {
-        Some(tls) => Either::Right(Box::new(tls.accept(stream, watch.time_left()).await?)),
-        None => Either::Left(stream),
+    let (stream, spoken) = match &manner.tls {
+        Some(tls) => {
+            let stream = tls.accept(stream, watch.time_left()).await?;
+            let spoken = agreed(stream.get_ref().1.alpn_protocol());
+            (Either::Right(Box::new(stream)), spoken)
+        }
+        None => {
+            let spoken = timeout(watch.time_left(), begun(&stream)).await.ok()?.ok()?;
+            (Either::Left(stream), spoken)
+        }
     };
-    Some((stream, client, place))
+    Some(Opened { stream, client, spoken, place })
+}
+
+/// What the handshake of TLS has settled (ALPN, RFC 7301).
+fn agreed(protocol: Option<&[u8]>) -> Spoken {
+    match protocol {
+        Some(b"h2") => Spoken::Http2,
+        Some(b"http/1.1") => Spoken::Http1,
+        _ => Spoken::Unknown,
+    }
+}
+
+/// What the first octets tell, which stay where they are: HTTP/2 begins with a preface that is no
+/// request of HTTP/1 (RFC 9113 §3.4). Waits until there are some.
+async fn begun(stream: &TcpStream) -> io::Result<Spoken> {
+    let mut buffer = [0; PREFACE.len()];
+    let octets = stream.peek(&mut buffer).await?;
+    let seen = buffer.get(..octets).unwrap_or_default();
+    Ok(match seen {
+        PREFACE => Spoken::Http2,
+        part if PREFACE.starts_with(part) => Spoken::Unknown,
+        _ => Spoken::Http1,
+    })
 }
 
 /// Whom the proxy speaks for. `None`: no trusted proxy, or no header; the connection ends.

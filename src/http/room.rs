@@ -1,4 +1,5 @@
-//! Room for new connections: where there is none, those that have been idle longest leave.
+//! Room for new connections: where there is none, those that have been idle longest leave. And for
+//! the requests that HTTP/2 puts side by side on one connection.
 //!
 //! A request tells nothing here, as it would have to take a lock that all share. Instead the order
 //! is of when each connection was *known* to fall idle, which is never too late a time: whoever
@@ -22,6 +23,8 @@ pub(super) struct Room(Arc<Inner>);
 
 struct Inner {
     permits: Arc<Semaphore>,
+    /// For requests beside the first of their connection.
+    beside: Arc<Semaphore>,
     leaving_max: usize,
     /// A connection came, or fell idle that was not thought to be.
     changed: Notify,
@@ -59,10 +62,12 @@ pub(super) struct Seat {
 }
 
 impl Room {
-    /// Room for `connections_max`.
+    /// Room for `connections_max`, and for as many requests beside the first of their connection: if
+    /// each connection could have all its streams in use at once, no machine had the memory.
     pub(super) fn new(connections_max: usize) -> Self {
         Self(Arc::new(Inner {
             permits: Arc::new(Semaphore::new(connections_max)),
+            beside: Arc::new(Semaphore::new(connections_max)),
             leaving_max: connections_max.div_ceil(LEAVING_PART),
             changed: Notify::new(),
             guests: Mutex::default(),
@@ -148,6 +153,11 @@ impl Room {
 }
 
 impl Seat {
+    /// A place for a request beside others of this connection, if there is one.
+    pub(super) fn beside(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room.0.beside).try_acquire_owned().ok()
+    }
+
     /// The connection was told to leave, and a request had come before it heard: another goes.
     pub(super) fn stays(&self) {
         let mut guests = self.room.guests();

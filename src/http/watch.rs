@@ -17,7 +17,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// A full socket has the whole write time-out again when so much went through it: an answer is
 /// smaller, so this is for connections that carry many at once.
@@ -61,7 +61,11 @@ struct WatchInner {
 }
 
 /// One request under way; dropping it may leave the connection idle.
-pub(super) struct InRequest(Watch);
+pub(super) struct InRequest {
+    watch: Watch,
+    /// When it began no other was under way, and no answer of one.
+    pub(super) alone: bool,
+}
 
 impl Watch {
     pub(super) fn new(edge: &Edge) -> Self {
@@ -89,11 +93,11 @@ impl Watch {
 
     pub(super) fn request_begins(&self, version: Version) -> InRequest {
         // Sequentially consistent: see `idle_since_or_says_so`.
-        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        let others = self.0.requests.fetch_add(1, Ordering::SeqCst);
         self.0.octets.store(0, Ordering::Relaxed);
         self.0.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
         self.0.head_since_ms.store(0, Ordering::Relaxed);
-        InRequest(self.clone())
+        InRequest { watch: self.clone(), alone: others == 0 && self.0.unsent.oldest_ms().is_none() }
     }
 
     fn now_ms(&self) -> u64 {
@@ -154,10 +158,17 @@ impl Watch {
         self.says_so_if_idle();
     }
 
-    /// An answer's body, watched until it is written.
-    pub(super) fn carry(&self, body: Full<Bytes>) -> Full<Bytes> {
+    /// An answer's body, watched until it is written; `place` is kept until then.
+    pub(super) fn carry(
+        &self,
+        body: Full<Bytes>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Full<Bytes> {
         let watch = self.clone();
-        self.0.unsent.note(body, self.now_ms(), move || watch.says_so_if_idle())
+        self.0.unsent.note(body, self.now_ms(), move || {
+            let _kept = &place;
+            watch.says_so_if_idle();
+        })
     }
 
     /// Time left until some limit is reached, if nothing happens. Zero: one is.
@@ -257,9 +268,16 @@ impl Watch {
     }
 }
 
+impl InRequest {
+    /// Of its connection.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
 impl Drop for InRequest {
     fn drop(&mut self) {
-        let watch = &self.0;
+        let watch = &self.watch;
         watch.0.idle_since_ms.store(watch.now_ms(), Ordering::Relaxed);
         watch.0.octets.store(0, Ordering::Relaxed);
         watch.0.requests.fetch_sub(1, Ordering::SeqCst);

@@ -67,6 +67,8 @@ metrics! {
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
     /// Idle connections closed to make room for new ones.
     HTTP_CONNECTIONS_EVICTED = Counter "staunch_http_connections_evicted_total" [] None;
+    /// HTTP/2 requests refused unread (REFUSED_STREAM): too many beside others on their connections.
+    HTTP2_STREAMS_REFUSED = Counter "staunch_http2_streams_refused_total" [] None;
     /// TLS handshakes by outcome: success, error (plain text, an old version, a client that does not trust the certificate), timeout.
     TLS_HANDSHAKES = Counter "staunch_tls_handshakes_total" ["result": ["success", "error", "timeout"]] None;
     /// When the certificate that new connections are shown ends, in seconds since 1970; 0 without TLS.

@@ -1,6 +1,6 @@
 //! Frames that no honest HTTP/2 client sends, written by hand (RFC 9113).
 
-use crate::support::{SOON, TestApp};
+use crate::support::{SOON, TestApp, until};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -50,6 +50,15 @@ fn head(get: bool, path: &str) -> Vec<u8> {
     block.extend(path.as_bytes());
     block.extend([0x01, 1, b'x']);
     block
+}
+
+/// A request whose body is still to come.
+fn post(stream: u32) -> Vec<u8> {
+    let mut block = head(false, "/api/v1/auth/logout");
+    // `content-type` by its index (RFC 7541 §6.2.2 and appendix A).
+    block.extend([0x0f, 0x10, 16]);
+    block.extend(b"application/json");
+    frame(HEADERS, END_HEADERS, stream, &block)
 }
 
 fn get(stream: u32) -> Vec<u8> {
@@ -186,9 +195,7 @@ async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
     let mut frames = Frames::connect(&app, &[]).await;
     let other = app.anonymous();
     for number in 0..10_000 {
-        // A request whose body does not come.
-        let open = frame(HEADERS, END_HEADERS, 1 + 2 * number, &head(false, "/api/v1/auth/logout"));
-        if !frames.write(&open).await {
+        if !frames.write(&post(1 + 2 * number)).await {
             break;
         }
         if number % 1_000 == 0 {
@@ -200,6 +207,50 @@ async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
     let came = timeout(SOON, frames.reading).await.expect("it closes").unwrap();
     let answered = came.iter().filter(|frame| frame.kind == HEADERS).count();
     assert!(answered <= 64, "{answered}");
+}
+
+#[tokio::test]
+async fn b6_requests_beside_each_other_are_bounded_over_all_connections() {
+    // Places for as many, beside one of each connection.
+    let app = TestApp::builder().set("STAUNCH_CONNECTIONS_MAX", "6").start().await;
+    let counted = async |series: &str, count: u32| {
+        until("it is counted", SOON, async || app.metric(series).await >= count.into()).await;
+        assert!(app.metric(series).await <= count.into(), "{series} above {count}");
+    };
+    let refused = "staunch_http2_streams_refused_total";
+    let posts =
+        |streams: &[u32]| streams.iter().flat_map(|stream| post(*stream)).collect::<Vec<_>>();
+    let mut one = Frames::connect(&app, &[]).await;
+    assert!(one.write(&posts(&[1, 3, 5, 7, 9, 11, 13, 15])).await);
+    counted(refused, 1).await;
+    let mut other = Frames::connect(&app, &[]).await;
+    assert!(other.write(&posts(&[1, 3])).await);
+    counted(refused, 2).await;
+    // One that is answered leaves its place to the next, wherever that comes from.
+    assert!(one.write(&frame(DATA, END_STREAM, 3, b"{}")).await);
+    let labels = r#"{route="/api/v1/auth/logout",method="POST",status="422"}"#;
+    counted(&format!("staunch_http_requests_total{labels}"), 1).await;
+    for stream in [5, 7, 9, 11, 13] {
+        assert!(other.write(&get(stream)).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let came = async |frames: Frames| {
+        drop(frames.writer);
+        timeout(SOON, frames.reading).await.expect("it closes").unwrap()
+    };
+    let streams = |frames: &[Frame], kind| {
+        let of_kind = frames.iter().filter(|frame| frame.kind == kind);
+        of_kind.map(|frame| frame.stream).collect::<Vec<_>>()
+    };
+    let (one, other) = (came(one).await, came(other).await);
+    assert_eq!(streams(&one, RST_STREAM), [15]);
+    assert_eq!(streams(&one, DATA), [3]);
+    let resets = streams(&other, RST_STREAM);
+    assert_eq!(resets.first(), Some(&3));
+    assert!(streams(&other, DATA).contains(&13), "no place for any other: {resets:?}");
+    // 0x7: REFUSED_STREAM.
+    let mut both = one.iter().chain(&other).filter(|frame| frame.kind == RST_STREAM);
+    assert!(both.all(|frame| frame.payload == [0, 0, 0, 7]));
 }
 
 #[tokio::test]
