@@ -18,8 +18,8 @@ TERMINATE = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHER
 
 @dataclass(frozen=True)
 class Fault:
-    """`do` begins it, `undo` ends it. `away`: there is no database to ask meanwhile, and readiness
-    has to say so. `server`: the server itself is gone meanwhile."""
+    """`do` begins it, `undo` ends it. `away`: no login can be finished meanwhile, and
+    readiness has to say so. `server`: the server itself is gone meanwhile."""
 
     name: str
     seconds: float
@@ -44,7 +44,7 @@ class Disturber:
             Fault("connections cut once", 1, lambda: tell("cut"), nothing),
             Fault("connections cut each second", 8, self.cutting, self.uncut),
             Fault("backends terminated each second", 8, self.terminating, self.uncut),
-            Fault("database read-only", 8, self.read_only, self.writable),
+            Fault("database read-only", 8, self.read_only, self.writable, away=True),
             Fault("new connections refused", 8, self.refuse, self.admit, away=True),
             Fault("sessions' table locked", 6, self.lock, nothing),
             Fault("server killed (-9)", 0.5, self.kill, self.launch, server=True),
