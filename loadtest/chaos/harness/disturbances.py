@@ -45,6 +45,7 @@ class Disturber:
             Fault("connections cut each second", 8, self.cutting, self.uncut),
             Fault("backends terminated each second", 8, self.terminating, self.uncut),
             Fault("database read-only", 8, self.read_only, self.writable, away=True),
+            Fault("PostgreSQL is a standby", 8, self.stand_by, self.promote, away=True),
             Fault("new connections refused", 8, self.refuse, self.admit, away=True),
             Fault("sessions' table locked", 6, self.lock, nothing),
             Fault("server killed (-9)", 0.5, self.kill, self.launch, server=True),
@@ -89,6 +90,12 @@ class Disturber:
     async def writable(self) -> None:
         await self.sql(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
         await self.sql(TERMINATE)
+
+    async def stand_by(self) -> None:
+        await asyncio.to_thread(self.cluster.stand_by)
+
+    async def promote(self) -> None:
+        await asyncio.to_thread(self.cluster.promote)
 
     async def refuse(self) -> None:
         await self.sql(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false")
