@@ -1,11 +1,12 @@
 """Starts the server, once for each algorithm, and has foreign libraries use it."""
 
 import os
-import shutil
-import socket
+import signal
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 # The server is on this machine; Authlib asks for TLS otherwise.
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
@@ -14,6 +15,9 @@ import jwt
 import requests
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
+from common.children import Failed, catch_signals, stop_all
+from common.postgres import free_port
+from common.staunch import LIMITS_OFF, Staunch, folder_for
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
 
@@ -23,54 +27,24 @@ ALGORITHMS = ("EdDSA", "ES256", "RS256")
 
 def check(holds, what):
     if not holds:
-        sys.exit(f"foreign: {what}")
+        raise Failed(what)
 
 
-def free_port():
-    # The issuer names the port, so it has to be known before the start.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    def __init__(self, program, algorithm):
-        self.folder = tempfile.mkdtemp(prefix="staunch-foreign-")
-        os.chmod(self.folder, 0o755)
-        self.issuer = f"http://127.0.0.1:{free_port()}"
-        kept = {n: v for n, v in os.environ.items() if not n.startswith("STAUNCH_") and n != "DATABASE_URL"}
-        self.environment = kept | {
-            "STAUNCH_LISTEN": self.issuer.removeprefix("http://"),
-            "STAUNCH_JWT_ISSUER": self.issuer,
-            "STAUNCH_JWT_ALG": algorithm,
-            "STAUNCH_DATA_DIR": os.path.join(self.folder, "data"),
-            "STAUNCH_BCRYPT_COST": "4",
-            "STAUNCH_HASH_LANES": "2",
-            "STAUNCH_LOG": "error",
-            "STAUNCH_LIMIT_LOGIN": "off",
-            "STAUNCH_LIMIT_CLIENTS": "off",
-            "STAUNCH_LIMIT_GLOBAL": "off",
-        }
-        self.program = program
-
-    def run(self, *arguments):
-        done = subprocess.run([self.program, *arguments], cwd=self.folder, env=self.environment,
-                              capture_output=True, text=True, timeout=120)
-        check(done.returncode == 0, f"{arguments}: {done.stderr}")
-        return done.stdout
-
-    def __enter__(self):
-        self.process = subprocess.Popen([self.program], cwd=self.folder, env=self.environment,
-                                        stdout=subprocess.PIPE, text=True)
-        for line in self.process.stdout:
-            if line.startswith("try"):
-                return self
-        sys.exit("foreign: the server did not start")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        code = self.process.wait(timeout=60)
-        shutil.rmtree(self.folder, ignore_errors=True)
+@contextmanager
+def serving(program: Path, algorithm: str) -> Iterator[Staunch]:
+    """A server that signs so. Its issuer is where it is, so the port has to be known before."""
+    port = free_port()
+    settings = LIMITS_OFF | {
+        "STAUNCH_JWT_ISSUER": f"http://127.0.0.1:{port}",
+        "STAUNCH_JWT_ALG": algorithm,
+        "STAUNCH_BCRYPT_COST": "4",
+        "STAUNCH_HASH_LANES": "2",
+    }
+    with folder_for("foreign") as folder:
+        server = Staunch(program, folder, settings, port)
+        server.start()
+        yield server
+        code = server.stop()
         check(code == 0, f"the server ended with {code}")
 
 
@@ -92,12 +66,12 @@ def authlib(server, algorithm, metadata, client_id, client_secret):
     # First-party: the login needs no client.
     session = OAuth2Session("first-party", token_endpoint=token_endpoint, token_endpoint_auth_method="none")
     token = session.fetch_token(token_endpoint, grant_type="password", username="ada", password=PASSWORD)
-    me = session.get(f"{server.issuer}/api/v1/auth/me")
+    me = session.get(f"{server.url}/api/v1/auth/me")
     check(me.status_code == 200 and me.json()["username"] == "ada", me.text)
 
     keys = KeySet.import_key_set(requests.get(metadata["jwks_uri"], timeout=10).json())
     read = joserfc_jwt.decode(token["access_token"], keys, algorithms=[algorithm])
-    expected = {"iss": server.issuer, "aud": "staunch"}
+    expected = {"iss": server.url, "aud": "staunch"}
     joserfc_jwt.JWTClaimsRegistry(
         **{name: {"essential": True, "value": value} for name, value in expected.items()}
     ).validate(read.claims)
@@ -129,24 +103,24 @@ def authlib(server, algorithm, metadata, client_id, client_secret):
 
 def main(program, verify_with_node):
     for algorithm in ALGORITHMS:
-        with Server(program, algorithm) as server:
-            made = dict(line.split() for line in server.run("client", "add", "foreign").splitlines())
+        with serving(Path(program), algorithm) as server:
+            client_id, client_secret = server.add_client("foreign")
             account = {"email": "ada@example.com", "username": "ada", "password": PASSWORD}
-            registered = requests.post(f"{server.issuer}/api/v1/auth/register", json=account, timeout=30)
+            registered = requests.post(f"{server.url}/api/v1/auth/register", json=account, timeout=30)
             check(registered.status_code == 201, registered.text)
 
-            found = requests.get(f"{server.issuer}/.well-known/oauth-authorization-server", timeout=10).json()
+            found = requests.get(f"{server.url}/.well-known/oauth-authorization-server", timeout=10).json()
             metadata = AuthorizationServerMetadata(found)
             metadata.validate()
-            check(metadata["issuer"] == server.issuer, metadata)
-            access = authlib(server, algorithm, metadata, made["client_id"], made["client_secret"])
-            pyjwt(metadata["jwks_uri"], server.issuer, algorithm, access)
-            subprocess.run(["node", verify_with_node, metadata["jwks_uri"], server.issuer, algorithm, access],
+            check(metadata["issuer"] == server.url, metadata)
+            access = authlib(server, algorithm, metadata, client_id, client_secret)
+            pyjwt(metadata["jwks_uri"], server.url, algorithm, access)
+            subprocess.run(["node", verify_with_node, metadata["jwks_uri"], server.url, algorithm, access],
                            check=True, timeout=60)
 
             # Rotated under way: what was signed before and after is good for all of them.
-            rotated = server.run("keys", "rotate", "--now").split()[2]
-            server.process.send_signal(1)
+            rotated = server.command("keys", "rotate", "--now").split()[2]
+            os.kill(server.pid, signal.SIGHUP)
             for _ in range(400):
                 login = requests.post(metadata["token_endpoint"], timeout=30,
                                       data={"username": "ada", "password": PASSWORD})
@@ -155,10 +129,16 @@ def main(program, verify_with_node):
                 if jwt.get_unverified_header(after)["kid"] == rotated:
                     break
             else:
-                sys.exit("foreign: the new key never signed")
+                raise Failed("the new key never signed")
             for token in (access, after):
-                pyjwt(metadata["jwks_uri"], server.issuer, algorithm, token)
+                pyjwt(metadata["jwks_uri"], server.url, algorithm, token)
             print(f"{algorithm}: PyJWT, jose and Authlib agree")
 
 
-main(*sys.argv[1:])
+catch_signals()
+try:
+    main(*sys.argv[1:])
+except Failed as failed:
+    sys.exit(f"foreign: {failed}")
+finally:
+    stop_all()

@@ -5,11 +5,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from common.children import Failed, catch_signals, stop_all
-from common.staunch import FOLDER_MODE, LIMITS_OFF, Staunch
+from common.staunch import LIMITS_OFF, Staunch, folder_for
 
 ACCOUNT = {"email": "ada@example.com", "username": "ada", "password": "TestPass123!"}
 CHECKS = (
@@ -60,9 +59,7 @@ def call_everything(staunch: Staunch, folder: Path) -> int:
 
 def main(program: str) -> int:
     catch_signals()
-    with tempfile.TemporaryDirectory(prefix="staunch-openapi-") as name:
-        folder = Path(name)
-        folder.chmod(FOLDER_MODE)
+    with folder_for("openapi") as folder:
         settings = LIMITS_OFF | {
             "STAUNCH_BCRYPT_COST": "4",
             "STAUNCH_HASH_LANES": "2",

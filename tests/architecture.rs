@@ -9,9 +9,12 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod tree;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use tree::{root, rust_files};
 
 /// Modules by rank, high to low: a module uses lower ranks only.
 const RANKS: [(u8, &[&str]); 8] = [
@@ -59,26 +62,9 @@ struct Source {
     lines: usize,
 }
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 fn sources() -> Vec<Source> {
     let src = root().join("src");
-    let mut found = Vec::new();
-    files(&src, &mut found);
-    found.sort();
+    let found = rust_files("src");
     assert!(found.len() > 50, "{} files", found.len());
     found
         .into_iter()

@@ -7,39 +7,28 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod tree;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
+use tree::{root, rust_files};
 
 /// How many lines each part of the list of faults has.
 const PARTS: [(char, usize); 6] = [('a', 16), ('b', 7), ('c', 8), ('d', 7), ('e', 7), ('f', 11)];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// The functions of each source file, by its path from the root.
 fn functions() -> BTreeMap<String, BTreeSet<String>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![root().join("src"), root().join("tests")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let names = text.lines().filter_map(|line| {
-                    let (before, rest) = line.split_once("fn ")?;
-                    let declared = matches!(before.trim(), "" | "async");
-                    declared.then(|| rest.split(['(', '<']).next().unwrap_or_default().to_owned())
-                });
-                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, names.collect());
-            }
-        }
-    }
-    found
+    let of = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let names = text.lines().filter_map(|line| {
+            let (before, rest) = line.split_once("fn ")?;
+            let declared = matches!(before.trim(), "" | "async");
+            declared.then(|| rest.split(['(', '<']).next().unwrap_or_default().to_owned())
+        });
+        (path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(), names.collect())
+    };
+    ["src", "tests"].into_iter().flat_map(rust_files).map(of).collect()
 }
 
 /// The rows of a document's tables: first cell, last cell.

@@ -104,6 +104,16 @@ class Cluster:
         self.signal(signal.SIGKILL)
         self._server.stop()
 
+    def stand_by(self) -> None:
+        """Starts it anew as the standby of a server that is gone."""
+        self.stop()
+        (self._common["cwd"] / "data/standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Makes a standby the server that takes writes; nobody's connection ends."""
+        self.execute("SELECT pg_promote()")
+
     def signal(self, number: int) -> None:
         """To each of its processes: SIGSTOP and SIGCONT pause it."""
         parent = self._server.pid

@@ -4,7 +4,11 @@ import http.client
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .children import Child, Failed
@@ -133,8 +137,10 @@ class Staunch:
             bad = (line for line in lines if '"level":"ERROR"' in line or "panicked" in line)
             return [line.rstrip() for line in bad]
 
-    def last_lines(self, count: int = 20) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+    def last_lines(self, count: int = 20, without: str = "\0") -> str:
+        """The last lines of its log, but those with these words in them."""
+        with self.log.open(errors="replace") as lines:
+            return "".join(deque((line for line in lines if without not in line), count)).rstrip()
 
     def memory_mb(self) -> float:
         """Resident now."""
@@ -142,6 +148,16 @@ class Staunch:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
         return 0.0
+
+
+@contextmanager
+def folder_for(purpose: str) -> Iterator[Path]:
+    """A folder for it, gone afterwards. On a disk: in memory, where /tmp may be, a commit would not
+    have to wait for one."""
+    with tempfile.TemporaryDirectory(prefix=f"staunch-{purpose}-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(FOLDER_MODE)
+        yield folder
 
 
 def answers(port: int, path: str = "/health/readiness") -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from common.children import generate
+
 from . import k6
-from .process import generate
 from .quantile import quantile
 from .server import PASSWORD
 
@@ -154,7 +155,7 @@ class Wrk(Generator):
                 "--latency",
             ]
             command = ["wrk", *limits, "-s", script.name, target.url + path]
-            _, errors = generate(command, load.seconds + 60)
+            _, errors = generate(command, limit_s=load.seconds + 60)
         seen = json.loads(errors)
         rate = seen["requests"] / seen["us"] * 1e6
         return Measured(
@@ -230,7 +231,7 @@ class CompareLoad(Generator):
     def run(self, load: Load, target: Target) -> Measured:
         base = [str(self.program), "--json", "--url", target.url, "--users", "10"]
         if not self.seeded:
-            generate([*base, "seed"], 120)
+            generate([*base, "seed"], limit_s=120)
             self.seeded = True
         scenario = "logins" if load.op == "login" else "me"
         command = [
@@ -243,7 +244,7 @@ class CompareLoad(Generator):
             "--warmup",
             "0",
         ]
-        out, _ = generate(command, load.seconds + 120)
+        out, _ = generate(command, limit_s=load.seconds + 120)
         (seen,) = json.loads(out).values()
         requests = sum(seen["statuses"].values())
         ok, times = seen["statuses"].get("200", 0), seen["ok_ms"]

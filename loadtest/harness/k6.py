@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.children import Child, Failed
 from common.venv import program
-
-from .process import child, prefer
 
 # Seconds for what k6 does before and after its scenarios: the users made, setup(), the summary.
 SETUP = 180
@@ -92,16 +91,15 @@ def run(
     requests, used = Requests(), cpu_of_children()
     with rows_into(requests, work) if rows else nullcontext([]) as output:
         command += [*output, *settings, str(script)]
-        streams: dict[str, Any] = {"stdout": subprocess.DEVNULL} if quiet else {}
         variables = os.environ | {"K6_CSV_SAVE_INTERVAL": "500ms"}
         limit = longest(script, settings) + SETUP
-        # k6 ends what is under way on SIGTERM.
-        with child(command, grace=30, cwd=script.parent, env=variables, **streams) as process:
-            prefer(process)
-            try:
-                code = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                raise SystemExit(f"k6 ran for more than {limit:.0f} s and was stopped") from None
+        with Child(command, cwd=script.parent, env=variables, quiet=quiet) as k6:
+            k6.prefer()
+            if not k6.wait(limit):
+                # k6 ends what is under way on SIGTERM.
+                k6.stop(30)
+                raise Failed(f"k6 ran for more than {limit:.0f} s and was stopped")
+            code = k6.stop()
     found = json.loads(summary.read_text()) if summary.exists() else {}
     return Run(code, found, requests, cpu_of_children() - used)
 
@@ -133,7 +131,7 @@ def longest(script: Path, settings: list[str]) -> float:
     command = [program("k6"), "inspect", "--execution-requirements", *settings, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=script.parent)
     if done.returncode != 0:
-        raise SystemExit(f"k6 cannot read {script.name}:\n{done.stderr}")
+        raise Failed(f"k6 cannot read {script.name}:\n{done.stderr}")
     return seconds(json.loads(done.stdout)["totalDuration"])
 
 

@@ -14,6 +14,7 @@ from .server import BUILT, ROOT, Server
 
 def describe(server: Server) -> dict[str, Any]:
     """All of it, without a name or a path of this machine."""
+    lines = server.start_lines()
     return {
         "machine": {
             "cpu": first(r"^model name\s*: (.*)$", read("/proc/cpuinfo")) or platform.machine(),
@@ -23,17 +24,17 @@ def describe(server: Server) -> dict[str, Any]:
             "load_before": os.getloadavg()[0],
         },
         "versions": {
-            "staunch": output([str(server.binary), "--version"]).removeprefix("staunch "),
-            "postgresql": first(r"PostgreSQL (\S+)", "\n".join(server.lines)),
+            "staunch": output([str(server.program), "--version"]).removeprefix("staunch "),
+            "postgresql": first(r"PostgreSQL (\S+)", "\n".join(lines)),
             "k6": first(r"v(\S+)", output([program("k6"), "version"])),
             "python": platform.python_version(),
         },
         "commit": output(["git", "rev-parse", "HEAD"]) or None,
         "uncommitted_changes": bool(output(["git", "status", "--porcelain"])),
         # False: the binary was named by --staunch, and may be of another commit.
-        "built_from_this_tree": server.binary == BUILT,
-        "settings": dict(sorted(server.settings.items())),
-        "start_lines": [line for line in server.lines if line.startswith("bcrypt")],
+        "built_from_this_tree": server.program == BUILT,
+        "settings": dict(sorted(server.chosen.items())),
+        "start_lines": [line for line in lines if line.startswith("bcrypt")],
     }
 
 

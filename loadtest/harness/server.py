@@ -1,42 +1,37 @@
 """A staunch of one's own, with its embedded PostgreSQL in a temporary folder and some accounts."""
 
 import json
-import os
-import shutil
 import subprocess
-import sys
-import tempfile
-import time
 import urllib.request
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import bcrypt
-
-from .process import child
+from common.children import Failed
+from common.staunch import Staunch, folder_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILT = ROOT / "target" / "release" / "staunch"
 # Of all seeded accounts; long enough for the rules, and on no list of common ones.
 PASSWORD = "Load-test-password-1"
-START_TIMEOUT = 120.0
+START_LIMIT_S = 120.0
+STOP_LIMIT_S = 30.0
+# Its log is as it is shipped: writing it is work too.
+OURS = {"STAUNCH_LOG": "info", "STAUNCH_SHUTDOWN_GRACE": "5s"}
 
 
-@dataclass
-class Server:
-    """A running server."""
+class Server(Staunch):
+    """A running server. `chosen` are the settings that the run was asked for."""
 
-    pid: int
-    url: str
-    lines: list[str]
-    settings: dict[str, str]
-    environment: dict[str, str]
-    binary: Path
-    log: Path
+    def __init__(self, program: Path, folder: Path, chosen: dict[str, str]) -> None:
+        super().__init__(program, folder, OURS | chosen)
+        self.chosen = chosen
+
+    def start_lines(self) -> list[str]:
+        """What it says at its start, for people; the last line begins with "try"."""
+        with self.log.open(errors="replace") as lines:
+            return [line.rstrip() for line in lines if not line.startswith("{")]
 
     def get(self, path: str) -> str:
         """The body of an answer."""
@@ -44,7 +39,7 @@ class Server:
             with urllib.request.urlopen(self.url + path, timeout=10) as answer:
                 body: bytes = answer.read()
         except OSError as error:
-            sys.exit(f"staunch does not answer {path}: {error}\n{self.tail()}")
+            raise Failed(f"staunch does not answer {path}: {error}\n{self.tail()}") from error
         return body.decode()
 
     def seed(self, users: int, cost: int) -> None:
@@ -57,30 +52,11 @@ class Server:
             for name in names
         )
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        command = [str(self.binary), "user", "import", "-"]
-        done = subprocess.run(
-            command,
-            input=text,
-            text=True,
-            capture_output=True,
-            timeout=300,
-            env=self.environment,
-            cwd=self.log.parent,
-        )
-        if done.returncode != 0:
-            sys.exit(
-                f"staunch user import ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-            )
-
-    def errors(self) -> int:
-        """How many lines of its log are errors."""
-        with self.log.open(errors="replace") as lines:
-            return sum('"level":"ERROR"' in line for line in lines)
+        self.command("user", "import", "-", given=text, limit_s=300)
 
     def tail(self) -> str:
         """The last lines of its log that are more than a request, for when something went wrong."""
-        with self.log.open(errors="replace") as lines:
-            return "".join(deque((line for line in lines if '"level":"INFO"' not in line), 20))
+        return self.last_lines(20, without='"level":"INFO"')
 
 
 def binary(path: str | None) -> Path:
@@ -94,45 +70,10 @@ def binary(path: str | None) -> Path:
 @contextmanager
 def running(program: Path, settings: dict[str, str]) -> Iterator[Server]:
     """Starts it, waits until it serves, and stops it."""
-    # A disk, not memory: a refresh waits for its commit to be written, which /tmp might spare it.
-    folder = Path(tempfile.mkdtemp(prefix="staunch-loadtest-", dir="/var/tmp"))
-    # As root, PostgreSQL runs as another account, which must be able to enter.
-    folder.chmod(0o755)
-    ours = {
-        "STAUNCH_LISTEN": "127.0.0.1:0",
-        "STAUNCH_DATA_DIR": str(folder / "data"),
-        "STAUNCH_LOG_FORMAT": "json",
-        "STAUNCH_SHUTDOWN_GRACE": "5s",
-    }
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("STAUNCH_") and name != "DATABASE_URL"
-    }
-    environment = inherited | ours | settings
-    log, out = folder / "log", folder / "out"
-    try:
-        # Files take every line; a pipe that nobody reads would fill. The folder is the working
-        # folder too, so that no .env of somebody else is read.
-        with log.open("w") as errors, out.open("w") as lines:
-            options: dict[str, Any] = {"cwd": folder, "env": environment}
-            options |= {"stdin": subprocess.DEVNULL, "stdout": lines, "stderr": errors}
-            with child([str(program), "serve"], grace=30, **options) as process:
-                started = wait_for_start(process, out, log)
-                url = started[0].rsplit(" ", 1)[1]
-                yield Server(process.pid, url, started, settings, environment, program, log)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_start(process: subprocess.Popen[bytes], out: Path, log: Path) -> list[str]:
-    """The start lines; the last one begins with "try"."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        lines = out.read_text().splitlines()
-        if lines and lines[-1].startswith("try"):
-            return lines
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    sys.exit(f"staunch did not start:\n{log.read_text(errors='replace')}")
+    with folder_for("loadtest") as folder:
+        server = Server(program, folder, settings)
+        server.start(START_LIMIT_S)
+        try:
+            yield server
+        finally:
+            server.stop(STOP_LIMIT_S)

@@ -10,7 +10,7 @@ pub(super) fn liveness() -> Answer {
     Answer::fixed_json(r#"{"status":"alive"}"#)
 }
 
-/// 200 when the process takes work and the database answers now; the reason of a 503 is in the
+/// 200 when the process takes work and the database takes writes now; the reason of a 503 is in the
 /// log alone.
 pub(super) async fn readiness(edge: &Edge) -> Result<Answer, ApiError> {
     if edge.is_ready().await {
@@ -21,7 +21,7 @@ pub(super) async fn readiness(edge: &Edge) -> Result<Answer, ApiError> {
 }
 
 impl Edge {
-    /// Whether the process takes work and the database answers, within 1 s; the metric
+    /// Whether the process takes work and the database takes writes, asked within 1 s; the metric
     /// `staunch_ready` tells the last answer.
     pub async fn is_ready(&self) -> bool {
         let ready = self.lifecycle.accepts_work()

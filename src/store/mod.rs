@@ -21,6 +21,7 @@ mod sessions;
 mod statement;
 mod tls;
 mod users;
+mod writes;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use clients::{Client, LiveRefresh};
@@ -66,12 +67,12 @@ impl Store {
         Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 
-    /// Asks the database for a live answer, within 1 s, on a connection kept for this question.
+    /// Asks the database whether it takes writes, within 1 s, on a connection kept for this question.
     ///
     /// # Errors
-    /// Why there was no answer in time.
+    /// Why there was no answer in time, or what keeps it from writing.
     pub async fn check_health(&self) -> Result<(), StoreError> {
-        self.0.health.check().await
+        self.0.health.check(&self.0.pool).await
     }
 
     /// Drops dead connections, opens new ones up to the minimum, and updates the pool's gauges.

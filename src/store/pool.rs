@@ -1,6 +1,7 @@
 //! The connection pool: a deadline on every call, and no connection that comes back half used.
 
 use super::connect::{self, ConnectError, Endpoint};
+use super::writes::Writes;
 use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
@@ -55,6 +56,7 @@ pub(super) struct Pool {
     waiting: AtomicUsize,
     min: usize,
     max: usize,
+    writes: Writes,
     pool_wait: Histogram,
     /// Times and errors by the statement's name.
     queries: HashMap<&'static str, (Histogram, Counter)>,
@@ -83,6 +85,7 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             min: config.pool_min,
             max: config.pool_max,
+            writes: Writes::new(clock.clone()),
             pool_wait: metrics.histogram(declared::DB_POOL_WAIT_SECONDS, &[]),
             queries: STATEMENTS
                 .iter()
@@ -160,7 +163,10 @@ impl Pool {
         let call = async {
             let connection = self.connection(name).await?;
             let result = self.run(&connection, statement, parameters).await;
-            connection.settle(&result);
+            match &result {
+                Err(error) if self.writes.is_stale(error) => drop(connection),
+                _ => connection.settle(&result),
+            }
             result.map_err(|error| StoreError::statement(name, error))
         };
         self.in_time(name, call).await
@@ -219,6 +225,9 @@ impl Pool {
             seconds.record(ended.saturating_duration_since(begun));
         }
         trace::note(Stage::Query, Some(statement.name), begun, ended);
+        if let Err(error) = &result {
+            self.writes.note(error);
+        }
         result
     }
 
@@ -236,6 +245,17 @@ impl Pool {
             errors.increment(1);
         }
         answer
+    }
+
+    /// What is known of whether the database takes writes.
+    pub(super) fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
+    /// Closes what is idle. A connection in use now, which may have learned what no longer holds,
+    /// goes when it is refused for it.
+    pub(super) fn renew(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     pub(super) async fn maintain(&self) {

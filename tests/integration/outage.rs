@@ -175,6 +175,91 @@ async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
     reply.assert_problem(401, "credentials-rejected");
 }
 
+/// A connection learns the setting when it is opened: nobody ends those of the server when the
+/// database is read-only no longer, and it has to find new ones by itself.
+#[tokio::test]
+async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
+    let app = TestApp::builder().set("STAUNCH_DB_POOL_MIN", "4").start().await;
+    let tokens = app.registered("ada").await;
+    let db = app.db().await;
+    let name = &app.database.name;
+    let client = app.anonymous();
+    let readiness = async || client.get("/health/readiness").await.status;
+    for round in 0..2 {
+        let only_read = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+        db.batch_execute(&only_read).await.unwrap();
+        let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        db.query(terminate, &[]).await.unwrap();
+        until("it says so", READY_LIMIT, async || readiness().await == 503).await;
+        // From all of its connections now, and the one that is left of an earlier round.
+        for _ in 0..6 {
+            client.get("/health/readiness").await.assert_problem(503, "not-ready");
+            assert_eq!(client.login("ada", PASSWORD).await.status, 503, "round {round}");
+        }
+        assert_eq!(app.metric("staunch_ready").await, 0.0);
+        let writable = format!("ALTER DATABASE {name} RESET default_transaction_read_only");
+        db.batch_execute(&writable).await.unwrap();
+        until("ready again", READY_LIMIT, async || readiness().await == 200).await;
+        // Ready means that nothing of it is left.
+        let logins: Vec<_> = (0..8)
+            .map(|_| {
+                let client = app.anonymous();
+                tokio::spawn(async move { client.log_in("ada").await })
+            })
+            .collect();
+        for login in logins {
+            login.await.unwrap();
+        }
+    }
+    client.refresh(&tokens.refresh).await.tokens();
+}
+
+/// Reads go on when the disk is full, so no question that only reads can see it.
+#[tokio::test]
+async fn c5_a_full_disk_is_not_ready_until_two_seconds_after_its_last_refusal() {
+    let app = TestApp::start().await;
+    app.register("ada").await;
+    let db = app.db().await;
+    db.batch_execute(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON refresh_tokens
+             FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    )
+    .await
+    .unwrap();
+    let client = app.anonymous();
+    client.get("/health/readiness").await.assert_status(200);
+    client.login("ada", PASSWORD).await.assert_problem(503, "unavailable");
+    client.get("/health/readiness").await.assert_problem(503, "not-ready");
+    app.clock.advance(Duration::from_secs(2));
+    client.get("/health/readiness").await.assert_status(200);
+    client.login("ada", PASSWORD).await.assert_problem(503, "unavailable");
+    db.batch_execute("DROP TRIGGER full_disk ON refresh_tokens").await.unwrap();
+    client.get("/health/readiness").await.assert_problem(503, "not-ready");
+    app.clock.advance(Duration::from_secs(2));
+    client.get("/health/readiness").await.assert_status(200);
+    client.log_in("ada").await;
+}
+
+#[tokio::test]
+async fn c5_a_locked_table_leaves_the_server_ready() {
+    let app = TestApp::start().await;
+    let tokens = app.registered("ada").await;
+    let db = app.db().await;
+    let client = app.anonymous();
+    client.me(&tokens.access).await.assert_status(200);
+    let lock = "BEGIN; LOCK TABLE refresh_tokens IN ACCESS EXCLUSIVE MODE";
+    db.batch_execute(lock).await.unwrap();
+    client.login("ada", PASSWORD).await.assert_problem(503, "unavailable");
+    client.get("/health/readiness").await.assert_status(200);
+    client.login("ada", "wrong password").await.assert_problem(401, "credentials-rejected");
+    client.me(&tokens.access).await.assert_status(200);
+    db.batch_execute("ROLLBACK").await.unwrap();
+    client.log_in("ada").await;
+}
+
 /// The classes of PostgreSQL's appendix A that pass by themselves, each given by a real server.
 #[tokio::test]
 async fn c5_a_server_that_is_full_or_torn_is_503_and_nothing_is_half_done() {

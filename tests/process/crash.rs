@@ -1,7 +1,9 @@
 //! kill -9, and what is there afterwards.
 
 use crate::support::{Server, folder, processes_on, until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -71,16 +73,12 @@ async fn c1_a_killed_postgres_is_back_without_a_restart() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
-    let file = top.path().join("data/postgres/data/postmaster.pid");
-    let pid_in_file = || {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        text.lines().next().and_then(|line| line.parse::<i32>().ok())
-    };
-    let killed = pid_in_file().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(killed).unwrap(), Signal::KILL)
-        .unwrap();
-    until("another PostgreSQL is started", async || pid_in_file().is_some_and(|pid| pid != killed))
-        .await;
+    let killed = postgres(top.path()).unwrap();
+    kill_process(killed, Signal::KILL).unwrap();
+    until("another PostgreSQL is started", async || {
+        postgres(top.path()).is_some_and(|pid| pid != killed)
+    })
+    .await;
     until("logins work again", async || {
         let reply = server.login("ada").await.unwrap();
         assert!([200, 503].contains(&reply.status), "{}", reply.status);
@@ -89,4 +87,36 @@ async fn c1_a_killed_postgres_is_back_without_a_restart() {
     .await;
     assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
     server.stop().await;
+}
+
+/// A connection lives through the promotion, and so does the answer that it is a standby if nobody
+/// asks again.
+#[tokio::test]
+async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let data = top.path().join("data/postgres/data");
+    fs::write(data.join("standby.signal"), "").unwrap();
+    kill_process(postgres(top.path()).unwrap(), Signal::KILL).unwrap();
+    let readiness = async || server.get("/health/readiness").await.unwrap().status;
+    until("it says so", async || {
+        readiness().await == 503 && server.log().contains("it is a standby")
+    })
+    .await;
+    assert_eq!(server.login("ada").await.unwrap().status, 503);
+    assert_eq!(readiness().await, 503);
+    // As `pg_ctl promote` does.
+    fs::write(data.join("promote"), "").unwrap();
+    kill_process(postgres(top.path()).unwrap(), Signal::USR1).unwrap();
+    until("ready again", async || readiness().await == 200).await;
+    assert_eq!(server.login("ada").await.unwrap().status, 200);
+    server.stop().await;
+}
+
+/// The embedded PostgreSQL's first process.
+fn postgres(top: &Path) -> Option<Pid> {
+    let file = top.join("data/postgres/data/postmaster.pid");
+    let text = fs::read_to_string(file).unwrap_or_default();
+    Pid::from_raw(text.lines().next()?.parse().ok()?)
 }

@@ -18,8 +18,8 @@ TERMINATE = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHER
 
 @dataclass(frozen=True)
 class Fault:
-    """`do` begins it, `undo` ends it. `away`: there is no database to ask meanwhile, and readiness
-    has to say so. `server`: the server itself is gone meanwhile."""
+    """`do` begins it, `undo` ends it. `away`: no login can be finished meanwhile, and
+    readiness has to say so. `server`: the server itself is gone meanwhile."""
 
     name: str
     seconds: float
@@ -44,7 +44,8 @@ class Disturber:
             Fault("connections cut once", 1, lambda: tell("cut"), nothing),
             Fault("connections cut each second", 8, self.cutting, self.uncut),
             Fault("backends terminated each second", 8, self.terminating, self.uncut),
-            Fault("database read-only", 8, self.read_only, self.writable),
+            Fault("database read-only", 8, self.read_only, self.writable, away=True),
+            Fault("PostgreSQL is a standby", 8, self.stand_by, self.promote, away=True),
             Fault("new connections refused", 8, self.refuse, self.admit, away=True),
             Fault("sessions' table locked", 6, self.lock, nothing),
             Fault("server killed (-9)", 0.5, self.kill, self.launch, server=True),
@@ -89,6 +90,12 @@ class Disturber:
     async def writable(self) -> None:
         await self.sql(f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only")
         await self.sql(TERMINATE)
+
+    async def stand_by(self) -> None:
+        await asyncio.to_thread(self.cluster.stand_by)
+
+    async def promote(self) -> None:
+        await asyncio.to_thread(self.cluster.promote)
 
     async def refuse(self) -> None:
         await self.sql(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false")

@@ -14,7 +14,6 @@ LOGIN_CLIENTS = 16
 ME_CLIENTS = 32
 MIXED_CLIENTS = 64
 MIXED_RATE = 100
-NICE = -10
 # What a scenario may take beside the seconds measured: accounts and sessions first, answers that
 # are still awaited at the end.
 ALLOWANCE_S = 600
@@ -56,9 +55,9 @@ class Generator:
 
     def __init__(self, program: Path, users: int, say: Callable[[str], None]):
         self._program = program
-        self._common = ["--json", "--users", str(users), "--nice", str(NICE)]
+        self._common = ["--json", "--users", str(users)]
         self._say = say
-        self.nice_refused = False
+        self.is_equal = False
 
     def shown(self, scenario: Scenario) -> str:
         """The command, for a reader."""
@@ -70,6 +69,7 @@ class Generator:
         url = ["--url", f"http://127.0.0.1:{port}"]
         argv = [self._program, *scenario.arguments, *self._common, *url]
         child = Child(argv, pipes=True)
+        self.is_equal = not child.prefer()
         # Its end closes the pipes, and with them the loop below.
         watchdog = threading.Timer(scenario.limit_s, child.process.kill)
         watchdog.daemon = True
@@ -83,8 +83,6 @@ class Generator:
                     watch.begin()
                 elif line == "load: measured\n":
                     used = watch.end()
-                elif line.startswith("load: cannot run at nice"):
-                    self.nice_refused = True
                 else:
                     said.append(line.rstrip())
                     self._say(line.rstrip())

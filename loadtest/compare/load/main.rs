@@ -34,9 +34,6 @@ struct Cli {
     /// Print the report as JSON on standard output, and the table on standard error
     #[arg(long, global = true)]
     json: bool,
-    /// Nice value to run at; below 0 needs the right to (the generator stands for other machines)
-    #[arg(long, global = true, allow_hyphen_values = true)]
-    nice: Option<i32>,
     /// Accounts that logins are spread over
     #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
@@ -116,32 +113,13 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // Before the runtime starts: on Linux a thread inherits the value of the one that makes it.
-    if let Some(nice) = cli.nice
-        && let Err(error) = prefer(nice)
-    {
-        eprintln!("load: cannot run at nice {nice}: {error}");
-    }
-    match run(cli) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Sets our nice value. Where the kernel shares out the cores by session first (sched_autogroup),
-/// that counts within ours only: if we lead one, the whole of it is set too.
-fn prefer(nice: i32) -> std::io::Result<()> {
-    use rustix::process::{getpid, getsid, setpriority_process};
-    setpriority_process(None, nice)?;
-    if getsid(None)? == getpid() {
-        // There is no such file where sessions do not count.
-        std::fs::write("/proc/self/autogroup", nice.to_string()).ok();
-    }
-    Ok(())
 }
 
 fn run(cli: Cli) -> Fallible<()> {
