@@ -142,7 +142,8 @@ fn read_file(
         let reason = "is longer than any such file".to_owned();
         return Err(TlsError::Damaged { setting, path: path.to_owned(), reason });
     }
-    let mut octets = Zeroizing::new(Vec::new());
+    // In one piece: what a key's copy leaves as it grows would not be cleared.
+    let mut octets = Zeroizing::new(Vec::with_capacity(FILE_OCTETS_MAX as usize));
     file.take(FILE_OCTETS_MAX).read_to_end(&mut octets).map_err(failed)?;
     Ok((octets, metadata))
 }

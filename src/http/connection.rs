@@ -2,7 +2,7 @@
 
 use super::room::Seat;
 use super::service;
-use super::watch::Watch;
+use super::watch::{InRequest, Watch};
 use super::{BODY_OCTETS_MAX, Edge, HEAD_OCTETS_MAX, Surface};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -62,10 +61,15 @@ pub(super) async fn serve<S>(
 {
     let io = TokioIo::new(Watched { stream, watch: watch.clone() });
     let requests = (Arc::clone(&edge), watch.clone());
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (edge, watch) = requests.clone();
+        // Here, not in the future: HTTP/2 polls that on another task, perhaps later than the timer.
+        let under_way = watch.request_begins(request.version());
         // Boxed: hyper keeps a place for the future as long as the connection, idle or not.
-        Box::pin(answer(edge, surface, peer, watch, request))
+        Box::pin(async move {
+            let answer = answer(edge, surface, peer, under_way?, request).await;
+            Ok::<_, io::Error>(answer)
+        })
     });
     let builder = builder();
     let mut connection = pin!(builder.serve_connection(io, service));
@@ -112,6 +116,12 @@ pub(super) async fn serve<S>(
             tracing::debug!(%peer, "connection timed out");
             return;
         }
+        if goodbye.is_over() {
+            // Its client may keep it from falling idle. Then it leaves when it does; until then
+            // others may be told to.
+            watch.takes_no_more();
+            seat.stays();
+        }
         let leaves_in =
             leaves.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
         timer.set(tokio::time::sleep(watch.next_look().min(goodbye.next_look()).min(leaves_in)));
@@ -136,19 +146,18 @@ async fn answer(
     edge: Arc<Edge>,
     surface: Surface,
     peer: SocketAddr,
-    watch: Watch,
+    under_way: InRequest,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Response<Full<Bytes>> {
     let version = request.version();
-    let under_way = watch.request_begins(version);
     let mut answer = service::answer(&edge, surface, peer, request).await;
     if version == Version::HTTP_2 {
-        answer = answer.map(|body| watch.carry(body));
+        answer = answer.map(|body| under_way.carry(body));
     } else if edge.lifecycle.is_draining() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     drop(under_way);
-    Ok(answer)
+    answer
 }
 
 /// The end of a connection that does not end by itself.
@@ -274,5 +283,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
         self.note_write(&polled);
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
+    #[tokio::test]
+    async fn a3_what_tls_took_and_the_socket_did_not_is_a_stalled_write() {
+        let limit = Duration::from_secs(10);
+        let clock = Clock::manual();
+        // The 0th millisecond counts as the first.
+        clock.advance(Duration::from_millis(1));
+        let watch = Watch::with_limits(&clock, limit);
+        drop(watch.request_begins(Version::HTTP_11));
+        // As TLS does: all is taken, and the socket is full.
+        let (socket, mut client) = tokio::io::duplex(10);
+        let stream = BufWriter::with_capacity(100, socket);
+        let mut watched = Watched { stream, watch: watch.clone() };
+        watched.write_all(&[7; 50]).await.unwrap();
+        assert_eq!(watch.time_left(), 10 * limit);
+        assert!(watched.flush().now_or_never().is_none());
+        assert!(!watch.is_idle());
+        clock.advance(limit / 2);
+        let mut came = [0; 50];
+        client.read_exact(&mut came[..10]).await.unwrap();
+        assert!(watched.flush().now_or_never().is_none());
+        // A few octets are no progress.
+        assert!(watch.time_left() <= limit / 2);
+        let (flushed, read) = tokio::join!(watched.flush(), client.read_exact(&mut came[10..]));
+        assert!(flushed.is_ok() && read.is_ok() && watch.is_idle());
+        assert!(watch.time_left() > limit);
     }
 }
