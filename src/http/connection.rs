@@ -297,9 +297,9 @@ mod tests {
     async fn a3_what_tls_took_and_the_socket_did_not_is_a_stalled_write() {
         let limit = Duration::from_secs(10);
         let clock = Clock::manual();
+        let watch = Watch::with_limits(&clock, limit);
         // The 0th millisecond counts as the first.
         clock.advance(Duration::from_millis(1));
-        let watch = Watch::with_limits(&clock, limit);
         drop(watch.request_begins(Version::HTTP_11));
         // As TLS does: all is taken, and the socket is full.
         let (socket, mut client) = tokio::io::duplex(10);

@@ -43,12 +43,17 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// A head in HPACK's literals (RFC 7541 §6.2.2); `get` or POST.
+/// A head in HPACK's literals (RFC 7541 §6.2.2); `get` or POST, of JSON.
 fn head(get: bool, path: &str) -> Vec<u8> {
     let mut block = vec![if get { 0x82 } else { 0x83 }, 0x86, 0x04];
     block.push(u8::try_from(path.len()).unwrap());
     block.extend(path.as_bytes());
     block.extend([0x01, 1, b'x']);
+    if !get {
+        // Without its media type, its body would not be waited for.
+        block.extend([0x0f, 0x10, 16]);
+        block.extend(b"application/json");
+    }
     block
 }
 
