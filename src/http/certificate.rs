@@ -13,7 +13,7 @@ use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
 /// Octets of a file at most; a chain of three certificates takes some 6 KB.
-const FILE_OCTETS_MAX: u64 = 256 * 1024;
+const FILE_OCTETS_MAX: usize = 256 * 1024;
 const CERT: &str = "STAUNCH_TLS_CERT";
 const KEY: &str = "STAUNCH_TLS_KEY";
 
@@ -138,12 +138,13 @@ fn read_file(
     let failed = |source| TlsError::Io { setting, path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if metadata.len() > FILE_OCTETS_MAX {
+    if metadata.len() > FILE_OCTETS_MAX as u64 {
         let reason = "is longer than any such file".to_owned();
         return Err(TlsError::Damaged { setting, path: path.to_owned(), reason });
     }
-    let mut octets = Zeroizing::new(Vec::new());
-    file.take(FILE_OCTETS_MAX).read_to_end(&mut octets).map_err(failed)?;
+    // In one piece: what a key's copy leaves as it grows would not be cleared.
+    let mut octets = Zeroizing::new(Vec::with_capacity(FILE_OCTETS_MAX));
+    file.take(FILE_OCTETS_MAX as u64).read_to_end(&mut octets).map_err(failed)?;
     Ok((octets, metadata))
 }
 

@@ -127,6 +127,12 @@ pub(super) async fn serve<S>(
             tracing::debug!(%peer, "connection timed out");
             return;
         }
+        if goodbye.is_over() {
+            // Its client may keep it from falling idle. Then it leaves when it does; until then
+            // others may be told to.
+            watch.takes_no_more();
+            seat.stays();
+        }
         let leaves_in =
             leaves.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
         timer.set(tokio::time::sleep(watch.next_look().min(goodbye.next_look()).min(leaves_in)));
@@ -150,25 +156,26 @@ fn patience(watch: &Watch, linger: Duration) -> Duration {
 /// A request that is under way, and its place if it is beside others.
 type Begun = (InRequest, Option<OwnedSemaphorePermit>);
 
-/// Takes a request in, before anything waits for it: one that is refused is gone before the
-/// connection reads on.
+/// Takes a request in. Not in its future: HTTP/2 polls that on another task, perhaps later than the
+/// connection's timer, and what is refused shall be gone before the connection reads on.
 ///
 /// # Errors
-/// `REFUSED_STREAM` where there are too many beside each other: the client knows that nothing was
-/// done, and may send it again (RFC 9113 §8.7).
+/// `REFUSED_STREAM` where there are too many beside each other, or the client has not heeded that the
+/// connection ends. It knows that nothing was done, and may send it again (RFC 9113 §8.7).
 fn begin(
     edge: &Edge,
     watch: &Watch,
     seat: &Seat,
     request: &Request<Incoming>,
 ) -> Result<Begun, h2::Error> {
-    let under_way = watch.request_begins(request.version());
+    let refused = h2::Reason::REFUSED_STREAM;
+    let under_way = watch.request_begins(request.version()).ok_or(refused)?;
     if under_way.alone {
         return Ok((under_way, None));
     }
     let place = seat.beside().ok_or_else(|| {
         edge.meters.streams_refused.increment(1);
-        h2::Reason::REFUSED_STREAM
+        refused
     })?;
     Ok((under_way, Some(place)))
 }
@@ -183,7 +190,7 @@ async fn answer(
     let version = request.version();
     let mut answer = service::answer(&edge, surface, peer, request).await;
     if version == Version::HTTP_2 {
-        answer = answer.map(|body| under_way.watch().carry(body, place));
+        answer = answer.map(|body| under_way.carry(body, place));
     } else if edge.lifecycle.is_draining() {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -318,5 +325,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
         self.note_write(&polled);
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
+    #[tokio::test]
+    async fn a3_what_tls_took_and_the_socket_did_not_is_a_stalled_write() {
+        let limit = Duration::from_secs(10);
+        let clock = Clock::manual();
+        let watch = Watch::with_limits(&clock, limit);
+        // The 0th millisecond counts as the first.
+        clock.advance(Duration::from_millis(1));
+        drop(watch.request_begins(Version::HTTP_11));
+        // As TLS does: all is taken, and the socket is full.
+        let (socket, mut client) = tokio::io::duplex(10);
+        let stream = BufWriter::with_capacity(100, socket);
+        let mut watched = Watched { stream, watch: watch.clone() };
+        watched.write_all(&[7; 50]).await.unwrap();
+        assert_eq!(watch.time_left(), 10 * limit);
+        assert!(watched.flush().now_or_never().is_none());
+        assert!(!watch.is_idle());
+        clock.advance(limit / 2);
+        let mut came = [0; 50];
+        client.read_exact(&mut came[..10]).await.unwrap();
+        assert!(watched.flush().now_or_never().is_none());
+        // A few octets are no progress.
+        assert!(watch.time_left() <= limit / 2);
+        let (flushed, read) = tokio::join!(watched.flush(), client.read_exact(&mut came[10..]));
+        assert!(flushed.is_ok() && read.is_ok() && watch.is_idle());
+        assert!(watch.time_left() > limit);
     }
 }

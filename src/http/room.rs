@@ -190,3 +190,229 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::watch::InRequest;
+    use super::*;
+    use crate::clock::Clock;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use hyper::Version;
+    use proptest::prelude::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::time::Duration;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A connection comes, and waits at the door.
+        Comes,
+        /// One in the room does something.
+        One(usize, Act),
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Asks,
+        IsAnswered,
+        Closes,
+        /// Looks whether it was told to leave.
+        Listens,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let act = prop_oneof![
+            Just(Act::Asks),
+            Just(Act::IsAnswered),
+            Just(Act::Closes),
+            Just(Act::Listens),
+        ];
+        let step = prop_oneof![
+            2 => Just(Step::Comes),
+            5 => (any::<prop::sample::Index>(), act)
+                .prop_map(|(which, act)| Step::One(which.index(1 << 16), act)),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// In the order in which they end.
+    struct Held {
+        requests: Vec<InRequest>,
+        seat: Seat,
+        _permit: OwnedSemaphorePermit,
+        watch: Watch,
+        told: bool,
+    }
+
+    /// A room and its door, without sockets and tasks.
+    struct House {
+        places: usize,
+        room: Room,
+        clock: Clock,
+        held: Vec<Held>,
+        /// Before the door.
+        queued: usize,
+        at_the_door: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+        woken: Arc<Woken>,
+    }
+
+    impl House {
+        fn new(places: usize) -> Self {
+            Self {
+                places,
+                room: Room::new(places),
+                clock: Clock::manual(),
+                held: Vec::new(),
+                queued: 0,
+                at_the_door: None,
+                woken: Arc::default(),
+            }
+        }
+
+        /// As the accept loop, which is polled when it was woken and only then.
+        fn door(&mut self) {
+            loop {
+                if self.at_the_door.is_none() && self.queued > 0 {
+                    self.queued -= 1;
+                    let room = self.room.clone();
+                    self.at_the_door = Some(async move { room.permit().await }.boxed());
+                    self.woken.0.store(true, Ordering::SeqCst);
+                }
+                let Some(waiting) = &mut self.at_the_door else { return };
+                if !self.woken.0.swap(false, Ordering::SeqCst) {
+                    return;
+                }
+                let waker = Waker::from(Arc::clone(&self.woken));
+                let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
+                if let Poll::Ready(permit) = polled {
+                    self.at_the_door = None;
+                    let watch = Watch::with_limits(&self.clock, Duration::from_secs(10));
+                    let seat = self.room.enter(&watch);
+                    let (requests, told) = (Vec::new(), false);
+                    let _permit = permit.unwrap();
+                    self.held.push(Held { requests, seat, _permit, watch, told });
+                }
+            }
+        }
+
+        fn one(&mut self, which: usize, act: Act) {
+            let Some(held) = self.held.get_mut(which) else { return };
+            match act {
+                Act::Asks => held.requests.extend(held.watch.request_begins(Version::HTTP_11)),
+                Act::IsAnswered => drop(held.requests.pop()),
+                Act::Closes => drop(self.held.swap_remove(which)),
+                Act::Listens => {
+                    held.told |= held.watch.told_to_leave().now_or_never().is_some();
+                    if std::mem::take(&mut held.told) {
+                        if held.watch.is_idle() {
+                            self.held.swap_remove(which);
+                        } else {
+                            held.seat.stays();
+                        }
+                    }
+                }
+            }
+        }
+
+        fn everybody(&mut self, act: Act) {
+            // From the last, as some leave.
+            for which in (0..self.held.len()).rev() {
+                self.one(which, act);
+            }
+            self.door();
+        }
+
+        fn check(&self) {
+            assert!(self.held.len() <= self.places, "more than there are places");
+            let guests = self.room.guests();
+            let place = |wanted: fn(&Place) -> bool| {
+                guests.by_id.values().filter(|guest| wanted(&guest.place)).count()
+            };
+            assert_eq!(guests.by_id.len(), self.held.len());
+            assert_eq!(guests.idle.len(), place(|place| matches!(place, Place::Idle(_))));
+            assert_eq!(guests.leaving, place(|place| matches!(place, Place::Leaving)));
+            assert!(guests.leaving <= self.room.0.leaving_max);
+            if self.at_the_door.is_some() {
+                assert_eq!(self.held.len(), self.places, "one waits before a free place");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a9_places_are_never_exceeded_nor_lost_and_whoever_waits_gets_one(
+            places in prop_oneof![1..6_usize, 64..70_usize],
+            crowd in 0..70_usize,
+            steps in steps(),
+        ) {
+            let mut house = House::new(places);
+            house.queued = crowd;
+            house.door();
+            for step in steps {
+                house.clock.advance(Duration::from_millis(1));
+                match step {
+                    Step::Comes => house.queued += 1,
+                    Step::One(..) if house.held.is_empty() => {}
+                    Step::One(which, act) => house.one(which % house.held.len(), act),
+                }
+                house.door();
+                house.check();
+            }
+            // Each that is told to leave does. Whoever waits then waits for requests under way.
+            for _ in 0..house.places + house.queued + 2 {
+                house.everybody(Act::Listens);
+            }
+            house.check();
+            if house.at_the_door.is_some() {
+                prop_assert!(house.held.iter().all(|held| !held.watch.is_idle()));
+                // Once one of them ends, one of them leaves.
+                while !house.held[0].requests.is_empty() {
+                    house.one(0, Act::IsAnswered);
+                }
+                let waited = house.queued;
+                house.door();
+                house.everybody(Act::Listens);
+                prop_assert!(house.queued < waited || house.at_the_door.is_none());
+            }
+            house.held.clear();
+            house.queued = 0;
+            house.at_the_door = None;
+            house.check();
+            prop_assert_eq!(house.room.0.permits.available_permits(), places);
+        }
+    }
+
+    #[test]
+    fn a9_the_one_idle_longest_is_told_whatever_was_known_of_it() {
+        let mut house = House::new(3);
+        house.queued = 3;
+        house.door();
+        // In this order they fall idle.
+        for which in [1, 2, 0] {
+            house.clock.advance(Duration::from_millis(1));
+            house.one(which, Act::Asks);
+            house.clock.advance(Duration::from_millis(1));
+            house.one(which, Act::IsAnswered);
+        }
+        for wanted in [1, 2, 0] {
+            house.room.make();
+            let told: Vec<usize> = (0..3)
+                .filter(|which| house.held[*which].watch.told_to_leave().now_or_never().is_some())
+                .collect();
+            assert_eq!(told, [wanted]);
+            // A request was faster, and goes on.
+            house.one(wanted, Act::Asks);
+            house.held[wanted].seat.stays();
+        }
+    }
+}

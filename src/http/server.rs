@@ -142,9 +142,16 @@ impl Door {
         let mut queued = Vec::new();
         // Asked directly: what tokio knows of the socket may be older than the queue.
         if let Ok(socket) = socket.into_std() {
-            while let Ok((stream, peer)) = socket.accept() {
-                stream.set_nonblocking(true).ok();
-                queued.extend(TcpStream::from_std(stream).map(|stream| (stream, peer)));
+            // No more than the queue holds: others may come as fast as they are taken out.
+            for _ in 0..=BACKLOG {
+                match socket.accept() {
+                    Ok((stream, peer)) => {
+                        stream.set_nonblocking(true).ok();
+                        queued.extend(TcpStream::from_std(stream).map(|stream| (stream, peer)));
+                    }
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(_) => break,
+                }
             }
         }
         let taking = async {
@@ -168,7 +175,7 @@ async fn run(
     stream.set_nodelay(true).ok();
     let open = edge.meters.connections.clone();
     open.increment(1.0);
-    let watch = Watch::new(&edge);
+    let watch = Watch::new(&edge.clock, &edge.config);
     opening::serve(edge, manner, stream, peer, &peers, watch, &room).await;
     open.decrement(1.0);
 }

@@ -6,7 +6,7 @@
 //! connection, a client that does not read its answer. Requests set no timers; the body's deadline
 //! is in `request`.
 
-use super::Edge;
+use super::HttpConfig;
 use super::room::Room;
 use super::unsent::Unsent;
 use crate::clock::Clock;
@@ -54,6 +54,8 @@ struct WatchInner {
     /// Octets written since then.
     written: AtomicU64,
     unsent: Unsent,
+    /// The goodbye was said, and its time is over.
+    closing: AtomicBool,
     seat: Mutex<Option<(Room, u64)>>,
     /// The room wants to hear when the connection is idle.
     says_so: AtomicBool,
@@ -68,13 +70,13 @@ pub(super) struct InRequest {
 }
 
 impl Watch {
-    pub(super) fn new(edge: &Edge) -> Self {
+    pub(super) fn new(clock: &Clock, config: &HttpConfig) -> Self {
         Self(Arc::new(WatchInner {
-            clock: edge.clock.clone(),
-            opened: edge.clock.now(),
-            header_timeout: edge.config.header_timeout,
-            idle_timeout: edge.config.idle_timeout,
-            write_timeout: edge.config.write_timeout,
+            clock: clock.clone(),
+            opened: clock.now(),
+            header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+            write_timeout: config.write_timeout,
             requests: AtomicUsize::new(0),
             octets: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
@@ -85,19 +87,31 @@ impl Watch {
             stalled_since_ms: AtomicU64::new(0),
             written: AtomicU64::new(0),
             unsent: Unsent::default(),
+            closing: AtomicBool::new(false),
             seat: Mutex::default(),
             says_so: AtomicBool::new(false),
             leave: Notify::new(),
         }))
     }
 
-    pub(super) fn request_begins(&self, version: Version) -> InRequest {
+    /// Notes a request. `None`: the connection [takes no more](Watch::takes_no_more).
+    pub(super) fn request_begins(&self, version: Version) -> Option<InRequest> {
+        if version == Version::HTTP_2 && self.0.closing.load(Ordering::Relaxed) {
+            return None;
+        }
         // Sequentially consistent: see `idle_since_or_says_so`.
         let others = self.0.requests.fetch_add(1, Ordering::SeqCst);
         self.0.octets.store(0, Ordering::Relaxed);
         self.0.multiplexed.store(version == Version::HTTP_2, Ordering::Relaxed);
         self.0.head_since_ms.store(0, Ordering::Relaxed);
-        InRequest { watch: self.clone(), alone: others == 0 && self.0.unsent.oldest_ms().is_none() }
+        let alone = others == 0 && self.0.unsent.oldest_ms().is_none();
+        Some(InRequest { watch: self.clone(), alone })
+    }
+
+    /// From now on new requests are refused, so that the connection falls idle. Only HTTP/2 can have
+    /// more than the one that is on its way.
+    pub(super) fn takes_no_more(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
     }
 
     fn now_ms(&self) -> u64 {
@@ -154,21 +168,9 @@ impl Watch {
     }
 
     fn no_longer_stalled(&self) {
-        self.0.stalled_since_ms.store(0, Ordering::Relaxed);
+        // Sequentially consistent: see `idle_since_or_says_so`.
+        self.0.stalled_since_ms.store(0, Ordering::SeqCst);
         self.says_so_if_idle();
-    }
-
-    /// An answer's body, watched until it is written; `place` is kept until then.
-    pub(super) fn carry(
-        &self,
-        body: Full<Bytes>,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Full<Bytes> {
-        let watch = self.clone();
-        self.0.unsent.note(body, self.now_ms(), move || {
-            let _kept = &place;
-            watch.says_so_if_idle();
-        })
     }
 
     /// Time left until some limit is reached, if nothing happens. Zero: one is.
@@ -210,7 +212,7 @@ impl Watch {
         self.0.requests.load(Ordering::SeqCst) == 0
             && (self.0.silent.load(Ordering::Relaxed)
                 || self.0.head_since_ms.load(Ordering::Relaxed) == 0)
-            && self.0.stalled_since_ms.load(Ordering::Relaxed) == 0
+            && self.0.stalled_since_ms.load(Ordering::SeqCst) == 0
             && self.0.unsent.oldest_ms().is_none()
     }
 
@@ -232,8 +234,8 @@ impl Watch {
 
     /// Since when the connection is idle; `None`: it is not, and tells the room when it is.
     pub(super) fn idle_since_or_says_so(&self) -> Option<Instant> {
-        // First the wish, then the look. A request that ends does its part the other way round:
-        // whichever comes later sees what the other did.
+        // First the wish, then the look. A request that ends, or a write that goes on, does its
+        // part the other way round: whichever comes later sees what the other did.
         self.0.says_so.store(true, Ordering::SeqCst);
         if !self.is_idle() {
             return None;
@@ -269,9 +271,17 @@ impl Watch {
 }
 
 impl InRequest {
-    /// Of its connection.
-    pub(super) fn watch(&self) -> &Watch {
-        &self.watch
+    /// Its answer's body, watched until it is written; `place` is kept until then.
+    pub(super) fn carry(
+        &self,
+        body: Full<Bytes>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Full<Bytes> {
+        let watch = self.watch.clone();
+        self.watch.0.unsent.note(body, self.watch.now_ms(), move || {
+            let _kept = &place;
+            watch.says_so_if_idle();
+        })
     }
 }
 
@@ -282,5 +292,24 @@ impl Drop for InRequest {
         watch.0.octets.store(0, Ordering::Relaxed);
         watch.0.requests.fetch_sub(1, Ordering::SeqCst);
         watch.says_so_if_idle();
+    }
+}
+
+#[cfg(test)]
+impl Watch {
+    /// One for a test, with this limit on everything but idleness, which has ten times that.
+    pub(super) fn with_limits(clock: &Clock, limit: Duration) -> Self {
+        let config = HttpConfig {
+            trusted_proxies: Default::default(),
+            connections_max: 1,
+            connections_per_address: 1,
+            header_timeout: limit,
+            body_timeout: limit,
+            idle_timeout: 10 * limit,
+            write_timeout: limit,
+            linger: Duration::ZERO,
+            slow: limit,
+        };
+        Self::new(clock, &config)
     }
 }

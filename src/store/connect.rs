@@ -18,6 +18,8 @@ const LOCK_TIMEOUT_MS: u32 = 2_000;
 const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 5_000;
 /// Longest time to reach the server. Above a slow network's handshake, below a login's patience.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time to be let in by it, from the first octet: it may be there and say nothing.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Unacknowledged data on a dead network fails after this long.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -135,11 +137,18 @@ pub(super) fn with_deadlines(endpoint: &Endpoint) -> Endpoint {
 pub(super) async fn alone(
     database: &Endpoint,
 ) -> Result<(Client, JoinHandle<Result<(), tokio_postgres::Error>>), ConnectError> {
+    within(GREETING_TIMEOUT, database).await
+}
+
+async fn within(
+    limit: Duration,
+    database: &Endpoint,
+) -> Result<(Client, JoinHandle<Result<(), tokio_postgres::Error>>), ConnectError> {
     let endpoint = without_statement_timeout(database);
-    let (client, connection) = endpoint.connect().await.map_err(|error| ConnectError::Refused {
-        place: place(&endpoint),
-        reason: with_causes(&error),
-    })?;
+    let refused = |reason| ConnectError::Refused { place: place(&endpoint), reason };
+    let connecting = tokio::time::timeout(limit, endpoint.connect()).await;
+    let connected = connecting.map_err(|_| refused(format!("no answer in {limit:?}")))?;
+    let (client, connection) = connected.map_err(|error| refused(with_causes(&error)))?;
     Ok((client, tokio::spawn(connection)))
 }
 
@@ -163,6 +172,17 @@ mod tests {
     fn a_place_names_host_and_database_but_no_password() {
         let config = parse_url("postgresql://ada:s3cret@db.example:6432/auth").unwrap();
         assert_eq!(place(&config), "db.example:6432/auth");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_accepts_and_says_nothing_is_given_up() {
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgresql://ada@{}/auth", mute.local_addr().unwrap());
+        let endpoint = parse_url(&url).unwrap();
+        let trying = within(Duration::from_millis(50), &endpoint);
+        let error = tokio::time::timeout(Duration::from_secs(20), trying).await;
+        let error = error.unwrap().unwrap_err().to_string();
+        assert!(error.contains("no answer in 50ms"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Connections in each other's way, and clients that do not read.
 
-use crate::support::{Client, PASSWORD, Raw, SOON, TestApp, form, until};
+use crate::support::{Authority, Client, PASSWORD, Raw, SOON, TestApp, form, until};
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -130,12 +131,38 @@ async fn a9_a_request_that_comes_at_the_moment_of_eviction_is_answered_or_never_
     assert!(answered > 0, "none came in time");
 }
 
-/// Pipelines requests and reads an octet each `pause`, or none; returns when the server has had
-/// enough.
-async fn reads_slowly(app: &TestApp, pause: Option<Duration>) {
+#[tokio::test]
+async fn a9_an_http2_request_that_comes_at_the_moment_of_eviction_is_answered() {
+    let app = places(1).await;
+    for round in 0..100 {
+        let client = Client::http2(app.address);
+        client.get("/health/liveness").await.assert_status(200);
+        let mut newcomer = app.raw().await;
+        newcomer.write(ALIVE).await;
+        // At any time from before the look to behind the goodbye, where the client has heard it
+        // and connects anew.
+        tokio::time::sleep(Duration::from_micros(200 * round)).await;
+        let reply = client.get("/health/liveness");
+        let (reply, newcomer) = tokio::join!(reply, newcomer.reply());
+        reply.assert_status(200);
+        assert_eq!(newcomer.expect("an answer").status, 200);
+    }
+}
+
+/// A connection whose client has little room for what it does not read.
+async fn narrow(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
-    let (mut reader, mut writer) = socket.connect(app.address).await.unwrap().into_split();
+    socket.connect(address).await.unwrap()
+}
+
+/// Pipelines requests and reads an octet each `pause`, or none; returns when the server has had
+/// enough.
+async fn reads_slowly<S>(stream: S, pause: Option<Duration>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let reading = tokio::spawn(async move {
         let Some(pause) = pause else {
             return std::future::pending().await;
@@ -146,23 +173,46 @@ async fn reads_slowly(app: &TestApp, pause: Option<Duration>) {
         }
     });
     let requests = "GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
-    let writing = async { while writer.write_all(requests.as_bytes()).await.is_ok() {} };
+    let writing = async {
+        while writer.write_all(requests.as_bytes()).await.is_ok() && writer.flush().await.is_ok() {}
+    };
     timeout(SOON, writing).await.expect("it is cut");
     reading.abort();
 }
+
+const SLOWLY: Option<Duration> = Some(Duration::from_millis(20));
 
 #[tokio::test]
 async fn a3_an_answer_that_is_not_read_or_octet_by_octet_is_given_up() {
     let app = TestApp::builder().system_clock().set("STAUNCH_WRITE_TIMEOUT", "500ms").start().await;
     let other = app.anonymous();
     tokio::join!(
-        reads_slowly(&app, None),
-        reads_slowly(&app, Some(Duration::from_millis(20))),
+        reads_slowly(narrow(app.address).await, None),
+        reads_slowly(narrow(app.address).await, SLOWLY),
         async {
             other.get("/health/liveness").await.assert_status(200);
         },
     );
     other.get("/health/liveness").await.assert_status(200);
     until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 2.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a3_over_tls_too_an_answer_that_is_not_read_is_given_up() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let (chain, key) = authority.issue(&["localhost"], 2100).write(folder.path());
+    let app = TestApp::builder()
+        .system_clock()
+        .set("STAUNCH_WRITE_TIMEOUT", "500ms")
+        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
+        .set("STAUNCH_TLS_CERT", chain.display().to_string())
+        .set("STAUNCH_TLS_KEY", key.display().to_string())
+        .start()
+        .await;
+    let connect = async || authority.over(narrow(app.address).await, |_| {}).await.unwrap();
+    tokio::join!(reads_slowly(connect().await, None), reads_slowly(connect().await, SLOWLY));
+    // The metrics listener's own.
+    until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 1.0)
         .await;
 }

@@ -43,12 +43,17 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// A head in HPACK's literals (RFC 7541 §6.2.2); `get` or POST.
+/// A head in HPACK's literals (RFC 7541 §6.2.2); `get` or POST, of JSON.
 fn head(get: bool, path: &str) -> Vec<u8> {
     let mut block = vec![if get { 0x82 } else { 0x83 }, 0x86, 0x04];
     block.push(u8::try_from(path.len()).unwrap());
     block.extend(path.as_bytes());
     block.extend([0x01, 1, b'x']);
+    if !get {
+        // Without its media type, its body would not be waited for.
+        block.extend([0x0f, 0x10, 16]);
+        block.extend(b"application/json");
+    }
     block
 }
 
@@ -273,4 +278,44 @@ async fn a8_a_window_of_0_holds_an_answer_no_longer_than_a_full_socket() {
     let data = |stream| came.iter().any(|frame| frame.kind == DATA && frame.stream == stream);
     assert!(!data(1) && data(3));
     app.anonymous().get("/health/liveness").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn a9_who_does_not_heed_the_goodbye_holds_up_nobody_and_is_cut_off() {
+    let app = TestApp::builder()
+        .set("STAUNCH_CONNECTIONS_MAX", "2")
+        .set("STAUNCH_BODY_TIMEOUT", "1s")
+        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
+        .start()
+        .await;
+    const ASK: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answered =
+        "staunch_http_requests_total{route=\"/health/liveness\",method=\"GET\",status=\"200\"}";
+    let mut frames = Frames::connect(&app, &[]).await;
+    assert!(frames.write(&get(1)).await);
+    until("it is answered", SOON, async || app.metric(answered).await == 1.0).await;
+    app.clock.advance(Duration::from_millis(10));
+    let mut idle = app.raw().await;
+    idle.write(ASK).await;
+    assert_eq!(idle.reply().await.expect("an answer").status, 200);
+    let mut newcomer = app.raw().await;
+    newcomer.write(ASK).await;
+    let evicted = "staunch_http_connections_evicted_total";
+    until("the older one is told to leave", SOON, async || app.metric(evicted).await == 1.0).await;
+    // It does not answer the PING that the goodbye waits for, and has a request under way always.
+    let stays = async {
+        for number in 1.. {
+            let open = head(false, "/api/v1/auth/logout");
+            if !frames.write(&frame(HEADERS, END_HEADERS, 1 + 2 * number, &open)).await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let others = async {
+        assert_eq!(newcomer.reply().await.expect("an answer").status, 200);
+        assert_eq!(idle.rest().await, "", "another left for it");
+    };
+    let (_, stayed) = tokio::join!(others, timeout(SOON, stays));
+    stayed.expect("it is cut off");
 }

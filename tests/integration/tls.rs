@@ -10,6 +10,7 @@ use staunch::app::StartError;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const EXPIRY: &str = "staunch_tls_certificate_expiry_timestamp_seconds";
 
@@ -136,6 +137,24 @@ async fn a16_a_handshake_under_way_does_not_hold_up_the_stop() {
     app.begin_stop();
     let took = silent.closed_after().await;
     assert!(took < Duration::from_secs(3), "the grace was waited for: {took:?}");
+}
+
+#[tokio::test]
+async fn a16_a_handshake_under_way_at_the_stop_is_finished_and_its_request_answered() {
+    let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let mut app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
+    let begun = TcpStream::connect(app.address).await.unwrap();
+    // Accepted, as one that came later is.
+    shown(&app, &authority).await;
+    app.begin_stop();
+    until("it stops listening", SOON, async || TcpStream::connect(app.address).await.is_err())
+        .await;
+    let mut stream = authority.over(begun, |_| {}).await.unwrap();
+    stream.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
 }
 
 #[tokio::test]
