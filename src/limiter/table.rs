@@ -1,4 +1,4 @@
-//! Where the buckets live, how many at most, and what happens at that cap.
+//! How many addresses have buckets at most, and what happens at that cap.
 //!
 //! One entry an address, holding its bucket of every policy: the route's limit and the global one
 //! are then one look-up and one lock, and deciding on both is atomic for free.
