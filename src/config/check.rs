@@ -142,7 +142,7 @@ mod tests {
         let text = format!("{problems:?}");
         assert_eq!(problems.len(), 6, "{text}");
         assert!(text.contains("STAUNCH_TLS_KEY") && text.contains("STAUNCH_PROXY"), "{text}");
-        assert!(text.contains("may list 8 quotas"), "{text}");
+        assert!(text.contains("may list 7 quotas"), "{text}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    pub(super) const FULL: Self = Self { full_at_ns: 0 };
+
     /// When it is full again, in ns since the limiter's start. From then on it may be forgotten:
     /// a new one is no fuller.
     pub(super) const fn full_at_ns(self) -> u64 {

@@ -36,19 +36,20 @@ pub struct LimiterConfig {
 
 impl LimiterConfig {
     /// What `keys_max` may be. The lower end keeps a typing slip (`4` for `400000`) from putting
-    /// nearly everyone in the shared buckets, the upper one costs 6.6 GiB.
+    /// nearly everyone in the shared buckets, the upper one costs 4.5 GiB.
     pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
 
     /// Memory the limiter can come to hold, at most. Unit: bytes.
     ///
-    /// A slot is 81 bytes: a 16-byte address, eight 8-byte buckets and one control byte. A shard
-    /// keeps 7/8 of its slots usable and, under constant coming and going, can double twice
-    /// beyond its keys before it cleans up in place, so up to 32/7 slots a key: 371 bytes. The
-    /// queue of arrivals adds at most 48. Fixed parts (shards, shared buckets) stay under 1 MiB.
-    /// Held for a moment while a shard grows: its old half, 1/256 of the whole.
+    /// An address and its buckets are a line of 64 bytes. A shard has up to 8/3 lines a key, and
+    /// addresses come and go, so a shard doubles for the most that it ever held: with a cap of
+    /// 10,000 some shards come to hold half as many again as the average, with the default a tenth.
+    /// Four lines a key cover that: 256 bytes. The queue of arrivals adds at most 32. Fixed parts (the
+    /// least that a shard holds, shared buckets) stay under 2 MiB. Held for a moment while a shard
+    /// grows: its old half, 1/256 of the whole.
     #[must_use]
     pub fn memory_bytes_max(&self) -> usize {
-        self.keys_bounded() * 424 + 1_048_576
+        self.keys_bounded() * 288 + 2_097_152
     }
 
     /// Quotas at most, over all limits: each costs every address memory.

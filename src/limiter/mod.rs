@@ -8,7 +8,8 @@
 //! - `plan`: which bucket belongs to which quota.
 //! - `bucket`: the arithmetic of one bucket, a pure function of its state and the time.
 //! - `decision`: several buckets for one request, all or nothing.
-//! - `table`: where the buckets live, how many at most, and what happens at that cap.
+//! - `table`: how many addresses have buckets at most, and what happens at that cap.
+//! - `lines`: where the buckets live: a hash map of one cache line an address.
 //!
 //! Invariants. Nothing here reads a clock, logs, or knows HTTP: the time is handed in and
 //! [`Decision`] holds what the headers need. A request costs one table look-up whatever the
@@ -19,6 +20,7 @@
 mod bucket;
 mod config;
 mod decision;
+mod lines;
 mod plan;
 mod policy;
 mod quota;
@@ -75,8 +77,7 @@ impl Limiter {
 
     /// Counts one request by `address` under `policy` at time `now`.
     ///
-    /// `address` must be folded to its network already (IPv6 to its /64, say), or one client
-    /// holds as many buckets as it has addresses. An IPv4-mapped IPv6 address is the same client
+    /// An IPv6 address counts as its /64, of which one client has all addresses. An IPv4-mapped IPv6 address is the same client
     /// as the plain IPv4 one.
     #[must_use = "a limited request must not be served"]
     pub fn check(&self, policy: Policy, address: IpAddr, now: Instant) -> Decision {

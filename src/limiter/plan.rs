@@ -7,11 +7,12 @@ use std::fmt;
 
 /// Quotas at most, over all policies. Each address holds a word for each of them, in use or not.
 ///
-/// One for each of the five policies, and three more: a second window such as `10/min,100/h` is for
-/// logins and registrations, where a slow guesser counts. More would cost every address memory.
-pub(super) const QUOTAS_MAX: usize = 8;
+/// One for each of the five policies, and two more: a second window such as `10/min,100/h` is for
+/// logins and registrations, where a slow guesser counts. So an address and its buckets are one
+/// cache line.
+pub(super) const QUOTAS_MAX: usize = 7;
 
-/// The buckets of one address: 64 bytes. The default is full ones.
+/// The buckets of one address: 56 bytes. The default is full ones.
 pub(super) type Buckets = Slots<Bucket>;
 
 /// One `T` for each quota. An array, so that how many quotas a policy has is a matter of the
@@ -32,6 +33,9 @@ impl<T: Copy + Default> Slots<T> {
 }
 
 impl Buckets {
+    /// All full, as a new client's.
+    pub(super) const FULL: Self = Self([Bucket::FULL; QUOTAS_MAX]);
+
     /// When the last of them is full. Unit: ns since start.
     pub(super) fn full_at_ns(&self) -> u64 {
         self.0.iter().map(|bucket| bucket.full_at_ns()).max().unwrap_or_default()
@@ -82,8 +86,7 @@ impl Plan {
     /// Lays the limits out. Quotas beyond [`QUOTAS_MAX`] are not counted:
     /// [`super::LimiterConfig::has_too_many_quotas`] tells of them.
     ///
-    /// Each policy's first quota comes before any second one, and the most used policies first, so
-    /// that theirs tend to share a cache line with the table's key.
+    /// Each policy's first quota comes before any second one, so that none is left without.
     pub(super) fn new(limits: &PerPolicy<Limit>) -> Self {
         let mut plan = Self::default();
         let mut places = (0..QUOTAS_MAX).map(Place);

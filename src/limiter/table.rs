@@ -1,4 +1,4 @@
-//! Where the buckets live, how many at most, and what happens at that cap.
+//! How many addresses have buckets at most, and what happens at that cap.
 //!
 //! One entry an address, holding its bucket of every policy: the route's limit and the global one
 //! are then one look-up and one lock, and deciding on both is atomic for free.
@@ -36,37 +36,46 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 
+use super::lines::Lines;
 use super::plan::Buckets;
 
-/// An address as 16 bytes, IPv4 in its IPv4-mapped form (RFC 4291 §2.5.5.2).
+/// What one client holds, in 64 bits: an IPv4 address or an IPv6 /64.
+///
+/// An IPv4 address is told from a /64 by a first half that begins no client's IPv6 address: ::/8 is
+/// set aside (RFC 4291 §2.4), as is ff00::/8, multicast, for [`Key::NOBODY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key(u128);
+pub(super) struct Key(u64);
 
 impl Key {
+    /// No address has this one.
+    pub(super) const NOBODY: Self = Self(u64::MAX);
+
     pub(super) fn new(address: IpAddr) -> Self {
-        Self(match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(v6) => v6.to_bits(),
-        })
+        let [a, b, c, d, e, f, g, h] = match address.to_canonical() {
+            IpAddr::V4(v4) => (V4_HALF << 32 | u64::from(v4.to_bits())).to_be_bytes(),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                [a, b, c, d, e, f, g, h]
+            }
+        };
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]).min(Self::NOBODY.0 - 1))
     }
 
     /// The network it shares a bucket with when the table is full: what one customer of a
-    /// registry typically holds.
-    const fn network(self) -> u128 {
-        let is_v4 = self.0 >> 32 == 0xffff;
-        // An IPv4 /16 leaves 16 bits off, an IPv6 /32 leaves 96; mapped IPv4 stays above 2^32.
-        if is_v4 { self.0 >> 16 } else { self.0 >> 96 }
+    /// registry typically holds. An IPv4 /16 as 48 bits, an IPv6 /32 as 32.
+    const fn network(self) -> u64 {
+        let first_half = self.0 >> 32;
+        if first_half == V4_HALF { 1 << 32 | self.0 >> 16 } else { first_half }
     }
 }
 
+const V4_HALF: u64 = 0xffff;
+
 #[derive(Debug)]
 pub(super) struct Table {
-    /// std's hasher, SipHash keyed anew in each process: a client picks its address, and with a
-    /// known hash it could pick those of one shard, one probe chain or another network's slot.
-    /// It costs some 25 ns more than a quick keyed one, little beside the cache misses of a look-up.
-    map: DashMap<Key, Buckets, RandomState>,
+    map: Lines,
     /// Keys of the map in order of arrival, those found in use moved to the back. Each once.
     arrivals: Mutex<VecDeque<Arrival>>,
     /// Places taken in the map: entries, and those about to be made. Never above `keys_max`.
@@ -84,7 +93,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(keys_max: usize) -> Self {
         Self {
-            map: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            map: Lines::new(),
             arrivals: Mutex::default(),
             taken: AtomicUsize::new(0),
             keys_max,
@@ -96,8 +105,8 @@ impl Table {
 
     /// Runs `work` on the buckets of `key`, alone. `work` must not call the table.
     pub(super) fn with<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
-        if let Some(mut buckets) = self.map.get_mut(&key) {
-            return work(&mut buckets);
+        if let Some(buckets) = self.map.spot(key).get() {
+            return work(buckets);
         }
         self.with_newcomer(key, now_ns, work)
     }
@@ -105,16 +114,14 @@ impl Table {
     fn with_newcomer<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
         let slot = self.slot(key);
         let has_place = self.take_place(slot, now_ns);
-        let entry = match self.map.entry(key) {
+        let mut spot = self.map.spot(key);
+        if let Some(buckets) = spot.get() {
             // Another thread made it since the look-up.
-            Entry::Occupied(mut entry) => {
-                if has_place {
-                    self.give_back(slot);
-                }
-                return work(entry.get_mut());
+            if has_place {
+                self.give_back(slot);
             }
-            Entry::Vacant(entry) => entry,
-        };
+            return work(buckets);
+        }
         // The shared bucket first, the floor after it: a sweep that drops the one raises the other.
         if !has_place {
             let mut buckets = self.shared.entry(slot).or_default();
@@ -124,8 +131,9 @@ impl Table {
         let inherited = self.shared.get(&slot).map(|buckets| *buckets);
         let mut buckets = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
         let result = work(&mut buckets);
-        drop(entry.insert(buckets));
-        self.arrivals().push_back(Arrival::new(key, buckets.full_at_ns()));
+        spot.insert(buckets);
+        let full_at_ns_min = buckets.full_at_ns();
+        self.arrivals().push_back(Arrival { key, full_at_ns_min });
         result
     }
 
@@ -160,11 +168,11 @@ impl Table {
     /// How many keys have buckets of that kind, by the first [`SWEEP_KEYS_MAX`] in the map's order.
     pub(super) fn estimate(&self, kind: impl Fn(&Buckets) -> bool) -> usize {
         let (mut seen, mut found) = (0_usize, 0_usize);
-        for entry in self.map.iter().take(SWEEP_KEYS_MAX) {
+        self.map.show(SWEEP_KEYS_MAX, |buckets| {
             seen += 1;
-            found += usize::from(kind(&entry));
-        }
-        found * self.map.len().max(seen) / seen.max(1)
+            found += usize::from(kind(buckets));
+        });
+        found * self.keys().max(seen) / seen.max(1)
     }
 
     /// Takes a free place for a network of that slot. Where there is none, those of the first
@@ -222,15 +230,14 @@ impl Table {
             return Recycled::Kept;
         }
         drop(arrivals);
-        let mut full_at_ns = 0;
-        let removed = self.map.remove_if(&first.key(), |_, buckets| {
-            full_at_ns = buckets.full_at_ns();
-            self.forget(full_at_ns, now_ns)
-        });
-        if removed.is_some() {
-            return Recycled::Dropped(self.slot(first.key()));
+        let mut spot = self.map.spot(first.key);
+        let full_at_ns = spot.get().map_or(0, |buckets| buckets.full_at_ns());
+        if self.forget(full_at_ns, now_ns) {
+            spot.remove();
+            return Recycled::Dropped(self.slot(first.key));
         }
-        self.arrivals().push_back(Arrival::new(first.key(), full_at_ns));
+        drop(spot);
+        self.arrivals().push_back(Arrival { key: first.key, full_at_ns_min: full_at_ns });
         Recycled::Kept
     }
 
@@ -257,9 +264,9 @@ impl Table {
     /// Gives memory back once it is 16 times what the keys need. The work is at most a sixteenth
     /// of the table, and the table has to grow 16-fold before it is done again.
     fn shrink(&self) {
-        let room = self.map.capacity();
-        if room > SHRINK_ABOVE && self.map.len() < room / 16 {
-            self.map.shrink_to_fit();
+        let room = self.map.room();
+        if room > SHRINK_ABOVE && self.keys() < room / 16 {
+            self.map.shrink();
             self.arrivals().shrink_to_fit();
         }
     }
@@ -272,23 +279,11 @@ impl Table {
 
 /// A key in the queue, with the time its buckets were all going to be full when last seen. Requests
 /// only move that time on, so until then the key is in use for certain: most looks at the queue
-/// need not touch the map, which costs a cache miss or two each.
-///
-/// The key is kept as bytes, which makes this 24 bytes; aligned to 16 it would be 32.
+/// need not touch the map, which costs a cache miss each.
 #[derive(Debug)]
 struct Arrival {
-    key: [u8; 16],
+    key: Key,
     full_at_ns_min: u64,
-}
-
-impl Arrival {
-    const fn new(key: Key, full_at_ns_min: u64) -> Self {
-        Self { key: key.0.to_ne_bytes(), full_at_ns_min }
-    }
-
-    const fn key(&self) -> Key {
-        Key(u128::from_ne_bytes(self.key))
-    }
 }
 
 enum Recycled {
@@ -297,11 +292,6 @@ enum Recycled {
     Kept,
     NoneLeft,
 }
-
-/// Independent locks and tables of the map. Many more than cores, so that two threads seldom meet
-/// and a growing shard, the longest time a lock is held, moves few keys (about 1,600 at the
-/// default cap, some 50 us).
-const SHARDS: usize = 256;
 
 /// Keys a newcomer looks at when the table is full. Unit: keys. With one dropped an arrival, one key
 /// in eight being idle is enough for every newcomer to get a place.
@@ -313,7 +303,7 @@ const SWEEP_KEYS_MAX: usize = 8_192;
 /// What one network may hold of a table that is half full: one in so many of its places.
 const NETWORK_PART: usize = 64;
 
-/// Buckets for newcomers without a place: 72 bytes each.
+/// Buckets for newcomers without a place: 64 bytes each with the slot's number.
 const SHARED_SLOTS: u16 = 4_096;
 
 /// Room, in keys, below which shrinking is not worth the trouble: under 1 MB.
