@@ -4,7 +4,7 @@
 //! one address, so threads fight for one cache line. `million`: a random one of 1,000,000
 //! addresses already held, so most checks miss the cache. Every check reads the clock too, as a
 //! request does; `clock` is that alone. The budget is 200 ns at a million keys and two threads.
-//! Of a check four fifths are the wait for the one cache line that it needs: the README has what was seen.
+//! Most of a check is the wait for the one cache line that it needs: the README has what was seen.
 //!
 //! `cargo bench --bench limiter -- memory` tells what 10,000,000 distinct addresses leave resident.
 

@@ -43,7 +43,7 @@ impl LimiterConfig {
     ///
     /// An address and its buckets are a line of 64 bytes. A shard has up to 8/3 lines a key, and
     /// addresses come and go, so a shard doubles for the most that it ever held: with a cap of
-    /// 10,000 some shards come to hold half as many again as the average, with the default a tenth.
+    /// 10,000 some shards come to hold nearly twice the average, with the default a tenth more.
     /// Four lines a key cover that: 256 bytes. The queue of arrivals adds at most 32. Fixed parts (the
     /// least that a shard holds, shared buckets) stay under 2 MiB. Held for a moment while a shard
     /// grows: its old half, 1/256 of the whole.

@@ -222,3 +222,82 @@ const fn lines_for(keys: usize) -> usize {
 /// Independent locks and arrays. Many more than cores, so that two threads seldom meet and a growing
 /// shard, the longest time a lock is held, moves few keys (about 1,600 at the default cap, some 50 us).
 const SHARDS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    /// Twelve keys a shard, whose arrays grow to 16 lines: runs of neighbours, and holes in them.
+    const KEYS: u32 = 3_000;
+
+    fn key(number: u32) -> Key {
+        Key::new(IpAddr::V4(Ipv4Addr::from_bits(number)))
+    }
+
+    /// Buckets that tell whose they are.
+    fn buckets(number: u32) -> Buckets {
+        Buckets::FULL.full_no_sooner_than(u64::from(number) + 1)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// It finds what a map that nobody can get wrong finds, whatever came and went before.
+        #[test]
+        fn it_is_a_map(
+            steps in prop::collection::vec((0..KEYS, 0..3_u8), 4_000..8_000),
+            shrinks in 0..3_usize,
+        ) {
+            let (lines, mut model) = (Lines::new(), HashMap::new());
+            for (number, what) in steps {
+                let mut spot = lines.spot(key(number));
+                prop_assert_eq!(spot.get().copied(), model.get(&number).copied());
+                match (what, spot.get()) {
+                    (0, _) => {
+                        spot.remove();
+                        model.remove(&number);
+                    }
+                    (_, Some(_)) => {}
+                    (_, None) => {
+                        spot.insert(buckets(number));
+                        model.insert(number, buckets(number));
+                    }
+                }
+            }
+            for _ in 0..shrinks {
+                lines.shrink();
+                prop_assert!(lines.room() >= model.len());
+                // So that the next time there is something to give back.
+                model.retain(|number, _| {
+                    let stays = number % 4 == 0;
+                    if !stays {
+                        lines.spot(key(*number)).remove();
+                    }
+                    stays
+                });
+            }
+            for number in 0..KEYS {
+                let found = lines.spot(key(number)).get().copied();
+                prop_assert_eq!(found, model.get(&number).copied());
+            }
+            let mut shown = Vec::new();
+            lines.show(usize::MAX, |buckets| shown.push(buckets.full_at_ns()));
+            shown.sort_unstable();
+            let mut expected: Vec<u64> = model.values().map(Buckets::full_at_ns).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(shown, expected);
+        }
+    }
+
+    #[test]
+    fn it_shows_no_more_than_asked_for() {
+        let lines = Lines::new();
+        (0..KEYS).for_each(|number| lines.spot(key(number)).insert(buckets(number)));
+        let mut shown = 0;
+        lines.show(100, |_| shown += 1);
+        assert_eq!(shown, 100);
+    }
+}

@@ -77,8 +77,8 @@ impl Limiter {
 
     /// Counts one request by `address` under `policy` at time `now`.
     ///
-    /// An IPv6 address counts as its /64, of which one client has all addresses. An IPv4-mapped IPv6 address is the same client
-    /// as the plain IPv4 one.
+    /// An IPv6 address counts as its /64, of which one client has all addresses. An IPv4-mapped one
+    /// is the same client as the plain IPv4 address.
     #[must_use = "a limited request must not be served"]
     pub fn check(&self, policy: Policy, address: IpAddr, now: Instant) -> Decision {
         self.check_all(&[policy], address, now)

@@ -59,11 +59,7 @@ fn head(get: bool, path: &str) -> Vec<u8> {
 
 /// A request whose body is still to come.
 fn post(stream: u32) -> Vec<u8> {
-    let mut block = head(false, "/api/v1/auth/logout");
-    // `content-type` by its index (RFC 7541 §6.2.2 and appendix A).
-    block.extend([0x0f, 0x10, 16]);
-    block.extend(b"application/json");
-    frame(HEADERS, END_HEADERS, stream, &block)
+    frame(HEADERS, END_HEADERS, stream, &head(false, "/api/v1/auth/logout"))
 }
 
 fn get(stream: u32) -> Vec<u8> {

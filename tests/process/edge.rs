@@ -217,10 +217,11 @@ async fn d3_what_waits_in_the_queue_when_the_server_is_told_to_stop_is_served() 
     server.signal(Signal::CONT);
     until("it drains", async || server.log().contains("draining")).await;
     for (number, mut stream) in queued {
-        // Every other one has its request still to send.
+        // Every other one has its request still to send. Those that had sent it may have been
+        // answered in the moment before the signal was heard.
         let request = if number % 2 == 0 { "" } else { ALIVE };
         let answer = ask(&mut stream, request).await.expect("an answer");
-        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert!(request.is_empty() || answer.contains("connection: close\r\n"), "{answer}");
     }
     let (code, _) = server.ended().await;
     assert_eq!(code, Some(0), "{}", server.log());
