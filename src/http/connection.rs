@@ -119,11 +119,16 @@ pub(super) async fn serve<S>(
                 seat.stays();
             }
         }
+        let (timed_out, idle) = (watch.time_left().is_zero(), watch.is_idle());
+        if timed_out && idle {
+            // A request may cross the end: HTTP/2 tells its client whether it was begun.
+            goodbye.say_in(Duration::ZERO);
+        }
         if goodbye.is_due() {
             connection.as_mut().graceful_shutdown();
             goodbye.said();
         }
-        if watch.time_left().is_zero() || goodbye.is_over() && watch.is_idle() {
+        if timed_out && !idle || goodbye.is_over() && idle {
             tracing::debug!(%peer, "connection timed out");
             return;
         }
@@ -135,7 +140,8 @@ pub(super) async fn serve<S>(
         }
         let leaves_in =
             leaves.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
-        timer.set(tokio::time::sleep(watch.next_look().min(goodbye.next_look()).min(leaves_in)));
+        let next_look = goodbye.next_look(watch.next_look());
+        timer.set(tokio::time::sleep(next_look.min(leaves_in)));
     }
 }
 
@@ -223,11 +229,12 @@ impl Goodbye {
         self.said.is_some_and(|said| said.elapsed() >= LEAVE_TIME)
     }
 
-    fn next_look(&self) -> Duration {
+    /// When to look again, if nothing is to be said by then.
+    fn next_look(&self, otherwise: Duration) -> Duration {
         match (self.due, self.said) {
             (_, Some(_)) => LEAVE_TIME / 2,
-            (Some(due), None) => due.saturating_duration_since(Instant::now()),
-            (None, None) => Duration::MAX,
+            (Some(due), None) => due.saturating_duration_since(Instant::now()).min(otherwise),
+            (None, None) => otherwise,
         }
     }
 }

@@ -59,8 +59,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
-    /// Connections at most. Beyond that the one that has been idle longest leaves for a new one;
-    /// where none is idle, new ones wait in the kernel's queue.
+    /// Connections at most. Beyond that those that have been idle longest leave for new ones; where
+    /// none is idle, new ones wait in the kernel's queue.
     pub connections_max: usize,
     /// Connections from one address at most, but for trusted proxies.
     pub connections_per_address: usize,

@@ -211,6 +211,16 @@ async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
 }
 
 #[tokio::test]
+async fn a11_an_idle_connection_is_told_before_it_ends() {
+    let app = TestApp::builder().system_clock().set("STAUNCH_IDLE_TIMEOUT", "1s").start().await;
+    let mut frames = Frames::connect(&app, &[]).await;
+    assert!(frames.write(&get(1)).await);
+    let came = frames.ended().await;
+    assert!(came.iter().any(|frame| frame.kind == DATA && frame.stream == 1));
+    assert_eq!(goodbye(&came), Some(0), "NO_ERROR");
+}
+
+#[tokio::test]
 async fn b6_requests_beside_each_other_are_bounded_over_all_connections() {
     // Places for as many, beside one of each connection.
     let app = TestApp::builder().set("STAUNCH_CONNECTIONS_MAX", "6").start().await;
