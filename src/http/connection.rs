@@ -25,7 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// Requests that one HTTP/2 connection may have under way.
-pub const STREAMS_MAX: u32 = 64;
+const STREAMS_MAX: u32 = 64;
 /// Streams that a client may reset before they were looked at (CVE-2023-44487, rapid reset).
 const RESET_STREAMS_MAX: usize = 20;
 /// Octets of bodies that a client may send before they are read: of one stream, more than a body

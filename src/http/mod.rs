@@ -34,7 +34,7 @@ mod well_known;
 
 pub use certificate::{CertificateFiles, TlsError};
 pub use client_address::TrustedProxies;
-pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX, STREAMS_MAX};
+pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX};
 pub use meters::Meters;
 pub use opening::Manner;
 pub use rate_limit::PolicyFields;

@@ -3,7 +3,6 @@
 use super::Edge;
 use super::error::{ApiError, whole_seconds};
 use super::router::{ROUTES, Route};
-use crate::identity::address_block;
 use crate::limiter::{Decision, Limiter, Policy, Standing};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -25,7 +24,7 @@ pub(super) fn check(
     if policies.is_empty() {
         return (None, Ok(()));
     }
-    match edge.limiter.check_all(policies, address_block(client), edge.clock.now()) {
+    match edge.limiter.check_all(policies, client, edge.clock.now()) {
         Decision::Unlimited => (None, Ok(())),
         Decision::Allowed(standing) => (Some(standing), Ok(())),
         Decision::Limited { standing, retry_after } => {

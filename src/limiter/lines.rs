@@ -158,9 +158,7 @@ impl Shard {
         while self.lines.get(at).is_some_and(Line::is_taken) {
             at = self.after(at);
         }
-        if let Some(line) = self.lines.get_mut(at) {
-            *line = new;
-        }
+        self.set(at, new);
     }
 
     /// Frees a line. Of those after it, up to the next free one, each that may lie where the hole is

@@ -53,14 +53,11 @@ impl Key {
     pub(super) const NOBODY: Self = Self(u64::MAX);
 
     pub(super) fn new(address: IpAddr) -> Self {
-        let [a, b, c, d, e, f, g, h] = match address.to_canonical() {
-            IpAddr::V4(v4) => (V4_HALF << 32 | u64::from(v4.to_bits())).to_be_bytes(),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                [a, b, c, d, e, f, g, h]
-            }
+        let bits = match address.to_canonical() {
+            IpAddr::V4(v4) => V4_HALF << 32 | u64::from(v4.to_bits()),
+            IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(u64::MAX),
         };
-        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]).min(Self::NOBODY.0 - 1))
+        Self(bits.min(Self::NOBODY.0 - 1))
     }
 
     /// The network it shares a bucket with when the table is full: what one customer of a

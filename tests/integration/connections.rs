@@ -1,13 +1,11 @@
 //! Connections in each other's way, and clients that do not read.
 
-use crate::support::{Authority, Client, PASSWORD, Raw, SOON, TestApp, form, until};
+use crate::support::{ALIVE, Authority, Client, PASSWORD, Raw, SOON, TestApp, form, until};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
-
-const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
 
 async fn served(raw: &mut Raw) {
     raw.write(ALIVE).await;

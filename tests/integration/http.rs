@@ -1,11 +1,9 @@
 //! The edge on the wire: routes, methods, sizes, times, and bytes that no honest client sends.
 
-use crate::support::{Builder, Client, PASSWORD, Raw, RawReply, SOON, TestApp, form, until};
+use crate::support::{ALIVE, Builder, Client, PASSWORD, Raw, RawReply, SOON, TestApp, form, until};
 use hyper::{Method, Version};
 use serde_json::json;
 use std::time::Duration;
-
-const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// Deadlines that a test can wait for, on real time.
 fn quick() -> Builder {

@@ -1,6 +1,6 @@
 //! Frames that no honest HTTP/2 client sends, written by hand (RFC 9113).
 
-use crate::support::{SOON, TestApp, until};
+use crate::support::{ALIVE, SOON, TestApp, until};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -100,6 +100,12 @@ impl Frames {
     async fn ended(self) -> Vec<Frame> {
         let frames = timeout(SOON, self.reading).await;
         frames.expect("the server closes").unwrap()
+    }
+
+    /// The same, of a client that has no more to send.
+    async fn left(self) -> Vec<Frame> {
+        drop(self.writer);
+        timeout(SOON, self.reading).await.expect("it closes").unwrap()
     }
 }
 
@@ -204,8 +210,7 @@ async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
         }
     }
     other.get("/health/liveness").await.assert_status(200);
-    drop(frames.writer);
-    let came = timeout(SOON, frames.reading).await.expect("it closes").unwrap();
+    let came = frames.left().await;
     let answered = came.iter().filter(|frame| frame.kind == HEADERS).count();
     assert!(answered <= 64, "{answered}");
 }
@@ -245,15 +250,11 @@ async fn b6_requests_beside_each_other_are_bounded_over_all_connections() {
         assert!(other.write(&get(stream)).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let came = async |frames: Frames| {
-        drop(frames.writer);
-        timeout(SOON, frames.reading).await.expect("it closes").unwrap()
-    };
     let streams = |frames: &[Frame], kind| {
         let of_kind = frames.iter().filter(|frame| frame.kind == kind);
         of_kind.map(|frame| frame.stream).collect::<Vec<_>>()
     };
-    let (one, other) = (came(one).await, came(other).await);
+    let (one, other) = (one.left().await, other.left().await);
     assert_eq!(streams(&one, RST_STREAM), [15]);
     assert_eq!(streams(&one, DATA), [3]);
     let resets = streams(&other, RST_STREAM);
@@ -294,7 +295,6 @@ async fn a9_who_does_not_heed_the_goodbye_holds_up_nobody_and_is_cut_off() {
         .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
         .start()
         .await;
-    const ASK: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
     let answered =
         "staunch_http_requests_total{route=\"/health/liveness\",method=\"GET\",status=\"200\"}";
     let mut frames = Frames::connect(&app, &[]).await;
@@ -302,17 +302,16 @@ async fn a9_who_does_not_heed_the_goodbye_holds_up_nobody_and_is_cut_off() {
     until("it is answered", SOON, async || app.metric(answered).await == 1.0).await;
     app.clock.advance(Duration::from_millis(10));
     let mut idle = app.raw().await;
-    idle.write(ASK).await;
+    idle.write(ALIVE).await;
     assert_eq!(idle.reply().await.expect("an answer").status, 200);
     let mut newcomer = app.raw().await;
-    newcomer.write(ASK).await;
+    newcomer.write(ALIVE).await;
     let evicted = "staunch_http_connections_evicted_total";
     until("the older one is told to leave", SOON, async || app.metric(evicted).await == 1.0).await;
     // It does not answer the PING that the goodbye waits for, and has a request under way always.
     let stays = async {
         for number in 1.. {
-            let open = head(false, "/api/v1/auth/logout");
-            if !frames.write(&frame(HEADERS, END_HEADERS, 1 + 2 * number, &open)).await {
+            if !frames.write(&post(1 + 2 * number)).await {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -22,7 +22,7 @@ pub(crate) use client::{Client, Reply, Tokens, form};
 pub(crate) use collector::{Collector, attributes};
 pub(crate) use database::TestDatabase;
 pub(crate) use proxy::{Link, Proxy};
-pub(crate) use raw::{Raw, RawReply};
+pub(crate) use raw::{ALIVE, Raw, RawReply};
 
 use staunch::app::{App, StartError};
 use staunch::auth::{NewClient, add_client};

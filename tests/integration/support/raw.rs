@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+/// A request that any server answers while it lives.
+pub(crate) const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+
 pub(crate) struct Raw {
     stream: TcpStream,
     /// What came and was not taken yet.
