@@ -7,10 +7,12 @@
 //   PASSWORD  the one password of all of them
 //   CAPACITY  staunch_hash_capacity of the server           30
 //   DEADLINE  STAUNCH_HASH_DEADLINE of the server           30s
+//   CLIENT_ID, CLIENT_SECRET  an OAuth client of the server; only smoke.js needs one
 //
 // The server must trust 127.0.0.1 as a proxy (STAUNCH_TRUSTED_PROXIES), so that the rate limits
 // stay on and count by the address that each request names.
 
+import encoding from 'k6/encoding';
 import http from 'k6/http';
 import exec from 'k6/execution';
 import { Counter, Trend } from 'k6/metrics';
@@ -20,6 +22,7 @@ export const USERS = Number(__ENV.USERS || 2000);
 export const PASSWORD = __ENV.PASSWORD || 'Load-test-password-1';
 export const CAPACITY = Number(__ENV.CAPACITY || 30);
 export const DEADLINE = seconds(__ENV.DEADLINE || '30s');
+export const CLIENT = { id: __ENV.CLIENT_ID, secret: __ENV.CLIENT_SECRET };
 
 // Answers that the script did not allow: a transport error (status 0) and every 5xx but an
 // allowed 503 among them.
@@ -36,13 +39,18 @@ export const common = {
   setupTimeout: '60s',
 };
 
+// Every operation that this user has called, as "GET /metrics".
+export const called = new Set();
+
 // One request. `op` names it in the results; `allowed` are the statuses that are no failure here.
-function call(op, method, path, address, allowed, body, headers) {
+// `route` is the path as the API's description has it, where that differs from `path`.
+function call(op, method, path, address, allowed, body, headers, route = path) {
   const response = http.request(method, BASE + path, body, {
     headers: Object.assign({}, headers, address && { 'X-Forwarded-For': address }),
-    tags: { name: path, op },
+    tags: { name: route, op },
     timeout: '120s',
   });
+  called.add(`${method} ${route}`);
   const early = response.status === 503 && !(retryAfter(response) >= 1);
   if (!allowed.includes(response.status) || early) {
     unexpected.add(1, { op, status: String(response.status) });
@@ -82,10 +90,49 @@ export function logout(address, refresh_token, allowed = [204]) {
   return call('logout', 'POST', '/api/v1/auth/logout', address, allowed, body, JSON_BODY);
 }
 
+const bearer = (access_token) => (access_token ? { Authorization: `Bearer ${access_token}` } : {});
+
 export function me(address, access_token, allowed = [200]) {
-  const headers = access_token ? { Authorization: `Bearer ${access_token}` } : {};
-  return call('me', 'GET', '/api/v1/auth/me', address, allowed, null, headers);
+  return call('me', 'GET', '/api/v1/auth/me', address, allowed, null, bearer(access_token));
 }
+
+export function logoutAll(address, access_token, allowed = [204]) {
+  const path = '/api/v1/auth/logout-all';
+  return call('logout_all', 'POST', path, address, allowed, null, bearer(access_token));
+}
+
+export function sessions(address, access_token, allowed = [200]) {
+  const path = '/api/v1/auth/sessions';
+  return call('sessions', 'GET', path, address, allowed, null, bearer(access_token));
+}
+
+export function endSession(address, access_token, id, allowed = [204]) {
+  const path = '/api/v1/auth/sessions/';
+  const headers = bearer(access_token);
+  return call('end_session', 'DELETE', path + id, address, allowed, null, headers, `${path}{id}`);
+}
+
+export function changePassword(address, access_token, current_password, new_password, allowed = [204]) {
+  const body = JSON.stringify({ current_password, new_password });
+  const headers = Object.assign(bearer(access_token), JSON_BODY);
+  return call('password', 'POST', '/api/v1/auth/password', address, allowed, body, headers);
+}
+
+export function introspect(address, token, client = CLIENT, allowed = [200]) {
+  const path = '/api/v1/auth/introspect';
+  return call('introspect', 'POST', path, address, allowed, { token }, basic(client));
+}
+
+export function revoke(address, token, client = CLIENT, allowed = [200]) {
+  return call('revoke', 'POST', '/api/v1/auth/revoke', address, allowed, { token }, basic(client));
+}
+
+const basic = ({ id, secret }) => ({ Authorization: `Basic ${encoding.b64encode(`${id}:${secret}`)}` });
+
+const document = (op, path) => (address) => call(op, 'GET', path, address, [200]);
+export const jwks = document('jwks', '/.well-known/jwks.json');
+export const metadata = document('metadata', '/.well-known/oauth-authorization-server');
+export const openapi = document('openapi', '/openapi.json');
 
 export const liveness = () => call('liveness', 'GET', '/health/liveness', null, [200]);
 export const readiness = () => call('readiness', 'GET', '/health/readiness', null, [200]);

@@ -36,13 +36,11 @@ class Kind(NamedTuple):
 
 @dataclass
 class Requests:
-    """Every request, as counts and as latencies by second and label."""
+    """Every request, as counts and as latencies by second, label and status."""
 
     counts: Counter[Kind] = field(default_factory=Counter)
-    # Answers by second; what a chart of throughput shows.
-    by_second: Counter[tuple[int, str, int]] = field(default_factory=Counter)
-    # Latencies in ms of what was answered, by second and label: four bytes each.
-    latencies: "dict[tuple[int, str], array[float]]" = field(
+    # In milliseconds, four bytes each. Status 0 has the times after which k6 gave up.
+    latencies: "dict[tuple[int, str, int], array[float]]" = field(
         default_factory=lambda: defaultdict(lambda: array("f"))
     )
 
@@ -58,9 +56,7 @@ class Requests:
             label = op + PREPARATION.get(row[column["scenario"]], "")
             status = int(row[column["status"]] or 0)
             self.counts[Kind(op, label, row[column["method"]], row[column["name"]], status)] += 1
-            self.by_second[second, label, status] += 1
-            if status:
-                self.latencies[second, label].append(float(row[column["metric_value"]]))
+            self.latencies[second, label, status].append(float(row[column["metric_value"]]))
 
 
 @dataclass

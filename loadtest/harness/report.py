@@ -40,8 +40,9 @@ def failures(run: Run, rows: list[Row], before: Metrics, after: Metrics, errors:
 def operations(requests: Requests) -> dict[str, dict[str, Any]]:
     """Counts and latencies of each operation over the whole run; what prepared it is told apart."""
     latencies: dict[str, list[float]] = defaultdict(list)
-    for (_, label), times in requests.latencies.items():
-        latencies[label].extend(times)
+    for (_, label, status), times in requests.latencies.items():
+        if status:
+            latencies[label].extend(times)
     statuses: dict[str, dict[str, int]] = defaultdict(dict)
     for kind, count in sorted(requests.counts.items()):
         status = str(kind.status or "no answer")
