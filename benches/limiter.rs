@@ -3,15 +3,19 @@
 //! `cargo bench --bench limiter`. Columns are time per check, per thread. `hot`: every check is for
 //! one address, so threads fight for one cache line. `million`: a random one of 1,000,000
 //! addresses already held, so most checks miss the cache. Every check reads the clock too, as a
-//! request does; `clock` is that alone. The budget is 200 ns at a million keys and two threads.
-//! Most of a check is the wait for the one cache line that it needs: the README has what was seen.
+//! request does; `clock` is that alone. The budget is 200 ns at a million keys and two threads. The
+//! README has what was seen.
 //!
-//! `cargo bench --bench limiter -- memory` tells what 10,000,000 distinct addresses leave resident.
+//! Addresses are IPv4, which all three count once. `ours_ipv6` is for IPv6 addresses, which we count
+//! three times: by /64, /56 and /48. Its million are five networks in each of 200,000 /56s.
+//!
+//! `cargo bench --bench limiter -- memory` tells what 10,000,000 distinct /48s leave resident: a flood
+//! that fills the tables of all three levels.
 
 #![expect(clippy::disallowed_methods, reason = "the clock is part of what is measured")]
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -40,7 +44,7 @@ fn memory() {
     let mut most = before;
     for n in 0..ADDRESSES {
         let now = start + Duration::from_micros(n * 10);
-        black_box(limiter.check_all(&[Policy::Register, Policy::Global], address(n), now));
+        black_box(limiter.check_all(&[Policy::Register, Policy::Global], site(n), now));
         if n % 100_000 == 0 {
             limiter.sweep(now);
             most = most.max(resident_bytes());
@@ -84,12 +88,17 @@ fn clock() -> Instant {
 
 #[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
 fn ours_one_policy(bencher: Bencher<'_, '_>, keys: u64) {
-    ours(bencher, keys, &[Policy::Global]);
+    ours(bencher, keys, &[Policy::Global], address);
 }
 
 #[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
 fn ours_route_and_global(bencher: Bencher<'_, '_>, keys: u64) {
-    ours(bencher, keys, &[Policy::Login, Policy::Global]);
+    ours(bencher, keys, &[Policy::Login, Policy::Global], address);
+}
+
+#[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
+fn ours_ipv6(bencher: Bencher<'_, '_>, keys: u64) {
+    ours(bencher, keys, &[Policy::Login, Policy::Global], room);
 }
 
 /// Every check is for an address never seen, the table being full of addresses in use.
@@ -112,7 +121,7 @@ fn mutex_hashmap(bencher: Bencher<'_, '_>, keys: u64) {
     let table = Mutex::new(HashMap::<IpAddr, u64>::new());
     let token_ns = 1_000_000_000 / u64::from(PER_SECOND);
     let tolerance_ns = token_ns * u64::from(PER_SECOND - 1);
-    compare(bencher, keys, |address| {
+    compare(bencher, keys, address, |address| {
         let now_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at_ns = table.entry(address).or_insert(0);
@@ -129,10 +138,10 @@ fn mutex_hashmap(bencher: Bencher<'_, '_>, keys: u64) {
 fn governor_keyed(bencher: Bencher<'_, '_>, keys: u64) {
     let quota = governor::Quota::per_second(NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN));
     let limiter: DefaultKeyedRateLimiter<IpAddr> = RateLimiter::keyed(quota);
-    compare(bencher, keys, |address| limiter.check_key(&address).is_ok());
+    compare(bencher, keys, address, |address| limiter.check_key(&address).is_ok());
 }
 
-fn ours(bencher: Bencher<'_, '_>, keys: u64, policies: &[Policy]) {
+fn ours(bencher: Bencher<'_, '_>, keys: u64, policies: &[Policy], address: fn(u64) -> IpAddr) {
     let quota = Quota::new(PER_SECOND, Window::Second).map_or(Limit::OFF, Limit::from);
     let config = LimiterConfig {
         login: quota.clone(),
@@ -141,13 +150,18 @@ fn ours(bencher: Bencher<'_, '_>, keys: u64, policies: &[Policy]) {
         ..LimiterConfig::default()
     };
     let limiter = Limiter::new(&config, Instant::now());
-    compare(bencher, keys, |address| {
+    compare(bencher, keys, address, |address| {
         limiter.check_all(policies, address, Instant::now()).is_allowed()
     });
 }
 
 /// Fills the table with `keys` addresses, then times checks of random ones of them.
-fn compare(bencher: Bencher<'_, '_>, keys: u64, check: impl Fn(IpAddr) -> bool + Sync) {
+fn compare(
+    bencher: Bencher<'_, '_>,
+    keys: u64,
+    address: fn(u64) -> IpAddr,
+    check: impl Fn(IpAddr) -> bool + Sync,
+) {
     for n in 0..keys {
         black_box(check(address(n)));
     }
@@ -157,10 +171,27 @@ fn compare(bencher: Bencher<'_, '_>, keys: u64, check: impl Fn(IpAddr) -> bool +
         .bench_values(check);
 }
 
-/// The n-th /64, of 1,024 networks in turn: one network may not fill a table.
+/// Networks, in turn: one network may not fill a table.
+const NETWORKS: u64 = 1_024;
+
+/// The n-th IPv4 address, up to 67 million of them.
+#[expect(clippy::cast_possible_truncation, reason = "below 2^32")]
 fn address(n: u64) -> IpAddr {
-    let network = 0x2001_0000 + n % 1_024;
-    Ipv6Addr::from_bits(u128::from(network) << 96 | u128::from(n / 1_024) << 64).into()
+    let network = 0x0a00 + n % NETWORKS;
+    Ipv4Addr::from_bits((network << 16 | n / NETWORKS) as u32).into()
+}
+
+/// The n-th IPv6 /64: five to a /56, and five of those to a /48.
+fn room(n: u64) -> IpAddr {
+    let (network, n) = (0x2001_0000 + n % NETWORKS, n / NETWORKS);
+    let (site, home, room) = (n / 25, n / 5 % 5, n % 5);
+    Ipv6Addr::from_bits(u128::from(network << 32 | site << 16 | home << 8 | room) << 64).into()
+}
+
+/// A /64 of the n-th IPv6 /48.
+fn site(n: u64) -> IpAddr {
+    let network = 0x2001_0000 + n % NETWORKS;
+    Ipv6Addr::from_bits(u128::from(network << 32 | (n / NETWORKS) << 16) << 64).into()
 }
 
 /// A fixed sequence that looks random (the finalizer of splitmix64).

@@ -39,8 +39,10 @@ pub(super) fn check(
 /// draft-ietf-httpapi-ratelimit-headers-11.
 ///
 /// `RateLimit-Policy` has every quota of the route and is always the same for it (§3). `RateLimit` has
-/// the one that binds; its `t` is the time within which no more than `r` can be used (§4.1.2), and
-/// so of a refusal what `Retry-After` says: §6 asks that this is no sooner.
+/// the one that binds. Its `t` is the time within which no more than `r` can be used (§4.1.2), so for
+/// a refusal it is what `Retry-After` says; §6 asks that this is no sooner. Where the /56 or the /48 of
+/// an IPv6 client binds, `r` and `t` are those of that prefix, under the same name: a client need not
+/// know how its provider assigns addresses to know what it may send.
 pub(super) fn write(
     edge: &Edge,
     route: Option<&Route>,

@@ -8,8 +8,8 @@
 //! needs no refill job, no floating point, and eight bytes a bucket.
 //!
 //! A token's refill time is `period / burst` rounded up to a whole nanosecond, so rounding never
-//! grants more than the quota says; it slows the refill by 0.1 % at the very largest quota and by
-//! less than a millionth up to 1,000/s.
+//! grants more than the quota says. It slows the refill of an address's bucket by 0.1 % at the largest
+//! quota and by less than a millionth up to 1,000/s; of a /48's bucket, by sixteen times as much.
 
 use std::time::Duration;
 
@@ -23,8 +23,6 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) const FULL: Self = Self { full_at_ns: 0 };
-
     /// When it is full again, in ns since the limiter's start. From then on it may be forgotten:
     /// a new one is no fuller.
     pub(super) const fn full_at_ns(self) -> u64 {
@@ -37,19 +35,20 @@ impl Bucket {
     }
 }
 
-/// A quota in nanoseconds.
+/// A quota, or a multiple of it, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
-    /// Refill time of one token, rounded up. 1,000 to 3.6e12.
+    /// Refill time of one token, rounded up. 63 to 3.6e12.
     token_ns: u64,
     /// How far ahead a bucket's time may lie with a whole token still in it: the refill time of
-    /// all tokens but one. Below 3.6e12 + 1e6, so sums of a few never overflow.
+    /// all tokens but one. Below 3.6e12 + 1.6e7, so sums of a few never overflow.
     tolerance_ns: u64,
 }
 
 impl Rate {
-    pub(super) fn new(quota: Quota) -> Self {
-        let burst = u64::from(quota.burst().get());
+    /// `multiple` times the quota, as burst and as rate.
+    pub(super) fn new(quota: Quota, multiple: u32) -> Self {
+        let burst = u64::from(quota.burst().get()) * u64::from(multiple);
         let period_ns = u64::try_from(quota.period().as_nanos()).unwrap_or(u64::MAX);
         let token_ns = period_ns.div_ceil(burst);
         Self { token_ns, tolerance_ns: token_ns.saturating_mul(burst - 1) }
@@ -100,7 +99,7 @@ mod tests {
     const SECOND_NS: u64 = 1_000_000_000;
 
     fn ten_a_minute() -> Rate {
-        Rate::new(Quota::new(10, Window::Minute).unwrap())
+        Rate::new(Quota::new(10, Window::Minute).unwrap(), 1)
     }
 
     /// Takes as many tokens as there are.
@@ -144,7 +143,7 @@ mod tests {
         /// reported agrees with what is granted.
         #[test]
         fn never_more_than_burst(quota in quotas(), full_at_ns: u64, now_ns: u64) {
-            let rate = Rate::new(quota);
+            let rate = Rate::new(quota, 1);
             let bucket = Bucket { full_at_ns };
             let burst = quota.burst().get();
             let (remaining, _) = rate.remaining(bucket, now_ns);
@@ -159,7 +158,7 @@ mod tests {
         /// Of what is reported the time is exact, too.
         #[test]
         fn one_more_token_is_there_when_it_was_said(quota in quotas(), full_at_ns in 0..u64::MAX / 2, now_ns in 0..u64::MAX / 4) {
-            let rate = Rate::new(quota);
+            let rate = Rate::new(quota, 1);
             let bucket = Bucket { full_at_ns };
             let (remaining, more) = rate.remaining(bucket, now_ns);
             let then_ns = now_ns + u64::try_from(more.as_nanos()).unwrap();
@@ -178,14 +177,14 @@ mod tests {
         #[test]
         fn refilling_all_tokens_takes_the_period_or_hardly_more(quota in quotas()) {
             let burst = u128::from(quota.burst().get());
-            let refill_ns = u128::from(Rate::new(quota).token_ns) * burst;
+            let refill_ns = u128::from(Rate::new(quota, 1).token_ns) * burst;
             let period_ns = quota.period().as_nanos();
             prop_assert!((period_ns..period_ns + burst).contains(&refill_ns));
         }
 
         #[test]
         fn the_wait_is_exact(quota in quotas(), full_at_ns in 0..u64::MAX / 2, now_ns in 0..u64::MAX / 4) {
-            let rate = Rate::new(quota);
+            let rate = Rate::new(quota, 1);
             let bucket = Bucket { full_at_ns };
             if let Err(wait) = rate.take(bucket, now_ns) {
                 let wait_ns = u64::try_from(wait.as_nanos()).unwrap();
@@ -204,7 +203,7 @@ mod tests {
             steps in prop::collection::vec((0..=2_000_u64, any::<bool>(), 1..=30_u32), 1..60),
             (from, to) in (0..60_usize, 0..60_usize),
         ) {
-            let rate = Rate::new(quota);
+            let rate = Rate::new(quota, 1);
             let period_ns = quota.period().as_nanos();
             let mut now_ns = start_ns;
             let mut bucket = Bucket::default();
@@ -232,7 +231,7 @@ mod tests {
         fn the_quota_is_really_given(burst in 1..=1_000_u32, periods in 1..5_u64) {
             for window in [Window::Second, Window::Minute, Window::Hour] {
                 let quota = Quota::new(burst, window).unwrap();
-                let rate = Rate::new(quota);
+                let rate = Rate::new(quota, 1);
                 let (empty, _) = drain(rate, Bucket::default(), 0);
                 let mut bucket = empty;
                 let mut granted = 0;
@@ -252,7 +251,7 @@ mod tests {
 
         #[test]
         fn an_earlier_time_grants_no_more(quota in quotas(), full_at_ns: u64, now_ns: u64, back_ns: u64) {
-            let rate = Rate::new(quota);
+            let rate = Rate::new(quota, 1);
             let bucket = Bucket { full_at_ns };
             let then_ns = now_ns.saturating_sub(back_ns);
             prop_assert!(rate.remaining(bucket, then_ns).0 <= rate.remaining(bucket, now_ns).0);

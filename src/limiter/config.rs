@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::levels::Levels;
 use super::plan::QUOTAS_MAX;
 use super::policy::{PerPolicy, Policy};
 use super::quota::{Limit, Quota, Window};
@@ -39,17 +40,13 @@ impl LimiterConfig {
     /// nearly everyone in the shared buckets, the upper one costs 4.5 GiB.
     pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
 
-    /// Memory the limiter can come to hold, at most. Unit: bytes.
+    /// Memory the limiter can come to hold, at most. Unit: bytes. About 290 for each address held.
     ///
-    /// An address and its buckets are a line of 64 bytes. A shard has up to 8/3 lines a key, and
-    /// addresses come and go, so a shard doubles for the most that it ever held: with a cap of
-    /// 10,000 some shards come to hold nearly twice the average, with the default a tenth more.
-    /// Four lines a key cover that: 256 bytes. The queue of arrivals adds at most 32. Fixed parts (the
-    /// least that a shard holds, shared buckets) stay under 2 MiB. Held for a moment while a shard
-    /// grows: its old half, 1/256 of the whole.
+    /// The sum of the tables' bounds: of the table of addresses, of the one of /56s, which has a
+    /// quarter as many keys, and of the one of /48s, which has a sixteenth.
     #[must_use]
     pub fn memory_bytes_max(&self) -> usize {
-        self.keys_bounded() * 288 + 2_097_152
+        Levels::bytes_max(self.keys_bounded())
     }
 
     /// Quotas at most, over all limits: each costs every address memory.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::bucket::Bucket;
-use super::plan::{Buckets, Plan, QuotaName, Slots};
+use super::key::Level;
+use super::plan::{Buckets, Gate, Plan, QuotaName, Slots};
 use super::policy::Policy;
 
 /// What a check came to.
@@ -71,48 +72,60 @@ pub struct Standing {
     pub more_after: Duration,
 }
 
-/// Whether some bucket has no token left.
-pub(super) fn is_limited(buckets: &Buckets, plan: &Plan, now_ns: u64) -> bool {
-    plan.all().any(|gate| gate.rate.take(buckets.get(gate.place), now_ns).is_err())
+/// One request: what it is counted to, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Check<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) policies: &'a [Policy],
+    pub(super) now_ns: u64,
 }
 
-/// Asks each bucket of the policies for a token and takes them only if all have one.
-pub(super) fn judge(
-    buckets: &mut Buckets,
-    plan: &Plan,
-    policies: &[Policy],
-    now_ns: u64,
-) -> Decision {
-    let mut charges = Slots::<Option<Bucket>>::default();
-    let mut decision = Decision::Unlimited;
-    let asked = || {
-        let gates = |policy| plan.gates(policy).iter().map(move |gate| (policy, gate));
-        policies.iter().copied().flat_map(gates)
-    };
-    for (policy, gate) in asked() {
-        let bucket = buckets.get(gate.place);
-        let standing = |bucket| {
-            let (remaining, more_after) = gate.rate.remaining(bucket, now_ns);
-            Standing { policy, name: gate.name, remaining, more_after }
-        };
-        // Not charged yet, so a policy named twice is asked twice and charged once.
-        decision = decision.tighter(match gate.rate.take(bucket, now_ns) {
-            Ok(charged) => {
-                charges.set(gate.place, Some(charged));
-                Decision::Allowed(standing(charged))
-            }
-            Err(retry_after) => Decision::Limited { standing: standing(bucket), retry_after },
-        });
-    }
-    if decision.is_allowed() {
-        // Only what changed is written: the rest may lie in a cache line not yet loaded.
-        for (_, gate) in asked() {
-            if let Some(charged) = charges.get(gate.place) {
-                buckets.set(gate.place, charged);
+impl Check<'_> {
+    /// Asks each bucket of the policies at one level for a token.
+    ///
+    /// `so_far` is what the levels before have decided. `rest` gets that with this level's decision,
+    /// lets the levels after decide, and returns what all of them together came to. Only if that is an
+    /// allowance are the tokens taken, here as at every other level.
+    pub(super) fn judge(
+        &self,
+        level: Level,
+        buckets: &mut Buckets,
+        so_far: Decision,
+        rest: impl FnOnce(Decision) -> Decision,
+    ) -> Decision {
+        let mut charges = Slots::<Option<Bucket>>::default();
+        let mut decision = so_far;
+        for (policy, gate) in self.asked() {
+            let (bucket, rate) = (buckets.get(gate.place), gate.rate(level));
+            let standing = |bucket| {
+                let (remaining, more_after) = rate.remaining(bucket, self.now_ns);
+                Standing { policy, name: gate.name, remaining, more_after }
+            };
+            // Not charged yet, so a policy named twice is asked twice and charged once.
+            decision = decision.tighter(match rate.take(bucket, self.now_ns) {
+                Ok(charged) => {
+                    charges.set(gate.place, Some(charged));
+                    Decision::Allowed(standing(charged))
+                }
+                Err(retry_after) => Decision::Limited { standing: standing(bucket), retry_after },
+            });
+        }
+        let decision = rest(decision);
+        if decision.is_allowed() {
+            // Only what changed is written: the rest may lie in a cache line not yet loaded.
+            for (_, gate) in self.asked() {
+                if let Some(charged) = charges.get(gate.place) {
+                    buckets.set(gate.place, charged);
+                }
             }
         }
+        decision
     }
-    decision
+
+    fn asked(&self) -> impl Iterator<Item = (Policy, &Gate)> {
+        let gates = |policy| self.plan.gates(policy).iter().map(move |gate| (policy, gate));
+        self.policies.iter().copied().flat_map(gates)
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +146,12 @@ mod tests {
     /// Login: a token in 30 s; global: one in a third of a second.
     fn usual() -> Plan {
         plan("2/min", "3/s")
+    }
+
+    /// At a level alone.
+    fn judge(buckets: &mut Buckets, plan: &Plan, policies: &[Policy], now_ns: u64) -> Decision {
+        let check = Check { plan, policies, now_ns };
+        check.judge(Level::Address, buckets, Decision::Unlimited, |decision| decision)
     }
 
     const BOTH: [Policy; 2] = [Policy::Login, Policy::Global];
@@ -211,7 +230,7 @@ mod tests {
             match judge(&mut after, &plan, &BOTH, now_ns) {
                 Decision::Unlimited => prop_assert!(false),
                 Decision::Allowed(_) => for gate in plan.all() {
-                    let granted = gate.rate.take(before.get(gate.place), now_ns);
+                    let granted = gate.rate(Level::Address).take(before.get(gate.place), now_ns);
                     prop_assert_eq!(Ok(after.get(gate.place)), granted);
                 }
                 Decision::Limited { retry_after, standing } => {

@@ -8,21 +8,28 @@
 //! - `plan`: which bucket belongs to which quota.
 //! - `bucket`: the arithmetic of one bucket, a pure function of its state and the time.
 //! - `decision`: several buckets for one request, all or nothing.
-//! - `table`: how many addresses have buckets at most, and what happens at that cap.
-//! - `lines`: where the buckets live: a hash map of one cache line an address.
+//! - `key`: an address or an IPv6 prefix, and the levels at which an IPv6 address is counted.
+//! - `table`: the DashMap of one level, how many keys it has at most, and what happens at that cap.
+//! - `levels`: the tables of all levels, and a check against them.
 //!
 //! Invariants. Nothing here reads a clock, logs, or knows HTTP: the time is handed in and
-//! [`Decision`] holds what the headers need. A request costs one table look-up whatever the
-//! number of policies and quotas. A bucket that is not full is never forgotten, so over any time T an
-//! address is granted at most `burst + rate x T`, exactly, whatever other addresses do, however
-//! many threads ask, and in whatever order their times arrive.
+//! [`Decision`] holds what the headers need. A request costs one look-up for an IPv4 address and
+//! three for an IPv6 address, whatever the number of policies and quotas. A bucket that is not full is
+//! never forgotten, so over any time T an address is granted at most `burst + rate x T`, a /56 four
+//! times and a /48 sixteen times as much, exactly, whatever other addresses do, however many threads
+//! ask, and in whatever order their times arrive.
 
 mod bucket;
 mod config;
 mod decision;
-mod lines;
+mod key;
+mod levels;
 mod plan;
 mod policy;
+#[cfg(test)]
+mod prefix_tests;
+#[cfg(test)]
+mod property_tests;
 mod quota;
 mod table;
 #[cfg(test)]
@@ -38,8 +45,10 @@ pub use plan::QuotaName;
 pub use policy::Policy;
 pub use quota::{Limit, Quota, QuotaError, Window};
 
+use decision::Check;
+use key::Level;
+use levels::Levels;
 use plan::Plan;
-use table::{Key, Table};
 
 /// Handle to the buckets of every client address. Cloning it is cheap; clones share the buckets.
 #[derive(Clone, Debug)]
@@ -50,7 +59,7 @@ pub struct Limiter {
 #[derive(Debug)]
 struct Shared {
     plan: Plan,
-    table: Table,
+    levels: Levels,
     start: Instant,
 }
 
@@ -69,7 +78,7 @@ impl Limiter {
     pub fn new(config: &LimiterConfig, start: Instant) -> Self {
         let shared = Shared {
             plan: Plan::new(&config.limits()),
-            table: Table::new(config.keys_bounded()),
+            levels: Levels::new(config.keys_bounded()),
             start,
         };
         Self { shared: Arc::new(shared) }
@@ -77,8 +86,8 @@ impl Limiter {
 
     /// Counts one request by `address` under `policy` at time `now`.
     ///
-    /// An IPv6 address counts as its /64, of which one client has all addresses. An IPv4-mapped one
-    /// is the same client as the plain IPv4 address.
+    /// An IPv6 address is counted by its /64, and with larger quotas by its /56 and its /48. An
+    /// IPv4-mapped one is the same client as the plain IPv4 address.
     #[must_use = "a limited request must not be served"]
     pub fn check(&self, policy: Policy, address: IpAddr, now: Instant) -> Decision {
         self.check_all(&[policy], address, now)
@@ -87,42 +96,40 @@ impl Limiter {
     /// Counts one request under several policies at once, such as its route's and
     /// [`Policy::Global`].
     ///
-    /// All or nothing, in one step under one lock: the request is allowed only if each bucket
-    /// has a token, and a refused one spends none. So a client that is over its login limit does
+    /// All or nothing, in one step while all buckets are locked: the request is allowed only if each
+    /// bucket has a token, and a refused one spends none. So a client that is over its login limit does
     /// not also use up the allowance its other calls live on, and `retry_after` stays true while
     /// it keeps trying. The decision is the one that binds: of an allowed request the quota with
     /// the fewest tokens left, of a limited one the quota with the longest wait. A policy that is
     /// off has no say, and one named twice counts once.
     #[must_use = "a limited request must not be served"]
     pub fn check_all(&self, policies: &[Policy], address: IpAddr, now: Instant) -> Decision {
-        let Shared { plan, table, .. } = &*self.shared;
+        let Shared { plan, levels, .. } = &*self.shared;
         if policies.iter().all(|policy| plan.gates(*policy).is_empty()) {
             return Decision::Unlimited;
         }
-        let now_ns = self.nanos(now);
-        table.with(Key::new(address), now_ns, |buckets| {
-            decision::judge(buckets, plan, policies, now_ns)
-        })
+        levels.check(&Check { plan, policies, now_ns: self.nanos(now) }, address)
     }
 
-    /// Drops addresses whose buckets are all full again and returns how many.
+    /// Drops addresses and prefixes whose buckets are all full again, and returns how many.
     ///
-    /// Nothing depends on it but memory: such an address is in the same state as a new one. One
-    /// call looks at no more than 8,192 addresses, the longest unseen to it first, and holds a lock
-    /// for one address at a time. When few are left it also gives the memory back.
+    /// Nothing depends on it but memory: a new one is in the same state. One call looks at no more than
+    /// 8,192 addresses, the longest unseen to it first, and a third as many prefixes. It holds a lock
+    /// for one of them at a time. When few are left it also gives the memory back.
     pub fn sweep(&self, now: Instant) -> usize {
-        self.shared.table.sweep(self.nanos(now))
+        self.shared.levels.sweep(self.nanos(now))
     }
 
-    /// Addresses of which some bucket is empty at `now`: their next request would be refused.
+    /// Addresses, /56s and /48s of which some bucket is empty at `now`: the next request would be
+    /// refused.
     ///
-    /// Exact up to 8,192 addresses; of more, as many are looked at and the rest is taken to be like
-    /// them, which it is, the table being in the order of a random hash.
+    /// Exact up to 4,096 of a kind. Of more, as many are looked at and the rest is taken to be like
+    /// them, because the tables are in the order of a random hash. It takes a few hundred
+    /// microseconds at most.
     #[must_use]
     pub fn limited(&self, now: Instant) -> usize {
-        let Shared { plan, table, .. } = &*self.shared;
-        let now_ns = self.nanos(now);
-        table.estimate(|buckets| decision::is_limited(buckets, plan, now_ns))
+        let Shared { plan, levels, .. } = &*self.shared;
+        levels.limited(plan, self.nanos(now))
     }
 
     /// The quotas that requests under those policies are counted to: the items of `RateLimit-Policy`.
@@ -134,13 +141,13 @@ impl Limiter {
     /// Addresses held at most.
     #[must_use]
     pub fn keys_max(&self) -> usize {
-        self.shared.table.keys_max()
+        self.shared.levels.table(Level::Address).keys_max()
     }
 
     /// Addresses held now. Never above `keys_max`.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.shared.table.keys()
+        self.shared.levels.table(Level::Address).keys()
     }
 
     /// Nanoseconds from `start`; the 64 bits last 584 years.

@@ -1,6 +1,7 @@
 //! Which bucket belongs to which quota: the settings, laid out for a check.
 
 use super::bucket::{Bucket, Rate};
+use super::key::{Level, PerLevel};
 use super::policy::{PerPolicy, Policy};
 use super::quota::{Limit, Quota, Window};
 use std::fmt;
@@ -8,8 +9,8 @@ use std::fmt;
 /// Quotas at most, over all policies. Each address holds a word for each of them, in use or not.
 ///
 /// One for each of the five policies, and two more: a second window such as `10/min,100/h` is for
-/// logins and registrations, where a slow guesser counts. So an address and its buckets are one
-/// cache line.
+/// logins and registrations, where a slow guesser counts. An address and its buckets are then 64
+/// bytes.
 pub(super) const QUOTAS_MAX: usize = 7;
 
 /// The buckets of one address: 56 bytes. The default is full ones.
@@ -33,9 +34,6 @@ impl<T: Copy + Default> Slots<T> {
 }
 
 impl Buckets {
-    /// All full, as a new client's.
-    pub(super) const FULL: Self = Self([Bucket::FULL; QUOTAS_MAX]);
-
     /// When the last of them is full. Unit: ns since start.
     pub(super) fn full_at_ns(&self) -> u64 {
         self.0.iter().map(|bucket| bucket.full_at_ns()).max().unwrap_or_default()
@@ -72,8 +70,15 @@ impl fmt::Display for QuotaName {
 pub(super) struct Gate {
     pub(super) name: QuotaName,
     pub(super) quota: Quota,
-    pub(super) rate: Rate,
+    rates: PerLevel<Rate>,
     pub(super) place: Place,
+}
+
+impl Gate {
+    /// The quota times the level's multiple, in nanoseconds.
+    pub(super) const fn rate(&self, level: Level) -> Rate {
+        *self.rates.get(level)
+    }
 }
 
 /// Every quota in force, by policy. A policy without one is off.
@@ -98,7 +103,8 @@ impl Plan {
                 let Some(place) = places.next() else { return plan };
                 let window = (round > 0).then_some(quota.window());
                 let name = QuotaName { policy, window };
-                let gate = Gate { name, quota, rate: Rate::new(quota), place };
+                let rates = PerLevel::new(|level| Rate::new(quota, level.multiple()));
+                let gate = Gate { name, quota, rates, place };
                 plan.gates.get_mut(policy).push(gate);
             }
         }
@@ -113,6 +119,11 @@ impl Plan {
     /// All quotas.
     pub(super) fn all(&self) -> impl Iterator<Item = &Gate> {
         Policy::ALL.into_iter().flat_map(|policy| self.gates(policy))
+    }
+
+    /// Whether one of those buckets has no token left.
+    pub(super) fn is_limited(&self, level: Level, buckets: &Buckets, now_ns: u64) -> bool {
+        self.all().any(|gate| gate.rate(level).take(buckets.get(gate.place), now_ns).is_err())
     }
 }
 

@@ -1,24 +1,25 @@
-//! How many addresses have buckets at most, and what happens at that cap.
+//! The buckets of one level: how many keys have buckets at most, and what happens at that cap.
 //!
-//! One entry an address, holding its bucket of every policy: the route's limit and the global one
-//! are then one look-up and one lock, and deciding on both is atomic for free.
+//! A DashMap with one entry for each key, which holds the buckets of every policy. A check of the
+//! route's limit and the global one is then one look-up and one lock, and the decision on both is
+//! atomic. An entry is 64 bytes: the key and seven buckets.
 //!
 //! **The cap.** Evicting a bucket that is not full gives its owner a full one, so a flood of
-//! addresses would be a way to win tokens back. Only addresses whose buckets are all full are
-//! evicted; for them it changes nothing. Addresses queue in order of arrival. A newcomer at the cap
-//! looks at the first few of the queue: the first with full buckets gives up its place, the
-//! others go to the back. If none gives way, the newcomer has no bucket of its own and shares one
-//! with the others of its *network* (IPv4 /16, IPv6 /32), the network being hashed into a fixed
-//! number of slots. So the memory is fixed, an attacker with a whole /32 gets one bucket more for
-//! it, and addresses in the table notice nothing.
+//! addresses would be a way to win tokens back. Only keys whose buckets are all full are evicted; a
+//! new entry is in the same state. Keys queue in order of arrival. A newcomer at the cap looks at the
+//! first few of the queue: the first with full buckets gives up its place, the others go to the
+//! back. If none gives way, the newcomer has no bucket of its own and shares one with the others of
+//! its *network* (IPv4 /16, IPv6 /32), the network being hashed into a fixed number of slots. So the
+//! memory is bounded, an attacker with a whole /32 gets one bucket more for it, and keys in the table
+//! notice nothing. A newcomer whose request is refused takes no place.
 //!
-//! **Fair shares.** That leaves newcomers from elsewhere: a table full of one attacker's addresses
-//! would make them all share. So in a table that is more than half full a network that holds more
-//! than a 64th of the places gets no further ones: its newcomers share, unless one of its own
-//! addresses gives way. The other half is left to other networks, whatever one does; it takes 32 more
-//! to fill that, too. Half of the default table is 200,000 addresses that asked within the time of a
-//! token, which no crowd of real clients reaches, so a large provider's customers are not held
-//! back. A slot's networks count as one: one chance in 4,096 to share its fate.
+//! **Fair shares.** A table full of one attacker's addresses would make all newcomers share. So in a
+//! table that is more than half full, a network that holds more than a 64th of the places gets no
+//! further ones: its newcomers share, unless one of its own keys gives way. One network can fill
+//! half of the table; it takes 32 more to fill the other half. Half of the default table is 200,000
+//! addresses that asked within the time of a token, which no crowd of real clients reaches, so the
+//! customers of a large provider are not held back. The networks of a slot count as one: one chance
+//! in 4,096 for two networks.
 //!
 //! **Exactness.** Two things would let a client be granted more than its quota, and are closed:
 //! - A newcomer that used the shared bucket and then gets a place starts from the shared one's state,
@@ -27,52 +28,27 @@
 //!   may not be full at an earlier one, so a new bucket is full no sooner than the latest time at
 //!   which a forgotten one became so.
 //!
-//! **Locks.** A table shard, then a shard of the shared slots; the queue only while no other is
-//! held. Each is held for a look at one address (a growing shard: for moving its 1/256 of all keys).
+//! **Locks.** A shard of the map, then a shard of the shared slots or the queue. The work of
+//! [`Table::with`] runs under the first of them and may lock another table. No method holds a guard of
+//! the map while it calls the map. A lock is held for a look at one key, or while a shard grows, for
+//! moving a few thousand keys.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 
-use super::lines::Lines;
+use super::key::Key;
 use super::plan::Buckets;
-
-/// What one client holds, in 64 bits: an IPv4 address or an IPv6 /64.
-///
-/// An IPv4 address is told from a /64 by a first half that begins no client's IPv6 address: ::/8 is
-/// set aside (RFC 4291 §2.4), as is ff00::/8, multicast, for [`Key::NOBODY`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key(u64);
-
-impl Key {
-    /// No address has this one.
-    pub(super) const NOBODY: Self = Self(u64::MAX);
-
-    pub(super) fn new(address: IpAddr) -> Self {
-        let bits = match address.to_canonical() {
-            IpAddr::V4(v4) => V4_HALF << 32 | u64::from(v4.to_bits()),
-            IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(u64::MAX),
-        };
-        Self(bits.min(Self::NOBODY.0 - 1))
-    }
-
-    /// The network it shares a bucket with when the table is full: what one customer of a
-    /// registry typically holds. An IPv4 /16 as 48 bits, an IPv6 /32 as 32.
-    const fn network(self) -> u64 {
-        let first_half = self.0 >> 32;
-        if first_half == V4_HALF { 1 << 32 | self.0 >> 16 } else { first_half }
-    }
-}
-
-const V4_HALF: u64 = 0xffff;
 
 #[derive(Debug)]
 pub(super) struct Table {
-    map: Lines,
+    /// std's hasher is SipHash with a random key for each process. A client picks its address, and
+    /// with a known hash it could pick those of one shard or one probe sequence. Faster keyed hashes
+    /// do not claim to withstand an attacker who measures the time of answers.
+    map: DashMap<Key, Buckets, RandomState>,
     /// Keys of the map in order of arrival, those found in use moved to the back. Each once.
     arrivals: Mutex<VecDeque<Arrival>>,
     /// Places taken in the map: entries, and those about to be made. Never above `keys_max`.
@@ -90,7 +66,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(keys_max: usize) -> Self {
         Self {
-            map: Lines::new(),
+            map: DashMap::with_hasher_and_shard_amount(RandomState::new(), shards(keys_max)),
             arrivals: Mutex::default(),
             taken: AtomicUsize::new(0),
             keys_max,
@@ -100,10 +76,12 @@ impl Table {
         }
     }
 
-    /// Runs `work` on the buckets of `key`, alone. `work` must not call the table.
+    /// Runs `work` on the buckets of `key`, alone and once. `work` must not call this table.
+    ///
+    /// What `work` leaves unchanged is not stored, so a refused newcomer takes no place.
     pub(super) fn with<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
-        if let Some(buckets) = self.map.spot(key).get() {
-            return work(buckets);
+        if let Some(mut buckets) = self.map.get_mut(&key) {
+            return work(&mut buckets);
         }
         self.with_newcomer(key, now_ns, work)
     }
@@ -111,14 +89,16 @@ impl Table {
     fn with_newcomer<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
         let slot = self.slot(key);
         let has_place = self.take_place(slot, now_ns);
-        let mut spot = self.map.spot(key);
-        if let Some(buckets) = spot.get() {
+        let entry = match self.map.entry(key) {
             // Another thread made it since the look-up.
-            if has_place {
-                self.give_back(slot);
+            Entry::Occupied(mut entry) => {
+                if has_place {
+                    self.give_back(slot);
+                }
+                return work(entry.get_mut());
             }
-            return work(buckets);
-        }
+            Entry::Vacant(entry) => entry,
+        };
         // The shared bucket first, the floor after it: a sweep that drops the one raises the other.
         if !has_place {
             let mut buckets = self.shared.entry(slot).or_default();
@@ -126,20 +106,24 @@ impl Table {
             return work(&mut buckets);
         }
         let inherited = self.shared.get(&slot).map(|buckets| *buckets);
-        let mut buckets = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
+        let before = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
+        let mut buckets = before;
         let result = work(&mut buckets);
-        spot.insert(buckets);
-        let full_at_ns_min = buckets.full_at_ns();
-        self.arrivals().push_back(Arrival { key, full_at_ns_min });
+        if buckets == before {
+            self.give_back(slot);
+            return result;
+        }
+        drop(entry.insert(buckets));
+        self.arrivals().push_back(Arrival { key, full_at_ns_min: buckets.full_at_ns() });
         result
     }
 
-    /// Looks at the [`SWEEP_KEYS_MAX`] keys first in the queue, drops the full ones among them and
-    /// returns how many.
-    pub(super) fn sweep(&self, now_ns: u64) -> usize {
+    /// Looks at the first `most` keys of the queue, drops the full ones among them and returns how
+    /// many.
+    pub(super) fn sweep(&self, most: usize, now_ns: u64) -> usize {
         let waiting = self.arrivals().len();
         let mut dropped = 0;
-        for _ in 0..waiting.min(SWEEP_KEYS_MAX) {
+        for _ in 0..waiting.min(most) {
             match self.recycle_first(now_ns) {
                 Recycled::Dropped(slot) => {
                     self.give_back(slot);
@@ -162,14 +146,27 @@ impl Table {
         self.keys_max
     }
 
-    /// How many keys have buckets of that kind, by the first [`SWEEP_KEYS_MAX`] in the map's order.
+    /// How many keys have buckets of that kind, by the first [`SAMPLE_MAX`] in the map's order.
     pub(super) fn estimate(&self, kind: impl Fn(&Buckets) -> bool) -> usize {
         let (mut seen, mut found) = (0_usize, 0_usize);
-        self.map.show(SWEEP_KEYS_MAX, |buckets| {
+        for entry in self.map.iter().take(SAMPLE_MAX) {
             seen += 1;
-            found += usize::from(kind(buckets));
-        });
+            found += usize::from(kind(&entry));
+        }
         found * self.keys().max(seen) / seen.max(1)
+    }
+
+    /// Panics unless map, queue and counts agree. For when no other thread is at work.
+    #[cfg(test)]
+    pub(super) fn assert_consistent(&self) {
+        let queued: std::collections::HashSet<Key> =
+            self.arrivals().iter().map(|arrival| arrival.key).collect();
+        assert_eq!(queued.len(), self.arrivals().len(), "a key is queued twice");
+        assert!(self.map.iter().all(|entry| queued.contains(entry.key())), "a key is not queued");
+        assert_eq!((queued.len(), self.keys()), (self.map.len(), self.map.len()));
+        let held = self.held.iter().map(|held| held.load(Relaxed) as usize).sum::<usize>();
+        assert_eq!(held, self.keys());
+        assert!(self.shared.len() <= usize::from(SHARED_SLOTS));
     }
 
     /// Takes a free place for a network of that slot. Where there is none, those of the first
@@ -227,13 +224,14 @@ impl Table {
             return Recycled::Kept;
         }
         drop(arrivals);
-        let mut spot = self.map.spot(first.key);
-        let full_at_ns = spot.get().map_or(0, |buckets| buckets.full_at_ns());
-        if self.forget(full_at_ns, now_ns) {
-            spot.remove();
+        let mut full_at_ns = 0;
+        let removed = self.map.remove_if(&first.key, |_, buckets| {
+            full_at_ns = buckets.full_at_ns();
+            self.forget(full_at_ns, now_ns)
+        });
+        if removed.is_some() {
             return Recycled::Dropped(self.slot(first.key));
         }
-        drop(spot);
         self.arrivals().push_back(Arrival { key: first.key, full_at_ns_min: full_at_ns });
         Recycled::Kept
     }
@@ -261,9 +259,9 @@ impl Table {
     /// Gives memory back once it is 16 times what the keys need. The work is at most a sixteenth
     /// of the table, and the table has to grow 16-fold before it is done again.
     fn shrink(&self) {
-        let room = self.map.room();
+        let room = self.map.capacity();
         if room > SHRINK_ABOVE && self.keys() < room / 16 {
-            self.map.shrink();
+            self.map.shrink_to_fit();
             self.arrivals().shrink_to_fit();
         }
     }
@@ -275,8 +273,8 @@ impl Table {
 }
 
 /// A key in the queue, with the time its buckets were all going to be full when last seen. Requests
-/// only move that time on, so until then the key is in use for certain: most looks at the queue
-/// need not touch the map, which costs a cache miss each.
+/// only move that time on, so until then the key is in use for certain. Most looks at the queue need
+/// not touch the map, which costs a cache miss each.
 #[derive(Debug)]
 struct Arrival {
     key: Key,
@@ -290,12 +288,55 @@ enum Recycled {
     NoneLeft,
 }
 
+/// Independent locks and arrays of the map, for about 3,000 keys each. A growing shard, the longest
+/// time that a lock is held, then moves no more keys in a large table than in a small one. In a
+/// small table there are still many more shards than cores, so two threads seldom meet.
+const fn shards(keys_max: usize) -> usize {
+    let shards = (keys_max / 4_096).next_power_of_two();
+    if shards < SHARDS_MIN { SHARDS_MIN } else { shards }
+}
+
+const SHARDS_MIN: usize = 32;
+
+/// Memory that a table can come to hold, at most. Unit: bytes.
+///
+/// The array of a shard doubles when its entries and the marks of removed ones fill 7/8 of its slots.
+/// When the entries alone are no more than half of that, it is cleaned up in place instead (hashbrown
+/// 0.14, `reserve_rehash`). So a shard that held n keys at some time has at most the first power of two
+/// from 16/7 n on. Keys fall into shards at random: the fullest that a shard ever was is taken to be six
+/// standard deviations above the average.
+///
+/// While a shard grows, it holds its old array too: less than one part in [`SHARDS_MIN`] more. While the
+/// queue grows, it holds its old array too, which is counted.
+pub(super) const fn bytes_max(keys_max: usize) -> usize {
+    let shards = shards(keys_max);
+    let average = keys_max.div_ceil(shards);
+    let fullest = average + 6 * (average.isqrt() + 1);
+    let map = shards * (slots_max(fullest) * SLOT_BYTES + SHARD_BYTES);
+    let queue = keys_max.next_power_of_two() * size_of::<Arrival>() * 3 / 2;
+    let shared = slots_max(SHARED_SLOTS as usize) * SLOT_BYTES;
+    map + queue + shared + SHARED_SLOTS as usize * size_of::<AtomicU32>()
+}
+
+/// Slots of an array that held so many keys.
+const fn slots_max(keys: usize) -> usize {
+    (keys * 16).div_ceil(7).next_power_of_two()
+}
+
+/// An entry and its control byte.
+const SLOT_BYTES: usize = size_of::<(Key, Buckets)>() + 1;
+
+const _: () = assert!(SLOT_BYTES == 65, "an entry is 64 bytes");
+
+/// A shard without its slots: lock and table header on two cache lines, and what is added to the array.
+const SHARD_BYTES: usize = 128 + 32;
+
 /// Keys a newcomer looks at when the table is full. Unit: keys. With one dropped an arrival, one key
 /// in eight being idle is enough for every newcomer to get a place.
 const PROBES_MAX: usize = 8;
 
-/// Keys one sweep looks at: at worst, all in the map and cold, some 3 ms of work.
-const SWEEP_KEYS_MAX: usize = 8_192;
+/// Entries that an estimate looks at. They lie in sequence, so that is some 300 KiB of memory to read.
+const SAMPLE_MAX: usize = 4_096;
 
 /// What one network may hold of a table that is half full: one in so many of its places.
 const NETWORK_PART: usize = 64;

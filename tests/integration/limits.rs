@@ -212,6 +212,55 @@ async fn f4_an_ipv6_client_is_limited_by_its_64() {
     assert_eq!(app.metric("staunch_rate_limit_keys").await, 2.0);
 }
 
+/// Case F7 of the field list: a /56 has 256 networks and a /48 has 65,536, but not as many quotas.
+#[tokio::test]
+async fn f7_an_ipv6_site_has_a_small_multiple_of_the_quota() {
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_LOGIN", "10/min")
+        .set("STAUNCH_LIMIT_REGISTER", "5/min")
+        .set("STAUNCH_LIMIT_GLOBAL", "200/min")
+        .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    let mut names = 0..;
+    // Of 256 networks each asks until it is refused, under another name each time: failures lock a name.
+    let mut logins = async |network: fn(u32) -> String| {
+        let mut through = 0;
+        for n in 0..256 {
+            let client = app.anonymous().from(&network(n));
+            let mut login =
+                async || client.login(&format!("no-{}", names.next().unwrap()), "x").await;
+            through += allowed(20, &mut login).await;
+        }
+        through
+    };
+    assert_eq!(logins(|n| format!("2001:db8:0:{n:x}::1")).await, 40, "of one /56");
+    assert_eq!(logins(|n| format!("2001:db8:1:{n:x}00::1")).await, 160, "of one /48");
+    let registrations = async |network: fn(u32) -> String| {
+        let mut through = 0;
+        for n in 0..256 {
+            let client = app.anonymous().from(&network(n));
+            through += allowed(20, async || client.register("x", "x", "x").await).await;
+        }
+        through
+    };
+    assert_eq!(registrations(|n| format!("2001:db8:2:{n:x}::1")).await, 20, "of one /56");
+    assert_eq!(registrations(|n| format!("2001:db8:3:{n:x}00::1")).await, 80, "of one /48");
+
+    // A network that has asked nothing yet is told of the prefix that binds.
+    let refused = app.anonymous().from("2001:db8:0:fe::1").login("no", "x").await;
+    refused.assert_problem(429, "rate-limited");
+    assert_eq!(refused.header("retry-after"), Some("2"), "a token of a /56 takes 1.5 s");
+    assert_eq!(refused.header("ratelimit"), Some(r#""login";r=0;t=2"#));
+    let policy = Some(r#""login";q=10;w=60, "global";q=200;w=60"#);
+    assert_eq!(refused.header("ratelimit-policy"), policy);
+    // Neither its neighbours nor IPv4 clients are held back.
+    app.anonymous().from("2001:db8:0:100::1").login("no", "x").await.assert_status(401);
+    app.anonymous().from("203.0.113.9").login("no", "x").await.assert_status(401);
+    app.clock.advance(Duration::from_millis(1_500));
+    app.anonymous().from("2001:db8:0:fe::1").login("no", "x").await.assert_status(401);
+}
+
 #[tokio::test]
 async fn health_and_metrics_are_exempt_and_everything_else_counts() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
