@@ -178,7 +178,7 @@ const NETWORKS: u64 = 1_024;
 #[expect(clippy::cast_possible_truncation, reason = "below 2^32")]
 fn address(n: u64) -> IpAddr {
     let network = 0x0a00 + n % NETWORKS;
-    Ipv4Addr::from_bits((network << 16 | n / NETWORKS) as u32).into()
+    Ipv4Addr::from_bits(((network << 16) + n / NETWORKS) as u32).into()
 }
 
 /// The n-th IPv6 /64: five to a /56, and five of those to a /48.

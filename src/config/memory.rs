@@ -67,7 +67,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         term(
             "limiter",
             limiter.memory_bytes_max() as u64,
-            format!("{} addresses", limiter.keys_max),
+            format!("{} addresses and the prefixes of IPv6", limiter.keys_max),
         ),
         term(
             "caches",

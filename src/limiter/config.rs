@@ -37,7 +37,7 @@ pub struct LimiterConfig {
 
 impl LimiterConfig {
     /// What `keys_max` may be. The lower end keeps a typing slip (`4` for `400000`) from putting
-    /// nearly everyone in the shared buckets, the upper one costs 4.5 GiB.
+    /// nearly everyone in the shared buckets, the upper one costs 5.8 GiB.
     pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
 
     /// Memory the limiter can come to hold, at most. Unit: bytes. About 290 for each address held.

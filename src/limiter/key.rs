@@ -87,7 +87,6 @@ impl Key {
     }
 
     /// The prefix of an address at that level.
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half fits")]
     pub(super) const fn v6(address: Ipv6Addr, level: Level) -> Self {
         let kept = address.to_bits() & u128::MAX << level.host_bits();
         Self((kept >> 64) as u64)

@@ -26,7 +26,7 @@ fn asked_by_all(
 /// Case F7 of the field list: 2,560 logins and 1,280 registrations at once from one /56, and from one
 /// /48.
 #[test]
-fn f7_a_prefix_has_a_small_multiple_of_the_quota() {
+fn f4_a_prefix_has_a_small_multiple_of_the_quota() {
     let start = start();
     for (policy, quota) in [(Policy::Login, 10), (Policy::Register, 5)] {
         let limiter = Limiter::new(&config(), start);

@@ -346,3 +346,33 @@ const SHARED_SLOTS: u16 = 4_096;
 
 /// Room, in keys, below which shrinking is not worth the trouble: under 1 MB.
 const SHRINK_ABOVE: usize = 16_384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bound on memory depends on when the map's arrays double. Here as many keys come as go.
+    #[test]
+    fn a_map_whose_keys_come_and_go_grows_no_further_than_is_computed() {
+        for keys in [3, 20, 100, 450, 900] {
+            let map: DashMap<u64, u64> = DashMap::with_shard_amount(2);
+            for n in 0..200 * keys as u64 {
+                map.insert(n, n);
+                if let Some(old) = n.checked_sub(keys as u64) {
+                    map.remove(&old);
+                }
+            }
+            // Seven eighths of the slots are capacity. A shard had all of the keys at most.
+            assert!(map.capacity() <= 2 * slots_max(keys + 1) * 7 / 8, "{}", map.capacity());
+        }
+    }
+
+    #[test]
+    fn the_bound_follows_the_cap() {
+        let bounds = [64, 1_000, 10_000, 100_000, 400_000, 16_777_216].map(bytes_max);
+        assert!(bounds.is_sorted());
+        // More than an entry for each key, and at most the 32/7 that doubling allows, and what is fixed.
+        assert!(bounds[4] > 400_000 * SLOT_BYTES);
+        assert!(bounds[4] < 400_000 * SLOT_BYTES * 32 / 7 + (16 << 20));
+    }
+}

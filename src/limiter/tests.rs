@@ -25,7 +25,7 @@ fn v4(n: u32) -> IpAddr {
 
 /// The n-th /48 from 2001:db8::/48 on.
 fn v6(n: u32) -> IpAddr {
-    Ipv6Addr::from_bits(0x2001_0db8_0000_u128 + u128::from(n) << 80).into()
+    Ipv6Addr::from_bits((0x2001_0db8_0000_u128 + u128::from(n)) << 80).into()
 }
 
 const ADA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

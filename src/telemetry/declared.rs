@@ -121,9 +121,9 @@ metrics! {
     REHASHES = Counter "staunch_rehashes_total" ["result": ["success", "dropped", "error"]] None;
     /// Requests answered 429, by the policy that refused them.
     RATE_LIMITED = Counter "staunch_rate_limited_total" ["policy": ["register", "login", "refresh", "clients", "global"]] None;
-    /// Client addresses over a limit now; above 8,192 remembered addresses an estimate.
+    /// Client addresses and IPv6 prefixes over a limit now; an estimate where more than 4,096 of a kind are remembered.
     RATE_LIMITED_KEYS = Gauge "staunch_rate_limited_keys" [] None;
-    /// Client addresses that the limiter remembers now.
+    /// Client addresses that the limiter remembers now; an IPv6 address is its /64.
     RATE_LIMIT_KEYS = Gauge "staunch_rate_limit_keys" [] None;
     /// Client addresses that the limiter can remember; beyond it, newcomers of a network share a limit.
     RATE_LIMIT_KEYS_MAX = Gauge "staunch_rate_limit_keys_max" [] None;

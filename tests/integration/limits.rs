@@ -214,7 +214,7 @@ async fn f4_an_ipv6_client_is_limited_by_its_64() {
 
 /// Case F7 of the field list: a /56 has 256 networks and a /48 has 65,536, but not as many quotas.
 #[tokio::test]
-async fn f7_an_ipv6_site_has_a_small_multiple_of_the_quota() {
+async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "10/min")
         .set("STAUNCH_LIMIT_REGISTER", "5/min")
