@@ -306,13 +306,13 @@ const SHARDS_MIN: usize = 32;
 /// from 16/7 n on. Keys fall into shards at random: the fullest that a shard ever was is taken to be six
 /// standard deviations above the average.
 ///
-/// While a shard grows, it holds its old array too: less than one part in [`SHARDS_MIN`] more. While the
-/// queue grows, it holds its old array too, which is counted.
+/// A shard that grows holds its old array too, so one part in [`SHARDS_MIN`] is added. The queue when it grows
+/// does the same, so half of its size is added.
 pub(super) const fn bytes_max(keys_max: usize) -> usize {
     let shards = shards(keys_max);
     let average = keys_max.div_ceil(shards);
     let fullest = average + 6 * (average.isqrt() + 1);
-    let map = shards * (slots_max(fullest) * SLOT_BYTES + SHARD_BYTES);
+    let map = (shards + shards / SHARDS_MIN) * (slots_max(fullest) * SLOT_BYTES + SHARD_BYTES);
     let queue = keys_max.next_power_of_two() * size_of::<Arrival>() * 3 / 2;
     let shared = slots_max(SHARED_SLOTS as usize) * SLOT_BYTES;
     map + queue + shared + SHARED_SLOTS as usize * size_of::<AtomicU32>()
