@@ -3,7 +3,7 @@
 use super::Edge;
 use super::error::{ApiError, whole_seconds};
 use super::router::{ROUTES, Route};
-use crate::limiter::{Decision, Limiter, Policy, Standing};
+use crate::limiter::{Decision, Limiter, Policy, QuotaStatus};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use std::net::IpAddr;
@@ -19,18 +19,18 @@ pub(super) fn check(
     edge: &Edge,
     route: Option<&Route>,
     client: IpAddr,
-) -> (Option<Standing>, Result<(), ApiError>) {
+) -> (Option<QuotaStatus>, Result<(), ApiError>) {
     let policies = Route::policies(route);
     if policies.is_empty() {
         return (None, Ok(()));
     }
     match edge.limiter.check_all(policies, client, edge.clock.now()) {
         Decision::Unlimited => (None, Ok(())),
-        Decision::Allowed(standing) => (Some(standing), Ok(())),
-        Decision::Limited { standing, retry_after } => {
-            let policy = standing.policy.as_str();
+        Decision::Allowed(status) => (Some(status), Ok(())),
+        Decision::Limited { status, retry_after } => {
+            let policy = status.policy.as_str();
             edge.meters.rate_limited.increment(policy);
-            (Some(standing), Err(ApiError::RateLimited { retry_after }))
+            (Some(status), Err(ApiError::RateLimited { retry_after }))
         }
     }
 }
@@ -46,10 +46,10 @@ pub(super) fn check(
 pub(super) fn write(
     edge: &Edge,
     route: Option<&Route>,
-    standing: &Standing,
+    status: &QuotaStatus,
     headers: &mut HeaderMap,
 ) {
-    let Standing { name, remaining, more_after, .. } = standing;
+    let QuotaStatus { name, remaining, more_after, .. } = status;
     let text = format!(r#""{name}";r={remaining};t={}"#, whole_seconds(*more_after));
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(RATE_LIMIT, value);

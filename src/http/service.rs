@@ -64,7 +64,7 @@ async fn within(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Record { edge, client, .. } = *record;
-    let (standing, allowed) = rate_limit::check(edge, route, client);
+    let (quota, allowed) = rate_limit::check(edge, route, client);
     trace::note(Stage::Limit, None, record.begun, edge.clock.now());
     let result = match allowed.and_then(|()| check_framing(&request)) {
         Ok(()) => {
@@ -75,8 +75,8 @@ async fn within(
     };
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
-    if let Some(standing) = standing {
-        rate_limit::write(edge, route, &standing, headers);
+    if let Some(quota) = quota {
+        rate_limit::write(edge, route, &quota, headers);
     }
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

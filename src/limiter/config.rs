@@ -3,9 +3,9 @@
 use std::ops::RangeInclusive;
 
 use super::levels::Levels;
-use super::plan::QUOTAS_MAX;
 use super::policy::{PerPolicy, Policy};
 use super::quota::{Limit, Quota, Window};
+use super::quota_layout::QUOTAS_MAX;
 
 /// Settings of the limiter. The defaults are those of the HTTP contract.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -79,9 +79,9 @@ impl<T> PerLevel<T> {
 /// An IPv4 address is told from a prefix by its first half, which no IPv6 client's address begins
 /// with: ::/8 is set aside (RFC 4291 §2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key(u64);
+pub(super) struct ClientKey(u64);
 
-impl Key {
+impl ClientKey {
     pub(super) const fn v4(address: Ipv4Addr) -> Self {
         Self(V4_HALF << 32 | address.to_bits() as u64)
     }
@@ -106,8 +106,8 @@ const V4_HALF: u64 = 0xffff;
 mod tests {
     use super::*;
 
-    fn key(text: &str, level: Level) -> Key {
-        Key::v6(text.parse().unwrap(), level)
+    fn key(text: &str, level: Level) -> ClientKey {
+        ClientKey::v6(text.parse().unwrap(), level)
     }
 
     #[test]
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn ipv4_and_ipv6_share_no_key_and_no_network() {
-        let v4 = Key::v4(Ipv4Addr::new(192, 0, 2, 1));
+        let v4 = ClientKey::v4(Ipv4Addr::new(192, 0, 2, 1));
         assert_ne!(v4, key("2001:db8::", Level::Address));
-        assert_eq!(v4.network(), Key::v4(Ipv4Addr::new(192, 0, 255, 9)).network());
-        assert_ne!(v4.network(), Key::v4(Ipv4Addr::new(192, 1, 2, 1)).network());
+        assert_eq!(v4.network(), ClientKey::v4(Ipv4Addr::new(192, 0, 255, 9)).network());
+        assert_ne!(v4.network(), ClientKey::v4(Ipv4Addr::new(192, 1, 2, 1)).network());
         assert!(v4.network() > u64::from(u32::MAX));
     }
 

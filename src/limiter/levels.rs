@@ -13,8 +13,8 @@
 use std::net::IpAddr;
 
 use super::decision::{Check, Decision};
-use super::key::{Key, Level, PerLevel};
-use super::plan::{Buckets, Plan};
+use super::key::{ClientKey, Level, PerLevel};
+use super::quota_layout::{Buckets, QuotaLayout};
 use super::table::{self, Table};
 
 #[derive(Debug)]
@@ -38,17 +38,17 @@ impl Levels {
         let PerLevel { address: addresses, prefix_56, prefix_48 } = &self.tables;
         let now_ns = check.now_ns;
         match address.to_canonical() {
-            IpAddr::V4(v4) => addresses.with(Key::v4(v4), now_ns, |buckets| {
-                check.judge(Level::Address, buckets, Decision::Unlimited, |decision| decision)
+            IpAddr::V4(v4) => addresses.with(ClientKey::v4(v4), now_ns, |buckets| {
+                check.evaluate(Level::Address, buckets, Decision::Unlimited, |decision| decision)
             }),
             IpAddr::V6(v6) => {
-                let key = |level| Key::v6(v6, level);
+                let key = |level| ClientKey::v6(v6, level);
                 addresses.with(key(Level::Address), now_ns, |buckets| {
-                    check.judge(Level::Address, buckets, Decision::Unlimited, |so_far| {
+                    check.evaluate(Level::Address, buckets, Decision::Unlimited, |so_far| {
                         prefix_56.with(key(Level::Prefix56), now_ns, |buckets| {
-                            check.judge(Level::Prefix56, buckets, so_far, |so_far| {
+                            check.evaluate(Level::Prefix56, buckets, so_far, |so_far| {
                                 prefix_48.with(key(Level::Prefix48), now_ns, |buckets| {
-                                    check.judge(Level::Prefix48, buckets, so_far, |all| all)
+                                    check.evaluate(Level::Prefix48, buckets, so_far, |all| all)
                                 })
                             })
                         })
@@ -65,9 +65,9 @@ impl Levels {
     }
 
     /// How many addresses and prefixes have an empty bucket.
-    pub(super) fn limited(&self, plan: &Plan, now_ns: u64) -> usize {
+    pub(super) fn limited(&self, layout: &QuotaLayout, now_ns: u64) -> usize {
         let limited = |level| {
-            let is_limited = |buckets: &Buckets| plan.is_limited(level, buckets, now_ns);
+            let is_limited = |buckets: &Buckets| layout.is_limited(level, buckets, now_ns);
             self.tables.get(level).estimate(is_limited)
         };
         Level::ALL.into_iter().map(limited).sum()

@@ -5,7 +5,7 @@
 //!
 //! - `quota`: what a setting such as `10/min` means.
 //! - `policy`: the fixed set of limits. `config`: which quotas each has, and the key cap.
-//! - `plan`: which bucket belongs to which quota.
+//! - `quota_layout`: which bucket belongs to which quota.
 //! - `bucket`: the arithmetic of one bucket, a pure function of its state and the time.
 //! - `decision`: several buckets for one request, all or nothing.
 //! - `key`: an address or an IPv6 prefix, and the levels at which an IPv6 address is counted.
@@ -24,13 +24,13 @@ mod config;
 mod decision;
 mod key;
 mod levels;
-mod plan;
 mod policy;
 #[cfg(test)]
 mod prefix_tests;
 #[cfg(test)]
 mod property_tests;
 mod quota;
+mod quota_layout;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -40,15 +40,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use config::LimiterConfig;
-pub use decision::{Decision, Standing};
-pub use plan::QuotaName;
+pub use decision::{Decision, QuotaStatus};
 pub use policy::Policy;
 pub use quota::{Limit, Quota, QuotaError, Window};
+pub use quota_layout::QuotaName;
 
 use decision::Check;
 use key::Level;
 use levels::Levels;
-use plan::Plan;
+use quota_layout::QuotaLayout;
 
 /// Handle to the buckets of every client address. Cloning it is cheap; clones share the buckets.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub struct Limiter {
 
 #[derive(Debug)]
 struct Shared {
-    plan: Plan,
+    layout: QuotaLayout,
     levels: Levels,
     start: Instant,
 }
@@ -77,7 +77,7 @@ impl Limiter {
     #[must_use]
     pub fn new(config: &LimiterConfig, start: Instant) -> Self {
         let shared = Shared {
-            plan: Plan::new(&config.limits()),
+            layout: QuotaLayout::new(&config.limits()),
             levels: Levels::new(config.keys_bounded()),
             start,
         };
@@ -104,11 +104,11 @@ impl Limiter {
     /// off has no say, and one named twice counts once.
     #[must_use = "a limited request must not be served"]
     pub fn check_all(&self, policies: &[Policy], address: IpAddr, now: Instant) -> Decision {
-        let Shared { plan, levels, .. } = &*self.shared;
-        if policies.iter().all(|policy| plan.gates(*policy).is_empty()) {
+        let Shared { layout, levels, .. } = &*self.shared;
+        if policies.iter().all(|policy| layout.quotas(*policy).is_empty()) {
             return Decision::Unlimited;
         }
-        levels.check(&Check { plan, policies, now_ns: self.nanos(now) }, address)
+        levels.check(&Check { layout, policies, now_ns: self.nanos(now) }, address)
     }
 
     /// Drops addresses and prefixes whose buckets are all full again, and returns how many.
@@ -128,14 +128,14 @@ impl Limiter {
     /// microseconds at most.
     #[must_use]
     pub fn limited(&self, now: Instant) -> usize {
-        let Shared { plan, levels, .. } = &*self.shared;
-        levels.limited(plan, self.nanos(now))
+        let Shared { layout, levels, .. } = &*self.shared;
+        levels.limited(layout, self.nanos(now))
     }
 
     /// The quotas that requests under those policies are counted to: the items of `RateLimit-Policy`.
     pub fn quotas(&self, policies: &[Policy]) -> impl Iterator<Item = (QuotaName, Quota)> {
-        let gates = policies.iter().flat_map(|policy| self.shared.plan.gates(*policy));
-        gates.map(|gate| (gate.name, gate.quota))
+        let quotas = policies.iter().flat_map(|policy| self.shared.layout.quotas(*policy));
+        quotas.map(|active| (active.name, active.quota))
     }
 
     /// Addresses held at most.

@@ -53,12 +53,12 @@ fn the_prefix_that_binds_says_how_long_to_wait() {
         assert!(login(room).is_allowed());
     }
     // Its /64 has nine left and its /48 has 122, but its /56 has two.
-    let standing = *login(37).standing().unwrap();
-    assert_eq!((standing.name.to_string().as_str(), standing.remaining), ("login", 2));
-    assert_eq!(standing.more_after, Duration::from_millis(1_500));
+    let status = *login(37).status().unwrap();
+    assert_eq!((status.name.to_string().as_str(), status.remaining), ("login", 2));
+    assert_eq!(status.more_after, Duration::from_millis(1_500));
     assert!(login(38).is_allowed() && login(39).is_allowed());
-    let Decision::Limited { standing, retry_after } = login(40) else { panic!() };
-    assert_eq!((standing.remaining, retry_after), (0, Duration::from_millis(1_500)));
+    let Decision::Limited { status, retry_after } = login(40) else { panic!() };
+    assert_eq!((status.remaining, retry_after), (0, Duration::from_millis(1_500)));
 }
 
 #[test]

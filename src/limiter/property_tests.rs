@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::bucket::{Bucket, Rate};
 use super::decision::{Check, Decision};
-use super::key::{Key, Level};
+use super::key::{ClientKey, Level};
 use super::levels::Levels;
-use super::plan::{Gate, Plan};
+use super::quota_layout::{ActiveQuota, QuotaLayout};
 use super::table::Table;
 use super::{LimiterConfig, Policy};
 
@@ -48,33 +48,33 @@ fn v6(client: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(u128::from(half) << 64)
 }
 
-fn three_a_minute() -> Plan {
+fn three_a_minute() -> QuotaLayout {
     let config = LimiterConfig { login: "3/min".parse().unwrap(), ..LimiterConfig::default() };
-    Plan::new(&config.limits())
+    QuotaLayout::new(&config.limits())
 }
 
-fn login(plan: &Plan) -> Gate {
-    plan.gates(Policy::Login)[0]
+fn login(layout: &QuotaLayout) -> ActiveQuota {
+    layout.quotas(Policy::Login)[0]
 }
 
-fn ask(table: &Table, gate: &Gate, client: u32, now_ns: u64) -> bool {
-    let rate = gate.rate(Level::Address);
-    table.with(Key::v4(v4(client)), now_ns, |buckets| {
-        let taken = rate.take(buckets.get(gate.place), now_ns);
-        taken.map(|after| buckets.set(gate.place, after)).is_ok()
+fn ask(table: &Table, active: &ActiveQuota, client: u32, now_ns: u64) -> bool {
+    let rate = active.rate(Level::Address);
+    table.with(ClientKey::v4(v4(client)), now_ns, |buckets| {
+        let taken = rate.take(buckets.get(active.index), now_ns);
+        taken.map(|after| buckets.set(active.index, after)).is_ok()
     })
 }
 
 /// Buckets of every level in endless memory.
 #[derive(Default)]
-struct Ideal(HashMap<(u32, Key), Bucket>);
+struct Ideal(HashMap<(u32, ClientKey), Bucket>);
 
 impl Ideal {
     /// Takes a token at every level, or none.
-    fn take(&mut self, gate: &Gate, address: Ipv6Addr, now_ns: u64) -> bool {
+    fn take(&mut self, active: &ActiveQuota, address: Ipv6Addr, now_ns: u64) -> bool {
         let asked = Level::ALL.map(|level| {
-            let id = (level.multiple(), Key::v6(address, level));
-            let rate: Rate = gate.rate(level);
+            let id = (level.multiple(), ClientKey::v6(address, level));
+            let rate: Rate = active.rate(level);
             (id, rate.take(self.0.get(&id).copied().unwrap_or_default(), now_ns))
         });
         if asked.iter().any(|(_, taken)| taken.is_err()) {
@@ -85,8 +85,8 @@ impl Ideal {
     }
 }
 
-fn check(levels: &Levels, plan: &Plan, address: Ipv6Addr, now_ns: u64) -> Decision {
-    let check = Check { plan, policies: &[Policy::Login], now_ns };
+fn check(levels: &Levels, layout: &QuotaLayout, address: Ipv6Addr, now_ns: u64) -> Decision {
+    let check = Check { layout, policies: &[Policy::Login], now_ns };
     levels.check(&check, IpAddr::V6(address))
 }
 
@@ -95,9 +95,9 @@ proptest! {
     /// only if a bucket that was never evicted, shared or swept would, and keeps to its cap.
     #[test]
     fn never_more_than_a_limiter_with_endless_memory(steps in steps(false), keys_max in 1..12_usize) {
-        let plan = three_a_minute();
-        let gate = login(&plan);
-        let rate = gate.rate(Level::Address);
+        let layout = three_a_minute();
+        let active = login(&layout);
+        let rate = active.rate(Level::Address);
         let table = Table::new(keys_max);
         let mut ideal: HashMap<u32, Bucket> = HashMap::new();
         for step in steps {
@@ -105,7 +105,7 @@ proptest! {
                 Step::Sweep { at_ms } => { table.sweep(100, at_ms * 1_000_000); }
                 Step::Ask { client, at_ms } => {
                     let now_ns = at_ms * 1_000_000;
-                    if ask(&table, &gate, client, now_ns) {
+                    if ask(&table, &active, client, now_ns) {
                         let bucket = ideal.entry(client).or_default();
                         let after = rate.take(*bucket, now_ns);
                         prop_assert!(after.is_ok(), "client {} over its quota at {} ms", client, at_ms);
@@ -122,8 +122,8 @@ proptest! {
     /// its multiple of the quota.
     #[test]
     fn no_prefix_is_granted_more_than_its_multiple(steps in steps(false), keys_max in 1..24_usize) {
-        let plan = three_a_minute();
-        let gate = login(&plan);
+        let layout = three_a_minute();
+        let active = login(&layout);
         let levels = Levels::new(keys_max);
         let mut ideal = Ideal::default();
         for step in steps {
@@ -133,8 +133,8 @@ proptest! {
                     let (address, now_ns) = (v6(client), at_ms * 1_000_000);
                     // Several at once, so that the large quotas are met too.
                     for _ in 0..4 {
-                        if check(&levels, &plan, address, now_ns).is_allowed() {
-                            let granted = ideal.take(&gate, address, now_ns);
+                        if check(&levels, &layout, address, now_ns).is_allowed() {
+                            let granted = ideal.take(&active, address, now_ns);
                             prop_assert!(granted, "{} over a quota at {} ms", address, at_ms);
                         }
                     }
@@ -152,8 +152,8 @@ proptest! {
     /// that one level refuses spends nothing at the others.
     #[test]
     fn below_the_cap_no_less_either(steps in steps(true)) {
-        let plan = three_a_minute();
-        let gate = login(&plan);
+        let layout = three_a_minute();
+        let active = login(&layout);
         let levels = Levels::new(10_000);
         let mut ideal = Ideal::default();
         for step in steps {
@@ -162,14 +162,14 @@ proptest! {
                 Step::Ask { client, at_ms } => {
                     let (address, now_ns) = (v6(client), at_ms * 1_000_000);
                     for _ in 0..4 {
-                        let got = check(&levels, &plan, address, now_ns);
-                        prop_assert_eq!(got.is_allowed(), ideal.take(&gate, address, now_ns));
+                        let got = check(&levels, &layout, address, now_ns);
+                        prop_assert_eq!(got.is_allowed(), ideal.take(&active, address, now_ns));
                         if let Decision::Limited { retry_after, .. } = got {
                             // The wait is true of all levels: no sooner, no later.
                             let wait_ns = u64::try_from(retry_after.as_nanos()).unwrap();
                             let then = |ns| {
                                 let mut copy = Ideal(ideal.0.clone());
-                                copy.take(&gate, address, ns)
+                                copy.take(&active, address, ns)
                             };
                             prop_assert!(then(now_ns + wait_ns));
                             prop_assert!(!then(now_ns + wait_ns - 1));

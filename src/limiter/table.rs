@@ -40,15 +40,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dashmap::{DashMap, Entry};
 
-use super::key::Key;
-use super::plan::Buckets;
+use super::key::ClientKey;
+use super::quota_layout::Buckets;
 
 #[derive(Debug)]
 pub(super) struct Table {
     /// std's hasher is SipHash with a random key for each process. A client picks its address, and
     /// with a known hash it could pick those of one shard or one probe sequence. Faster keyed hashes
     /// do not claim to withstand an attacker who measures the time of answers.
-    map: DashMap<Key, Buckets, RandomState>,
+    map: DashMap<ClientKey, Buckets, RandomState>,
     /// Keys of the map in order of arrival, those found in use moved to the back. Each once.
     arrivals: Mutex<VecDeque<Arrival>>,
     /// Places taken in the map: entries, and those about to be made. Never above `keys_max`.
@@ -79,14 +79,24 @@ impl Table {
     /// Runs `work` on the buckets of `key`, alone and once. `work` must not call this table.
     ///
     /// What `work` leaves unchanged is not stored, so a refused newcomer takes no place.
-    pub(super) fn with<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
+    pub(super) fn with<R>(
+        &self,
+        key: ClientKey,
+        now_ns: u64,
+        work: impl FnOnce(&mut Buckets) -> R,
+    ) -> R {
         if let Some(mut buckets) = self.map.get_mut(&key) {
             return work(&mut buckets);
         }
         self.with_newcomer(key, now_ns, work)
     }
 
-    fn with_newcomer<R>(&self, key: Key, now_ns: u64, work: impl FnOnce(&mut Buckets) -> R) -> R {
+    fn with_newcomer<R>(
+        &self,
+        key: ClientKey,
+        now_ns: u64,
+        work: impl FnOnce(&mut Buckets) -> R,
+    ) -> R {
         let slot = self.slot(key);
         let has_place = self.take_place(slot, now_ns);
         let entry = match self.map.entry(key) {
@@ -159,7 +169,7 @@ impl Table {
     /// Panics unless map, queue and counts agree. For when no other thread is at work.
     #[cfg(test)]
     pub(super) fn assert_consistent(&self) {
-        let queued: std::collections::HashSet<Key> =
+        let queued: std::collections::HashSet<ClientKey> =
             self.arrivals().iter().map(|arrival| arrival.key).collect();
         assert_eq!(queued.len(), self.arrivals().len(), "a key is queued twice");
         assert!(self.map.iter().all(|entry| queued.contains(entry.key())), "a key is not queued");
@@ -251,7 +261,7 @@ impl Table {
         buckets.full_no_sooner_than(floor_ns)
     }
 
-    fn slot(&self, key: Key) -> u16 {
+    fn slot(&self, key: ClientKey) -> u16 {
         let [low, high, ..] = self.shared.hasher().hash_one(key.network()).to_le_bytes();
         u16::from_le_bytes([low, high]) % SHARED_SLOTS
     }
@@ -277,7 +287,7 @@ impl Table {
 /// not touch the map, which costs a cache miss each.
 #[derive(Debug)]
 struct Arrival {
-    key: Key,
+    key: ClientKey,
     full_at_ns_min: u64,
 }
 
@@ -324,7 +334,7 @@ const fn slots_max(keys: usize) -> usize {
 }
 
 /// An entry and its control byte.
-const SLOT_BYTES: usize = size_of::<(Key, Buckets)>() + 1;
+const SLOT_BYTES: usize = size_of::<(ClientKey, Buckets)>() + 1;
 
 const _: () = assert!(SLOT_BYTES == 65, "an entry is 64 bytes");
 

@@ -34,18 +34,17 @@ const ADA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 fn what_the_headers_need() {
     let start = start();
     let limiter = Limiter::new(&config(), start);
-    let Decision::Allowed(standing) = limiter.check(Policy::Login, ADA, start) else { panic!() };
-    assert_eq!(standing.policy.as_str(), "login");
-    assert_eq!((standing.remaining, standing.more_after.as_secs()), (9, 6));
+    let Decision::Allowed(status) = limiter.check(Policy::Login, ADA, start) else { panic!() };
+    assert_eq!(status.policy.as_str(), "login");
+    assert_eq!((status.remaining, status.more_after.as_secs()), (9, 6));
     for _ in 0..9 {
         assert!(limiter.check(Policy::Login, ADA, start).is_allowed());
     }
-    let Decision::Limited { standing, retry_after } = limiter.check(Policy::Login, ADA, start)
-    else {
+    let Decision::Limited { status, retry_after } = limiter.check(Policy::Login, ADA, start) else {
         panic!()
     };
-    assert_eq!((standing.remaining, standing.more_after.as_secs()), (0, 6));
-    assert_eq!(retry_after, standing.more_after);
+    assert_eq!((status.remaining, status.more_after.as_secs()), (0, 6));
+    assert_eq!(retry_after, status.more_after);
     let nearly = start + retry_after - Duration::from_nanos(1);
     assert!(!limiter.check(Policy::Login, ADA, nearly).is_allowed());
     assert!(limiter.check(Policy::Login, ADA, start + retry_after).is_allowed());
@@ -116,7 +115,7 @@ fn e6_threads_on_one_key_are_granted_exactly_the_quota() {
         });
         let granted = granted.into_inner();
         assert!(granted <= expected, "{granted} in {span_ms} ms");
-        // Standing still there is no slack below either.
+        // At one moment there is no slack below either.
         assert!(span_ms > 0 || granted == expected, "{granted}");
     }
 }
@@ -223,8 +222,7 @@ fn a_newcomer_takes_the_place_of_an_idle_address() {
     let limits = LimiterConfig { keys_max: 640, login: limit("10/min"), ..config() };
     let limiter = Limiter::new(&limits, start);
     let after = start + Duration::from_secs(6);
-    let check =
-        |n: u32, now| limiter.check(Policy::Login, v4(n), now).standing().unwrap().remaining;
+    let check = |n: u32, now| limiter.check(Policy::Login, v4(n), now).status().unwrap().remaining;
     // As many networks as there are places; then as many others.
     assert!((0..640).all(|n| check(n << 16, start) == 9));
     // Those full again make way one by one; nobody shares a bucket.
@@ -234,8 +232,7 @@ fn a_newcomer_takes_the_place_of_an_idle_address() {
     }
     // A network that has its share gets the places of its own, and no others.
     let limiter = Limiter::new(&limits, start);
-    let check =
-        |n: u32, now| limiter.check(Policy::Login, v4(n), now).standing().unwrap().remaining;
+    let check = |n: u32, now| limiter.check(Policy::Login, v4(n), now).status().unwrap().remaining;
     assert!((0..320).all(|n| check(n, start) == 9));
     assert!((320..330).all(|n| check(n, start) == 329 - n));
     assert!((330..650).all(|n| check(n, after + Duration::from_secs(60)) == 9));
@@ -258,10 +255,10 @@ fn a_sweep_drops_the_full_keeps_the_spent_and_returns_memory() {
     assert!(sweeps.iter().all(|dropped| *dropped <= 8_192));
     assert_eq!(sweeps.iter().sum::<usize>(), 99_999);
     assert_eq!(limiter.keys(), 1);
-    let Decision::Allowed(standing) = limiter.check(Policy::Login, v4(70_000), after) else {
+    let Decision::Allowed(status) = limiter.check(Policy::Login, v4(70_000), after) else {
         panic!()
     };
-    assert_eq!(standing.remaining, 0);
+    assert_eq!(status.remaining, 0);
     assert_eq!(limiter.sweep(start + Duration::from_secs(3_600)), 1);
     assert_eq!(limiter.keys(), 0);
 }

@@ -22,12 +22,12 @@ pub(super) type Buckets = Slots<Bucket>;
 pub(super) struct Slots<T>([T; QUOTAS_MAX]);
 
 impl<T: Copy + Default> Slots<T> {
-    pub(super) fn get(&self, place: Place) -> T {
-        self.0.get(place.0).copied().unwrap_or_default()
+    pub(super) fn get(&self, index: BucketIndex) -> T {
+        self.0.get(index.0).copied().unwrap_or_default()
     }
 
-    pub(super) fn set(&mut self, place: Place, value: T) {
-        if let Some(slot) = self.0.get_mut(place.0) {
+    pub(super) fn set(&mut self, index: BucketIndex, value: T) {
+        if let Some(slot) = self.0.get_mut(index.0) {
             *slot = value;
         }
     }
@@ -47,7 +47,7 @@ impl Buckets {
 
 /// Where a bucket lies among those of an address. Below [`QUOTAS_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(super) struct BucketIndex(usize);
 
 /// The name of a quota in the `RateLimit` fields: its policy's, and for a policy's second and
 /// third quota the unit with it, as `login-h`.
@@ -67,14 +67,14 @@ impl fmt::Display for QuotaName {
 
 /// A quota, its name, and where its bucket lies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Gate {
+pub(super) struct ActiveQuota {
     pub(super) name: QuotaName,
     pub(super) quota: Quota,
     rates: PerLevel<Rate>,
-    pub(super) place: Place,
+    pub(super) index: BucketIndex,
 }
 
-impl Gate {
+impl ActiveQuota {
     /// The quota times the level's multiple, in nanoseconds.
     pub(super) const fn rate(&self, level: Level) -> Rate {
         *self.rates.get(level)
@@ -83,47 +83,47 @@ impl Gate {
 
 /// Every quota in force, by policy. A policy without one is off.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    gates: PerPolicy<Vec<Gate>>,
+pub(super) struct QuotaLayout {
+    quotas: PerPolicy<Vec<ActiveQuota>>,
 }
 
-impl Plan {
+impl QuotaLayout {
     /// Lays the limits out. Quotas beyond [`QUOTAS_MAX`] are not counted:
     /// [`super::LimiterConfig::has_too_many_quotas`] tells of them.
     ///
     /// Each policy's first quota comes before any second one, so that none is left without.
     pub(super) fn new(limits: &PerPolicy<Limit>) -> Self {
-        let mut plan = Self::default();
-        let mut places = (0..QUOTAS_MAX).map(Place);
+        let mut layout = Self::default();
+        let mut indexes = (0..QUOTAS_MAX).map(BucketIndex);
         for round in 0..Window::ALL.len() {
             for policy in Policy::BY_USE {
                 let Some(quota) = limits.get(policy).quotas().get(round).copied() else {
                     continue;
                 };
-                let Some(place) = places.next() else { return plan };
+                let Some(index) = indexes.next() else { return layout };
                 let window = (round > 0).then_some(quota.window());
                 let name = QuotaName { policy, window };
                 let rates = PerLevel::new(|level| Rate::new(quota, level.multiple()));
-                let gate = Gate { name, quota, rates, place };
-                plan.gates.get_mut(policy).push(gate);
+                let active = ActiveQuota { name, quota, rates, index };
+                layout.quotas.get_mut(policy).push(active);
             }
         }
-        plan
+        layout
     }
 
     /// The quotas of a policy.
-    pub(super) fn gates(&self, policy: Policy) -> &[Gate] {
-        self.gates.get(policy)
+    pub(super) fn quotas(&self, policy: Policy) -> &[ActiveQuota] {
+        self.quotas.get(policy)
     }
 
     /// All quotas.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Gate> {
-        Policy::ALL.into_iter().flat_map(|policy| self.gates(policy))
+    pub(super) fn all(&self) -> impl Iterator<Item = &ActiveQuota> {
+        Policy::ALL.into_iter().flat_map(|policy| self.quotas(policy))
     }
 
     /// Whether one of those buckets has no token left.
     pub(super) fn is_limited(&self, level: Level, buckets: &Buckets, now_ns: u64) -> bool {
-        self.all().any(|gate| gate.rate(level).take(buckets.get(gate.place), now_ns).is_err())
+        self.all().any(|active| active.rate(level).take(buckets.get(active.index), now_ns).is_err())
     }
 }
 
@@ -131,35 +131,35 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn plan(login: &str, global: &str) -> Plan {
+    fn layout(login: &str, global: &str) -> QuotaLayout {
         let limits = PerPolicy {
             login: login.parse().unwrap(),
             global: global.parse().unwrap(),
             ..PerPolicy::default()
         };
-        Plan::new(&limits)
+        QuotaLayout::new(&limits)
     }
 
     #[test]
     fn every_quota_has_a_place_and_a_name_of_its_own() {
-        let plan = plan("10/min,100/h", "200/min,5/s,1000/h");
-        let mut places: Vec<usize> = plan.all().map(|gate| gate.place.0).collect();
-        places.sort_unstable();
-        assert_eq!(places, [0, 1, 2, 3, 4]);
-        let names: Vec<String> = plan.all().map(|gate| gate.name.to_string()).collect();
+        let layout = layout("10/min,100/h", "200/min,5/s,1000/h");
+        let mut indexes: Vec<usize> = layout.all().map(|active| active.index.0).collect();
+        indexes.sort_unstable();
+        assert_eq!(indexes, [0, 1, 2, 3, 4]);
+        let names: Vec<String> = layout.all().map(|active| active.name.to_string()).collect();
         assert_eq!(names, ["login", "login-h", "global", "global-s", "global-h"]);
-        assert!(plan.gates(Policy::Register).is_empty());
+        assert!(layout.quotas(Policy::Register).is_empty());
         // The first of the busiest comes first.
-        assert_eq!(plan.gates(Policy::Global)[0].place, Place(0));
-        assert_eq!(plan.gates(Policy::Login)[0].place, Place(1));
+        assert_eq!(layout.quotas(Policy::Global)[0].index, BucketIndex(0));
+        assert_eq!(layout.quotas(Policy::Login)[0].index, BucketIndex(1));
     }
 
     #[test]
     fn what_has_no_place_is_left_out_and_nothing_else() {
         let all: Limit = "1/s,2/min,3/h".parse().unwrap();
         let limits = PerPolicy::<()>::default().map(|()| all.clone());
-        let plan = Plan::new(&limits);
-        assert_eq!(plan.all().count(), QUOTAS_MAX);
-        assert!(Policy::ALL.iter().all(|policy| !plan.gates(*policy).is_empty()));
+        let layout = QuotaLayout::new(&limits);
+        assert_eq!(layout.all().count(), QUOTAS_MAX);
+        assert!(Policy::ALL.iter().all(|policy| !layout.quotas(*policy).is_empty()));
     }
 }
