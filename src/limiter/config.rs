@@ -1,4 +1,4 @@
-//! What the limiter can be told: the quotas of each policy and how many addresses to hold.
+//! Settings of the limiter: the quotas of each policy and how many addresses to hold.
 
 use std::ops::RangeInclusive;
 
@@ -18,9 +18,9 @@ pub struct LimiterConfig {
     pub refresh: Limit,
     /// Introspections and revocations per address. Default: 600/s.
     ///
-    /// A resource server asks once for each request of its own, and hundreds a second is what one
-    /// serves. Who is no client can ask as often: it costs a hash or, under an id that is nobody's,
-    /// an indexed read, and a secret has 256 bits.
+    /// A resource server asks once for each request that it serves, which can be hundreds a second.
+    /// A stranger can ask as often, at the cost of a hash or, with an unknown client id, of an indexed
+    /// read. Guessing a secret of 256 bits that way is hopeless.
     pub clients: Limit,
     /// All other limited requests per address together. Default: 200/min.
     ///
@@ -29,18 +29,18 @@ pub struct LimiterConfig {
     /// Addresses held, at most. Unit: addresses. Default: 400,000. See
     /// [`LimiterConfig::KEYS_MAX_RANGE`].
     ///
-    /// Too low and, in a flood from many addresses, more newcomers share a bucket with the
-    /// others of their network. Too high and the flood costs memory:
+    /// If it is too low, a flood from many addresses makes more newcomers share a bucket with the
+    /// others of their network. If it is too high, such a flood costs memory:
     /// [`LimiterConfig::memory_bytes_max`].
     pub keys_max: usize,
 }
 
 impl LimiterConfig {
-    /// What `keys_max` may be. The lower end keeps a typing slip (`4` for `400000`) from putting
-    /// nearly everyone in the shared buckets, the upper one costs 5.8 GiB.
+    /// The values that `keys_max` may have. The lower end keeps a typing slip (`4` for `400000`) from
+    /// putting nearly all clients in the shared buckets. The upper end costs 6 GiB.
     pub const KEYS_MAX_RANGE: RangeInclusive<usize> = 64..=16_777_216;
 
-    /// Memory the limiter can come to hold, at most. Unit: bytes. About 290 for each address held.
+    /// Memory that the limiter can come to hold, at most. Unit: bytes. By default, 291 an address.
     ///
     /// The sum of the tables' bounds: of the table of addresses, of the one of /56s, which has a
     /// quarter as many keys, and of the one of /48s, which has a sixteenth.
@@ -49,7 +49,7 @@ impl LimiterConfig {
         Levels::bytes_max(self.keys_bounded())
     }
 
-    /// Quotas at most, over all limits: each costs every address memory.
+    /// Quotas at most, over all limits. Each of them takes memory for every address.
     pub const QUOTAS_MAX: usize = QUOTAS_MAX;
 
     /// Whether the limits list more quotas than [`LimiterConfig::QUOTAS_MAX`].

@@ -76,8 +76,8 @@ impl<T> PerLevel<T> {
 
 /// An IPv4 address or an IPv6 prefix in 64 bits. Keys of one level differ; those of two may not.
 ///
-/// An IPv4 address is told from a prefix by its first half, which no IPv6 client's address begins
-/// with: ::/8 is set aside (RFC 4291 §2.4).
+/// The first half of an IPv4 key is one that no IPv6 client's address begins with: ::/8 is reserved
+/// (RFC 4291 §2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ClientKey(u64);
 
@@ -92,8 +92,8 @@ impl ClientKey {
         Self((kept >> 64) as u64)
     }
 
-    /// The network whose newcomers share a bucket when a table is full: an IPv4 /16 as 48 bits or
-    /// an IPv6 /32 as 32 bits. A registry typically gives one customer that much.
+    /// The network whose newcomers share a bucket when a table is full: an IPv4 /16 as 48 bits or an
+    /// IPv6 /32 as 32 bits. That is what a registry typically gives to one customer.
     pub(super) const fn network(self) -> u64 {
         let first_half = self.0 >> 32;
         if first_half == V4_HALF { 1 << 32 | self.0 >> 16 } else { first_half }

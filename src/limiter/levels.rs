@@ -28,7 +28,7 @@ impl Levels {
         Self { tables: PerLevel::new(|level| Table::new(part(keys_max, level))) }
     }
 
-    /// Memory at most, with so many addresses. Unit: bytes.
+    /// Memory at most of tables for `keys_max` addresses. Unit: bytes.
     pub(super) fn bytes_max(keys_max: usize) -> usize {
         Level::ALL.map(|level| table::bytes_max(part(keys_max, level))).iter().sum()
     }

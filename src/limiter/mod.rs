@@ -1,4 +1,4 @@
-//! Rate limits per client address: who may ask how often, decided before any work is done.
+//! Rate limits by client address, decided before a request costs any work.
 //!
 //! Each address has one token bucket per quota of each [`Policy`]. A bucket starts full with the
 //! quota's count of tokens, gives one to each request and is refilled evenly, the count per period.
@@ -64,8 +64,8 @@ struct Shared {
 }
 
 impl Limiter {
-    /// How often to call [`Limiter::sweep`]. At this pace a table at the default cap is gone
-    /// through once in about 50 s.
+    /// How often to call [`Limiter::sweep`]. A full table of the default size is then swept once in
+    /// about 50 s.
     pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
     /// A limiter in which every bucket is full.
@@ -101,7 +101,7 @@ impl Limiter {
     /// not also use up the allowance its other calls live on, and `retry_after` stays true while
     /// it keeps trying. The decision is the one that binds: of an allowed request the quota with
     /// the fewest tokens left, of a limited one the quota with the longest wait. A policy that is
-    /// off has no say, and one named twice counts once.
+    /// off is left out, and one named twice counts once.
     #[must_use = "a limited request must not be served"]
     pub fn check_all(&self, policies: &[Policy], address: IpAddr, now: Instant) -> Decision {
         let Shared { layout, levels, .. } = &*self.shared;
@@ -113,9 +113,9 @@ impl Limiter {
 
     /// Drops addresses and prefixes whose buckets are all full again, and returns how many.
     ///
-    /// Nothing depends on it but memory: a new one is in the same state. One call looks at no more than
-    /// 8,192 addresses, the longest unseen to it first, and a third as many prefixes. It holds a lock
-    /// for one of them at a time. When few are left it also gives the memory back.
+    /// This only frees memory: a new entry is in the same state. One call looks at 8,192 addresses
+    /// and a third as many prefixes at most, in the order in which it last saw them. It holds a lock for
+    /// one of them at a time. When few are left it also shrinks the tables.
     pub fn sweep(&self, now: Instant) -> usize {
         self.shared.levels.sweep(self.nanos(now))
     }
@@ -123,9 +123,9 @@ impl Limiter {
     /// Addresses, /56s and /48s of which some bucket is empty at `now`: the next request would be
     /// refused.
     ///
-    /// Exact up to 4,096 of a kind. Of more, as many are looked at and the rest is taken to be like
-    /// them, because the tables are in the order of a random hash. It takes a few hundred
-    /// microseconds at most.
+    /// Exact up to 4,096 of a kind. Of more, 4,096 are looked at and the rest is assumed to be like
+    /// them: the tables are in the order of a random hash. So it looks at 12,288 entries at most,
+    /// under the read lock of one shard at a time.
     #[must_use]
     pub fn limited(&self, now: Instant) -> usize {
         let Shared { layout, levels, .. } = &*self.shared;

@@ -34,7 +34,7 @@ fn f4_a_prefix_has_a_small_multiple_of_the_quota() {
         assert_eq!(asked_by_all(&limiter, policy, start, of_one_56), 4 * quota, "{policy:?}");
         let of_one_48 = |n| v6(2, n, 0);
         assert_eq!(asked_by_all(&limiter, policy, start, of_one_48), 16 * quota, "{policy:?}");
-        // A /56 beside the spent one has what the /48 has left; another /48 has all.
+        // The next /56 has a full quota, and so has the next /48.
         assert_eq!(asked_by_all(&limiter, policy, start, |n| v6(1, 1, n)), 4 * quota);
         assert_eq!(asked_by_all(&limiter, policy, start, |n| v6(3, n, n)), 16 * quota);
         // They fill again at that multiple of the rate.

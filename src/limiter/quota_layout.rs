@@ -6,11 +6,11 @@ use super::policy::{PerPolicy, Policy};
 use super::quota::{Limit, Quota, Window};
 use std::fmt;
 
-/// Quotas at most, over all policies. Each address holds a word for each of them, in use or not.
+/// Quotas at most, over all policies. Each address has eight bytes for each of them, in use or not.
 ///
-/// One for each of the five policies, and two more: a second window such as `10/min,100/h` is for
-/// logins and registrations, where a slow guesser counts. An address and its buckets are then 64
-/// bytes.
+/// One for each of the five policies, and two more for a second window such as `10/min,100/h`. That
+/// is meant for logins and registrations, to stop slow guessing. An address and its buckets then take
+/// 64 bytes.
 pub(super) const QUOTAS_MAX: usize = 7;
 
 /// The buckets of one address: 56 bytes. The default is full ones.
@@ -88,8 +88,8 @@ pub(super) struct QuotaLayout {
 }
 
 impl QuotaLayout {
-    /// Lays the limits out. Quotas beyond [`QUOTAS_MAX`] are not counted:
-    /// [`super::LimiterConfig::has_too_many_quotas`] tells of them.
+    /// Gives each quota of the limits a bucket. Quotas beyond [`QUOTAS_MAX`] are not counted; see
+    /// [`super::LimiterConfig::has_too_many_quotas`].
     ///
     /// Each policy's first quota comes before any second one, so that none is left without.
     pub(super) fn new(limits: &PerPolicy<Limit>) -> Self {

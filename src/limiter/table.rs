@@ -1,37 +1,37 @@
-//! The buckets of one level: how many keys have buckets at most, and what happens at that cap.
+//! The buckets of one level, the cap on their number, and what happens at that cap.
 //!
 //! A DashMap with one entry for each key, which holds the buckets of every policy. A check of the
-//! route's limit and the global one is then one look-up and one lock, and the decision on both is
-//! atomic. An entry is 64 bytes: the key and seven buckets.
+//! route's limit and the global one is one look-up under one lock, so both are decided together. An
+//! entry is 64 bytes: the key and seven buckets.
 //!
-//! **The cap.** Evicting a bucket that is not full gives its owner a full one, so a flood of
-//! addresses would be a way to win tokens back. Only keys whose buckets are all full are evicted; a
-//! new entry is in the same state. Keys queue in order of arrival. A newcomer at the cap looks at the
-//! first few of the queue: the first with full buckets gives up its place, the others go to the
-//! back. If none gives way, the newcomer has no bucket of its own and shares one with the others of
-//! its *network* (IPv4 /16, IPv6 /32), the network being hashed into a fixed number of slots. So the
-//! memory is bounded, an attacker with a whole /32 gets one bucket more for it, and keys in the table
-//! notice nothing. A newcomer whose request is refused takes no place.
+//! **The cap.** A new entry has full buckets. Evicting a bucket that is not full would therefore
+//! give tokens back to its owner, and a flood of addresses could be used to win tokens. Only keys
+//! whose buckets are all full are evicted. Keys wait in a queue in order of arrival. A newcomer at the
+//! cap looks at the first few of the queue: the first one with full buckets is evicted, the others
+//! move to the back. If none can be evicted, the newcomer shares a bucket with the other newcomers of
+//! its *network* (IPv4 /16, IPv6 /32). Networks are hashed to a fixed number of shared buckets, so the
+//! memory is bounded. An attacker with a whole /32 gets one more bucket for it, and keys in the table
+//! are not affected. A newcomer whose request is refused is not stored.
 //!
-//! **Fair shares.** A table full of one attacker's addresses would make all newcomers share. So in a
-//! table that is more than half full, a network that holds more than a 64th of the places gets no
-//! further ones: its newcomers share, unless one of its own keys gives way. One network can fill
-//! half of the table; it takes 32 more to fill the other half. Half of the default table is 200,000
-//! addresses that asked within the time of a token, which no crowd of real clients reaches, so the
-//! customers of a large provider are not held back. The networks of a slot count as one: one chance
-//! in 4,096 for two networks.
+//! **Fair shares.** If one attacker could fill the table, all newcomers would have to share. So in a
+//! table that is more than half full, a network that has more than a 64th of the entries gets no more:
+//! its newcomers share a bucket, unless one of its keys can be evicted. One network can fill half
+//! of the table, and it takes 32 more to fill the other half. Half of the default table is 200,000
+//! addresses that sent a request within the time of a token. No crowd of real clients reaches that, so
+//! the customers of a large provider are not held back. Networks with the same hash count as one:
+//! one chance in 4,096 for two networks.
 //!
-//! **Exactness.** Two things would let a client be granted more than its quota, and are closed:
-//! - A newcomer that used the shared bucket and then gets a place starts from the shared one's state,
-//!   under the lock of its own key, so tokens spent while sharing stay spent.
-//! - Times from several threads arrive slightly out of order. A bucket forgotten as full at one time
-//!   may not be full at an earlier one, so a new bucket is full no sooner than the latest time at
-//!   which a forgotten one became so.
+//! **Exactness.** Two cases could grant a client more than its quota:
+//! - A newcomer uses the shared bucket and gets an entry later. The entry starts from the state of the
+//!   shared bucket, under the lock of its key, so the tokens it spent stay spent.
+//! - Times from several threads arrive slightly out of order. A bucket evicted as full at one time
+//!   may not be full at an earlier one. So a new bucket is full no sooner than the latest time at
+//!   which an evicted one became full.
 //!
-//! **Locks.** A shard of the map, then a shard of the shared slots or the queue. The work of
-//! [`Table::with`] runs under the first of them and may lock another table. No method holds a guard of
-//! the map while it calls the map. A lock is held for a look at one key, or while a shard grows, for
-//! moving a few thousand keys.
+//! **Locks.** A shard of the map first, then a shard of the shared buckets or the queue. The closure
+//! passed to [`Table::with`] runs under a shard's lock and may lock another table. No method calls the
+//! map while it holds a guard of the map. A lock is held while one key is handled, or while a shard
+//! grows and moves a few thousand keys.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -51,15 +51,15 @@ pub(super) struct Table {
     map: DashMap<ClientKey, Buckets, RandomState>,
     /// Keys of the map in order of arrival, those found in use moved to the back. Each once.
     arrivals: Mutex<VecDeque<Arrival>>,
-    /// Places taken in the map: entries, and those about to be made. Never above `keys_max`.
+    /// Entries of the map, and those about to be made. Never above `keys_max`.
     taken: AtomicUsize,
     keys_max: usize,
-    /// Of those taken, how many by networks of that slot.
+    /// How many of those belong to the networks of each slot.
     held: Box<[AtomicU32]>,
-    /// Buckets of those without a place, by hash of their network. At most [`SHARED_SLOTS`].
+    /// Buckets of newcomers without an entry, by hash of their network. At most [`SHARED_SLOTS`].
     shared: DashMap<u16, Buckets, RandomState>,
-    /// No forgotten bucket became full later than this. Unit: ns since start. Relaxed is enough: it is
-    /// raised under the lock of the key forgotten and read under the lock of the key made.
+    /// The latest time at which an evicted bucket became full. Unit: ns since start. Relaxed is enough:
+    /// it is raised under the lock of the evicted key and read under the lock of the new key.
     forgotten_ns: AtomicU64,
 }
 
@@ -76,9 +76,9 @@ impl Table {
         }
     }
 
-    /// Runs `work` on the buckets of `key`, alone and once. `work` must not call this table.
+    /// Runs `work` once on the buckets of `key`, under a lock. `work` must not call this table.
     ///
-    /// What `work` leaves unchanged is not stored, so a refused newcomer takes no place.
+    /// Buckets that `work` leaves unchanged are not stored.
     pub(super) fn with<R>(
         &self,
         key: ClientKey,
@@ -100,7 +100,7 @@ impl Table {
         let slot = self.slot(key);
         let has_place = self.take_place(slot, now_ns);
         let entry = match self.map.entry(key) {
-            // Another thread made it since the look-up.
+            // Another thread has made it since the look-up.
             Entry::Occupied(mut entry) => {
                 if has_place {
                     self.give_back(slot);
@@ -156,7 +156,7 @@ impl Table {
         self.keys_max
     }
 
-    /// How many keys have buckets of that kind, by the first [`SAMPLE_MAX`] in the map's order.
+    /// Estimates how many keys have buckets of that kind, from the first [`SAMPLE_MAX`] of the map.
     pub(super) fn estimate(&self, kind: impl Fn(&Buckets) -> bool) -> usize {
         let (mut seen, mut found) = (0_usize, 0_usize);
         for entry in self.map.iter().take(SAMPLE_MAX) {
@@ -179,15 +179,15 @@ impl Table {
         assert!(self.shared.len() <= usize::from(SHARED_SLOTS));
     }
 
-    /// Takes a free place for a network of that slot. Where there is none, those of the first
-    /// [`PROBES_MAX`] in the queue that are idle are freed for it, or for others.
+    /// Takes a free place for a network of that slot. If there is none, evicts the idle keys among the
+    /// first [`PROBES_MAX`] of the queue.
     fn take_place(&self, slot: u16, now_ns: u64) -> bool {
         if self.take_free(slot) {
             return true;
         }
         for _ in 0..PROBES_MAX {
             match self.recycle_first(now_ns) {
-                // One of its own kind gives way: nobody has fewer places for it.
+                // A key of the same slot: its place is handed over.
                 Recycled::Dropped(other) if other == slot => return true,
                 Recycled::Dropped(other) => {
                     self.give_back(other);
@@ -222,8 +222,8 @@ impl Table {
         }
     }
 
-    /// Drops the first key of the queue if its buckets are full, else moves it to the back.
-    /// The place of a dropped key stays taken: it is the caller's to give back.
+    /// Evicts the first key of the queue if its buckets are full, else moves it to the back. The
+    /// caller gives back the place of an evicted key.
     fn recycle_first(&self, now_ns: u64) -> Recycled {
         let mut arrivals = self.arrivals();
         let Some(first) = arrivals.pop_front() else {
@@ -266,8 +266,8 @@ impl Table {
         u16::from_le_bytes([low, high]) % SHARED_SLOTS
     }
 
-    /// Gives memory back once it is 16 times what the keys need. The work is at most a sixteenth
-    /// of the table, and the table has to grow 16-fold before it is done again.
+    /// Gives memory back once it is 16 times what the keys need. At most a sixteenth of the table is
+    /// moved, and the table has to grow 16-fold before this happens again.
     fn shrink(&self) {
         let room = self.map.capacity();
         if room > SHRINK_ABOVE && self.keys() < room / 16 {
@@ -276,15 +276,16 @@ impl Table {
         }
     }
 
-    /// The queue. A panic cannot leave it half changed, so poison means nothing.
+    /// The queue. A panic cannot leave it half changed, so poisoning is ignored.
     fn arrivals(&self) -> MutexGuard<'_, VecDeque<Arrival>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A key in the queue, with the time its buckets were all going to be full when last seen. Requests
-/// only move that time on, so until then the key is in use for certain. Most looks at the queue need
-/// not touch the map, which costs a cache miss each.
+/// A key in the queue, with the time at which its buckets were going to be full when last seen.
+///
+/// Requests only move that time on, so the key cannot be evicted before it. Most looks at the queue
+/// therefore do not touch the map, which costs a cache miss each.
 #[derive(Debug)]
 struct Arrival {
     key: ClientKey,
@@ -328,7 +329,7 @@ pub(super) const fn bytes_max(keys_max: usize) -> usize {
     map + queue + shared + SHARED_SLOTS as usize * size_of::<AtomicU32>()
 }
 
-/// Slots of an array that held so many keys.
+/// The slots that an array has at most after it held that number of keys.
 const fn slots_max(keys: usize) -> usize {
     (keys * 16).div_ceil(7).next_power_of_two()
 }
@@ -341,20 +342,20 @@ const _: () = assert!(SLOT_BYTES == 65, "an entry is 64 bytes");
 /// A shard without its slots: lock and table header on two cache lines, and what is added to the array.
 const SHARD_BYTES: usize = 128 + 32;
 
-/// Keys a newcomer looks at when the table is full. Unit: keys. With one dropped an arrival, one key
-/// in eight being idle is enough for every newcomer to get a place.
+/// Keys that a newcomer looks at when the table is full. If one key in eight is idle, every newcomer
+/// gets a place.
 const PROBES_MAX: usize = 8;
 
 /// Entries that an estimate looks at. They lie in sequence, so that is some 300 KiB of memory to read.
 const SAMPLE_MAX: usize = 4_096;
 
-/// What one network may hold of a table that is half full: one in so many of its places.
+/// The part of a table that is half full which one network may have: a 64th.
 const NETWORK_PART: usize = 64;
 
-/// Buckets for newcomers without a place: 64 bytes each with the slot's number.
+/// Shared buckets at most: 64 bytes each with the slot's number.
 const SHARED_SLOTS: u16 = 4_096;
 
-/// Room, in keys, below which shrinking is not worth the trouble: under 1 MB.
+/// Capacity below which a table is not shrunk. Unit: keys. Less than 2 MB.
 const SHRINK_ABOVE: usize = 16_384;
 
 #[cfg(test)]

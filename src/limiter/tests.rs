@@ -143,7 +143,7 @@ fn f4_a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
     assert!(!login(spent, now), "a flood must not refill a bucket");
     assert!((0..9).all(|_| login(in_use, now)), "an address in the table keeps what it had");
     assert!(!login(in_use, now));
-    // Others get places of their own. One network in 4,096 may share the attacker's slot: 2 of 16
+    // Other networks get their places. One network in 4,096 may share the attacker's slot: 2 of 16
     // would be one chance in 140,000.
     let elsewhere = |n: u32| v4(0x0a00_0001 + (n << 16));
     let others = (0..16).filter(|n| (0..10).all(|_| login(elsewhere(*n), now))).count();
@@ -181,7 +181,7 @@ fn f4_a_flood_from_many_networks_fills_the_table_and_no_more() {
     assert!(served.iter().filter(|granted| **granted == 10).count() >= 8, "{served:?}");
     let end = start + Duration::from_secs(3_600);
     assert_eq!(limiter.sweep(end), 1_000);
-    // Nothing of the counts by network is left over: all places can be had again.
+    // The counts by network are back at zero: all places can be taken again.
     for n in 0..1_000_u32 {
         assert!(limiter.check(Policy::Login, v4(n << 16), end).is_allowed());
     }
@@ -203,7 +203,7 @@ fn limited_are_those_whose_next_request_would_be_refused() {
     }
     assert_eq!(limiter.limited(start), 7);
     assert_eq!(limiter.limited(start + Duration::from_secs(30)), 0);
-    // Of a large table a part is looked at, and the rest is taken to be like it.
+    // In a large table it looks at a part and assumes that the rest is like it.
     for n in 0..40_000 {
         assert!(limiter.check(Policy::Login, v4(1_000 + n), start).is_allowed());
         if n % 4 == 0 {
@@ -225,12 +225,12 @@ fn a_newcomer_takes_the_place_of_an_idle_address() {
     let check = |n: u32, now| limiter.check(Policy::Login, v4(n), now).status().unwrap().remaining;
     // As many networks as there are places; then as many others.
     assert!((0..640).all(|n| check(n << 16, start) == 9));
-    // Those full again make way one by one; nobody shares a bucket.
+    // Keys with full buckets are evicted one by one; no newcomer shares a bucket.
     for n in 640..1_280 {
         assert_eq!(check(n << 16, after), 9);
         assert_eq!(limiter.keys(), 640);
     }
-    // A network that has its share gets the places of its own, and no others.
+    // A network that has its share gets the places of its own keys only.
     let limiter = Limiter::new(&limits, start);
     let check = |n: u32, now| limiter.check(Policy::Login, v4(n), now).status().unwrap().remaining;
     assert!((0..320).all(|n| check(n, start) == 9));
@@ -293,7 +293,7 @@ fn the_cap_holds_under_threads() {
     }
 }
 
-/// Threads meet on addresses none has seen: each is held once, and takes one place.
+/// Threads meet on new addresses: each is held once, and takes one place.
 #[test]
 fn threads_that_meet_on_a_new_address_take_one_place() {
     let start = start();

@@ -247,7 +247,7 @@ async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
     assert_eq!(registrations(|n| format!("2001:db8:2:{n:x}::1")).await, 20, "of one /56");
     assert_eq!(registrations(|n| format!("2001:db8:3:{n:x}00::1")).await, 80, "of one /48");
 
-    // A network that has asked nothing yet is told of the prefix that binds.
+    // The answer to a network without requests so far is about the prefix that binds.
     let refused = app.anonymous().from("2001:db8:0:fe::1").login("no", "x").await;
     refused.assert_problem(429, "rate-limited");
     assert_eq!(refused.header("retry-after"), Some("2"), "a token of a /56 takes 1.5 s");
