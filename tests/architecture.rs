@@ -450,6 +450,24 @@ fn files_are_short_enough_to_read() {
     assert!(long.is_empty(), "over {LINES_MAX} lines:\n{}", long.join("\n"));
 }
 
+// Case F19 of the field list: `disk is not full.: Permission denied`.
+#[test]
+fn an_error_text_ends_without_a_full_stop_and_does_not_repeat_its_source() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let text = fs::read_to_string(&source.path).unwrap();
+        for (position, _) in text.match_indices("#[error(") {
+            let attribute = text[position..].split(")]\n").next().unwrap();
+            let Some(message) = attribute.split('"').nth(1) else { continue };
+            if message.ends_with('.') || message.contains("{source}") {
+                let line = text[..position].matches('\n').count() + 1;
+                wrong.push(format!("src/{}:{line}: {message}", source.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "causes are added behind a colon:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_migration_is_numbered_and_built_in() {
     let list = fs::read_to_string(root().join("src/store/migrate.rs")).unwrap();

@@ -2,6 +2,7 @@
 
 use super::beside::{failed, find, on_database, settings, shown};
 use super::{FAILED, Failure, UNAVAILABLE};
+use crate::app::IfAbsent;
 use crate::store::{LoggedEvent, ReadError, StoreError};
 use crate::telemetry::with_causes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -34,10 +35,10 @@ pub(super) fn command() -> Command {
         .arg(
             Arg::new("SPAN")
                 .long("since")
-                .value_parser(humantime::parse_duration)
+                .value_parser(span)
                 .default_value("7d")
                 .hide_default_value(true)
-                .help("How far to go back, like 12h or 7d [default: 7d]"),
+                .help("How far to go back, like 30m, 12h or 7d [default: 7d]"),
         )
         .arg(
             Arg::new("JSON")
@@ -45,6 +46,11 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("One JSON object a line instead of a table"),
         )
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text);
+    parsed.map_err(|_| "must be a duration like 30m, 12h or 7d".into())
 }
 
 /// An event as JSON.
@@ -63,7 +69,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let name = matches.get_one::<String>("NAME");
     let since = matches.get_one::<Duration>("SPAN").copied().unwrap_or_default().min(SPAN_MAX);
     let json = matches.get_flag("JSON");
-    on_database(&config, async |admin| {
+    on_database(&config, IfAbsent::Fail, async |admin| {
         let user = match name {
             Some(name) => Some(find(admin, name).await?.id),
             None => None,

@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand; `serve` is what happens when none is named.
 //!
 //! Exit codes follow sysexits.h: 64 a bad setting, 65 some of the input was rejected, 66 no input,
-//! 67 no such account, client or key, 69 the database or a port is not to be had, 70 anything else that
-//! failed, 73 the data folder is in use or a file cannot be made, 75 stopped by a signal before the end.
+//! 67 no such account, client or key, 69 the database or a port is not available, 70 anything else that
+//! failed, 73 the data folder is in use, or a file or folder cannot be made or read, 75 stopped by a signal.
 
 mod audit;
 mod beside;
@@ -155,20 +155,28 @@ impl From<StartError> for Failure {
                 UNAVAILABLE
             }
             StartError::Tls(_) => BAD_SETTING,
-            StartError::Keys(_) | StartError::Part { .. } => FAILED,
+            StartError::Keys(error) => keys::code_of(error),
+            StartError::Part { .. } => FAILED,
         };
-        Self { code, message: with_causes(&error) }
+        let mut message = with_causes(&error);
+        if let StartError::Postgres(error) = &error
+            && let Some(advice) = error.advice()
+        {
+            message.push_str("\n  ");
+            message.push_str(&advice);
+        }
+        Self { code, message }
     }
 }
 
 fn code_of(error: &PostgresError) -> u8 {
     match error {
-        PostgresError::NotFound(_) => UNAVAILABLE,
+        PostgresError::NotFound(_) | PostgresError::NoDatabase { .. } => UNAVAILABLE,
         PostgresError::InUse { .. } => IN_USE,
+        PostgresError::Folder { .. } => CANNOT_CREATE,
         PostgresError::BadBinDir { .. } | PostgresError::Unreachable { .. } => BAD_SETTING,
         PostgresError::OtherMajor { .. }
         | PostgresError::NoAccount
-        | PostgresError::Folder { .. }
         | PostgresError::PasswordLost { .. }
         | PostgresError::Spawn { .. }
         | PostgresError::Initdb { .. }

@@ -124,7 +124,7 @@ settings! {
     trusted_proxies: TrustedProxies = "none", "STAUNCH_TRUSTED_PROXIES", own;
     /// Whether every connection begins with a PROXY header, versions 1 and 2, from a trusted proxy.
     proxy_protocol: bool = "off", "STAUNCH_PROXY_PROTOCOL", flag;
-    /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256.
+    /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256. A change takes 10 minutes.
     jwt_alg: Algorithm = "EdDSA", "STAUNCH_JWT_ALG", own;
     /// The iss of access tokens: the base URL that clients use.
     jwt_issuer: String = "http://localhost:8080", "STAUNCH_JWT_ISSUER", line;

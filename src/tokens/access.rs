@@ -127,6 +127,25 @@ impl Access {
             .or_else(|| self.keys.first())
     }
 
+    /// Logs that a key of the configured algorithm waits to take over, as after a change of
+    /// `STAUNCH_JWT_ALG`.
+    pub(super) fn log_handover(&self) {
+        let now = self.clock.unix_s();
+        let next =
+            self.keys.iter().find(|key| key.algorithm == self.signs && key.from_unix_s > now);
+        if let (Some(next), Some(signing)) = (next, self.signing())
+            && next.kid != signing.kid
+        {
+            tracing::info!(
+                kid = next.kid,
+                "access tokens are signed with {} for {} s more, then with {}: all nodes and clients need the new key first",
+                signing.algorithm.name(),
+                next.from_unix_s - now,
+                next.algorithm.name(),
+            );
+        }
+    }
+
     pub(super) fn sign(&self, user: UserId, session: SessionId) -> Result<Secret, AccessError> {
         let key = self.signing().ok_or(AccessError::Sign(Unspecified))?;
         let now = self.clock.unix_s();

@@ -65,6 +65,14 @@ pub enum KeyError {
         /// The folder.
         path: PathBuf,
     },
+    /// There is no key yet, or no folder. Nothing was made.
+    #[error(
+        "no keys in {path}: a server makes them at its first start; set STAUNCH_DATA_DIR or STAUNCH_KEYS_DIR if they are elsewhere"
+    )]
+    None {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder of a running server has lost all keys of a kind.
     #[error("key folder {path} lacks keys: the ones that were read before stay in use")]
     Missing {

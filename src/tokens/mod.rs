@@ -15,7 +15,7 @@ pub use access::{AccessClaims, AccessError, OCTETS_MAX};
 pub use algorithm::Algorithm;
 pub use keys::{KeyError, Kind, PUBLISH_DELAY};
 pub use refresh::{RefreshClaims, RefreshError};
-pub use rotation::{KeyFolder, KeyInfo, KeyState, RetireError};
+pub use rotation::{KeyFolder, KeyInfo, KeyState, RetireError, Rotation};
 
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
@@ -61,6 +61,7 @@ impl Tokens {
     pub fn open(config: &TokenConfig, clock: Clock) -> Result<Self, KeyError> {
         let keys = keys::Keys::open(&config.keys_dir, &clock, config.algorithm)?;
         let ring = Ring::new(config, keys, &clock)?;
+        ring.access.log_handover();
         let (config, ring) = (config.clone(), RwLock::new(Arc::new(ring)));
         Ok(Self(Arc::new(Inner { config, clock, ring })))
     }

@@ -10,6 +10,7 @@
 mod client;
 mod crash;
 mod edge;
+mod exit_codes;
 mod import;
 mod keys;
 mod log;

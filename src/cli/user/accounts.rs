@@ -1,5 +1,6 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
+use crate::app::IfAbsent;
 use crate::cli::beside::{failed, find, on_database, settings, shown, tame, text};
 use crate::cli::{FAILED, Failure, NOT_FOUND, REJECTED, prompt, tell};
 use crate::clock::Clock;
@@ -44,7 +45,7 @@ pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {
     let username = Username::parse(text(matches, "USERNAME")).map_err(broken("username"))?;
     let email = Email::parse(text(matches, "EMAIL")).map_err(broken("email"))?;
     let password = new_password()?;
-    let account = on_database(&config, async |admin| {
+    let account = on_database(&config, IfAbsent::Create, async |admin| {
         let hash = hash(&config, password).await?;
         let (email, username) = (&email, &username);
         let user = NewUser { email, username, password_hash: &hash, origin: None };
@@ -80,7 +81,7 @@ pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
 pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let password = new_password()?;
-    let (name, ended) = on_database(&config, async |admin| {
+    let (name, ended) = on_database(&config, IfAbsent::Fail, async |admin| {
         let account = find(admin, text(matches, "NAME")).await?;
         let hash = hash(&config, password).await?;
         let ended = admin.set_password(account.id, &hash).await.map_err(|error| failed(&error))?;
@@ -133,7 +134,7 @@ fn on_account<T>(
     work: impl AsyncFnOnce(&mut Admin, &Account) -> Result<T, Failure>,
 ) -> Result<(String, T), Failure> {
     let (config, _guard) = settings(matches)?;
-    on_database(&config, async |admin| {
+    on_database(&config, IfAbsent::Fail, async |admin| {
         let account = find(admin, text(matches, "NAME")).await?;
         let result = work(admin, &account).await?;
         Ok((account.username, result))

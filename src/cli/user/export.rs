@@ -1,5 +1,6 @@
 //! `staunch user export`: every account with its hash, as `import` takes it.
 
+use crate::app::IfAbsent;
 use crate::auth::export_users;
 use crate::cli::audit::read_failed;
 use crate::cli::beside::{on_database, settings};
@@ -29,7 +30,7 @@ pub(super) fn command() -> Command {
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let Some(path) = matches.get_one::<PathBuf>("FILE") else { return Ok(()) };
-    let count = on_database(&config, async |admin| {
+    let count = on_database(&config, IfAbsent::Fail, async |admin| {
         // Made when there is a database: a try that found none leaves no empty file behind.
         let mut output = Output::open(path).map_err(|error| Failure {
             code: CANNOT_CREATE,

@@ -1,8 +1,8 @@
 //! `staunch user import`: accounts of another program, with their password hashes.
 
-use crate::app::Database;
+use crate::app::IfAbsent;
 use crate::auth::{ImportCount, ImportError, RejectedLine, import_users};
-use crate::cli::beside::{interrupted, settings};
+use crate::cli::beside::{interrupted, open_database, settings};
 use crate::cli::{
     BAD_SETTING, CANNOT_CREATE, FAILED, Failure, NO_INPUT, REJECTED, UNAVAILABLE, runtime, tell,
 };
@@ -78,7 +78,7 @@ async fn import_all(
 ) -> Result<ImportCount, Failure> {
     let mut stop = std::pin::pin!(lifecycle::termination());
     let database = tokio::select! {
-        opened = Database::open(config) => opened?,
+        opened = open_database(config, IfAbsent::Create) => opened?,
         signal = &mut stop => return Err(interrupted(signal)),
     };
     let import = async {
