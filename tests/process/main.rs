@@ -14,6 +14,7 @@ mod exit_codes;
 mod import;
 mod keys;
 mod log;
+mod readme;
 mod secrets;
 mod settings;
 mod stop;
