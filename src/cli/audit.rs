@@ -15,12 +15,14 @@ use std::time::Duration;
 const SPAN_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 3_600);
 
 const HELP: &str = "\
-Events: login, register, refresh, logout, session_end, password_change, account_disable,
-account_enable, account_delete. Outcomes: success; rejected (wrong name or password); limited
-(a login or change of password refused after too many failures: the first of each wait; a session ended by a login beyond
-STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token came back: its session has ended).
-A refused login is not looked up, so it names no account. STAUNCH_AUDIT_KEEP says for how long
-events are kept.";
+Events: login, register, refresh, logout, session_end, password_change, account_disable, \
+account_enable, account_delete.\n\n\
+Outcomes: success; rejected (wrong name or password); limited (the first login or change of \
+password that is refused in each wait after too many failures, or a session ended by a login \
+beyond STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token came back, so its session was \
+ended).\n\n\
+A refused login is not looked up, so it names no account. The server keeps events for \
+STAUNCH_AUDIT_KEEP.";
 
 /// The subcommand without the settings.
 pub(super) fn command() -> Command {

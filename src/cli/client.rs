@@ -1,6 +1,7 @@
 //! `staunch client`: the OAuth clients that may introspect and revoke tokens.
 
 use super::beside::{failed, on_database, settings, shown, text};
+use super::settings::{Uses, with_settings};
 use super::{FAILED, Failure, NOT_FOUND, REJECTED, tell};
 use crate::app::IfAbsent;
 use crate::auth::{AddClientError, add_client};
@@ -9,26 +10,25 @@ use clap::{Arg, ArgMatches, Command};
 use uuid::Uuid;
 
 const HELP_ADD: &str = "\
-The secret is shown once: only its hash is stored. The server may be running, on the embedded database
-too. To change a secret, add a second client under another name, and remove the first one when the
-service uses the second.";
+The secret is shown once: only its hash is stored. The server may be running, on the embedded \
+database too. To change a secret, add a second client under another name, and remove the first \
+one when the service uses the second.";
 
 pub(super) fn command() -> Command {
+    let commands = [
+        Command::new("add")
+            .about("Make a client and print its id and secret")
+            .after_help(HELP_ADD)
+            .arg(Arg::new("NAME").required(true).help("A name for people, like billing-api")),
+        Command::new("list").about("List the clients"),
+        Command::new("remove")
+            .about("Remove a client; servers refuse it within two seconds")
+            .arg(Arg::new("CLIENT").required(true).help("Its name or its client_id")),
+    ];
     Command::new("client")
         .about("Add, list and remove the OAuth clients that may introspect and revoke tokens")
         .subcommand_required(true)
-        .subcommand(
-            Command::new("add")
-                .about("Make a client and print its id and secret")
-                .after_help(HELP_ADD)
-                .arg(Arg::new("NAME").required(true).help("A name for people, like billing-api")),
-        )
-        .subcommand(Command::new("list").about("List the clients"))
-        .subcommand(
-            Command::new("remove")
-                .about("Remove a client; servers refuse it within two seconds")
-                .arg(Arg::new("CLIENT").required(true).help("Its name or its client_id")),
-        )
+        .subcommands(commands.map(|command| with_settings(command, Uses::Database)))
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {

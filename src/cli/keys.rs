@@ -1,6 +1,7 @@
 //! `staunch keys`: lists, rotates and retires the keys in the key folder.
 
 use super::beside::{settings, text};
+use super::settings::{Uses, with_settings};
 use super::{CANNOT_CREATE, FAILED, Failure, NOT_FOUND, REJECTED, runtime, tell};
 use crate::app;
 use crate::clock::Clock;
@@ -11,49 +12,50 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 const HELP_ROTATE: &str = "\
-The new key checks tokens at once: running servers read the folder every 30 s and at SIGHUP, and publish
-the key at /.well-known/jwks.json. It makes tokens after 10 minutes, when every node and every client has
-it. The previous key still checks the tokens that it made; remove it later with `staunch keys retire`.
-
-With --now the key makes tokens at once, and keys that wait to take over are removed.";
+The new key checks tokens at once: running servers read the folder every 30 s and at SIGHUP, and \
+publish the key at /.well-known/jwks.json. It makes tokens after 10 minutes, when every node and \
+every client has it. The previous key still checks the tokens that it made; remove it later with \
+`staunch keys retire`.\n\n\
+With --now the key makes tokens at once, and keys of its kind that wait to take over are \
+removed.";
 
 const HELP_RETIRE: &str = "\
-A key is needed until the last token that it made has expired: for STAUNCH_ACCESS_TOKEN_TTL, or for a refresh
-key STAUNCH_REFRESH_TOKEN_TTL, after the next key took over. Before that the command refuses, because it would
-log people out. --force removes the key anyway. If a key was stolen, run `staunch keys rotate --now`, then
-`staunch keys retire --force` for the old key, then send the servers SIGHUP or wait 30 s.";
+A key is needed until the last token that it made has expired: for STAUNCH_ACCESS_TOKEN_TTL, or \
+for a refresh key STAUNCH_REFRESH_TOKEN_TTL, after the next key took over. Before that the \
+command refuses, because it would log people out. --force removes the key anyway.\n\n\
+If a key was stolen, run `staunch keys rotate --now`, then `staunch keys retire --force` for the \
+stolen key, then send the servers SIGHUP or wait 30 s.";
 
 pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
+    let commands = [
+        Command::new("list").about("List the keys and what each does now"),
+        Command::new("rotate")
+            .about("Make a key, of STAUNCH_JWT_ALG, that takes over in 10 minutes")
+            .after_help(HELP_ROTATE)
+            .arg(flag("refresh", "Make a key for refresh tokens instead of access tokens"))
+            .arg(flag(
+                "now",
+                "Take over at once: servers and clients that do not know the key yet refuse its tokens",
+            )),
+        Command::new("retire")
+            .about("Remove a key that is no longer needed")
+            .after_help(HELP_RETIRE)
+            .arg(
+                Arg::new("KID")
+                    .required(true)
+                    // base64url has the hyphen.
+                    .allow_hyphen_values(true)
+                    .help("Its id, as `staunch keys list` shows it; after -- if it begins with -h"),
+            )
+            .arg(flag("force", "Remove it even if tokens that it made are still valid")),
+    ];
     Command::new("keys")
         .about("List, rotate and retire the keys that sign tokens")
         .subcommand_required(true)
-        .subcommand(Command::new("list").about("List the keys and what each does now"))
-        .subcommand(
-            Command::new("rotate")
-                .about("Make a key, of STAUNCH_JWT_ALG, that takes over in 10 minutes")
-                .after_help(HELP_ROTATE)
-                .arg(flag("refresh", "Make a key for refresh tokens instead of access tokens"))
-                .arg(flag(
-                    "now",
-                    "Take over at once: servers and clients that do not know the key yet refuse its tokens",
-                )),
-        )
-        .subcommand(
-            Command::new("retire")
-                .about("Remove a key that is no longer needed")
-                .after_help(HELP_RETIRE)
-                .arg(
-                    Arg::new("KID")
-                        .required(true)
-                        // base64url has the hyphen.
-                        .allow_hyphen_values(true)
-                        .help("Its id, as `staunch keys list` shows it; after -- if it begins with -h"),
-                )
-                .arg(flag("force", "Remove it even if tokens that it made are still valid")),
-        )
+        .subcommands(commands.map(|command| with_settings(command, Uses::Keys)))
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {

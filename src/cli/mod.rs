@@ -13,15 +13,16 @@ mod keys;
 mod migrate;
 mod prompt;
 mod serve;
+mod settings;
 mod source;
 mod user;
 
 use crate::app::StartError;
-use crate::config::SETTINGS;
 use crate::postgres::PostgresError;
 use crate::telemetry::with_causes;
+use clap::Command;
 use clap::error::ErrorKind;
-use clap::{Arg, Command};
+use settings::{Uses, with_settings};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -84,48 +85,31 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn command() -> Command {
-    let with_settings = |command: Command| {
-        command.args(SETTINGS.iter().map(|setting| {
-            let default = if setting.default.is_empty() { "unset" } else { setting.default };
-            Arg::new(setting.variable)
-                .long(setting.flag())
-                .env(setting.variable)
-                .hide_env_values(true)
-                .value_name("VALUE")
-                .help(format!("{} [default: {default}]", setting.help.trim()))
-        }))
-    };
     Command::new("staunch")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A password-login server. Without a subcommand it serves.")
         .subcommand_required(true)
-        .subcommand(with_settings(Command::new("serve").about("Serve until SIGTERM or ctrl-C")))
+        .subcommand(with_settings(
+            Command::new("serve").about("Serve until SIGTERM or ctrl-C"),
+            Uses::All,
+        ))
         .subcommand(with_settings(
             Command::new("calibrate")
-                .about("Measure how fast this machine hashes, and what a cost means"),
+                .about("Measure how fast this machine hashes, and what each bcrypt cost means"),
+            Uses::Calibration,
         ))
         .subcommand(with_settings(
             Command::new("check-config").about("Check the settings and print them, secrets masked"),
+            Uses::All,
         ))
         .subcommand(with_settings(
             Command::new("migrate").about("Bring the database's schema up to date and stop"),
+            Uses::DatabaseServer,
         ))
-        .subcommand(subcommands(client::command(), with_settings))
-        .subcommand(subcommands(keys::command(), with_settings))
-        .subcommand(
-            Command::new("user")
-                .about("Work on accounts")
-                .subcommand_required(true)
-                .subcommands(user::commands().into_iter().map(with_settings)),
-        )
-        .subcommand(with_settings(audit::command()))
-}
-
-/// Adds the settings to every subcommand of that one.
-fn subcommands(command: Command, with_settings: impl Fn(Command) -> Command) -> Command {
-    let names: Vec<String> =
-        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    names.iter().fold(command, |command, name| command.mut_subcommand(name, &with_settings))
+        .subcommand(client::command())
+        .subcommand(keys::command())
+        .subcommand(user::command())
+        .subcommand(with_settings(audit::command(), Uses::Database))
 }
 
 /// Puts `serve` before flags that stand alone.

@@ -118,7 +118,7 @@ async fn a_wrong_argument_is_64_and_says_what_is_allowed() {
         (&["serve", "--hash-deadline", "soon"], "from 100ms to 5m"),
         (&["serve", "--bcrypt-cost", "99"], "from 4 to 15"),
         (&["serve", "--listen", "8080"], "an address and port like"),
-        (&["serve", "--lockout", "maybe"], "must be true or false"),
+        (&["serve", "--lockout", "maybe"], "must be on or off"),
         (&["serve", "--limit-login", "often"], "is not a limit"),
         (&["serve", "--jwt-alg", "none"], "must be EdDSA, ES256, RS256 or HS256"),
         (&["serve", "--log", "loud"], "must be a level"),

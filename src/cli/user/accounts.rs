@@ -17,27 +17,36 @@ use std::time::Duration;
 const HASH_DEADLINE: Duration = Duration::from_secs(300);
 
 const HELP_PASSWORD: &str = "\
-The password is asked for twice at a terminal, without showing it; else it is the first line of
-standard input. The rules are those of registration.";
+At a terminal the command asks for the password twice and does not show it. Otherwise the \
+password is the first line of standard input. The rules are those of registration.";
 
+pub(super) fn add_command() -> Command {
+    Command::new("add")
+        .about("Make an account")
+        .after_help(HELP_PASSWORD)
+        .arg(Arg::new("USERNAME").required(true).help("3 to 64 of A-Z a-z 0-9 . _ -"))
+        .arg(Arg::new("EMAIL").required(true).help("E-mail address"))
+}
+
+pub(super) fn set_password_command() -> Command {
+    of_name("set-password", "Give an account another password, and end its sessions at once")
+        .after_help(HELP_PASSWORD)
+}
+
+/// The subcommands that hash no password.
 pub(super) fn commands() -> Vec<Command> {
-    let name = || Arg::new("NAME").required(true).help("Username or e-mail address");
-    let of_name =
-        |command: &'static str, about: &'static str| Command::new(command).about(about).arg(name());
     vec![
-        Command::new("add")
-            .about("Make an account")
-            .after_help(HELP_PASSWORD)
-            .arg(Arg::new("USERNAME").required(true).help("3 to 64 of A-Z a-z 0-9 . _ -"))
-            .arg(Arg::new("EMAIL").required(true).help("E-mail address")),
         of_name("disable", "Keep an account from logging in, and end its sessions at once"),
         of_name("enable", "Let a disabled account log in again"),
-        of_name("set-password", "Give an account another password, and end its sessions at once")
-            .after_help(HELP_PASSWORD),
         of_name("sessions", "List an account's live sessions"),
         of_name("delete", "Remove an account and its sessions for good")
             .arg(Arg::new("YES").long("yes").action(ArgAction::SetTrue).help("Do not ask first")),
     ]
+}
+
+fn of_name(command: &'static str, about: &'static str) -> Command {
+    let name = Arg::new("NAME").required(true).help("Username or e-mail address");
+    Command::new(command).about(about).arg(name)
 }
 
 pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {

@@ -12,9 +12,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
-FILE is made with mode 0600, as it holds every password hash, and must not exist yet. It is a list
-of all accounts at one moment, which `staunch user import` takes back. If the export ends early,
-FILE is not complete.";
+FILE must not exist yet. It is made with mode 0600, because it holds every password hash. It \
+lists all accounts at one moment, and `staunch user import` reads it. If the export fails, FILE \
+is not complete.";
 
 pub(super) fn command() -> Command {
     let file = Arg::new("FILE")

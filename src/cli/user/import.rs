@@ -24,20 +24,17 @@ use tokio::io::BufReader;
 const READ_OCTETS: usize = 256 * 1024;
 
 const ABOUT_IMPORT: &str =
-    "Import accounts with their bcrypt hashes, one JSON object or line of CSV each";
+    "Import accounts with their password hashes, one JSON object or line of CSV each";
 
-const HELP_IMPORT: &str = r#"A line of FILE:
-
-  {"email": "ada@example.com", "username": "ada", "password_hash": "$2b$12$..."}
-
-with "is_active" (true or false) and "created_at" (RFC 3339) if need be. Or CSV, if the first line
-names the columns: email,username,password_hash and, if need be, the others. Lines that cannot be
-imported are reported in FILE.rejected, by line and reason; the others are imported. The server may
-run meanwhile, on the embedded database too. Given again after an interruption, FILE goes on where
-it was: what is there already is reported as taken.
-
-Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be read, 75 stopped by
-a signal."#;
+const HELP_IMPORT: &str = "A line of FILE:\n
+  {\"email\": \"ada@example.com\", \"username\": \"ada\", \"password_hash\": \"$2b$12$...\"}\n
+A line may also have \"is_active\" (true or false) and \"created_at\" (RFC 3339). CSV works too, if \
+the first line names the columns: email,username,password_hash and, if needed, the others.\n
+Lines that cannot be imported are reported in FILE.rejected, by number and reason; the others are \
+imported. The server may be running, on the embedded database too. After an interruption, give the \
+same FILE again: the accounts that were imported before are reported as taken.\n
+Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be read, 75 stopped \
+by a signal.";
 
 /// The subcommand `import` without the settings.
 pub(super) fn command() -> Command {
