@@ -38,6 +38,7 @@ pub(super) fn command() -> Command {
             Arg::new("SPAN")
                 .long("since")
                 .value_parser(span)
+                .allow_hyphen_values(true)
                 .default_value("7d")
                 .hide_default_value(true)
                 .help("How far to go back, like 30m, 12h or 7d [default: 7d]"),

@@ -3,6 +3,7 @@
 use crate::http::TrustedProxies;
 use crate::limiter::Limit;
 use crate::secret::Secret;
+use crate::store::ConnectError;
 use crate::telemetry::log::{Filter, Format};
 use crate::tokens::Algorithm;
 use std::fmt;
@@ -93,7 +94,8 @@ fn short(span: Duration) -> String {
     if span.subsec_millis() != 0 {
         return format!("{}ms", span.as_millis());
     }
-    let unit = UNITS.into_iter().find(|(length, _)| seconds >= *length && seconds % length == 0);
+    let unit =
+        UNITS.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
     unit.map_or_else(|| "0s".to_owned(), |(length, name)| format!("{}{name}", seconds / length))
 }
 
@@ -151,7 +153,11 @@ where
 
 /// A database's URL, which may hold a password.
 pub(super) fn url(text: &str) -> Result<Secret, String> {
-    crate::store::parse_url(text).map_err(|error| error.to_string())?;
+    crate::store::parse_url(text).map_err(|error| match error {
+        // Without what it calls itself: the setting's name comes before.
+        ConnectError::Url(reason) => reason,
+        ConnectError::Refused { .. } => error.to_string(),
+    })?;
     Ok(Secret::new(text.to_owned()))
 }
 

@@ -6,7 +6,8 @@
 
 use super::TokenConfig;
 use super::algorithm::Algorithm;
-use super::keys::{KeyError, KeyFile};
+use super::error::KeyError;
+use super::keys::KeyFile;
 use super::signing::{SigningKey, base64url};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};

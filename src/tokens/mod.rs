@@ -5,6 +5,7 @@
 
 mod access;
 mod algorithm;
+mod error;
 mod keys;
 mod refresh;
 mod ring;
@@ -13,7 +14,8 @@ mod signing;
 
 pub use access::{AccessClaims, AccessError, OCTETS_MAX};
 pub use algorithm::Algorithm;
-pub use keys::{KeyError, Kind, PUBLISH_DELAY};
+pub use error::KeyError;
+pub use keys::{Kind, PUBLISH_DELAY};
 pub use refresh::{RefreshClaims, RefreshError};
 pub use rotation::{KeyFolder, KeyInfo, KeyState, RetireError, Rotation};
 

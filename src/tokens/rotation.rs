@@ -5,7 +5,8 @@
 //! it checks tokens until the last one that it made has expired; only then can it be retired.
 
 use super::TokenConfig;
-use super::keys::{self, KeyError, Keys, Kind};
+use super::error::KeyError;
+use super::keys::{self, Keys, Kind};
 use super::ring::Ring;
 use crate::clock::Clock;
 use std::path::PathBuf;

@@ -108,6 +108,7 @@ async fn a_wrong_argument_is_64_and_says_what_is_allowed() {
     let top = folder();
     for (arguments, said) in [
         (&["audit", "--since", "bogus"][..], "must be a duration like 30m, 12h or 7d"),
+        (&["audit", "--since", "-1d"], "must be a duration like 30m, 12h or 7d"),
         (&["audit", "--sinc", "7d"], "--since"),
         (&["usr", "list"], "user"),
         (&["user", "sesions", "ada"], "sessions"),
@@ -125,7 +126,7 @@ async fn a_wrong_argument_is_64_and_says_what_is_allowed() {
         (&["serve", "--log-format", "xml"], "must be auto, text or json"),
         (&["serve", "--trusted-proxies", "lb1"], "use a list like"),
         (&["serve", "--otlp-endpoint", "collector"], "must be a URL like"),
-        (&["serve", "--database-url", "mysql://db"], "STAUNCH_DATABASE_URL"),
+        (&["serve", "--database-url", "mysql://db"], "STAUNCH_DATABASE_URL: must look like"),
     ] {
         let ended = run(staunch(top.path(), arguments)).await;
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.err);
