@@ -1,9 +1,11 @@
 //! The composition root: the only place that knows every part, the order in which they start and
 //! the order in which they stop.
 
+mod database;
 mod key_folder;
 mod reload;
 
+pub use database::{Database, IfAbsent};
 pub use key_folder::key_folder;
 pub use reload::{reload_certificate, reload_keys};
 
@@ -14,7 +16,7 @@ use crate::hashing::HashEngine;
 use crate::http::{self, Edge, Listener, Manner, Surface, Tls, TlsError};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
-use crate::postgres::{self, DataFolder, EmbeddedPostgres, PostgresError, Purpose};
+use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
 use crate::store::{self, ConnectError, Endpoint, MigrateError, Store, StoreConfig};
 use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
@@ -58,7 +60,7 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A port.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -66,7 +68,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// Threads, random numbers, the metrics recorder, the way to the collector.
-    #[error("cannot start the {part}: {source}")]
+    #[error("cannot start the {part}")]
     Part {
         /// Which part.
         part: &'static str,
@@ -320,57 +322,6 @@ impl App {
             server.stop().await;
         }
         tracing::info!("stopped");
-    }
-}
-
-/// The database that the settings name, for work beside the server.
-///
-/// One that runs is used as it is, also the embedded one of a server in another process; an
-/// embedded one that does not run is started, and stopped again by [`Database::close`].
-pub struct Database {
-    /// How to connect.
-    pub connect: Endpoint,
-    started: Option<EmbeddedPostgres>,
-}
-
-impl Database {
-    /// Finds the database, starts it if need be, and brings its schema up to date.
-    ///
-    /// # Errors
-    /// See [`StartError`]; what had been started is stopped again.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends what was started, in the background.
-    pub async fn open(config: &Config) -> Result<Self, StartError> {
-        let (connect, started) = match &config.settings.database_url {
-            Some(url) => (store::parse_url(url.expose())?, None),
-            None => match DataFolder::open(&config.data_dir(), Purpose::Database).await {
-                Ok(folder) => {
-                    let server = EmbeddedPostgres::start(&config.postgres(), folder).await?;
-                    (server.connect_config().into(), Some(server))
-                }
-                Err(PostgresError::InUse { folder, pid }) => match postgres::attach(&folder)? {
-                    Some(connect) => (connect.into(), None),
-                    None => return Err(PostgresError::InUse { folder, pid }.into()),
-                },
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let database = Self { connect, started };
-        match store::migrate(&database.connect).await {
-            Ok(_) => Ok(database),
-            Err(error) => {
-                database.close().await;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Stops the database if it was started here. Close every connection first.
-    pub async fn close(self) {
-        if let Some(server) = self.started {
-            server.stop().await;
-        }
     }
 }
 

@@ -1,24 +1,19 @@
-//! The key folder, for work beside a server.
+//! The key folder, for the subcommands.
 
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::postgres::{DataFolder, PostgresError, Purpose};
+use crate::postgres::DataFolder;
 use crate::tokens::KeyFolder;
 
-/// The key folder of the settings, beside a server that may be running. Nothing is made but the
-/// data folder.
+/// The key folder of the settings. A server may use it at the same time. Nothing is made.
 ///
 /// # Errors
-/// [`StartError::Postgres`]: the data folder is not to be had.
+/// [`StartError::Postgres`]: the data folder cannot be used.
 pub async fn key_folder(config: &Config, clock: Clock) -> Result<KeyFolder, StartError> {
-    let default = match &config.settings.keys_dir {
+    let keys_dir = match &config.settings.keys_dir {
         Some(set) => set.clone(),
-        None => match DataFolder::open(&config.data_dir(), Purpose::Keys).await {
-            Ok(folder) => folder.keys_dir(),
-            Err(PostgresError::InUse { folder, .. }) => folder.join("keys"),
-            Err(error) => return Err(error.into()),
-        },
+        None => DataFolder::default_keys_dir(&config.data_dir()).await?,
     };
-    Ok(KeyFolder::new(config.tokens(default), clock))
+    Ok(KeyFolder::new(config.tokens(keys_dir), clock))
 }

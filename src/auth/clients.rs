@@ -58,10 +58,12 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 pub enum AddClientError {
     /// The name breaks a rule.
-    #[error("NAME: must be 1 to {NAME_CHARS_MAX} characters without controls or blanks around")]
+    #[error(
+        "NAME: must be 1 to {NAME_CHARS_MAX} characters without control characters and without blanks at its ends"
+    )]
     BadName,
     /// Another has it.
-    #[error("NAME: there is a client of that name")]
+    #[error("NAME: a client of that name exists")]
     NameTaken,
     /// The random number generator failed.
     #[error("no random numbers")]

@@ -2,6 +2,7 @@
 
 use super::beside::{failed, find, on_database, settings, shown};
 use super::{FAILED, Failure, UNAVAILABLE};
+use crate::app::IfAbsent;
 use crate::store::{LoggedEvent, ReadError, StoreError};
 use crate::telemetry::with_causes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -14,12 +15,14 @@ use std::time::Duration;
 const SPAN_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 3_600);
 
 const HELP: &str = "\
-Events: login, register, refresh, logout, session_end, password_change, account_disable,
-account_enable, account_delete. Outcomes: success; rejected (wrong name or password); limited
-(a login or change of password refused after too many failures: the first of each wait; a session ended by a login beyond
-STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token came back: its session has ended).
-A refused login is not looked up, so it names no account. STAUNCH_AUDIT_KEEP says for how long
-events are kept.";
+Events: login, register, refresh, logout, session_end, password_change, account_disable, \
+account_enable, account_delete.\n\n\
+Outcomes: success; rejected (wrong name or password); limited (the first login or change of \
+password that is refused in each wait after too many failures, or a session ended by a login \
+beyond STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token came back, so its session was \
+ended).\n\n\
+A refused login is not looked up, so it names no account. The server keeps events for \
+STAUNCH_AUDIT_KEEP.";
 
 /// The subcommand without the settings.
 pub(super) fn command() -> Command {
@@ -34,10 +37,11 @@ pub(super) fn command() -> Command {
         .arg(
             Arg::new("SPAN")
                 .long("since")
-                .value_parser(humantime::parse_duration)
+                .value_parser(span)
+                .allow_hyphen_values(true)
                 .default_value("7d")
                 .hide_default_value(true)
-                .help("How far to go back, like 12h or 7d [default: 7d]"),
+                .help("How far to go back, like 30m, 12h or 7d [default: 7d]"),
         )
         .arg(
             Arg::new("JSON")
@@ -45,6 +49,11 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("One JSON object a line instead of a table"),
         )
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text);
+    parsed.map_err(|_| "must be a duration like 30m, 12h or 7d".into())
 }
 
 /// An event as JSON.
@@ -63,7 +72,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let name = matches.get_one::<String>("NAME");
     let since = matches.get_one::<Duration>("SPAN").copied().unwrap_or_default().min(SPAN_MAX);
     let json = matches.get_flag("JSON");
-    on_database(&config, async |admin| {
+    on_database(&config, IfAbsent::Fail, async |admin| {
         let user = match name {
             Some(name) => Some(find(admin, name).await?.id),
             None => None,

@@ -4,7 +4,7 @@
 use super::serve::no_signals;
 use super::source::Source;
 use super::{FAILED, Failure, INTERRUPTED, NOT_FOUND, UNAVAILABLE, runtime};
-use crate::app::Database;
+use crate::app::{Database, IfAbsent, StartError};
 use crate::config::Config;
 use crate::identity::LoginName;
 use crate::lifecycle;
@@ -37,13 +37,14 @@ pub(super) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
 /// and closes it again.
 pub(super) fn on_database<T>(
     config: &Config,
+    if_absent: IfAbsent,
     work: impl AsyncFnOnce(&mut Admin) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut stop = std::pin::pin!(lifecycle::termination());
         let database = tokio::select! {
-            opened = Database::open(config) => opened?,
+            opened = open_database(config, if_absent) => opened?,
             signal = &mut stop => return Err(interrupted(signal)),
         };
         let work = async {
@@ -64,6 +65,18 @@ pub(super) fn on_database<T>(
     // A read of standard input that never ends must not hold us up.
     runtime.shutdown_background();
     result
+}
+
+/// Opens the database that the settings name, and says so if it was made for this.
+pub(super) async fn open_database(
+    config: &Config,
+    if_absent: IfAbsent,
+) -> Result<Database, StartError> {
+    let database = Database::open(config, if_absent).await?;
+    if let Some(folder) = database.created_in() {
+        eprintln!("made a new database in {}", folder.display());
+    }
+    Ok(database)
 }
 
 /// The account of that username or e-mail address.

@@ -1,38 +1,34 @@
 //! `staunch client`: the OAuth clients that may introspect and revoke tokens.
 
 use super::beside::{failed, on_database, settings, shown, text};
+use super::settings::{Uses, with_settings};
 use super::{FAILED, Failure, NOT_FOUND, REJECTED, tell};
+use crate::app::IfAbsent;
 use crate::auth::{AddClientError, add_client};
 use crate::store::{Admin, Client};
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use uuid::Uuid;
 
 const HELP_ADD: &str = "\
-The secret is shown this once: only its hash is stored. The server may run meanwhile, on the embedded
-database too. To change a secret, add a second client under another name, and remove the first one when
-the service uses the second.";
+The secret is shown once: only its hash is stored. The server may be running, on the embedded \
+database too. To change a secret, add a second client under another name, and remove the first \
+one when the service uses the second.";
 
 pub(super) fn command() -> Command {
+    let commands = [
+        Command::new("add")
+            .about("Make a client and print its id and secret")
+            .after_help(HELP_ADD)
+            .arg(Arg::new("NAME").required(true).help("A name for people, like billing-api")),
+        Command::new("list").about("List the clients"),
+        Command::new("remove")
+            .about("Remove a client; servers refuse it within two seconds")
+            .arg(Arg::new("CLIENT").required(true).help("Its name or its client_id")),
+    ];
     Command::new("client")
-        .about("Work on the OAuth clients that may introspect and revoke tokens")
+        .about("Add, list and remove the OAuth clients that may introspect and revoke tokens")
         .subcommand_required(true)
-        .subcommand(
-            Command::new("add")
-                .about("Make a client and print its id and secret")
-                .after_help(HELP_ADD)
-                .arg(Arg::new("NAME").required(true).help("What people call it, like billing-api")),
-        )
-        .subcommand(Command::new("list").about("List the clients"))
-        .subcommand(
-            Command::new("remove")
-                .about("Remove a client; servers refuse it within two seconds")
-                .arg(
-                    Arg::new("ID")
-                        .required(true)
-                        .value_parser(value_parser!(Uuid))
-                        .help("Its client_id"),
-                ),
-        )
+        .subcommands(commands.map(|command| with_settings(command, Uses::Database)))
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -41,9 +37,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         return Ok(());
     };
     let (config, _guard) = settings(matches)?;
-    let lines = on_database(&config, async |admin| match name {
+    let lines = on_database(&config, IfAbsent::Fail, async |admin| match name {
         "add" => add(admin, text(matches, "NAME")).await,
-        "remove" => remove(admin, matches.get_one("ID").copied().unwrap_or_default()).await,
+        "remove" => remove(admin, text(matches, "CLIENT")).await,
         _ => list(admin).await,
     })?;
     tell(&lines);
@@ -64,10 +60,17 @@ async fn add(admin: &Admin, name: &str) -> Result<Vec<String>, Failure> {
     ])
 }
 
-async fn remove(admin: &Admin, id: Uuid) -> Result<Vec<String>, Failure> {
-    let removed = admin.delete_client(id).await.map_err(|error| failed(&error))?;
-    let client = removed
-        .ok_or_else(|| Failure { code: NOT_FOUND, message: format!("there is no client {id}") })?;
+/// Removes a client by its id, or by its name. An id wins over another client's name that looks like it.
+async fn remove(admin: &Admin, client: &str) -> Result<Vec<String>, Failure> {
+    let mut removed = None;
+    if let Ok(id) = client.parse::<Uuid>() {
+        removed = admin.delete_client(id).await.map_err(|error| failed(&error))?;
+    }
+    if removed.is_none() {
+        removed = admin.delete_client_named(client).await.map_err(|error| failed(&error))?;
+    }
+    let message = || format!("no client has the name or client_id {client:?}");
+    let client = removed.ok_or_else(|| Failure { code: NOT_FOUND, message: message() })?;
     Ok(vec![format!("removed {} ({})", client.id, client.name)])
 }
 

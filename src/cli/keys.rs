@@ -1,57 +1,61 @@
-//! `staunch keys`: what is in the key folder, another key, one less.
+//! `staunch keys`: lists, rotates and retires the keys in the key folder.
 
 use super::beside::{settings, text};
-use super::{FAILED, Failure, NOT_FOUND, REJECTED, runtime, tell};
+use super::settings::{Uses, with_settings};
+use super::{CANNOT_CREATE, FAILED, Failure, NOT_FOUND, REJECTED, runtime, tell};
 use crate::app;
 use crate::clock::Clock;
 use crate::telemetry::with_causes;
-use crate::tokens::{KeyError, KeyFolder, KeyInfo, KeyState, Kind, RetireError};
+use crate::tokens::{KeyError, KeyFolder, KeyInfo, KeyState, Kind, RetireError, Rotation};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 const HELP_ROTATE: &str = "\
-The key is there for checking at once: running servers read the folder every 30 s and at SIGHUP, and
-publish it at /.well-known/jwks.json. It makes tokens 10 minutes later, when every node and every client
-has it. The key before it goes on checking what it made; take it away with `staunch keys retire`.";
+The new key checks tokens at once: running servers read the folder every 30 s and at SIGHUP, and \
+publish the key at /.well-known/jwks.json. It makes tokens after 10 minutes, when every node and \
+every client has it. The previous key still checks the tokens that it made; remove it later with \
+`staunch keys retire`.\n\n\
+With --now the key makes tokens at once, and keys of its kind that wait to take over are \
+removed.";
 
 const HELP_RETIRE: &str = "\
-A key is needed until the last token that it made has ended: STAUNCH_ACCESS_TOKEN_TTL, or for a refresh
-key STAUNCH_REFRESH_TOKEN_TTL, after the next key took over. Before that this is refused, as it would log
-people out. --force does it all the same, for a key that others may have: first `staunch keys rotate --now`,
-then retire the old one, then send the servers SIGHUP or wait 30 s.";
+A key is needed until the last token that it made has expired: for STAUNCH_ACCESS_TOKEN_TTL, or \
+for a refresh key STAUNCH_REFRESH_TOKEN_TTL, after the next key took over. Before that the \
+command refuses, because it would log people out. --force removes the key anyway.\n\n\
+If a key was stolen, run `staunch keys rotate --now`, then `staunch keys retire --force` for the \
+stolen key, then send the servers SIGHUP or wait 30 s.";
 
 pub(super) fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
+    let commands = [
+        Command::new("list").about("List the keys and what each does now"),
+        Command::new("rotate")
+            .about("Make a key, of STAUNCH_JWT_ALG, that takes over in 10 minutes")
+            .after_help(HELP_ROTATE)
+            .arg(flag("refresh", "Make a key for refresh tokens instead of access tokens"))
+            .arg(flag(
+                "now",
+                "Take over at once: servers and clients that do not know the key yet refuse its tokens",
+            )),
+        Command::new("retire")
+            .about("Remove a key that is no longer needed")
+            .after_help(HELP_RETIRE)
+            .arg(
+                Arg::new("KID")
+                    .required(true)
+                    // base64url has the hyphen.
+                    .allow_hyphen_values(true)
+                    .help("Its id, as `staunch keys list` shows it; after -- if it begins with -h"),
+            )
+            .arg(flag("force", "Remove it even if tokens that it made are still valid")),
+    ];
     Command::new("keys")
-        .about("Work on the keys that make tokens")
+        .about("List, rotate and retire the keys that sign tokens")
         .subcommand_required(true)
-        .subcommand(Command::new("list").about("List the keys and what they do now"))
-        .subcommand(
-            Command::new("rotate")
-                .about("Make another key, of STAUNCH_JWT_ALG, that takes over in 10 minutes")
-                .after_help(HELP_ROTATE)
-                .arg(flag("refresh", "A key for refresh tokens instead of access tokens"))
-                .arg(flag(
-                    "now",
-                    "Take over at once: who does not know the key yet refuses its tokens",
-                )),
-        )
-        .subcommand(
-            Command::new("retire")
-                .about("Remove a key that is not needed any more")
-                .after_help(HELP_RETIRE)
-                .arg(
-                    Arg::new("KID")
-                        .required(true)
-                        // base64url has the hyphen.
-                        .allow_hyphen_values(true)
-                        .help("Its id, as `staunch keys list` shows it; after -- if it begins with -h"),
-                )
-                .arg(flag("force", "Also if it has made tokens that are still valid")),
-        )
+        .subcommands(commands.map(|command| with_settings(command, Uses::Keys)))
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -72,17 +76,23 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn rotate(folder: &KeyFolder, refresh: bool, now: bool) -> Result<Vec<String>, Failure> {
-    let made = folder.rotate(refresh, now).map_err(failed)?;
-    Ok(vec![line(&made), format!("made {}", made.path.display())])
+    let Rotation { made, superseded } = folder.rotate(refresh, now).map_err(failed)?;
+    let mut lines = vec![line(&made), format!("made {}", made.path.display())];
+    lines.extend(superseded.iter().map(|key| {
+        let at = moment(key.from_unix_s);
+        format!("removed {}, which would have taken over at {at}", key.path.display())
+    }));
+    Ok(lines)
 }
 
 fn retire(folder: &KeyFolder, kid: &str, force: bool) -> Result<String, Failure> {
     let retired = folder.retire(kid, force).map_err(|error| match error {
         RetireError::Unknown { .. } => Failure { code: NOT_FOUND, message: error.to_string() },
         RetireError::Signs { .. } => Failure { code: REJECTED, message: error.to_string() },
-        RetireError::Needed { .. } | RetireError::Elsewhere { .. } => {
-            Failure { code: REJECTED, message: format!("{error}\n  --force does it all the same.") }
-        }
+        RetireError::Needed { .. } | RetireError::Elsewhere { .. } => Failure {
+            code: REJECTED,
+            message: format!("{error}\n  Use --force to remove it anyway."),
+        },
         RetireError::Keys(error) => failed(error),
     })?;
     Ok(format!("retired {}, removed {}", retired.kid, retired.path.display()))
@@ -111,5 +121,18 @@ fn moment(unix_s: u64) -> String {
 }
 
 fn failed(error: KeyError) -> Failure {
-    Failure { code: FAILED, message: with_causes(&error) }
+    Failure { code: code_of(&error), message: with_causes(&error) }
+}
+
+pub(super) fn code_of(error: &KeyError) -> u8 {
+    match error {
+        KeyError::None { .. } => NOT_FOUND,
+        KeyError::Io { .. } => CANNOT_CREATE,
+        KeyError::Exposed { .. }
+        | KeyError::Damaged { .. }
+        | KeyError::TooMany { .. }
+        | KeyError::Missing { .. }
+        | KeyError::Locked { .. }
+        | KeyError::Generate => FAILED,
+    }
 }

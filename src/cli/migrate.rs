@@ -1,4 +1,4 @@
-//! `staunch migrate`: brings the schema up to date and stops, for deployments that do so apart.
+//! `staunch migrate`: brings the schema up to date and stops, for deployments that do so before they serve.
 
 use super::source::Source;
 use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime, tell};
@@ -11,8 +11,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let config = Source::new(matches)?.config()?;
     let (_log, _guard) = Log::start(config.settings.log_format, &config.settings.log);
     let Some(url) = &config.settings.database_url else {
-        let message =
-            "STAUNCH_DATABASE_URL: is required here; an embedded database is migrated by serve";
+        let message = "STAUNCH_DATABASE_URL: must be set; `serve` migrates an embedded database";
         return Err(Failure { code: BAD_SETTING, message: message.into() });
     };
     let unavailable = |message: String| Failure { code: UNAVAILABLE, message };

@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand; `serve` is what happens when none is named.
 //!
 //! Exit codes follow sysexits.h: 64 a bad setting, 65 some of the input was rejected, 66 no input,
-//! 67 no such account, client or key, 69 the database or a port is not to be had, 70 anything else that
-//! failed, 73 the data folder is in use or a file cannot be made, 75 stopped by a signal before the end.
+//! 67 no such account, client or key, 69 the database or a port is not available, 70 anything else that
+//! failed, 73 the data folder is in use, or a file or folder cannot be made or read, 75 stopped by a signal.
 
 mod audit;
 mod beside;
@@ -13,15 +13,16 @@ mod keys;
 mod migrate;
 mod prompt;
 mod serve;
+mod settings;
 mod source;
 mod user;
 
 use crate::app::StartError;
-use crate::config::SETTINGS;
 use crate::postgres::PostgresError;
 use crate::telemetry::with_causes;
+use clap::Command;
 use clap::error::ErrorKind;
-use clap::{Arg, Command};
+use settings::{Uses, with_settings};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -84,48 +85,31 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn command() -> Command {
-    let with_settings = |command: Command| {
-        command.args(SETTINGS.iter().map(|setting| {
-            let default = if setting.default.is_empty() { "unset" } else { setting.default };
-            Arg::new(setting.variable)
-                .long(setting.flag())
-                .env(setting.variable)
-                .hide_env_values(true)
-                .value_name("VALUE")
-                .help(format!("{} [default: {default}]", setting.help.trim()))
-        }))
-    };
     Command::new("staunch")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A password-login server. Without a subcommand it serves.")
         .subcommand_required(true)
-        .subcommand(with_settings(Command::new("serve").about("Serve until SIGTERM or ctrl-C")))
+        .subcommand(with_settings(
+            Command::new("serve").about("Serve until SIGTERM or ctrl-C"),
+            Uses::All,
+        ))
         .subcommand(with_settings(
             Command::new("calibrate")
-                .about("Measure how fast this machine hashes, and what a cost means"),
+                .about("Measure how fast this machine hashes, and what each bcrypt cost means"),
+            Uses::Calibration,
         ))
         .subcommand(with_settings(
             Command::new("check-config").about("Check the settings and print them, secrets masked"),
+            Uses::All,
         ))
         .subcommand(with_settings(
             Command::new("migrate").about("Bring the database's schema up to date and stop"),
+            Uses::DatabaseServer,
         ))
-        .subcommand(subcommands(client::command(), with_settings))
-        .subcommand(subcommands(keys::command(), with_settings))
-        .subcommand(
-            Command::new("user")
-                .about("Work on accounts")
-                .subcommand_required(true)
-                .subcommands(user::commands().into_iter().map(with_settings)),
-        )
-        .subcommand(with_settings(audit::command()))
-}
-
-/// Adds the settings to every subcommand of that one.
-fn subcommands(command: Command, with_settings: impl Fn(Command) -> Command) -> Command {
-    let names: Vec<String> =
-        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    names.iter().fold(command, |command, name| command.mut_subcommand(name, &with_settings))
+        .subcommand(client::command())
+        .subcommand(keys::command())
+        .subcommand(user::command())
+        .subcommand(with_settings(audit::command(), Uses::Database))
 }
 
 /// Puts `serve` before flags that stand alone.
@@ -155,20 +139,28 @@ impl From<StartError> for Failure {
                 UNAVAILABLE
             }
             StartError::Tls(_) => BAD_SETTING,
-            StartError::Keys(_) | StartError::Part { .. } => FAILED,
+            StartError::Keys(error) => keys::code_of(error),
+            StartError::Part { .. } => FAILED,
         };
-        Self { code, message: with_causes(&error) }
+        let mut message = with_causes(&error);
+        if let StartError::Postgres(error) = &error
+            && let Some(advice) = error.advice()
+        {
+            message.push_str("\n  ");
+            message.push_str(&advice);
+        }
+        Self { code, message }
     }
 }
 
 fn code_of(error: &PostgresError) -> u8 {
     match error {
-        PostgresError::NotFound(_) => UNAVAILABLE,
+        PostgresError::NotFound(_) | PostgresError::NoDatabase { .. } => UNAVAILABLE,
         PostgresError::InUse { .. } => IN_USE,
+        PostgresError::Folder { .. } => CANNOT_CREATE,
         PostgresError::BadBinDir { .. } | PostgresError::Unreachable { .. } => BAD_SETTING,
         PostgresError::OtherMajor { .. }
         | PostgresError::NoAccount
-        | PostgresError::Folder { .. }
         | PostgresError::PasswordLost { .. }
         | PostgresError::Spawn { .. }
         | PostgresError::Initdb { .. }

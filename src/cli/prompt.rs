@@ -42,7 +42,9 @@ pub(super) fn new_password() -> Result<Secret, Failure> {
 pub(super) async fn confirm(question: &str) -> Result<bool, Failure> {
     let input = io::stdin();
     if !input.is_terminal() {
-        let message = "standard input is no terminal to ask at: say --yes".into();
+        let message =
+            "cannot ask for confirmation, because standard input is not a terminal: use --yes"
+                .into();
         return Err(Failure { code: BAD_SETTING, message });
     }
     eprint!("{question} [y/N] ");
@@ -58,7 +60,7 @@ pub(super) async fn confirm(question: &str) -> Result<bool, Failure> {
 fn text(octets: Zeroizing<Vec<u8>>) -> Result<Secret, Failure> {
     let bad = |message: &str| Failure { code: REJECTED, message: message.to_owned() };
     if octets.is_empty() {
-        return Err(bad("password: none was given"));
+        return Err(bad("password: standard input has none"));
     }
     let text = std::str::from_utf8(&octets).map_err(|_| bad("password: is not UTF-8"))?;
     Ok(Secret::new(text.to_owned()))

@@ -1,7 +1,7 @@
-//! The list of settings: type, default, meaning and how each is read, on one screen.
+//! The list of settings: group, type, default, meaning and how each is read.
 
 use super::Problem;
-use super::values::{Count, Span, auto, flag, http_url, line, optional, own, parsed, url};
+use super::values::{Allowed, Count, Span, auto, flag, http_url, line, optional, own, parsed, url};
 use crate::http::TrustedProxies;
 use crate::limiter::Limit;
 use crate::secret::Secret;
@@ -19,6 +19,9 @@ pub struct Setting {
     pub default: &'static str,
     /// One line of help.
     pub help: &'static str,
+    /// The heading that it is listed under.
+    pub group: &'static str,
+    allowed: fn() -> String,
 }
 
 impl Setting {
@@ -26,37 +29,44 @@ impl Setting {
     pub fn flag(&self) -> String {
         self.variable.trim_start_matches("STAUNCH_").to_lowercase().replace('_', "-")
     }
+
+    /// The range of its values, like `1 to 1000`; empty where the help text says what is allowed.
+    pub fn allowed(&self) -> String {
+        (self.allowed)()
+    }
 }
 
 macro_rules! settings {
-    ($($(#[doc = $help:literal])+ $field:ident: $type:ty = $default:literal, $variable:literal, $parse:expr;)*) => {
+    ($([$group:literal] $($(#[doc = $help:literal])+ $field:ident: $type:ty = $default:literal, $variable:literal, $parse:expr;)+)+) => {
         /// Every setting, read and in range.
         #[derive(Clone, Debug)]
         pub struct Settings {
-            $($(#[doc = $help])+ pub $field: $type,)*
+            $($($(#[doc = $help])+ pub $field: $type,)+)+
         }
 
         /// The list.
-        pub const SETTINGS: &[Setting] = &[$(Setting {
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
             variable: $variable,
             default: $default,
             help: concat!($($help),+),
-        }),*];
+            group: $group,
+            allowed: <$type as Allowed>::allowed,
+        }),+),+];
 
         impl Settings {
             /// Reads each setting from its given text or its default.
             pub(super) fn read(given: impl Fn(&Setting) -> Option<String>) -> Result<Self, Vec<Problem>> {
                 let mut problems = Vec::new();
                 let mut listed = SETTINGS.iter();
-                $(let $field = {
+                $($(let $field = {
                     let text = listed.next().and_then(&given).unwrap_or_else(|| $default.to_owned());
                     let parse: &dyn Fn(&str) -> Result<$type, String> = &$parse;
                     parse(&text)
                         .map_err(|message| problems.push(Problem { variable: $variable, message }))
                         .ok()
-                };)*
-                match ($($field,)*) {
-                    ($(Some($field),)*) => Ok(Self { $($field),* }),
+                };)+)+
+                match ($($($field,)+)+) {
+                    ($($(Some($field),)+)+) => Ok(Self { $($($field),+),+ }),
                     _ => Err(problems),
                 }
             }
@@ -66,18 +76,23 @@ macro_rules! settings {
 
 const DAY_S: u64 = 24 * 60 * 60;
 
-// The doc comment is the help text; the order is that of the help page and the README.
+// The doc comment is the help text; order and groups are those of the help page.
 settings! {
+    ["Network"]
     /// Address and port to listen on.
     listen: SocketAddr = "127.0.0.1:8080", "STAUNCH_LISTEN", parsed("an address and port like 127.0.0.1:8080");
     /// Whether other servers may listen on the same port, as in a rolling restart.
     reuse_port: bool = "off", "STAUNCH_REUSE_PORT", flag;
+    /// Where /metrics is served, as plain HTTP, instead of on the main listener.
+    metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
+
+    ["TLS"]
     /// Certificate chain (PEM) to serve HTTPS with; unset: plain HTTP.
     tls_cert: Option<PathBuf> = "", "STAUNCH_TLS_CERT", optional(parsed("a path"));
     /// Private key (PEM) of the certificate.
     tls_key: Option<PathBuf> = "", "STAUNCH_TLS_KEY", optional(parsed("a path"));
-    /// Where /metrics is served, as plain HTTP, instead of on the main listener.
-    metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
+
+    ["Database"]
     /// PostgreSQL to use (or DATABASE_URL); unset: an embedded one in the data folder.
     database_url: Option<Secret> = "", "STAUNCH_DATABASE_URL", optional(url);
     /// Folder of the embedded database and the keys.
@@ -85,11 +100,13 @@ settings! {
     /// Folder of the programs postgres and initdb; unset: they are looked for.
     postgres_bin: Option<PathBuf> = "", "STAUNCH_POSTGRES_BIN", optional(parsed("a path"));
     /// Never download a PostgreSQL.
-    offline: bool = "false", "STAUNCH_OFFLINE", flag;
+    offline: bool = "off", "STAUNCH_OFFLINE", flag;
     /// Database connections that are kept open.
     db_pool_min: Count<usize, 1, 1000> = "5", "STAUNCH_DB_POOL_MIN", own;
     /// Database connections at most.
     db_pool_max: Count<usize, 1, 1000> = "50", "STAUNCH_DB_POOL_MAX", own;
+
+    ["Password hashing"]
     /// bcrypt cost of new password hashes: each step doubles the work.
     bcrypt_cost: Count<u32, 4, 15> = "12", "STAUNCH_BCRYPT_COST", own;
     /// Threads that hash passwords; auto: one a core.
@@ -100,6 +117,8 @@ settings! {
     hash_queue: Count<usize, 1, 65536> = "4096", "STAUNCH_HASH_QUEUE", own;
     /// Longest time a password may wait to be hashed.
     hash_deadline: Span<100, 300> = "30s", "STAUNCH_HASH_DEADLINE", own;
+
+    ["Tokens and sessions"]
     /// How long an access token is valid.
     access_token_ttl: Span<1_000, DAY_S> = "30m", "STAUNCH_ACCESS_TOKEN_TTL", own;
     /// How long a session lives after a login or refresh.
@@ -108,6 +127,8 @@ settings! {
     refresh_grace: Span<0, 300> = "10s", "STAUNCH_REFRESH_GRACE", own;
     /// Live sessions of an account at most; a login beyond it ends the one used longest ago.
     sessions_per_account: Count<u32, 1, 1000> = "50", "STAUNCH_SESSIONS_PER_ACCOUNT", own;
+
+    ["Rate limits"]
     /// Registrations of one client address.
     limit_register: Limit = "5/min", "STAUNCH_LIMIT_REGISTER", own;
     /// Logins and changes of password of one client address.
@@ -118,13 +139,19 @@ settings! {
     limit_clients: Limit = "600/s", "STAUNCH_LIMIT_CLIENTS", own;
     /// All other calls of one client address; /health and /metrics are exempt.
     limit_global: Limit = "200/min", "STAUNCH_LIMIT_GLOBAL", own;
+
+    ["Lockout"]
     /// Whether failed logins under a name make later ones wait.
     lockout: bool = "on", "STAUNCH_LOCKOUT", flag;
+
+    ["Proxies"]
     /// Proxies whose X-Forwarded-For or Forwarded is believed: addresses and CIDRs.
     trusted_proxies: TrustedProxies = "none", "STAUNCH_TRUSTED_PROXIES", own;
     /// Whether every connection begins with a PROXY header, versions 1 and 2, from a trusted proxy.
     proxy_protocol: bool = "off", "STAUNCH_PROXY_PROTOCOL", flag;
-    /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256.
+
+    ["Signing keys"]
+    /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256. A change takes 10 minutes.
     jwt_alg: Algorithm = "EdDSA", "STAUNCH_JWT_ALG", own;
     /// The iss of access tokens: the base URL that clients use.
     jwt_issuer: String = "http://localhost:8080", "STAUNCH_JWT_ISSUER", line;
@@ -132,10 +159,14 @@ settings! {
     jwt_audience: String = "staunch", "STAUNCH_JWT_AUDIENCE", line;
     /// Folder of the signing keys; unset: keys in the data folder.
     keys_dir: Option<PathBuf> = "", "STAUNCH_KEYS_DIR", optional(parsed("a path"));
+
+    ["Clean-up"]
     /// Time between two clean-ups of ended sessions.
     cleanup_interval: Span<1_000, {7 * DAY_S}> = "1h", "STAUNCH_CLEANUP_INTERVAL", own;
     /// How long lines of the audit log are kept.
     audit_keep: Span<1_000, {3660 * DAY_S}> = "90d", "STAUNCH_AUDIT_KEEP", own;
+
+    ["Connections"]
     /// Connections at most; beyond that, those idle longest are closed for new ones.
     connections_max: Count<usize, 1, 1_000_000> = "10000", "STAUNCH_CONNECTIONS_MAX", own;
     /// Connections of one address at most; trusted proxies are not counted.
@@ -150,6 +181,8 @@ settings! {
     write_timeout: Span<100, 3600> = "30s", "STAUNCH_WRITE_TIMEOUT", own;
     /// Longest time to finish what is under way after SIGTERM.
     shutdown_grace: Span<0, 3600> = "30s", "STAUNCH_SHUTDOWN_GRACE", own;
+
+    ["Logs and traces"]
     /// Which lines are logged: error, warn, info, debug, trace, off, or target=level pairs.
     log: Filter = "info", "STAUNCH_LOG", own;
     /// Requests that take longer are logged as warnings that say where the time went.

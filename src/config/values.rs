@@ -1,10 +1,23 @@
 //! The kinds of value that settings have, each with its range in its type.
 
+use crate::http::TrustedProxies;
+use crate::limiter::Limit;
 use crate::secret::Secret;
+use crate::store::ConnectError;
+use crate::telemetry::log::{Filter, Format};
+use crate::tokens::Algorithm;
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::ParseIntError;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// A kind of value that can say which values it allows.
+pub(super) trait Allowed {
+    /// For the help page; empty where the setting's own text says it.
+    fn allowed() -> String;
+}
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +38,7 @@ impl<const MIN: u32, const MAX: u32> FromStr for Count<u32, MIN, MAX> {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::parse(text)
             .map(Self)
-            .ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
+            .ok_or_else(|| format!("must be a whole number from {}", Self::allowed()))
     }
 }
 
@@ -35,6 +48,12 @@ impl<const MIN: u32, const MAX: u32> FromStr for Count<usize, MIN, MAX> {
     fn from_str(text: &str) -> Result<Self, String> {
         let value: Count<u32, MIN, MAX> = text.parse()?;
         usize::try_from(value.0).map(Self).map_err(|_| "is too large for this machine".into())
+    }
+}
+
+impl<T, const MIN: u32, const MAX: u32> Allowed for Count<T, MIN, MAX> {
+    fn allowed() -> String {
+        format!("{MIN} to {MAX}")
     }
 }
 
@@ -49,9 +68,16 @@ impl<const MIN_MS: u64, const MAX_S: u64> FromStr for Span<MIN_MS, MAX_S> {
         let (min, max) = (Duration::from_millis(MIN_MS), Duration::from_secs(MAX_S));
         let span = humantime::parse_duration(text).ok().filter(|span| (min..=max).contains(span));
         span.map(Self).ok_or_else(|| {
-            let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
-            format!("must be a duration like 1500ms, 30s, 10m, 1h or 7d, from {min} to {max}")
+            let allowed = Self::allowed();
+            format!("must be a duration like 1500ms, 30s, 10m, 1h or 7d, from {allowed}")
         })
+    }
+}
+
+impl<const MIN_MS: u64, const MAX_S: u64> Allowed for Span<MIN_MS, MAX_S> {
+    fn allowed() -> String {
+        let (min, max) = (Duration::from_millis(MIN_MS), Duration::from_secs(MAX_S));
+        format!("{} to {}", short(min), short(max))
     }
 }
 
@@ -61,12 +87,54 @@ impl<const MIN_MS: u64, const MAX_S: u64> fmt::Display for Span<MIN_MS, MAX_S> {
     }
 }
 
+/// A duration in the largest unit that fits, as settings are written: `366d`, not `1year 18h`.
+fn short(span: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let seconds = span.as_secs();
+    if span.subsec_millis() != 0 {
+        return format!("{}ms", span.as_millis());
+    }
+    let unit =
+        UNITS.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
+    unit.map_or_else(|| "0s".to_owned(), |(length, name)| format!("{}{name}", seconds / length))
+}
+
+impl Allowed for bool {
+    fn allowed() -> String {
+        "on or off".into()
+    }
+}
+
+impl Allowed for Limit {
+    fn allowed() -> String {
+        "like 10/min or 5/s,100/h, or off".into()
+    }
+}
+
+impl<T: Allowed> Allowed for Option<T> {
+    fn allowed() -> String {
+        T::allowed()
+    }
+}
+
+macro_rules! said_in_the_help {
+    ($($kind:ty),*) => {
+        $(impl Allowed for $kind {
+            fn allowed() -> String {
+                String::new()
+            }
+        })*
+    };
+}
+
+said_in_the_help!(SocketAddr, PathBuf, Secret, String, Algorithm, TrustedProxies, Filter, Format);
+
 /// `true` or `false`, `on` or `off`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err("must be true or false".into()),
+        _ => Err("must be on or off".into()),
     }
 }
 
@@ -85,7 +153,11 @@ where
 
 /// A database's URL, which may hold a password.
 pub(super) fn url(text: &str) -> Result<Secret, String> {
-    crate::store::parse_url(text).map_err(|error| error.to_string())?;
+    crate::store::parse_url(text).map_err(|error| match error {
+        // Without what it calls itself: the setting's name comes before.
+        ConnectError::Url(reason) => reason,
+        ConnectError::Refused { .. } => error.to_string(),
+    })?;
     Ok(Secret::new(text.to_owned()))
 }
 

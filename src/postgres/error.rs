@@ -1,4 +1,4 @@
-//! Why there is no embedded PostgreSQL, in words that say what to do about it.
+//! Why there is no embedded PostgreSQL, and what to do about it.
 
 use std::fmt;
 use std::io;
@@ -9,9 +9,9 @@ use std::time::Duration;
 /// Why the embedded PostgreSQL did not start, or its data folder could not be used.
 ///
 /// The variants tell the caller which exit code fits: [`NotFound`](Self::NotFound) is 69
-/// (unavailable), [`InUse`](Self::InUse) is 73 (can't create), a wrong setting
-/// ([`BadBinDir`](Self::BadBinDir), [`Unreachable`](Self::Unreachable)) is 64, the rest is a plain
-/// failure.
+/// (unavailable), as is [`NoDatabase`](Self::NoDatabase); [`InUse`](Self::InUse) and
+/// [`Folder`](Self::Folder) are 73 (can't create), a wrong setting ([`BadBinDir`](Self::BadBinDir),
+/// [`Unreachable`](Self::Unreachable)) is 64, the rest is a plain failure.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     /// Nothing installed, nothing downloaded. Nothing was written.
@@ -19,7 +19,7 @@ pub enum PostgresError {
     NotFound(Box<NotFound>),
 
     /// `STAUNCH_POSTGRES_BIN` names a folder that cannot be used.
-    #[error("STAUNCH_POSTGRES_BIN={} cannot be used: {reason}\n  It must name the folder that holds the programs `postgres` and `initdb`, version {oldest} or later.", path.display(), oldest = super::find::OLDEST_MAJOR)]
+    #[error("STAUNCH_POSTGRES_BIN={} cannot be used: {reason}", path.display())]
     BadBinDir {
         /// The folder as it was set.
         path: PathBuf,
@@ -29,7 +29,7 @@ pub enum PostgresError {
 
     /// The data folder belongs to a major version whose programs are not here. The data is
     /// untouched.
-    #[error("the data in {} was made by PostgreSQL {wanted}, and no PostgreSQL {wanted} was found (found: {found})\n  Install PostgreSQL {wanted}, or point STAUNCH_POSTGRES_BIN to its programs; to change the version, move the data with pg_dump or pg_upgrade.", data.display())]
+    #[error("the data in {} was made by PostgreSQL {wanted}, and no PostgreSQL {wanted} was found (found: {found})", data.display())]
     OtherMajor {
         /// The folder with PG_VERSION.
         data: PathBuf,
@@ -39,8 +39,15 @@ pub enum PostgresError {
         found: String,
     },
 
+    /// There is no embedded database, and the caller does not make one. Nothing was written.
+    #[error("no database in {}; set STAUNCH_DATA_DIR or STAUNCH_DATABASE_URL", folder.display())]
+    NoDatabase {
+        /// The data folder.
+        folder: PathBuf,
+    },
+
     /// Another staunch holds the lock of the data folder.
-    #[error("{} is in use by another staunch (pid {})\n  Stop it first, or give this one a folder of its own with STAUNCH_DATA_DIR.", folder.display(), Pid(*pid))]
+    #[error("{} is in use by another staunch (pid {})", folder.display(), Pid(*pid))]
     InUse {
         /// The data folder.
         folder: PathBuf,
@@ -49,7 +56,7 @@ pub enum PostgresError {
     },
 
     /// Started as root, and the account that PostgreSQL must run as cannot enter the data folder.
-    #[error("PostgreSQL does not run as root, and user {account} cannot enter {}\n  Let it in (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can reach, such as /var/lib/staunch.", blocked_by.display(), blocked_by.display())]
+    #[error("PostgreSQL does not run as root, and user {account} cannot enter {}", blocked_by.display())]
     Unreachable {
         /// The account PostgreSQL would run as: a name, or a uid in digits.
         account: String,
@@ -59,12 +66,12 @@ pub enum PostgresError {
 
     /// Started as root on a machine that has no other account to run PostgreSQL as.
     #[error(
-        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as\n  Start staunch as an ordinary user, or add one (useradd --system postgres)."
+        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as"
     )]
     NoAccount,
 
     /// A file or folder of ours could not be read or written.
-    #[error("cannot {action} {}\n  Check that this user may write there and that the disk is not full.", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Folder {
         /// What was tried: a verb, as in "cannot create ...".
         action: &'static str,
@@ -76,7 +83,7 @@ pub enum PostgresError {
     },
 
     /// The data is there and its password is not; a new one is never made over existing data.
-    #[error("{} is missing or damaged, and the database in {} cannot be opened without it\n  Put it back from a backup, or move both away to start with an empty database.", path.display(), data.display())]
+    #[error("{} is missing or damaged, and the database in {} cannot be opened without it", path.display(), data.display())]
     PasswordLost {
         /// The password file.
         path: PathBuf,
@@ -124,9 +131,7 @@ pub enum PostgresError {
     },
 
     /// A process of an earlier run is still on the data folder and does not end.
-    #[error(
-        "process {pid} of an earlier run still holds the database and does not end\n  Look at it with `ps {pid}`, end it, and start again."
-    )]
+    #[error("process {pid} of an earlier run still holds the database and does not end")]
     OrphanStays {
         /// That process.
         pid: u32,
@@ -158,6 +163,48 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
+    /// What the operator can do, as a sentence to print below the error and its causes.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::BadBinDir { .. } => Some(format!(
+                "It must name the folder that holds the programs `postgres` and `initdb`, version {} or later.",
+                super::find::OLDEST_MAJOR
+            )),
+            Self::OtherMajor { wanted, .. } => Some(format!(
+                "Install PostgreSQL {wanted}, or point STAUNCH_POSTGRES_BIN to its programs; to change the version, move the data with pg_dump or pg_upgrade."
+            )),
+            Self::InUse { .. } => Some(
+                "Stop it first, or give this one a folder of its own with STAUNCH_DATA_DIR.".into(),
+            ),
+            Self::Unreachable { blocked_by, .. } => Some(format!(
+                "Let it in (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can reach, such as /var/lib/staunch.",
+                blocked_by.display()
+            )),
+            Self::NoAccount => Some(
+                "Start staunch as an ordinary user, or add one (useradd --system postgres).".into(),
+            ),
+            Self::Folder { .. } => {
+                Some("Check that this user may write there and that the disk is not full.".into())
+            }
+            Self::PasswordLost { .. } => Some(
+                "Put it back from a backup, or move both away to start with an empty database."
+                    .into(),
+            ),
+            Self::OrphanStays { pid } => {
+                Some(format!("Look at it with `ps {pid}`, end it, and start again."))
+            }
+            Self::NotFound(_)
+            | Self::NoDatabase { .. }
+            | Self::Spawn { .. }
+            | Self::Initdb { .. }
+            | Self::EndedEarly { .. }
+            | Self::NotReady { .. }
+            | Self::Connect { .. }
+            | Self::Silent { .. }
+            | Self::Random { .. } => None,
+        }
+    }
+
     /// For `map_err` on file operations.
     pub(super) fn folder(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

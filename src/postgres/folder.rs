@@ -34,32 +34,17 @@ pub enum Purpose {
     Keys,
 }
 
-/// The data folder, held until the last clone is dropped (the system lets go of it however we end).
-#[derive(Debug, Clone)]
-pub struct DataFolder(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+/// Where the data folder is or will be.
+struct Place {
+    /// Absolute.
     path: PathBuf,
     instead_of: Option<PathBuf>,
     account: Account,
-    /// Held, never read again: the lock lives as long as the open file.
-    _lock: File,
 }
 
-impl DataFolder {
-    /// Makes the folder if need be and locks it.
-    ///
-    /// # Errors
-    /// - [`PostgresError::InUse`]: another process holds it.
-    /// - [`PostgresError::Unreachable`]: we are root, the folder was set, and PostgreSQL's account
-    ///   can't enter it.
-    /// - [`PostgresError::NoAccount`], [`PostgresError::Folder`], [`PostgresError::Spawn`].
-    pub async fn open(data_dir: &DataDir, purpose: Purpose) -> Result<Self, PostgresError> {
-        Self::open_or(data_dir, purpose, Path::new(ROOT_FOLDER)).await
-    }
-
-    async fn open_or(
+impl Place {
+    /// Decides where the folder is. Touches nothing.
+    async fn find(
         data_dir: &DataDir,
         purpose: Purpose,
         root_folder: &Path,
@@ -91,12 +76,75 @@ impl DataFolder {
                 (DataDir::Set(_), Purpose::Keys) => {}
             }
         }
+        Ok(Self { path, instead_of, account })
+    }
+}
+
+/// The data folder, held until the last clone is dropped (the system lets go of it however we end).
+#[derive(Debug, Clone)]
+pub struct DataFolder(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    instead_of: Option<PathBuf>,
+    account: Account,
+    /// Held, never read again: the lock lives as long as the open file.
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder if need be and locks it.
+    ///
+    /// # Errors
+    /// - [`PostgresError::InUse`]: another process holds it.
+    /// - [`PostgresError::Unreachable`]: we are root, the folder was set, and PostgreSQL's account
+    ///   can't enter it.
+    /// - [`PostgresError::NoAccount`], [`PostgresError::Folder`], [`PostgresError::Spawn`].
+    pub async fn open(data_dir: &DataDir, purpose: Purpose) -> Result<Self, PostgresError> {
+        Self::open_or(data_dir, purpose, Path::new(ROOT_FOLDER)).await
+    }
+
+    async fn open_or(
+        data_dir: &DataDir,
+        purpose: Purpose,
+        root_folder: &Path,
+    ) -> Result<Self, PostgresError> {
+        let Place { path, instead_of, account } =
+            Place::find(data_dir, purpose, root_folder).await?;
         make_folder(&path, account.switch)?;
         // PostgreSQL keeps the path it was started with; a link that moves later must not send it
         // elsewhere.
         let path = path.canonicalize().map_err(PostgresError::folder("find", &path))?;
         let lock = lock(&path, purpose)?;
         Ok(Self(Arc::new(Inner { path, instead_of, account, _lock: lock })))
+    }
+
+    /// Checks that the folder has the data of an embedded database. Makes and locks nothing.
+    ///
+    /// # Errors
+    /// [`PostgresError::NoDatabase`], or as [`open`](Self::open), except for
+    /// [`PostgresError::InUse`].
+    pub async fn require_database(data_dir: &DataDir) -> Result<(), PostgresError> {
+        let place = Place::find(data_dir, Purpose::Database, Path::new(ROOT_FOLDER)).await?;
+        let data = data_in(&place.path);
+        if data.try_exists().map_err(PostgresError::folder("look at", &data))? {
+            return Ok(());
+        }
+        // As it was set, unless it is another one.
+        let (DataDir::Default(wished) | DataDir::Set(wished)) = data_dir;
+        let folder = if place.instead_of.is_some() { &place.path } else { wished };
+        Err(PostgresError::NoDatabase { folder: folder.clone() })
+    }
+
+    /// Where the signing keys are kept by default, in a folder that may not exist yet. Makes and
+    /// locks nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), except for [`PostgresError::InUse`].
+    pub async fn default_keys_dir(data_dir: &DataDir) -> Result<PathBuf, PostgresError> {
+        let place = Place::find(data_dir, Purpose::Keys, Path::new(ROOT_FOLDER)).await?;
+        Ok(keys_in(&place.path))
     }
 
     /// The folder, absolute, without links.
@@ -115,7 +163,13 @@ impl DataFolder {
     /// Where the signing keys are kept by default. Not made here.
     #[must_use]
     pub fn keys_dir(&self) -> PathBuf {
-        self.path().join("keys")
+        keys_in(self.path())
+    }
+
+    /// Whether it has the data of an embedded database.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.data().exists()
     }
 
     pub(super) fn account(&self) -> &Account {
@@ -146,6 +200,10 @@ pub(super) fn postgres_in(folder: &Path) -> PathBuf {
 
 pub(super) fn data_in(folder: &Path) -> PathBuf {
     postgres_in(folder).join("data")
+}
+
+fn keys_in(folder: &Path) -> PathBuf {
+    folder.join("keys")
 }
 
 pub(super) fn password_in(folder: &Path) -> PathBuf {

@@ -55,6 +55,11 @@ const CLIENTS: Statement =
 const DELETE_CLIENT: Statement =
     statement!("delete_client", "DELETE FROM clients WHERE id = $1 RETURNING id, name, created_at");
 
+const DELETE_CLIENT_NAMED: Statement = statement!(
+    "delete_client_named",
+    "DELETE FROM clients WHERE name = $1 RETURNING id, name, created_at"
+);
+
 impl Store {
     /// SHA-256 of a client's secret.
     ///
@@ -125,6 +130,16 @@ impl Admin {
         let rows = self.query(&DELETE_CLIENT, &[&id]).await?;
         let client = rows.first().map(Client::read).transpose();
         client.map_err(|error| StoreError::statement(DELETE_CLIENT.name, error))
+    }
+
+    /// Removes the client of that name, as [`delete_client`](Self::delete_client) does by id.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the client may be gone.
+    pub async fn delete_client_named(&self, name: &str) -> Result<Option<Client>, StoreError> {
+        let rows = self.query(&DELETE_CLIENT_NAMED, &[&name]).await?;
+        let client = rows.first().map(Client::read).transpose();
+        client.map_err(|error| StoreError::statement(DELETE_CLIENT_NAMED.name, error))
     }
 }
 

@@ -6,7 +6,8 @@
 
 use super::TokenConfig;
 use super::algorithm::Algorithm;
-use super::keys::{KeyError, KeyFile};
+use super::error::KeyError;
+use super::keys::KeyFile;
 use super::signing::{SigningKey, base64url};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
@@ -125,6 +126,25 @@ impl Access {
             .find(|key| key.algorithm == self.signs)
             .or_else(|| come().next())
             .or_else(|| self.keys.first())
+    }
+
+    /// Logs that a key of the configured algorithm waits to take over, as after a change of
+    /// `STAUNCH_JWT_ALG`.
+    pub(super) fn log_handover(&self) {
+        let now = self.clock.unix_s();
+        let next =
+            self.keys.iter().find(|key| key.algorithm == self.signs && key.from_unix_s > now);
+        if let (Some(next), Some(signing)) = (next, self.signing())
+            && next.kid != signing.kid
+        {
+            tracing::info!(
+                kid = next.kid,
+                "access tokens are signed with {} for {} s more, then with {}: all nodes and clients need the new key first",
+                signing.algorithm.name(),
+                next.from_unix_s - now,
+                next.algorithm.name(),
+            );
+        }
     }
 
     pub(super) fn sign(&self, user: UserId, session: SessionId) -> Result<Secret, AccessError> {

@@ -1,6 +1,6 @@
 //! The algorithms that access tokens can be signed with, by their JWA names, and the keys they take.
 
-use super::keys::KeyError;
+use super::error::KeyError;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;

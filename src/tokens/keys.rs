@@ -6,9 +6,10 @@
 //! before their time: whoever reads the folder knows a key before the first token that it makes.
 
 use super::algorithm::{Algorithm, HMAC_OCTETS, random_octets};
+use super::error::KeyError;
 use crate::clock::Clock;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,61 +27,6 @@ const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two tries to take it.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const HMAC_REFRESH_PREFIX: &str = "refresh-hmac-";
-
-/// Why the keys are not to be had. Each variant names the file; none is ever repaired by writing
-/// over it.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The operating system refused.
-    #[error("key file {path}: cannot {action}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Others than the owner may read it.
-    #[error(
-        "key file {path} may be read by others (mode {mode:04o}): chmod 600 it, or replace it if they did"
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Not what its name says.
-    #[error("key file {path} is damaged: {reason}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// More files than anybody rotates.
-    #[error("key folder {path} holds {FILES_MAX} keys or more: retire old ones")]
-    TooMany {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The folder of a running server has lost all keys of a kind.
-    #[error("key folder {path} lacks keys: the ones that were read before stay in use")]
-    Missing {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Another process is at work in the folder, or was stopped in the middle of it.
-    #[error("key folder {path} has been locked by another process for {} s", LOCK_DEADLINE.as_secs())]
-    Locked {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The random number generator or the key generator failed.
-    #[error("no new key could be made")]
-    Generate,
-}
 
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +102,7 @@ impl Keys {
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .map_err(failed("make the folder"))?;
+            .map_err(failed("make the key folder"))?;
         // Several nodes may share the folder and start together: one makes the keys.
         let _lock = lock(folder)?;
         let keys = Self::read(folder)?;
@@ -176,7 +122,11 @@ impl Keys {
 
     /// Reads the folder; makes nothing.
     pub(super) fn read(folder: &Path) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::Io { path: folder.to_owned(), action: "list", source };
+        let failed = |source| KeyError::Io {
+            path: folder.to_owned(),
+            action: "list the key folder",
+            source,
+        };
         let mut found = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -185,7 +135,7 @@ impl Keys {
                 continue;
             };
             if found.len() >= FILES_MAX {
-                return Err(KeyError::TooMany { path: folder.to_owned() });
+                return Err(KeyError::TooMany { path: folder.to_owned(), limit: FILES_MAX });
             }
             found.push((from_unix_s, path, kind));
         }
@@ -208,7 +158,11 @@ impl Keys {
     /// Whether one more key may be made.
     pub(super) fn room(&self, folder: &Path) -> Result<(), KeyError> {
         let full = self.access.len() + self.refresh.len() >= FILES_MAX;
-        if full { Err(KeyError::TooMany { path: folder.to_owned() }) } else { Ok(()) }
+        if full {
+            Err(KeyError::TooMany { path: folder.to_owned(), limit: FILES_MAX })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -219,14 +173,14 @@ pub(super) fn lock(folder: &Path) -> Result<File, KeyError> {
 
 fn lock_within(folder: &Path, limit: Duration) -> Result<File, KeyError> {
     let failed = |action| move |source| KeyError::Io { path: folder.to_owned(), action, source };
-    let file = File::open(folder).map_err(failed("open the folder"))?;
+    let file = File::open(folder).map_err(failed("open the key folder"))?;
     let mut waited = Duration::ZERO;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::Error(source)) => return Err(failed("lock the folder")(source)),
+            Err(TryLockError::Error(source)) => return Err(failed("lock the key folder")(source)),
             Err(TryLockError::WouldBlock) if waited >= limit => {
-                return Err(KeyError::Locked { path: folder.to_owned() });
+                return Err(KeyError::Locked { path: folder.to_owned(), waited });
             }
             Err(TryLockError::WouldBlock) => {}
         }
@@ -249,7 +203,8 @@ fn parse_name(name: &str) -> Option<(Kind, u64)> {
 }
 
 fn read_file(path: &Path, label: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let failed = |source| KeyError::Io { path: path.to_owned(), action: "read", source };
+    let failed =
+        |source| KeyError::Io { path: path.to_owned(), action: "read the key file", source };
     let damaged = |reason| KeyError::Damaged { path: path.to_owned(), reason };
     let metadata = fs::metadata(path).map_err(failed)?;
     let mode = metadata.mode() & 0o7777;
@@ -288,28 +243,35 @@ pub(super) fn write_new(folder: &Path, kind: Kind, from_unix_s: u64) -> Result<P
         .create_new(true)
         .mode(0o600)
         .open(&draft)
-        .map_err(failed("write"))?;
-    let owner = fs::metadata(folder).map_err(failed("write"))?;
-    if owner.uid() != file.metadata().map_err(failed("write"))?.uid() {
+        .map_err(failed("write the key file"))?;
+    let owner = fs::metadata(folder).map_err(failed("write the key file"))?;
+    if owner.uid() != file.metadata().map_err(failed("write the key file"))?.uid() {
         // Only root may; for others the file is theirs, and they can read it.
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
     }
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))?;
-    fs::hard_link(&draft, &path).map_err(failed("write"))?;
-    fs::remove_file(&draft).map_err(failed("tidy up after"))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write the key file"))?;
+    fs::hard_link(&draft, &path).map_err(failed("write the key file"))?;
+    fs::remove_file(&draft).map_err(failed("remove the draft of the key file"))?;
     sync(folder)?;
     Ok(path)
 }
 
 /// Removes a key. Take the folder's lock first.
 pub(super) fn remove(folder: &Path, path: &Path) -> Result<(), KeyError> {
-    let failed = |source| KeyError::Io { path: path.to_owned(), action: "remove", source };
+    let failed =
+        |source| KeyError::Io { path: path.to_owned(), action: "remove the key file", source };
     fs::remove_file(path).map_err(failed)?;
     sync(folder)
 }
 
 fn sync(folder: &Path) -> Result<(), KeyError> {
-    let failed = |source| KeyError::Io { path: folder.to_owned(), action: "write", source };
+    let failed = |source| KeyError::Io {
+        path: folder.to_owned(),
+        action: "write to the key folder",
+        source,
+    };
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 

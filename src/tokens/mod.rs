@@ -5,6 +5,7 @@
 
 mod access;
 mod algorithm;
+mod error;
 mod keys;
 mod refresh;
 mod ring;
@@ -13,9 +14,10 @@ mod signing;
 
 pub use access::{AccessClaims, AccessError, OCTETS_MAX};
 pub use algorithm::Algorithm;
-pub use keys::{KeyError, Kind, PUBLISH_DELAY};
+pub use error::KeyError;
+pub use keys::{Kind, PUBLISH_DELAY};
 pub use refresh::{RefreshClaims, RefreshError};
-pub use rotation::{KeyFolder, KeyInfo, KeyState, RetireError};
+pub use rotation::{KeyFolder, KeyInfo, KeyState, RetireError, Rotation};
 
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
@@ -61,6 +63,7 @@ impl Tokens {
     pub fn open(config: &TokenConfig, clock: Clock) -> Result<Self, KeyError> {
         let keys = keys::Keys::open(&config.keys_dir, &clock, config.algorithm)?;
         let ring = Ring::new(config, keys, &clock)?;
+        ring.access.log_handover();
         let (config, ring) = (config.clone(), RwLock::new(Arc::new(ring)));
         Ok(Self(Arc::new(Inner { config, clock, ring })))
     }

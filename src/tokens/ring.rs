@@ -2,7 +2,8 @@
 
 use super::TokenConfig;
 use super::access::Access;
-use super::keys::{KeyError, Keys};
+use super::error::KeyError;
+use super::keys::Keys;
 use super::refresh::Refresh;
 use super::signing::Jwk;
 use crate::clock::Clock;

@@ -1,11 +1,12 @@
-//! Rotation: what an operator sees of the keys, adds and takes away.
+//! Rotation: what an operator sees of the keys, adds and removes.
 //!
-//! A new key checks tokens from the moment its file is there, and makes them from the time in its
-//! name on: by then every node has read it and every client's copy of the JWK set has ended. The key
-//! before it checks tokens until the last one that it made has ended; only then can it be retired.
+//! A new key checks tokens as soon as its file exists, and makes them from the time in its name on:
+//! by then every node has read it and every client's copy of the JWK set has expired. The key before
+//! it checks tokens until the last one that it made has expired; only then can it be retired.
 
 use super::TokenConfig;
-use super::keys::{self, KeyError, Keys, Kind};
+use super::error::KeyError;
+use super::keys::{self, Keys, Kind};
 use super::ring::Ring;
 use crate::clock::Clock;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use std::time::Duration;
 /// every 30 s, and their clocks may differ.
 const HANDOVER: Duration = Duration::from_secs(60);
 
-/// The key folder as an operator works on it, beside the servers that use it.
+/// The key folder as an operator works on it, while servers use it.
 pub struct KeyFolder {
     config: TokenConfig,
     clock: Clock,
@@ -49,6 +50,15 @@ pub enum KeyState {
         /// Seconds since 1970.
         until_unix_s: Option<u64>,
     },
+}
+
+/// What a rotation did.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The new key.
+    pub made: KeyInfo,
+    /// Keys of the same kind that would have taken over from the new one later. They are removed.
+    pub superseded: Vec<KeyInfo>,
 }
 
 /// Why a key was not retired. It is still there.
@@ -96,9 +106,13 @@ impl KeyFolder {
     /// Every key, of each kind in the order in which they take over.
     ///
     /// # Errors
-    /// When the folder or a file cannot be read or understood.
+    /// [`KeyError::None`], or when the folder or a file cannot be read or understood.
     pub fn list(&self) -> Result<Vec<KeyInfo>, KeyError> {
+        self.check_folder()?;
         let keys = Keys::read(&self.config.keys_dir)?;
+        if keys.access.is_empty() && keys.refresh.is_empty() {
+            return Err(KeyError::None { path: self.config.keys_dir.clone() });
+        }
         let ring = Ring::new(&self.config, keys, &self.clock)?;
         let signs = ring.access.signing().map(|key| (key.algorithm, key.from_unix_s, &key.kid));
         let mut found = Vec::new();
@@ -136,18 +150,21 @@ impl KeyFolder {
         Ok(found)
     }
 
-    /// Makes another key, of the configured algorithm or for refresh tokens, which takes over after
-    /// [`keys::PUBLISH_DELAY`], or at once: then tokens that it makes are refused by nodes and
-    /// clients that do not know it yet.
+    /// Makes a key, of the configured algorithm or for refresh tokens, which takes over after
+    /// [`keys::PUBLISH_DELAY`].
+    ///
+    /// With `at_once` it takes over now: nodes and clients that do not know it yet refuse its tokens.
+    /// Keys of its kind that wait to take over are removed, so that the new key stays the last one.
     ///
     /// # Errors
-    /// When the folder cannot be read or written, is full, or a key was made this very second.
-    pub fn rotate(&self, refresh: bool, at_once: bool) -> Result<KeyInfo, KeyError> {
+    /// [`KeyError::None`]: there is no folder. Else when it cannot be read or written, or is full.
+    pub fn rotate(&self, refresh: bool, at_once: bool) -> Result<Rotation, KeyError> {
         let folder = &self.config.keys_dir;
         let kind = if refresh { Kind::Refresh } else { Kind::Access(self.config.algorithm) };
         let delay = if at_once { Duration::ZERO } else { keys::PUBLISH_DELAY };
+        self.check_folder()?;
         let lock = keys::lock(folder)?;
-        // What cannot be read now could not be read by a server either.
+        // A server could not read the folder either if this fails.
         let present = Keys::read(folder)?;
         present.room(folder)?;
         let mut from_unix_s = self.clock.unix_s() + delay.as_secs();
@@ -157,9 +174,16 @@ impl KeyFolder {
             from_unix_s += 1;
         }
         let path = keys::write_new(folder, kind, from_unix_s)?;
-        let made = self.list()?.into_iter().find(|key| key.path == path);
+        let (made, others): (Vec<_>, Vec<_>) =
+            self.list()?.into_iter().partition(|key| key.path == path);
+        let waits = |key: &KeyInfo| key.kind == kind && key.state == KeyState::Waits;
+        let superseded: Vec<_> = others.into_iter().filter(|key| at_once && waits(key)).collect();
+        for key in &superseded {
+            keys::remove(folder, &key.path)?;
+        }
         drop(lock);
-        made.ok_or(KeyError::Generate)
+        let made = made.into_iter().next().ok_or(KeyError::Generate)?;
+        Ok(Rotation { made, superseded })
     }
 
     /// Removes a key. Servers forget it within 30 s, and refuse what it made from then on.
@@ -169,6 +193,7 @@ impl KeyFolder {
     /// the one that makes tokens now.
     pub fn retire(&self, kid: &str, force: bool) -> Result<KeyInfo, RetireError> {
         let folder = &self.config.keys_dir;
+        self.check_folder()?;
         let lock = keys::lock(folder)?;
         let found = self.list()?.into_iter().find(|key| key.kid == kid);
         let Some(key) = found else {
@@ -189,6 +214,16 @@ impl KeyFolder {
         keys::remove(folder, &key.path)?;
         drop(lock);
         Ok(key)
+    }
+
+    /// Tells a folder that no server has made yet from one that cannot be read.
+    fn check_folder(&self) -> Result<(), KeyError> {
+        let path = &self.config.keys_dir;
+        match path.try_exists() {
+            Ok(false) => Err(KeyError::None { path: path.clone() }),
+            // What else is wrong shows when the folder is opened.
+            Ok(true) | Err(_) => Ok(()),
+        }
     }
 
     fn state(&self, signs: bool, from: u64, stopped: Option<u64>, ttl: Duration) -> KeyState {

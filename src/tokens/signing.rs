@@ -1,7 +1,8 @@
 //! One key that signs access tokens: what it is called, what it makes, and what others check it by.
 
 use super::algorithm::{Algorithm, HMAC_OCTETS};
-use super::keys::{KeyError, KeyFile};
+use super::error::KeyError;
+use super::keys::KeyFile;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;

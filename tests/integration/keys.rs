@@ -104,7 +104,7 @@ async fn f5_a_kid_means_its_own_key_alone() {
     let app = TestApp::builder().set("STAUNCH_JWT_ALG", "HS256").start().await;
     let tokens = app.registered("ada").await;
     app.clock.advance(Duration::from_secs(1));
-    let other = app.key_folder(Algorithm::Hs256).rotate(false, true).unwrap();
+    let other = app.key_folder(Algorithm::Hs256).rotate(false, true).unwrap().made;
     assert!(app.keys.reload().unwrap());
     let own = secret(&app, "access-hs256-");
     let sign = |kid: Option<&str>, secret: &[u8]| {
@@ -140,7 +140,7 @@ async fn a_key_is_published_before_it_signs_and_the_old_one_outlives_its_tokens(
     let first_created = app.metric(created).await;
     app.clock.advance(Duration::from_secs(3_600));
 
-    let made = folder.rotate(false, false).unwrap();
+    let made = folder.rotate(false, false).unwrap().made;
     assert_eq!((made.kind, made.state), (Kind::Access(Algorithm::EdDsa), KeyState::Waits));
     assert_eq!(published(&app).await, [old.as_str()], "not read yet");
     let tag = app.anonymous().get(JWKS).await.header("etag").unwrap().to_owned();
@@ -182,7 +182,7 @@ async fn nodes_that_share_the_folder_follow_one_another() {
     let other = one.sibling().start().await;
     let tokens = one.registered("ada").await;
     // Rotated beside one of them; read by the other first.
-    let made = one.key_folder(Algorithm::Es256).rotate(false, false).unwrap();
+    let made = one.key_folder(Algorithm::Es256).rotate(false, false).unwrap().made;
     other.keys.reload().unwrap();
     one.clock.advance(PUBLISH_DELAY);
     let by_other = other.anonymous().refresh(&tokens.refresh).await.tokens();
@@ -190,7 +190,7 @@ async fn nodes_that_share_the_folder_follow_one_another() {
     assert_eq!(kid(&by_other.access), kid(&tokens.access));
     assert_eq!(published(&other).await.len(), 2);
 
-    let made_too = one.key_folder(Algorithm::EdDsa).rotate(false, false).unwrap();
+    let made_too = one.key_folder(Algorithm::EdDsa).rotate(false, false).unwrap().made;
     one.keys.reload().unwrap();
     other.keys.reload().unwrap();
     one.clock.advance(PUBLISH_DELAY);
@@ -213,7 +213,7 @@ async fn f5_tokens_of_a_key_that_was_retired_by_force_are_refused() {
     let tokens = app.registered("ada").await;
     app.anonymous().me(&tokens.access).await.assert_status(200);
     app.clock.advance(Duration::from_secs(5));
-    let made = folder.rotate(false, true).unwrap();
+    let made = folder.rotate(false, true).unwrap().made;
     assert_eq!(made.state, KeyState::Signs);
     app.keys.reload().unwrap();
     folder.retire(&kid(&tokens.access), true).unwrap();
@@ -229,7 +229,7 @@ async fn keys_made_in_one_second_take_over_one_after_the_other() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let [first, second] =
-        [folder.rotate(false, true).unwrap(), folder.rotate(false, true).unwrap()];
+        [folder.rotate(false, true).unwrap().made, folder.rotate(false, true).unwrap().made];
     assert_eq!(second.from_unix_s, first.from_unix_s + 1);
     app.clock.advance(Duration::from_secs(2));
     let keys = folder.list().unwrap();
@@ -239,6 +239,28 @@ async fn keys_made_in_one_second_take_over_one_after_the_other() {
         .map(|key| &key.kid)
         .collect();
     assert_eq!(signs, [&second.kid]);
+}
+
+// Case F17 of the field list.
+#[tokio::test]
+async fn a_key_that_signs_at_once_removes_those_of_its_kind_that_wait() {
+    let app = TestApp::start().await;
+    let folder = app.key_folder(Algorithm::EdDsa);
+    let first = app.registered("ada").await;
+    app.clock.advance(Duration::from_secs(5));
+    let waits = folder.rotate(false, false).unwrap();
+    assert!(waits.superseded.is_empty());
+    let other_kind = folder.rotate(true, false).unwrap().made;
+    let other_algorithm = app.key_folder(Algorithm::Es256).rotate(false, false).unwrap().made;
+    app.clock.advance(Duration::from_secs(5));
+    let now = folder.rotate(false, true).unwrap();
+    let removed: Vec<_> = now.superseded.iter().map(|key| &key.kid).collect();
+    assert_eq!(removed, [&waits.made.kid]);
+    assert!(!waits.made.path.exists() && other_kind.path.exists() && other_algorithm.path.exists());
+    app.keys.reload().unwrap();
+    app.clock.advance(PUBLISH_DELAY);
+    let next = app.anonymous().refresh(&first.refresh).await.tokens();
+    assert_eq!(kid(&next.access), now.made.kid, "no other key took over");
 }
 
 #[tokio::test]
@@ -254,7 +276,7 @@ async fn refresh_keys_rotate_like_the_others() {
     let old = refresh_keys().remove(0);
     assert_eq!(old.state, KeyState::Signs);
     app.clock.advance(Duration::from_secs(5));
-    let made = folder.rotate(true, false).unwrap();
+    let made = folder.rotate(true, false).unwrap().made;
     app.keys.reload().unwrap();
     app.clock.advance(PUBLISH_DELAY);
     let next = app.anonymous().refresh(&tokens.refresh).await.tokens();

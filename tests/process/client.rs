@@ -37,9 +37,11 @@ async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
     let ended = client(top.path(), &["add", "billing-api"]).await;
     assert_eq!(ended.code, Some(65), "{}", ended.err);
     assert_eq!(client(top.path(), &["remove", id]).await.code, Some(0));
-    let ended = client(top.path(), &["remove", id]).await;
-    assert_eq!(ended.code, Some(67), "{}", ended.err);
-    assert!(ended.err.contains("no client"), "{}", ended.err);
+    for gone in [id, "billing-api"] {
+        let ended = client(top.path(), &["remove", gone]).await;
+        assert_eq!(ended.code, Some(67), "{}", ended.err);
+        assert!(ended.err.contains("no client has the name or client_id"), "{}", ended.err);
+    }
     crate::support::until("it is refused", async || {
         let reply = server.post_form("/api/v1/auth/introspect", &body).await;
         reply.unwrap().status == 401
@@ -51,6 +53,7 @@ async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
 #[tokio::test]
 async fn without_a_server_the_database_is_started_and_stopped_again() {
     let top = folder();
+    Server::start(top.path(), &[]).await.stop().await;
     let ended = client(top.path(), &["add", "one"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let ended = client(top.path(), &["list"]).await;
@@ -62,7 +65,17 @@ async fn without_a_server_the_database_is_started_and_stopped_again() {
         let ended = run(command).await;
         assert!(ended.err.contains("STAUNCH_LISTENN is set, but"), "{}", ended.err);
     }
-    for arguments in [&["add"][..], &["remove", "x"], &[]] {
+    // Case F19 of the field list: a name will do.
+    let ended = client(top.path(), &["remove", "one"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.ends_with(" (one)\n"), "{}", ended.out);
+    // A client whose name is the id of another: the id wins, and the name does afterwards.
+    let ended = client(top.path(), &["add", "two"]).await;
+    let id = value(&ended.out, "client_id");
+    assert_eq!(client(top.path(), &["add", id]).await.code, Some(0));
+    assert_eq!(client(top.path(), &["remove", id]).await.out, format!("removed {id} (two)\n"));
+    assert!(client(top.path(), &["remove", id]).await.out.ends_with(&format!(" ({id})\n")));
+    for arguments in [&["add"][..], &["remove"], &[]] {
         let ended = client(top.path(), arguments).await;
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.err);
     }

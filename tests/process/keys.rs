@@ -86,7 +86,7 @@ async fn a_key_folder_of_its_own_needs_no_data_folder() {
     let mut command = staunch(top.path(), &["keys", "list"]);
     set(&mut command);
     let ended = run(command).await;
-    assert_eq!(ended.code, Some(70), "{}", ended.err);
+    assert_eq!(ended.code, Some(67), "{}", ended.err);
     assert!(ended.err.contains("keys"), "{}", ended.err);
     std::fs::create_dir(top.path().join("keys")).unwrap();
     let mut command = staunch(top.path(), &["keys", "rotate", "--now", "--refresh"]);
@@ -95,4 +95,66 @@ async fn a_key_folder_of_its_own_needs_no_data_folder() {
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert!(ended.out.contains("refresh-hmac-"), "{}", ended.out);
     assert!(!top.path().join("data").exists());
+}
+
+// Case F19 of the field list.
+#[tokio::test]
+async fn without_keys_every_keys_command_says_who_makes_them_and_makes_nothing() {
+    let top = folder();
+    for arguments in [&["list"][..], &["rotate"], &["rotate", "--now"], &["retire", "x"]] {
+        let ended = keys(top.path(), arguments).await;
+        assert_eq!(ended.code, Some(67), "{arguments:?}: {}", ended.err);
+        let said = "data/keys: a server makes them at its first start; set STAUNCH_DATA_DIR";
+        assert!(ended.err.contains(said), "{arguments:?}: {}", ended.err);
+        assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+    std::fs::create_dir_all(top.path().join("data/keys")).unwrap();
+    let ended = keys(top.path(), &["list"]).await;
+    assert_eq!(ended.code, Some(67), "{}", ended.err);
+}
+
+// Case F17 of the field list: the commands of README's recipe, after a rotation that was under way.
+#[tokio::test]
+async fn the_recipe_for_a_stolen_key_leaves_one_key_and_none_that_waits() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    let ended = keys(top.path(), &["list"]).await;
+    let stolen = kid(ended.out.lines().next().unwrap());
+    assert_eq!(server.register("ada").await.unwrap().status, 201);
+    let tokens = server.login("ada").await.unwrap().json();
+    let access = tokens["access_token"].as_str().unwrap();
+    let ended = keys(top.path(), &["rotate"]).await;
+    let waits = kid(ended.out.lines().next().unwrap());
+    let ended = keys(top.path(), &["rotate", "--now"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains("which would have taken over at"), "{}", ended.out);
+    let new = kid(ended.out.lines().next().unwrap());
+    // Of two keys made in one second, the later one takes over a second later.
+    until("the new key signs", async || {
+        let listed = keys(top.path(), &["list"]).await.out;
+        listed.lines().any(|line| line.contains(&new) && line.contains("signs since"))
+    })
+    .await;
+    let ended = keys(top.path(), &["retire", "--force", &stolen]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+
+    let ended = keys(top.path(), &["list"]).await;
+    assert!(!ended.out.contains(&waits) && !ended.out.contains("takes over"), "{}", ended.out);
+    assert_eq!(ended.out.lines().filter(|line| line.starts_with("access")).count(), 1);
+    server.signal(Signal::HUP);
+    until("the new key is the only one", async || published(&server).await == [new.as_str()]).await;
+    assert_eq!(server.me(access).await.unwrap().status, 401, "the old key made it");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_algorithm_says_at_the_start_when_its_key_takes_over() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    assert!(!server.log().contains("access tokens are signed with"), "{}", server.log());
+    server.stop().await;
+    let server = Server::start(top.path(), &[("STAUNCH_JWT_ALG", "ES256")]).await;
+    let log = server.stop().await;
+    assert!(log.contains("access tokens are signed with EdDSA for "), "{log}");
+    assert!(log.contains(" s more, then with ES256"), "{log}");
 }

@@ -10,9 +10,11 @@
 mod client;
 mod crash;
 mod edge;
+mod exit_codes;
 mod import;
 mod keys;
 mod log;
+mod readme;
 mod secrets;
 mod settings;
 mod stop;

@@ -205,6 +205,47 @@ async fn help_names_every_setting_and_shows_no_value() {
     assert!(version.out.contains(env!("CARGO_PKG_VERSION")));
 }
 
+// Case F19 of the field list.
+#[tokio::test]
+async fn help_groups_the_settings_with_their_ranges_and_shows_those_that_a_command_uses() {
+    let top = folder();
+    let help = async |words: &str| {
+        let arguments: Vec<&str> = words.split(' ').chain(["--help"]).collect();
+        let ended = run(staunch(top.path(), &arguments)).await;
+        assert_eq!(ended.code, Some(0), "{words}: {}", ended.err);
+        ended.out
+    };
+    // Lines are wrapped anywhere.
+    let words_of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let serve = help("serve").await;
+    for heading in
+        ["Network:", "TLS:", "Database:", "Password hashing:", "Rate limits:", "Lockout:"]
+    {
+        assert!(serve.lines().any(|line| line == heading), "{heading} in {serve}");
+    }
+    for range in ["[4 to 15] [default: 12]", "[100ms to 5m] [default: 30s]", "[on or off]"] {
+        assert!(words_of(&serve).contains(range), "{range} in {serve}");
+    }
+    for (words, shown, hidden) in [
+        ("user sessions", "STAUNCH_DATA_DIR", "STAUNCH_BCRYPT_COST"),
+        ("user add", "STAUNCH_BCRYPT_COST", "STAUNCH_LISTEN"),
+        ("user import", "STAUNCH_BCRYPT_COST", "STAUNCH_LISTEN"),
+        ("client remove", "STAUNCH_DATABASE_URL", "STAUNCH_JWT_ALG"),
+        ("keys rotate", "STAUNCH_JWT_ALG", "STAUNCH_DATABASE_URL"),
+        ("audit", "STAUNCH_DATABASE_URL", "STAUNCH_IDLE_TIMEOUT"),
+        ("migrate", "STAUNCH_DATABASE_URL", "STAUNCH_DATA_DIR"),
+        ("calibrate", "STAUNCH_HASH_LANES", "STAUNCH_LISTEN"),
+    ] {
+        let text = words_of(&help(words).await);
+        assert!(text.contains(&format!("[env: {shown}]")), "{words}: {text}");
+        assert!(!text.contains(&format!("[env: {hidden}]")), "{words}: {text}");
+    }
+    // Shown or not, every subcommand takes every setting, as it takes every variable.
+    let ended = run(staunch(top.path(), &["user", "sessions", "x", "--listen", "nowhere"])).await;
+    assert_eq!(ended.code, Some(64), "{}", ended.err);
+    assert!(ended.err.contains("STAUNCH_LISTEN: must be an address"), "{}", ended.err);
+}
+
 #[tokio::test]
 async fn migrate_needs_a_database_of_its_own() {
     let top = folder();

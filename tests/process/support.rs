@@ -28,13 +28,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
 
 /// The program with nothing of this process' settings, working in `folder`.
 pub(crate) fn staunch(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_staunch"));
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("STAUNCH_") || text == "DATABASE_URL" {
-            command.env_remove(&name);
-        }
-    }
+    let mut command = without_settings(Command::new(env!("CARGO_BIN_EXE_staunch")));
     command
         .args(arguments)
         .current_dir(folder)
@@ -42,6 +36,17 @@ pub(crate) fn staunch(folder: &Path, arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    command
+}
+
+/// A command that gets none of this process' settings.
+pub(crate) fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("STAUNCH_") || text == "DATABASE_URL" {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

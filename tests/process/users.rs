@@ -52,7 +52,7 @@ async fn accounts_are_worked_on_beside_the_server() {
         (&["add", "x", "a@example.com"], &secret, 65, "username: must be 3 to 64"),
         (&["add", "bob", "bob"], &secret, 65, "email: must be"),
         (&["add", "bob", "bob@example.com"], "short\n", 65, "password: must be at least 8"),
-        (&["add", "bob", "bob@example.com"], "", 65, "password: none"),
+        (&["add", "bob", "bob@example.com"], "", 65, "password: standard input has none"),
         (&["add", "bob", "bob@example.com"], &"x".repeat(5_000), 70, "too long"),
         (&["disable", "bob"], "", 67, "no account"),
         (&["delete", "ada"], "y\n", 64, "--yes"),
@@ -104,7 +104,9 @@ async fn accounts_are_worked_on_beside_the_server() {
     assert_eq!((table.code, table.out.lines().count()), (Some(0), 8), "{}", table.out);
     let nothing = typed(top.path(), &["audit", "--since", "0s"], "").await;
     assert_eq!((nothing.code, nothing.out.as_str()), (Some(0), ""));
-    assert_eq!(typed(top.path(), &["audit", "--since", "soon"], "").await.code, Some(64));
+    let soon = typed(top.path(), &["audit", "--since", "soon"], "").await;
+    assert_eq!(soon.code, Some(64), "{}", soon.err);
+    assert!(soon.err.contains("must be a duration like 30m, 12h or 7d"), "{}", soon.err);
     assert_eq!(typed(top.path(), &["audit", "--since", "999999y"], "").await.code, Some(0));
 
     let file = top.path().join("all.jsonl");

@@ -1,5 +1,6 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
+use crate::app::IfAbsent;
 use crate::cli::beside::{failed, find, on_database, settings, shown, tame, text};
 use crate::cli::{FAILED, Failure, NOT_FOUND, REJECTED, prompt, tell};
 use crate::clock::Clock;
@@ -16,27 +17,36 @@ use std::time::Duration;
 const HASH_DEADLINE: Duration = Duration::from_secs(300);
 
 const HELP_PASSWORD: &str = "\
-The password is asked for twice at a terminal, without showing it; else it is the first line of
-standard input. The rules are those of registration.";
+At a terminal the command asks for the password twice and does not show it. Otherwise the \
+password is the first line of standard input. The rules are those of registration.";
 
+pub(super) fn add_command() -> Command {
+    Command::new("add")
+        .about("Make an account")
+        .after_help(HELP_PASSWORD)
+        .arg(Arg::new("USERNAME").required(true).help("3 to 64 of A-Z a-z 0-9 . _ -"))
+        .arg(Arg::new("EMAIL").required(true).help("E-mail address"))
+}
+
+pub(super) fn set_password_command() -> Command {
+    of_name("set-password", "Give an account another password, and end its sessions at once")
+        .after_help(HELP_PASSWORD)
+}
+
+/// The subcommands that hash no password.
 pub(super) fn commands() -> Vec<Command> {
-    let name = || Arg::new("NAME").required(true).help("Username or e-mail address");
-    let of_name =
-        |command: &'static str, about: &'static str| Command::new(command).about(about).arg(name());
     vec![
-        Command::new("add")
-            .about("Make an account")
-            .after_help(HELP_PASSWORD)
-            .arg(Arg::new("USERNAME").required(true).help("3 to 64 of A-Z a-z 0-9 . _ -"))
-            .arg(Arg::new("EMAIL").required(true).help("E-mail address")),
         of_name("disable", "Keep an account from logging in, and end its sessions at once"),
         of_name("enable", "Let a disabled account log in again"),
-        of_name("set-password", "Give an account another password, and end its sessions at once")
-            .after_help(HELP_PASSWORD),
         of_name("sessions", "List an account's live sessions"),
         of_name("delete", "Remove an account and its sessions for good")
             .arg(Arg::new("YES").long("yes").action(ArgAction::SetTrue).help("Do not ask first")),
     ]
+}
+
+fn of_name(command: &'static str, about: &'static str) -> Command {
+    let name = Arg::new("NAME").required(true).help("Username or e-mail address");
+    Command::new(command).about(about).arg(name)
 }
 
 pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {
@@ -44,7 +54,7 @@ pub(super) fn add(matches: &ArgMatches) -> Result<(), Failure> {
     let username = Username::parse(text(matches, "USERNAME")).map_err(broken("username"))?;
     let email = Email::parse(text(matches, "EMAIL")).map_err(broken("email"))?;
     let password = new_password()?;
-    let account = on_database(&config, async |admin| {
+    let account = on_database(&config, IfAbsent::Create, async |admin| {
         let hash = hash(&config, password).await?;
         let (email, username) = (&email, &username);
         let user = NewUser { email, username, password_hash: &hash, origin: None };
@@ -80,7 +90,7 @@ pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
 pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let password = new_password()?;
-    let (name, ended) = on_database(&config, async |admin| {
+    let (name, ended) = on_database(&config, IfAbsent::Fail, async |admin| {
         let account = find(admin, text(matches, "NAME")).await?;
         let hash = hash(&config, password).await?;
         let ended = admin.set_password(account.id, &hash).await.map_err(|error| failed(&error))?;
@@ -133,7 +143,7 @@ fn on_account<T>(
     work: impl AsyncFnOnce(&mut Admin, &Account) -> Result<T, Failure>,
 ) -> Result<(String, T), Failure> {
     let (config, _guard) = settings(matches)?;
-    on_database(&config, async |admin| {
+    on_database(&config, IfAbsent::Fail, async |admin| {
         let account = find(admin, text(matches, "NAME")).await?;
         let result = work(admin, &account).await?;
         Ok((account.username, result))

@@ -1,5 +1,6 @@
 //! `staunch user export`: every account with its hash, as `import` takes it.
 
+use crate::app::IfAbsent;
 use crate::auth::export_users;
 use crate::cli::audit::read_failed;
 use crate::cli::beside::{on_database, settings};
@@ -11,9 +12,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
-FILE is made with mode 0600, as it holds every password hash, and must not exist yet. It is a list
-of all accounts at one moment, which `staunch user import` takes back. If the export ends early,
-FILE is not complete.";
+FILE must not exist yet. It is made with mode 0600, because it holds every password hash. It \
+lists all accounts at one moment, and `staunch user import` reads it. If the export fails, FILE \
+is not complete.";
 
 pub(super) fn command() -> Command {
     let file = Arg::new("FILE")
@@ -29,7 +30,7 @@ pub(super) fn command() -> Command {
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let Some(path) = matches.get_one::<PathBuf>("FILE") else { return Ok(()) };
-    let count = on_database(&config, async |admin| {
+    let count = on_database(&config, IfAbsent::Fail, async |admin| {
         // Made when there is a database: a try that found none leaves no empty file behind.
         let mut output = Output::open(path).map_err(|error| Failure {
             code: CANNOT_CREATE,

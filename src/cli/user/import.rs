@@ -1,8 +1,8 @@
 //! `staunch user import`: accounts of another program, with their password hashes.
 
-use crate::app::Database;
+use crate::app::IfAbsent;
 use crate::auth::{ImportCount, ImportError, RejectedLine, import_users};
-use crate::cli::beside::{interrupted, settings};
+use crate::cli::beside::{interrupted, open_database, settings};
 use crate::cli::{
     BAD_SETTING, CANNOT_CREATE, FAILED, Failure, NO_INPUT, REJECTED, UNAVAILABLE, runtime, tell,
 };
@@ -24,20 +24,17 @@ use tokio::io::BufReader;
 const READ_OCTETS: usize = 256 * 1024;
 
 const ABOUT_IMPORT: &str =
-    "Import accounts with their bcrypt hashes, one JSON object or line of CSV each";
+    "Import accounts with their password hashes, one JSON object or line of CSV each";
 
-const HELP_IMPORT: &str = r#"A line of FILE:
-
-  {"email": "ada@example.com", "username": "ada", "password_hash": "$2b$12$..."}
-
-with "is_active" (true or false) and "created_at" (RFC 3339) if need be. Or CSV, if the first line
-names the columns: email,username,password_hash and, if need be, the others. Lines that cannot be
-imported are reported in FILE.rejected, by line and reason; the others are imported. The server may
-run meanwhile, on the embedded database too. Given again after an interruption, FILE goes on where
-it was: what is there already is reported as taken.
-
-Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be read, 75 stopped by
-a signal."#;
+const HELP_IMPORT: &str = "A line of FILE:\n
+  {\"email\": \"ada@example.com\", \"username\": \"ada\", \"password_hash\": \"$2b$12$...\"}\n
+A line may also have \"is_active\" (true or false) and \"created_at\" (RFC 3339). CSV works too, if \
+the first line names the columns: email,username,password_hash and, if needed, the others.\n
+Lines that cannot be imported are reported in FILE.rejected, by number and reason; the others are \
+imported. The server may be running, on the embedded database too. After an interruption, give the \
+same FILE again: the accounts that were imported before are reported as taken.\n
+Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be read, 75 stopped \
+by a signal.";
 
 /// The subcommand `import` without the settings.
 pub(super) fn command() -> Command {
@@ -78,7 +75,7 @@ async fn import_all(
 ) -> Result<ImportCount, Failure> {
     let mut stop = std::pin::pin!(lifecycle::termination());
     let database = tokio::select! {
-        opened = Database::open(config) => opened?,
+        opened = open_database(config, IfAbsent::Create) => opened?,
         signal = &mut stop => return Err(interrupted(signal)),
     };
     let import = async {

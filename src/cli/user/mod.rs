@@ -5,14 +5,20 @@ mod export;
 mod import;
 
 use super::Failure;
+use super::settings::{Uses, with_settings};
 use clap::{ArgMatches, Command};
 use std::process::ExitCode;
 
-/// The subcommands without the settings.
-pub(super) fn commands() -> Vec<Command> {
-    let mut commands = accounts::commands();
-    commands.extend([import::command(), export::command()]);
-    commands
+/// The subcommand with those below it.
+pub(super) fn command() -> Command {
+    let on_accounts = accounts::commands().into_iter().chain([export::command()]);
+    let with_passwords =
+        [accounts::add_command(), accounts::set_password_command(), import::command()];
+    Command::new("user")
+        .about("Add, change, import and export accounts")
+        .subcommand_required(true)
+        .subcommands(with_passwords.map(|command| with_settings(command, Uses::Passwords)))
+        .subcommands(on_accounts.map(|command| with_settings(command, Uses::Database)))
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
