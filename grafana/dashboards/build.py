@@ -11,7 +11,9 @@ empty: `else_zero` for one number, `else_none` for a family of series.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 FILE = Path(__file__).with_name("staunch.json")
 UID = "staunch"
@@ -27,39 +29,46 @@ COLOURS = {
 }
 STATUS_COLOURS = {"2..": GREEN, "4..": YELLOW, "429": PURPLE, "499": GREY, "5..": RED, "503": ORANGE}
 
+# A query of a panel: its legend and its expression.
+Target = tuple[str, str]
+# A panel or a part of one, as Grafana's JSON has it.
+Json = dict[str, Any]
+# Where a colour begins.
+Mark = tuple[float, str]
+
 AUTH = 'route=~"/api/v1/auth/.*"'
 OUR_OWN = 'route!~"/health/.*|/metrics"'
 FAILED = 'result=~"overloaded|unavailable|error"'
 
 
-def rate(metric, by="", where=""):
+def rate(metric: str, by: str = "", where: str = "") -> str:
     """Events a second, summed by label."""
     where = where + "," if where else ""
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{where}$sel}}[$rate]))"
 
 
-def quantile(q, metric, by="", where=""):
+def quantile(q: float, metric: str, by: str = "", where: str = "") -> str:
     """A quantile of a histogram; no sample, not NaN, where there were no events."""
     buckets = rate(metric + "_bucket", f"{by}, le" if by else "le", where)
     return f"histogram_quantile({q}, {buckets}) >= 0"
 
 
-def else_zero(expr):
+def else_zero(expr: str) -> str:
     return f"({expr}) or vector(0)"
 
 
-def else_none(expr, label, word="none yet"):
+def else_none(expr: str, label: str, word: str = "none yet") -> str:
     return f'({expr}) or on () label_replace(vector(0), "{label}", "{word}", "", "")'
 
 
-def share(part, whole):
+def share(part: str, whole: str) -> str:
     """A share that is 0 where the whole is 0."""
     return else_zero(f"{part} / ({whole} > 0)")
 
 
 # Rates by one label, of a counter all of whose label values are there from the start.
-def by(metric, label):
-    return [("{{%s}}" % label, rate(metric, label))]
+def by(metric: str, label: str) -> list[Target]:
+    return [("{{" + label + "}}", rate(metric, label))]
 
 
 UTILISATION = ("sum by (job, instance) (rate(staunch_hash_seconds_count{$sel}[$rate]))"
@@ -74,19 +83,20 @@ CLEANUP_AGE = ("time() - max by (job) ((staunch_cleanup_last_success_timestamp_s
 KEY_LEFT = "staunch_signing_key_created_timestamp_seconds{$sel} + 365 * 86400 - time()"
 
 
-def steps(*marks, base=GREEN):
-    return [{"color": base, "value": None}] + [{"color": c, "value": v} for v, c in marks]
+def steps(*marks: Mark, base: str = GREEN) -> list[Json]:
+    return [{"color": base, "value": None}, *({"color": c, "value": v} for v, c in marks)]
 
 
-def stat(title, unit, expr, description, marks=(), base=GREEN, w=4, h=4, decimals=None, words=None,
-         legend="", graph="area", last=False):
+def stat(title: str, unit: str, expr: str, description: str, marks: Sequence[Mark] = (), base: str = GREEN,
+         w: int = 4, h: int = 4, decimals: int | None = None, words: dict[int, tuple[str, str]] | None = None,
+         legend: str = "", graph: str = "area", last: bool = False) -> Json:
     """One big number, coloured by its thresholds."""
     mappings = []
     if words:
         options = {str(value): {"text": text, "color": colour, "index": at}
                    for at, (value, (text, colour)) in enumerate(words.items())}
         mappings = [{"type": "value", "options": options}]
-    defaults = {"unit": unit, "mappings": mappings, "color": {"mode": "thresholds"}, "min": 0,
+    defaults: Json = {"unit": unit, "mappings": mappings, "color": {"mode": "thresholds"}, "min": 0,
                 "thresholds": {"mode": "absolute", "steps": steps(*marks, base=base)}}
     if decimals is not None:
         defaults["decimals"] = decimals
@@ -102,10 +112,11 @@ def stat(title, unit, expr, description, marks=(), base=GREEN, w=4, h=4, decimal
     }
 
 
-def graph(title, unit, targets, description, lines=(), stack=False, w=8, h=8, top=None, decimals=None,
-          bars=False, colours=None):
+def graph(title: str, unit: str, targets: list[Target], description: str, lines: Sequence[Mark] = (),
+          stack: bool = False, w: int = 8, h: int = 8, top: float | None = None, decimals: int | None = None,
+          bars: bool = False, colours: dict[str, str] | None = None) -> Json:
     """Lines over time. `lines` are thresholds, drawn; `top` is the least upper end of the axis."""
-    custom = {
+    custom: Json = {
         "drawStyle": "bars" if bars else "line", "lineWidth": 2 if not stack else 1,
         "fillOpacity": 40 if stack else 80 if bars else 8, "showPoints": "never", "spanNulls": False,
         "lineInterpolation": "linear", "axisSoftMin": 0,
@@ -113,7 +124,7 @@ def graph(title, unit, targets, description, lines=(), stack=False, w=8, h=8, to
         "thresholdsStyle": {"mode": "dashed" if lines else "off"}}
     if top is not None:
         custom["axisSoftMax"] = top
-    defaults = {"unit": unit, "min": 0, "custom": custom, "color": {"mode": "palette-classic"},
+    defaults: Json = {"unit": unit, "min": 0, "custom": custom, "color": {"mode": "palette-classic"},
                 "thresholds": {"mode": "absolute", "steps": steps(*lines)}}
     if decimals is not None:
         defaults["decimals"] = decimals
@@ -132,12 +143,12 @@ def graph(title, unit, targets, description, lines=(), stack=False, w=8, h=8, to
     }
 
 
-def fixed(matcher, name, colour):
+def fixed(matcher: str, name: str, colour: str) -> Json:
     return {"matcher": {"id": matcher, "options": name},
             "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}]}
 
 
-def names_of(targets):
+def names_of(targets: list[Target]) -> set[str]:
     """Names that a panel's series may have: fixed legends, or all if a label names them."""
     if any("{{" in legend for legend, _ in targets):
         return set(COLOURS)
@@ -146,7 +157,7 @@ def names_of(targets):
 
 WATCH_ALERT = [(0.8, YELLOW), (0.9, RED)]
 
-ROWS = [
+ROWS: list[tuple[str, list[Json]]] = [
     ("At a glance", [
         stat("Is it ready?", "none",
              "min((staunch_ready{$sel} * on (job, instance) up{$sel}) or up{$sel})",
@@ -224,7 +235,8 @@ ROWS = [
     ("Logins and the hash engine", [
         graph("How do logins end?", "reqps", by("staunch_logins_total", "result"),
               "Logins a second by outcome. rejected: wrong password or name, many of them are someone"
-              " guessing; locked: refused after too many failures under that name; overloaded: refused by the hash engine; unavailable: the database did not answer.",
+              " guessing; locked: refused after too many failures under that name; overloaded: refused by the hash"
+              " engine; unavailable: the database did not answer.",
               stack=True),
         graph("How near is the hash engine to its limit?", "percentunit",
               [("hashes, {{instance}}", UTILISATION), ("lanes busy, {{instance}}", LANES)],
@@ -252,9 +264,9 @@ ROWS = [
               " time of one alone is usual when all lanes are busy. More: other programs take the cores.",
               w=6),
         graph("What does the engine refuse or drop?", "reqps",
-              by("staunch_hash_rejected_total", "reason")
-              + [("client left", rate("staunch_hash_cancelled_total")),
-                 ("panic", rate("staunch_hash_panics_total"))],
+              [*by("staunch_hash_rejected_total", "reason"),
+               ("client left", rate("staunch_hash_cancelled_total")),
+               ("panic", rate("staunch_hash_panics_total"))],
               "predicted_wait: the wait would pass the deadline; queue_full: STAUNCH_HASH_QUEUE is reached;"
               " expired: waited past the deadline all the same; client left: nobody waits for it any"
               " more. A panic is a fault of ours.", stack=True, w=6),
@@ -274,15 +286,14 @@ ROWS = [
               "Addresses that are refused now, among those seen lately. Few addresses and many 429: one"
               " client in a loop, or all clients behind one proxy. Many: an attack from many places.", w=6),
         graph("How full is the limiter's table?", "percentunit",
-              [("{{instance}}", "staunch_rate_limit_keys{$sel}"
-                                " / on (job, instance) staunch_rate_limit_keys_max{$sel}")],
+              [("{{instance}}",
+                "staunch_rate_limit_keys{$sel} / on (job, instance) staunch_rate_limit_keys_max{$sel}")],
               "Addresses remembered over the most there can be. When it is full, new addresses share limits"
               " with their network. It takes an attack from very many addresses to get there.",
               lines=WATCH_ALERT, top=1, w=6),
         graph("How near are connections to their limit?", "percentunit",
-              [("{{instance}}", "staunch_http_connections{$sel}"
-                                " / on (job, instance) staunch_http_connections_max{$sel}"),
-               ],
+              [("{{instance}}",
+                "staunch_http_connections{$sel} / on (job, instance) staunch_http_connections_max{$sel}")],
               "Connections open over STAUNCH_CONNECTIONS_MAX. At the limit those idle longest are closed for new ones.",
               lines=WATCH_ALERT, top=1, w=6),
         graph("Which connections are refused?", "cps",
@@ -456,11 +467,11 @@ SELECTION = 'job=~"$job",instance=~"$instance"'
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
-def query(expr):
+def query(expr: str) -> str:
     return expr.replace("$sel", SELECTION).replace("$rate", "$__rate_interval")
 
 
-def variable(name, label, where):
+def variable(name: str, label: str, where: str) -> Json:
     definition = f"label_values(staunch_build_info{where}, {name})"
     return {
         "name": name, "label": label, "type": "query", "datasource": DATASOURCE,
@@ -469,9 +480,10 @@ def variable(name, label, where):
         "refresh": 2, "sort": 1, "regex": "", "options": [], "hide": 0, "skipUrlSync": False}
 
 
-def laid_out():
+def laid_out() -> list[Json]:
     """The panels with their places: left to right, a new line where the next does not fit."""
-    panels, y, ident = [], 0, 0
+    panels: list[Json] = []
+    y = ident = 0
     for title, row in ROWS:
         ident += 1
         panels.append({"id": ident, "type": "row", "title": title, "collapsed": False, "panels": [],
@@ -495,7 +507,7 @@ def laid_out():
     return panels
 
 
-def dashboard():
+def dashboard() -> Json:
     starts = {
         "name": "Starts", "enable": True, "hide": False, "iconColor": BLUE, "datasource": DATASOURCE,
         "expr": query("process_start_time_seconds{$sel} * 1000"), "useValueForTime": True, "step": "60s",
@@ -516,7 +528,7 @@ def dashboard():
         "links": [], "panels": laid_out()}
 
 
-def main():
+def main() -> None:
     text = json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
     if sys.argv[1:] == ["--check"]:
         if not FILE.exists() or FILE.read_text(encoding="utf-8") != text:

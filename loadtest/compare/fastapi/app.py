@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -21,7 +21,7 @@ import jwt
 import psycopg2
 from fastapi import Depends, FastAPI, HTTPException, Response, status
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
-from psycopg2.extensions import cursor as Cursor
+from psycopg2.extensions import cursor
 from psycopg2.pool import ThreadedConnectionPool
 from pydantic import BaseModel, EmailStr, Field, field_validator
 
@@ -63,7 +63,7 @@ DUMMY_HASH = bcrypt.hashpw(b"no such account", bcrypt.gensalt(BCRYPT_COST))
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI):
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     global pool
     pool = ThreadedConnectionPool(CONNECTIONS, CONNECTIONS, os.environ["DATABASE_URL"])
     with database() as db:
@@ -77,7 +77,7 @@ bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token")
 
 
 @contextmanager
-def database() -> Iterator[Cursor]:
+def database() -> Iterator[cursor]:
     """A cursor for one statement: without BEGIN and COMMIT around it, it is one round trip."""
     connection = pool.getconn()
     try:
@@ -124,9 +124,7 @@ class Tokens(BaseModel):
 
 
 def rejected(detail: str) -> HTTPException:
-    return HTTPException(
-        status.HTTP_401_UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"}
-    )
+    return HTTPException(status.HTTP_401_UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def digest(token: str) -> bytes:
@@ -159,11 +157,10 @@ def register(new: Registration) -> Account:
     try:
         with database() as db:
             db.execute(
-                "insert into users(email, username, password_hash) values (%s, %s, %s)"
-                " returning id, is_active",
+                "insert into users(email, username, password_hash) values (%s, %s, %s) returning id, is_active",
                 (new.email, new.username, password_hash),
             )
-            user_id, is_active = db.fetchone()
+            [(user_id, is_active)] = db.fetchall()
     except psycopg2.errors.UniqueViolation:
         raise HTTPException(status.HTTP_409_CONFLICT, "email or username taken") from None
     return Account(id=user_id, email=new.email, username=new.username, is_active=is_active)
@@ -174,8 +171,7 @@ def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], response: Respo
     column = "email" if "@" in form.username else "username"
     with database() as db:
         db.execute(
-            f"select id, password_hash from users where lower({column}) = lower(%s) and is_active",
-            (form.username,),
+            f"select id, password_hash from users where lower({column}) = lower(%s) and is_active", (form.username,)
         )
         row = db.fetchone()
     # No connection is held meanwhile.
@@ -187,8 +183,7 @@ def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], response: Respo
     refresh_token = secrets.token_urlsafe(32)
     with database() as db:
         db.execute(
-            "insert into refresh_tokens(token_hash, user_id, expires_at)"
-            " values (%s, %s, now() + %s)",
+            "insert into refresh_tokens(token_hash, user_id, expires_at) values (%s, %s, now() + %s)",
             (digest(refresh_token), row[0], REFRESH_TTL),
         )
     return tokens(row[0], refresh_token, response)
@@ -211,15 +206,12 @@ def refresh(presented: Presented, response: Response) -> Tokens:
 
 def current_account(access_token: Annotated[str, Depends(bearer)]) -> AccountWithAge:
     try:
-        claims = jwt.decode(
-            access_token, JWT_SECRET, algorithms=["HS256"], audience=ISSUER, issuer=ISSUER
-        )
+        claims = jwt.decode(access_token, JWT_SECRET, algorithms=["HS256"], audience=ISSUER, issuer=ISSUER)
     except jwt.InvalidTokenError:
         raise rejected("invalid access token") from None
     with database() as db:
         db.execute(
-            "select id, email, username, is_active, created_at from users"
-            " where id = %s and is_active",
+            "select id, email, username, is_active, created_at from users where id = %s and is_active",
             (int(claims["sub"]),),
         )
         row = db.fetchone()
