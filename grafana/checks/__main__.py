@@ -3,14 +3,13 @@
     grafana/check [--staunch PATH] [--install]     what CI runs
     grafana/check --preview [--staunch PATH]       draws preview/*.png from a run of four minutes
 
-It needs promtool and prometheus (Debian: prometheus; --install installs it) and a PostgreSQL, as the
+It needs promtool and prometheus (Debian: prometheus) and a PostgreSQL, as the
 server does.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -71,29 +70,6 @@ def run(*command: str | Path, stdin: str | None = None) -> str:
     if done.returncode:
         raise Failed(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
-
-
-def install() -> None:
-    """Debian's prometheus, whose service is not started."""
-    if shutil.which("prometheus") and shutil.which("promtool"):
-        return
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=env)
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "prometheus"],
-            check=True,
-            env=env,
-            stdout=subprocess.DEVNULL,
-        )
-    finally:
-        if ours:
-            policy.unlink()
 
 
 # Without a server
@@ -377,7 +353,7 @@ def main() -> None:
         prog="grafana/check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--staunch", type=Path, default=ROOT / "target" / "release" / "staunch")
-    parser.add_argument("--install", action="store_true", help="install Debian's prometheus if it is missing")
+    parser.add_argument("--install", action="store_true", help="install the Debian packages that are missing")
     parser.add_argument("--preview", action="store_true", help="draw preview/*.png")
     options = parser.parse_args()
     binary = options.staunch.resolve()
@@ -385,7 +361,7 @@ def main() -> None:
     catch_signals()
     try:
         if options.install:
-            install()
+            run(ROOT / ".ci" / "packages")
         for program in ("prometheus", "promtool"):
             if not shutil.which(program):
                 raise Failed(f"{program} is not installed (Debian: apt-get install prometheus)")
