@@ -121,7 +121,7 @@ def dashboard_problems(dashboard: Dashboard) -> list[str]:
 
 
 def check_tests(alerts: Alerts) -> None:
-    """Every alert is tested both ways. Reads the YAML line by line: the tests are laid out alike."""
+    """Every alert is tested firing and not firing. All tests have the same layout, so lines suffice."""
     firing: set[str] = set()
     quiet: set[str] = set()
     name = ""

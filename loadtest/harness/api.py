@@ -1,4 +1,4 @@
-"""staunch's calls, as README.md of the project describes them."""
+"""staunch's HTTP API, as its documentation describes it."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a login or a refresh gives."""
+    """The tokens of a login or a refresh."""
 
     access: str
     refresh: str
@@ -35,8 +35,10 @@ def tokens(answer: Answer) -> Tokens:
 
 @dataclass(frozen=True)
 class Api:
-    """One node. `credentials` are a client's, for introspection and revocation; `address` is what
-    X-Forwarded-For says of the next call, where the server trusts us."""
+    """One node. `credentials` are an OAuth client's, for introspection and revocation.
+
+    `address` gives the X-Forwarded-For of the next call, if the server trusts this machine.
+    """
 
     client: Client
     credentials: tuple[str, str] = ("", "")

@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 client that never sends anything twice by itself, and knows what it sent.
+"""A small HTTP/1.1 client that never sends a request twice by itself, and knows what it sent.
 
-Libraries repeat a request whose connection broke, which is right for most and would hide here what
-is looked for. Whoever calls decides what an answer that did not come means.
+Libraries repeat a request whose connection broke. That would hide what the chaos trials look for, so here
+the caller decides what a missing answer means.
 """
 
 import asyncio
@@ -12,21 +12,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HEAD_MAX = 64 * 1024
-# What a connection fails with that does not carry a whole answer.
+# The errors of a connection that does not deliver a complete answer.
 BROKEN = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError)
 
 
 class NoAnswer(Exception):
-    """The request went out, at least in part, and no whole answer came."""
+    """At least a part of the request was sent, and no complete answer came."""
 
 
 class NotSent(NoAnswer):
-    """There was no connection: the server has seen nothing."""
+    """There was no connection, so the server has seen nothing."""
 
 
 class Stale(NoAnswer):
-    """On a connection that had served before, and was closed without an octet of an answer: as a
-    rule the server closed it before the request came."""
+    """A reused connection was closed without a byte of an answer.
+
+    Usually the server had closed it before the request arrived.
+    """
 
 
 class TooLate(NoAnswer):
@@ -35,7 +37,7 @@ class TooLate(NoAnswer):
 
 @dataclass(slots=True)
 class Answer:
-    """`start` and `end` enclose everything that the server did, in seconds of time.monotonic()."""
+    """An answer; the server did everything between `start` and `end` (time.monotonic())."""
 
     status: int
     headers: dict[str, str]
@@ -55,7 +57,7 @@ class Answer:
 
 
 class Connection:
-    """One connection; closed for good after anything unusual."""
+    """One connection, which is closed after anything unusual."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -107,10 +109,10 @@ class Connection:
 
 @dataclass
 class Client:
-    """Calls one server over as many connections as calls are under way; they are kept."""
+    """Calls one server, over one kept connection per call in flight."""
 
     port: int
-    # Seconds until a call is given up.
+    # Seconds until a call is abandoned.
     deadline_s: float = 30
     _idle: list[Connection] = field(default_factory=list)
 
@@ -122,7 +124,7 @@ class Client:
         headers: dict[str, str] | None = None,
         deadline_s: float | None = None,
     ) -> Answer:
-        """One request on one connection. Raises `NoAnswer`, or what is below it."""
+        """Sends one request on one connection. Raises `NoAnswer` or a subclass."""
         request = encode(method, path, body, headers)
         limit = deadline_s or self.deadline_s
         try:
@@ -136,7 +138,7 @@ class Client:
         return answer
 
     def _take(self) -> Connection | None:
-        """Any of them, so that calls of one account come over many."""
+        """A random idle connection, so that the calls of one account use many."""
         while self._idle:
             at = random.randrange(len(self._idle))
             self._idle[at], self._idle[-1] = self._idle[-1], self._idle[at]

@@ -36,7 +36,7 @@ def programs() -> Path:
 
 
 def account() -> dict[str, Any]:
-    """The account for PostgreSQL if this is root, as which it does not run: postgres or nobody."""
+    """The account for PostgreSQL, which refuses to run as root; empty if this is not root."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):

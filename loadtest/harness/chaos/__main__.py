@@ -8,7 +8,7 @@ what it needs on the loopback address and free ports, ends all of it in every ca
 loadtest/chaos/results/<date>-<trial>/. It needs Python 3.11 with venv and an installed PostgreSQL;
 the first run needs the network for requirements.txt.
 
-Exit code: 0 every promise was kept; 1 one was broken, or the trial could not be made;
+Exit code: 0 every promise was kept; 1 one was broken, or the trial could not run;
 130 interrupted.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from harness import ROOT, children, machine
 from harness.children import Failed
 
-from . import forged
+from . import self_test
 from .report import Report
 
 # Each is a module of this package with `SUMMARY`, `options(parser)` and `trial(given, folder, report)`.
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="loadtest/chaos/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    whole.add_argument("--self-test", action="store_true", help="check the checkers with forged histories")
+    whole.add_argument("--self-test", action="store_true", help="check the checkers with made-up histories")
     kinds = whole.add_subparsers(dest="trial", metavar="TRIAL")
     for name in TRIALS:
         module = importlib.import_module(f"harness.chaos.{name}")
@@ -61,7 +61,7 @@ def program(text: str) -> Path:
 def main() -> int:
     given = parser().parse_args()
     if given.self_test:
-        return forged.run()
+        return self_test.run()
     if given.trial is None:
         parser().print_help()
         return 1

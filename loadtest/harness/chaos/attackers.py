@@ -1,9 +1,9 @@
-"""Those who mean no good, all along: slow, flooding, malformed, spoofing. Their own process.
+"""Attackers that run all the time: slow, flooding, malformed, spoofing. They are a separate process.
 
     python -m harness.chaos.attackers PORT RESULT
 
-Each attack comes from a loopback address of its own, which is no trusted proxy. RESULT is written
-every two seconds: what each attack was answered, and what broke a promise.
+Each attack comes from its own loopback address, which is not a trusted proxy. RESULT is written every two
+seconds: the answers to each attack, and what broke a promise.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 # Slow heads and bodies are cut after STAUNCH_HEADER_TIMEOUT and STAUNCH_BODY_TIMEOUT, 10 s each;
-# this beyond that is our own lateness.
+# the rest is the delay of this program.
 CUT_S = 14.0
 READ_S = 15.0
 FORM = b"content-type: application/x-www-form-urlencoded\r\n"
@@ -36,7 +36,7 @@ MALFORMED = [
     b"POST /api/v1/auth/register HTTP/1.1\r\nhost: a\r\n" + JSON + b"content-length: 9\r\n\r\n[[[[[[[[[",
     b"POST /api/v1/auth/register HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00" * 64,
-    # A TLS client hello, or the first of it.
+    # The beginning of a TLS client hello.
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 2,
 ]
 SAID = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -54,7 +54,7 @@ class Attackers:
             self.broken.append(f"{attack} was answered {what}")
 
     async def connect(self, attack: str, source: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        # Slow bodies come from many, as one would soon be over its limit and answered at once.
+        # Slow bodies come from many addresses, because one would soon be over its limit.
         many = f"127.{source}.{random.randrange(256)}.{random.randrange(1, 255)}"
         local = (many if attack == "slow bodies" else f"127.0.0.{source}", 0)
         try:
@@ -64,7 +64,7 @@ class Attackers:
             return None
 
     async def send(self, attack: str, source: int, data: bytes) -> None:
-        """Sends, and notes every answer until the server closes or says nothing more."""
+        """Sends data, and counts every answer until the server closes or stops sending."""
         opened = await self.connect(attack, source)
         if opened is None:
             return
@@ -73,7 +73,7 @@ class Attackers:
         try:
             writer.write(data)
             async with asyncio.timeout(READ_S):
-                # Closed by the server, as each of these says `connection: close` or is no request.
+                # The server closes: each of these says `connection: close` or is not a request.
                 heard = await reader.read()
         except TimeoutError:
             self.note(attack, "left open")
@@ -85,7 +85,7 @@ class Attackers:
             self.note(attack, status.decode())
 
     async def trickle(self, attack: str, source: int, head: bytes) -> None:
-        """A head, and then a byte a second for ever."""
+        """Sends a head, and then one byte per second without end."""
         opened = await self.connect(attack, source)
         if opened is None:
             await asyncio.sleep(1)
@@ -108,7 +108,7 @@ class Attackers:
             writer.close()
         lasted = time.monotonic() - begun
         if lasted < 1:
-            # Turned away at once; whoever hammers is the flood.
+            # The server refused at once. Hammering is the task of the flood.
             await asyncio.sleep(1)
         self.note(attack, f"cut, {SAID.findall(heard)[0].decode()}" if SAID.search(heard) else "cut")
         if lasted > CUT_S:
@@ -147,7 +147,7 @@ class Attackers:
         await self.send("pipelining", 8, one * 49 + last)
 
     async def deaf(self) -> None:
-        """Asks much and reads nothing."""
+        """Sends many requests and reads nothing."""
         opened = await self.connect("deaf", 8)
         if opened is None:
             await asyncio.sleep(1)
@@ -161,13 +161,13 @@ class Attackers:
         self.note("deaf", "left")
 
     async def always(self, attack: Callable[[], Awaitable[None]]) -> None:
-        """One after another."""
+        """Repeats an attack without a pause."""
         await asyncio.sleep(random.random() * 5)
         while True:
             await attack()
 
     async def often(self, attack: Callable[[], Awaitable[None]], per_second: float) -> None:
-        """At a rate, whatever becomes of each; few enough at once to end some day."""
+        """Repeats an attack at a rate, with at most 50 at once."""
         gate = asyncio.Semaphore(50)
 
         async def one() -> None:

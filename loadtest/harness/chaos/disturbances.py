@@ -1,4 +1,4 @@
-"""The faults: what is done to PostgreSQL, to the way there, or to the server, and undone again."""
+"""The faults: what is done to PostgreSQL, the network or the server, and undone again."""
 
 import asyncio
 import signal
@@ -11,15 +11,17 @@ from harness.staunch import Staunch
 from .proxy import Handle
 
 DATABASE = "chaos"
-# What tells the server that a database is there and takes nothing away from psql's own session.
+# The sessions of the server, without psql's own.
 OTHERS = f"datname = '{DATABASE}' AND pid <> pg_backend_pid()"
 TERMINATE = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {OTHERS}"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`do` begins it, `undo` ends it. `away`: no login can be finished meanwhile, and
-    readiness has to say so. `server`: the server itself is gone meanwhile."""
+    """A fault that `do` begins and `undo` ends.
+
+    `away`: no login can finish meanwhile, and readiness must say so. `server`: the server itself is down.
+    """
 
     name: str
     seconds: float
@@ -37,9 +39,9 @@ class Disturber:
         tell = self.proxy.tell
         return [
             Fault("PostgreSQL killed, all processes", 5, self.crash, self.start, away=True),
-            Fault("PostgreSQL stopped in order", 5, self.stop, self.start, away=True),
+            Fault("PostgreSQL shut down", 5, self.stop, self.start, away=True),
             Fault("PostgreSQL paused (SIGSTOP)", 8, self.pause, self.go_on, away=True),
-            Fault("network swallows everything", 10, self.teller("hold"), self.flow, away=True),
+            Fault("network drops everything", 10, self.teller("hold"), self.flow, away=True),
             Fault("each query 2 s late", 10, lambda: tell("slow 2"), self.flow),
             Fault("connections cut once", 1, lambda: tell("cut"), nothing),
             Fault("connections cut each second", 8, self.cutting, self.uncut),
@@ -47,7 +49,7 @@ class Disturber:
             Fault("database read-only", 8, self.read_only, self.writable, away=True),
             Fault("PostgreSQL is a standby", 8, self.stand_by, self.promote, away=True),
             Fault("new connections refused", 8, self.refuse, self.admit, away=True),
-            Fault("sessions' table locked", 6, self.lock, nothing),
+            Fault("table of sessions locked", 6, self.lock, nothing),
             Fault("server killed (-9)", 0.5, self.kill, self.launch, server=True),
             Fault("server stopped (SIGTERM)", 0.5, self.terminate, self.launch, server=True),
         ]
@@ -105,7 +107,7 @@ class Disturber:
         await self.sql(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS true")
 
     async def lock(self) -> None:
-        """Held for as long as the fault lasts; who waits for it is given up by PostgreSQL."""
+        """Locks the table during the fault. PostgreSQL cancels the statements that wait for the lock."""
         held = "BEGIN; LOCK TABLE refresh_tokens IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6); END"
         self._lock = asyncio.ensure_future(self.sql(held, DATABASE))
 

@@ -1,11 +1,11 @@
-"""Whether a stranger can tell which accounts exist, by words, headers or time.
+"""Tests whether a stranger can find out which accounts exist, by text, headers or time.
 
-Logins that all fail, one after another in random order: of accounts that exist, with a wrong
-password; of names that nobody has; of accounts that are disabled, with the right one. The times
-of each two classes are held against each other by Mann-Whitney's U (is one mostly later?) and
-Welch's t (are the means apart?). A p below 0.01 comes by chance once in a hundred comparisons.
+All logins fail and come one after another in random order: accounts that exist, with a wrong password;
+unknown names; disabled accounts, with the right password. Mann-Whitney's U (is one class mostly later?)
+and Welch's t (do the means differ?) compare the times of each pair of classes. A p below 0.01 occurs by
+chance once in a hundred comparisons.
 
-The cheaper the hash, the sharper the test: the noise of a login grows with it.
+The cheaper the hash, the sharper the test, because the noise of a login grows with its hash.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from .report import Report
 P_MIN = 0.01
 PASSWORD = "A right password 1"
 WRONG = "A wrong password 1"
-# Accounts of each class that has any.
+# Accounts in each class of existing accounts.
 ACCOUNTS = 100
 WARM_UP = 200
 KINDS = ["known", "unknown", "disabled"]
-SUMMARY = "failed logins of accounts that exist, do not, or are disabled, told apart by time"
+SUMMARY = "failed logins of existing, unknown and disabled accounts, compared by time"
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, default=2000, help="logins of each two classes")
+    parser.add_argument("--count", type=int, default=2000, help="logins of each pair of classes")
     parser.add_argument("--cost", type=int, default=4, help="bcrypt cost")
     parser.add_argument("--seed", type=int, default=1, help="of the order")
 
@@ -47,7 +47,7 @@ def settings(cost: int) -> dict[str, str]:
 
 
 def tries(count: int, chance: random.Random) -> list[tuple[str, str, str]]:
-    """Class, name and password of each. The names of all classes look alike."""
+    """Class, name and password of each login. The names of all classes have the same form."""
     of_each = max(1, count // 2)
     found = []
     for kind in KINDS:
@@ -66,7 +66,7 @@ def account(kind: str, number: int) -> str:
 
 
 def without_ids(answer: Answer) -> tuple[int, tuple[str, ...], str]:
-    """What of an answer must be the same for all."""
+    """The parts of an answer that must be the same for all classes."""
     names = tuple(sorted(answer.headers))
     body = re.sub(r'"(request_id|instance)":"[^"]*"', "", answer.body.decode())
     return answer.status, names, body
@@ -91,7 +91,7 @@ async def on(server: Staunch, report: Report, given: Namespace) -> None:
         times[kind].append(answer.seconds)
         said.setdefault(without_ids(answer), set()).add(kind)
     report.promise(
-        "all three get the same status, words and headers",
+        "all three get the same status, text and headers",
         [f"{sorted(kinds)}: {what}" for what, kinds in said.items()] if len(said) > 1 else [],
     )
     compare(times, report)
@@ -116,7 +116,7 @@ def compare(times: dict[str, list[float]], report: Report) -> None:
         tests = (("Mann-Whitney", rank), ("Welch", mean))
         rows.append({"classes": f"{one}, {two}", "Mann-Whitney p": rank, "Welch p": mean})
         report.promise(
-            f"{one} and {two} are not told apart by time (p > {P_MIN})",
+            f"{one} and {two} do not differ by time (p > {P_MIN})",
             [f"{name}: p = {p:.4g}" for name, p in tests if p <= P_MIN],
         )
     report.figures["comparisons"] = rows

@@ -1,7 +1,7 @@
-"""Half an hour of honest clients, attackers, and a fault a minute.
+"""Half an hour of honest clients, attackers, and one fault per minute.
 
-The server has a PostgreSQL of the trial's own behind a proxy of the trial's own, bcrypt at a low
-cost, and its limits on. Accounts whose whole history is written down live and end all the while.
+The trial starts PostgreSQL and a proxy in front of it. The server has a low bcrypt cost, and its limits are
+on. Meanwhile, accounts with a recorded history come and go.
 """
 
 import asyncio
@@ -37,19 +37,19 @@ SETTINGS = {
     "STAUNCH_SHUTDOWN_GRACE": "5s",
     "STAUNCH_LOG": "error",
 }
-SUMMARY = "half an hour of load, attacks, and a fault a minute"
-# Before the first fault, and before memory is looked at.
+SUMMARY = "half an hour of load, attacks, and one fault per minute"
+# Before the first fault and the first look at memory.
 QUIET_S = 20
 MEMORY_MB = 20.0
-# A new account whose history is written down, each so many seconds.
+# Seconds between two new accounts with a recorded history.
 LIFE_S = 0.5
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, default=30, help="of load, a fault in each")
-    parser.add_argument("--faults", default="", help="only those whose name has one of these, by ,")
+    parser.add_argument("--minutes", type=float, default=30, help="minutes of load, with one fault in each")
+    parser.add_argument("--faults", default="", help="comma-separated words; only faults whose name has one of them")
     parser.add_argument("--every", type=float, default=60, help="seconds from fault to fault")
-    parser.add_argument("--seed", type=int, default=1, help="of the order of faults")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order of faults")
     parser.add_argument("--no-attackers", action="store_true", help="honest clients only")
 
 
@@ -90,7 +90,7 @@ class Trial:
         self.lives += self.young
 
     def order(self) -> list[Fault]:
-        """All of them in random order, again and again."""
+        """All selected faults in random order, repeatedly."""
         words = [word for word in self.given.faults.split(",") if word]
         known = self.disturber.all()
         chosen = [one for one in known if not words or any(word in one.name for word in words)]
@@ -100,7 +100,7 @@ class Trial:
         return found
 
     async def disturb(self, fault: Fault) -> None:
-        """One fault, and the calm after it, in which all accounts that it met are asked about."""
+        """One fault, and the calm after it, in which the accounts that it affected are checked."""
         print(f"{time.strftime('%H:%M:%S')} {fault.name}", flush=True)
         next_one = time.monotonic() + self.given.every
         window = Window(fault.name, fault.away, fault.server, time.monotonic())
@@ -111,7 +111,7 @@ class Trial:
         window.undo = time.monotonic()
         await fault.undo()
         window.undone = time.monotonic()
-        # Beyond any deadline of a statement that was under way.
+        # Longer than any deadline of a statement in flight.
         await asyncio.sleep(8)
         lives, self.young = self.young, []
         settled = time.monotonic()
@@ -122,7 +122,7 @@ class Trial:
         await asyncio.sleep(max(0.0, next_one - time.monotonic()))
 
     async def live(self) -> None:
-        """Accounts that come and go."""
+        """Starts accounts that come and go."""
         number = 0
         running = set()
         api = Api(Client(self.server.port, deadline_s=10), self.credentials, somewhere)
@@ -140,7 +140,7 @@ class Trial:
         life.ended = True
 
     async def watch(self) -> None:
-        """Readiness, five times a second, each call whatever becomes of the others."""
+        """Asks for readiness five times per second, in an open loop."""
         client = Client(self.server.port, deadline_s=5)
         tasks = set()
 
@@ -160,7 +160,7 @@ class Trial:
 
 
 def somewhere() -> str:
-    """Any of many addresses: histories are about accounts, not about limits."""
+    """A random address, because histories are about accounts and not about limits."""
     return f"10.{random.randrange(16, 250)}.{random.randrange(256)}.{random.randrange(1, 255)}"
 
 
@@ -188,7 +188,7 @@ def tell(trial: Trial, attacks: Path, report: Report) -> None:
     )
     report.figures |= {
         "memory before, most, after, MB": f"{before:.1f}, {max(trial.memory_mb):.1f}, {after:.1f}",
-        "honest people logged out after a lost answer and the grace": crowd.logged_out,
+        "honest clients logged out after a lost answer and the grace": crowd.logged_out,
         "accounts with a history": len(witnesses),
         "calls of them": sum(len(witness.ops) for witness in witnesses),
         "steps of the search, most": max(steps, default=0),
@@ -211,7 +211,7 @@ def trial(given: Namespace, folder: Path, report: Report) -> None:
     tell(whole, attacks, report)
     lost = server.metrics().value("staunch_db_pool_connections", state="used")
     report.promise(
-        "no connection of the pool is lost for good", [f"{lost:g} are in use and nobody calls"] if lost else []
+        "no connection of the pool is lost for good", [f"{lost:g} are in use without a call"] if lost else []
     )
     panics = [line for line in server.errors() if "panicked" in line]
     report.promise("no panic", panics)

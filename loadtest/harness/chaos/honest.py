@@ -1,7 +1,7 @@
-"""Honest clients: people with addresses of their own, well under every limit, at fixed rates.
+"""Honest clients: people with their own addresses, far below every limit, at fixed rates.
 
-An open loop: each call begins at its time, whatever became of those before. What each was answered
-and how long that took is kept; so is what no honest client may ever meet.
+It is an open loop: each call begins at its time, whatever happened to earlier ones. Each answer and its
+time are recorded, and so is everything that must not happen to an honest client.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from typing import NamedTuple
 from harness.api import Api, tokens
 from harness.client import Answer, Client, NoAnswer
 
-# Calls a second.
+# Calls per second.
 RATES = {"liveness": 20.0, "me": 50.0, "refresh": 15.0, "login": 2.0}
 CHEAP = ("liveness", "me", "refresh")
 PEOPLE = 200
 PASSWORD = "An honest password 1"
 GRACE_S = 10.0
-# Longer than any deadline of the server's: of a database call 3.5 s, of a hash 5 s (as we set it).
+# Longer than any deadline of the server: 3.5 s for a database call, 5 s for a hash (as configured).
 DEADLINE_S = 10.0
 
 
 class Seen(NamedTuple):
-    """`late`: how much later than planned we sent it. `answer`: a status, or what went wrong."""
+    """A call. `late`: how much later than planned it was sent. `answer`: a status or an error."""
 
     kind: str
     start: float
@@ -42,17 +42,17 @@ class Seen(NamedTuple):
 
 
 class Person:
-    """One account with one session that goes on for as long as it is let."""
+    """One account with one session, which is kept as long as possible."""
 
     def __init__(self, number: int, client: Client) -> None:
         self.name = f"person{number:04}"
         address = f"10.1.{number // 250}.{number % 250 + 1}"
         self.api = Api(client, address=lambda: address)
         self.access = self.refresh = ""
-        # When the newest refresh token was first tried without an answer.
+        # When the newest refresh token was first used without an answer.
         self.tried: float | None = None
         self.busy = False
-        # Has no session: the last one ended, for a reason, and no login has worked since.
+        # There is no session: the last one ended for a reason, and no login has succeeded since.
         self.out = True
 
 
@@ -67,7 +67,7 @@ class Crowd:
         self._next = 0
 
     async def arrive(self) -> None:
-        """Everybody registers and logs in, a few at a time."""
+        """Registers all people and logs them in, a few at a time."""
         gate = asyncio.Semaphore(8)
 
         async def one(person: Person) -> None:
@@ -105,13 +105,13 @@ class Crowd:
         person = self.somebody()
         access = person.access
         answer = await self.note("me", due, person.api.me(access))
-        # A refresh meanwhile changes nothing: the session is the same.
+        # A concurrent refresh changes nothing, because the session is the same.
         same = person.access == access and not person.busy and not person.out
         if answer and answer.status == 401 and same:
             self.broken.append(f"{person.name}: /me refuses a live session: {said(answer)}")
 
     async def refresh(self, due: float) -> None:
-        """The people take turns; somebody whose last one is still under way is passed over."""
+        """Refreshes the next person's session, unless their last refresh is still in flight."""
         self._next = (self._next + 1) % len(self.people)
         person = self.people[self._next]
         if person.busy:
@@ -136,8 +136,8 @@ class Crowd:
             given = tokens(answer)
             person.access, person.refresh, person.tried = given.access, given.refresh, None
         elif answer.status == 401:
-            # What was tried and lost longer ago than the grace may have been done: then this is
-            # reuse. Else nobody has given a reason.
+            # A lost refresh older than the grace may have taken effect. Then this is reuse, and otherwise
+            # there is no reason for the answer.
             if person.tried is None or time.monotonic() - person.tried < GRACE_S:
                 self.broken.append(f"{person.name}: logged out by a refresh: {said(answer)}")
             self.logged_out += 1
@@ -145,7 +145,7 @@ class Crowd:
             await self.enter(person)
 
     async def login(self, due: float) -> None:
-        """Another session, which ends again at once."""
+        """Opens another session and ends it at once."""
         person = self.somebody()
         answer = await self.note("login", due, person.api.login(person.name, PASSWORD))
         if answer is None or answer.status == 503:

@@ -1,8 +1,8 @@
-"""kill -9 at random moments under mixed load: what was acknowledged holds after the restart.
+"""kill -9 at random moments under mixed load; what was acknowledged holds after the restart.
 
-Every account's whole history, from its registration through the kill to what is asked after the
-restart, must be explained by the model; a call that got no answer may have been done or not. At the
-end, after the last restart, every account and every session of the run is asked once more.
+The model must explain the history of every account, from its registration through the kill to the checks
+after the restart. A call without an answer may have taken effect or not. After the last restart, every
+account and every session of the run is checked once more.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from .races import Race, outcomes, rows
 from .report import Report
 from .witness import Witness
 
-# As shipped: a restart fits into it, so a client that lost an answer may retry after it.
+# The default. A restart fits into it, so a client that lost an answer may retry after the restart.
 GRACE_S = 10.0
 SETTINGS = LIMITS_OFF | {
     "STAUNCH_BCRYPT_COST": "4",
     "STAUNCH_LOCKOUT": "off",
-    # Given, so that starts do not measure them.
+    # Set, so that a start does not calibrate.
     "STAUNCH_HASH_THREADS": "2",
     "STAUNCH_HASH_LANES": "4",
     "STAUNCH_REFRESH_GRACE": f"{GRACE_S:g}s",
     "STAUNCH_OFFLINE": "true",
 }
-SUMMARY = "kill -9 of the server, at times with its PostgreSQL, at random moments"
+SUMMARY = "kill -9 of the server, sometimes with its PostgreSQL, at random moments"
 READY_LIMIT_S = 30.0
-# Who is killed, by weight.
+# What is killed, with weights.
 VICTIMS = {"server": 6, "server and PostgreSQL": 3, "server, again while it starts": 1}
 
 
@@ -48,11 +48,11 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=200, help="kills")
     parser.add_argument("--clients", type=int, default=12, help="clients at the same time")
     parser.add_argument("--most", type=float, default=1.2, help="seconds of load before a kill")
-    parser.add_argument("--seed", type=int, default=1, help="of what is called, and when it ends")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the calls and of the moments of the kills")
 
 
 class Life(Race):
-    """An account from its registration until the kill, or its natural end."""
+    """An account from its registration until the kill, or until its own end."""
 
     right: str | None = None
     ended = False
@@ -75,7 +75,7 @@ class Life(Race):
             await self.act()
 
     async def after_restart(self, restarted: float) -> None:
-        """Nothing fails any more, so every call is answered."""
+        """Checks the account after the restart, when every call gets an answer."""
         self.witness.settle(restarted)
         self.witness.lenient = False
         if self.witness.ops[0].status is None:
@@ -83,7 +83,7 @@ class Life(Race):
         self.right = await self.ask()
 
     async def at_the_end(self) -> None:
-        """Long after: the account is there, and no session has come to life again."""
+        """Checks at the end that the account exists and that no ended session works again."""
         witness = self.witness
         if self.right and await witness.login(self.right) is None:
             witness.broken.append(f"{witness.name}: its password is refused at the end")
@@ -101,7 +101,7 @@ class Kills:
     def __init__(self, server: Staunch, given: Namespace, report: Report) -> None:
         self.server, self.given, self.report = server, given, report
         self.chance = random.Random(given.seed)
-        # One for all: an address may hold so many connections, and each client keeps its own.
+        # One client for all, because connections per address are limited and each client keeps its own.
         self.api = Api(Client(server.port), server.add_client("chaos"))
         self.lives: list[Life] = []
         self.restarts_s: list[float] = []
@@ -122,7 +122,7 @@ class Kills:
         self.tell()
 
     async def one(self, number: int) -> None:
-        """Load, a kill, a restart, and all questions about this load's accounts."""
+        """Load, a kill, a restart, and the checks of these accounts."""
         over = asyncio.Event()
         lives: list[Life] = []
 
@@ -156,13 +156,13 @@ class Kills:
     def kill(self, victim: str) -> None:
         postgres = self.server.postgres_pid()
         if victim == "server and PostgreSQL" and postgres:
-            # Its children end by themselves when they see that it is gone.
+            # Its children end when they notice that it has died.
             os.kill(postgres, signal.SIGKILL)
         self.server.kill()
 
     def tell(self) -> None:
         witnesses = [life.witness for life in self.lives]
-        self.report.promise("it starts again by itself, within 30 s", self.slow)
+        self.report.promise("the server restarts by itself within 30 s", self.slow)
         self.report.promise(
             "what was acknowledged holds: registrations, passwords, ends; no generation has two "
             "successors; no session that ended works",
@@ -183,7 +183,7 @@ class Kills:
 
 
 async def each(lives: list[Life], what: Callable[[Life], Awaitable[None]]) -> None:
-    """What, for each of them, some at a time."""
+    """Runs `what` for each life, some at a time."""
     gate = asyncio.Semaphore(24)
 
     async def one(life: Life) -> None:

@@ -1,8 +1,8 @@
-"""Whether a history can be explained: an order of its calls that the model allows.
+"""Looks for an order of the calls in a history that the model allows.
 
-The search of Wing and Gong ("Testing and verifying concurrent objects", 1993), with Lowe's memory
-of what was tried: a call may come next if no call that is still to come ended before it began. A
-call without an answer may come at any time after its start, or never.
+This is the search of Wing and Gong ("Testing and verifying concurrent objects", 1993), with Lowe's memory of
+visited states. A call may come next if no remaining call ended before it began. A call without an answer may
+come at any time after its start, or never.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from math import inf
 
 from .model import Model, Op, State
 
-# Of states looked at; a history that needs more is reported as such, never as explained.
+# Visited states at most. A history that needs more is reported as such, never as explained.
 STEPS_MAX = 300_000
 
 
 @dataclass
 class Verdict:
-    """`stuck`: numbers of the calls that could not come next where the search got furthest."""
+    """The result; `stuck` are the calls that could not come next where the search got furthest."""
 
     explained: bool
     steps: int
@@ -45,7 +45,7 @@ def check(model: Model, begin: State) -> Verdict:
             return Verdict(False, steps, _next(ops, order, furthest), gave_up=True)
         if left.bit_count() < furthest.bit_count():
             furthest = left
-        # The earliest to end is tried first: most often that is the right one.
+        # The call that ends first is tried first, because it is usually the right one.
         come = sorted(_next(ops, order, left), key=lambda number: -ops[number].end)
         for number in come:
             todo += [(left & ~(1 << number), new) for new in model.after(number, state)]
@@ -53,7 +53,7 @@ def check(model: Model, begin: State) -> Verdict:
 
 
 def _settle(model: Model, order: list[int], left: int, state: State) -> tuple[int, State]:
-    """Takes what may come now and changes nothing: it can never be wrong to take that at once."""
+    """Takes the calls that may come now and change nothing; taking them at once is never wrong."""
     while True:
         for number in _next(model.ops, order, left):
             if model.ops[number].end < inf and any(new == state for new in model.after(number, state)):

@@ -1,8 +1,7 @@
-"""A million accounts: how long their import takes, and that a login then costs what it did.
+"""Imports a million accounts, and checks that a login takes as long as before.
 
-Two servers, each with a PostgreSQL of its own: one with the million, one with a few. Logins come
-one after another, in blocks that alternate between the two, so that what the machine does meanwhile
-falls on both.
+There are two servers, each with its own PostgreSQL: one with a million accounts, one with a few. Logins come
+one after another, in blocks that alternate between the two, so that other work on the machine affects both.
 """
 
 import json
@@ -24,18 +23,18 @@ from .report import Report
 PASSWORD = "A password of many 1"
 FEW = 10
 SLOWER_MAX = 0.05
-SUMMARY = "imports a million accounts; a login is then as fast as with ten"
+SUMMARY = "imports a million accounts; a login is as fast as with ten"
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--accounts", type=int, default=1_000_000, help="of the full database")
+    parser.add_argument("--accounts", type=int, default=1_000_000, help="accounts in the full database")
     parser.add_argument("--cost", type=int, default=10, help="bcrypt cost")
-    parser.add_argument("--rounds", type=int, default=6, help="blocks of each server")
-    parser.add_argument("--seconds", type=float, default=6, help="of a block")
+    parser.add_argument("--rounds", type=int, default=6, help="blocks per server")
+    parser.add_argument("--seconds", type=float, default=6, help="seconds per block")
 
 
 def write_accounts(path: Path, count: int, cost: int) -> None:
-    """All share one hash: what a login costs is the same, and a million would take hours."""
+    """Writes accounts that share one hash. A login costs the same, and a million hashes take hours."""
     hashed = json.dumps(bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(cost)).decode())
     with path.open("w") as file:
         for number in range(count):
@@ -48,7 +47,7 @@ def name_of(number: int) -> str:
 
 
 async def block(api: Api, accounts: int, seconds: float) -> list[float]:
-    """A login after another."""
+    """Logs in one after another, and returns the times."""
     times = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -80,7 +79,7 @@ def trial(given: Namespace, folder: Path, report: Report) -> None:
         file = folder / f"{name}.jsonl"
         write_accounts(file, count, given.cost)
         begun = time.monotonic()
-        # Its progress bar is for terminals; what it prints is a line.
+        # The progress bar appears only on a terminal, so this is one line.
         printed = server.command("user", "import", str(file), limit_s=1800)
         report.figures[f"import of {count}, s"] = time.monotonic() - begun
         if f"imported {count} accounts" not in printed.replace(",", ""):

@@ -1,12 +1,12 @@
-"""One account as it should be: what each call may answer, and what is so after it.
+"""The model of one account: what each call may answer, and the state after it.
 
-The account's state is its password and its sessions. A session has a generation, which moves with
-each refresh, and ends once. Calls take effect one after another, each at a moment between its
-start and its end; `linear` looks for such an order.
+The state is the account's password and its sessions. A session has a generation, which grows with each
+refresh, and it ends once. Calls take effect one after another, each at a moment between its start and its
+end. `linear` looks for such an order.
 
-One thing is not strict, as documented: an access token is believed from memory, so a call that
-shows one may succeed though its session has ended, if it began before that end was acknowledged
-(on another node: less than a second after).
+One rule is not strict, as documented: access tokens are checked against a cache. A call with the token of an
+ended session may succeed if it began before the end was acknowledged (on another node: less than a second
+after).
 """
 
 from collections.abc import Iterator
@@ -14,39 +14,39 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-# By when the other nodes know of an end.
+# The other nodes know of an ended session within this time.
 TOLD_S = 1.0
-# Between our clock and PostgreSQL's, both of this machine, and what a timer may be late.
+# The difference between this clock and PostgreSQL's on the same machine, and the delay of a timer.
 CLOCK_S = 0.05
 
 
 @dataclass(slots=True)
 class Op:
-    """A call on an account. `status` None: no answer came; it may have been done, or will be."""
+    """A call on an account. `status` None: no answer came; it may take effect or not."""
 
     kind: str
     start: float
     end: float = inf
     status: int | None = None
     node: int = 0
-    # Of the token that was shown, and its generation if it is a refresh token.
+    # The session of the token that was sent, and its generation if it is a refresh token.
     session: str = ""
     generation: int = 0
-    # The session that was to be ended, or that a login opened.
+    # The session to be ended, or the one that a login opened.
     target: str = ""
     password: str = ""
     new_password: str = ""
-    # Introspection: whether the token is active. Sessions: those in the list.
+    # For introspection: whether the token is active. For the list: its sessions.
     active: bool = False
     listed: frozenset[str] = frozenset()
-    # From when on what it did is known to the node; later than `end` only where no answer came.
+    # When the node surely knows the effect; later than `end` only if no answer came.
     acknowledged: float = inf
 
     def answered(self, status: int, end: float) -> None:
         self.status, self.end, self.acknowledged = status, end, end
 
     def shown(self, zero: float) -> str:
-        """For a person; times in ms."""
+        """The call as text; times are in ms."""
         times = f"{1000 * (self.start - zero):9.2f} {1000 * (self.end - zero):9.2f}"
         parts = [self.kind]
         if self.session:
@@ -65,8 +65,10 @@ class Op:
 
 
 class Session(NamedTuple):
-    """`mover`: the number of the call that made this generation. `ended`: None while it lives, else
-    since when each node must know, by node."""
+    """`mover` is the number of the call that made this generation.
+
+    `ended` is None while the session lives. Afterwards it has the time from which each node must know.
+    """
 
     generation: int
     mover: int
@@ -74,14 +76,14 @@ class Session(NamedTuple):
 
 
 class State(NamedTuple):
-    """`password` None: there is no such account. Sessions by their place in the history."""
+    """The state; `password` None means that there is no account. Sessions are in order of appearance."""
 
     password: str | None
     sessions: tuple[Session | None, ...]
 
 
 class Model:
-    """What may happen in the history `ops` of one account."""
+    """What can happen in the history `ops` of one account."""
 
     def __init__(self, ops: list[Op], grace_s: float, nodes: int = 1) -> None:
         self.ops = ops
@@ -94,14 +96,14 @@ class Model:
         return State(password, (None,) * len(self.place))
 
     def after(self, number: int, state: State) -> Iterator[State]:
-        """Every state that the call may leave, given its answer; none if it cannot be."""
+        """Every state that the call can leave, given its answer; none if the answer is impossible."""
         op = self.ops[number]
         for status, new in getattr(self, f"_{op.kind}")(number, op, state):
             if op.status is None or op.status == status:
                 yield new
 
-    # Each yields a status and the state that goes with it. A token cannot be shown before the login
-    # that gave it.
+    # Each yields a status and the state that belongs to it. A token cannot be used before the login that
+    # issued it.
 
     def _register(self, number: int, op: Op, state: State) -> Iterator[tuple[int, State]]:
         if state.password is None:
@@ -115,7 +117,7 @@ class Model:
         elif op.target in self.place:
             yield 200, self._with(state, op.target, Session(0, number))
         else:
-            # No answer came: a session that nobody has a token of.
+            # No answer came, so no client has a token of the session.
             yield 200, state
 
     def _refresh(self, number: int, op: Op, state: State) -> Iterator[tuple[int, State]]:
@@ -202,7 +204,7 @@ class Model:
             yield 200, state
 
     def _bearer(self, op: Op, state: State) -> tuple[bool, bool]:
-        """Whether its access token may be refused, and whether it may be believed."""
+        """Whether its access token may be refused, and whether it may be accepted."""
         session = self._of(state, op.session)
         if session is None:
             return False, False
@@ -220,7 +222,7 @@ class Model:
         return state._replace(sessions=(*state.sessions[:at], new, *state.sessions[at + 1 :]))
 
     def _end(self, state: State, name: str, op: Op) -> State:
-        """The session has ended, by this call or before; its answer says so in either case."""
+        """The state in which the session has ended, by this call or before."""
         session = self._of(state, name)
         if session is None:
             return state

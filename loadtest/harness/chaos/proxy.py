@@ -1,11 +1,11 @@
-"""A TCP proxy before PostgreSQL that holds, slows and cuts what goes through it. Its own process:
-what it does shall not be in the latencies that the clients measure.
+"""A TCP proxy in front of PostgreSQL that holds, slows and cuts connections. It is a separate process, so that
+its work is not part of the latencies that the clients measure.
 
     python -m harness.chaos.proxy LISTEN TARGET CONTROL
 
-Three ports of the loopback address. On CONTROL it takes lines: `pass`; `hold` (nothing goes on, as
-in a network that swallows everything, until `pass`); `slow SECONDS` (what clients send comes later
-by that); `cut` (every connection is reset). Each is answered `ok`.
+It uses three ports of the loopback address. CONTROL accepts lines: `pass`; `hold` (nothing passes until
+`pass`, as in a network that drops everything); `slow SECONDS` (delays what clients send); `cut` (resets every
+connection). Each is answered `ok`.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Proxy:
         except OSError:
             pass
         finally:
-            # The other direction has nobody to talk to any more, either.
+            # The other direction has lost its peer, too.
             writer.close()
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +74,7 @@ class Proxy:
 
 
 class Handle:
-    """A proxy process, and the way to tell it what to do."""
+    """A proxy process and its control connection."""
 
     def __init__(self, target: int, folder: Path) -> None:
         self.port, self._control = free_port(), free_port()
@@ -95,7 +95,7 @@ class Handle:
 
 
 def start_module(name: str, arguments: list[str], log: Path) -> Child:
-    """A module of ours as a process of its own, which ends with us."""
+    """Runs a module as a child process, which ends with this program."""
     return Child([sys.executable, "-P", "-m", name, *arguments], log=log)
 
 

@@ -1,7 +1,7 @@
-"""Races: refreshes, retries, ends and changes of password at the same moment on the same account.
+"""Races between refreshes, retries, ends and password changes on the same account.
 
-Each race has an account of its own, some sessions, and a few actors that call at once. When all is
-over everything that could be known is asked, and the whole history is held against the model.
+Each race has its own account, some sessions, and a few actors that call at once. Afterwards everything is
+checked, and the model must explain the whole history.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from .model import TOLD_S
 from .report import Report
 from .witness import Witness
 
-# Short, so that what comes after it can be tried, too.
+# Short, so that the time after it can be tested, too.
 GRACE_S = 2.0
 SETTINGS = LIMITS_OFF | {
     "STAUNCH_BCRYPT_COST": "4",
     "STAUNCH_LOCKOUT": "off",
     "STAUNCH_REFRESH_GRACE": f"{GRACE_S:g}s",
-    # Not calibrated: of hashes this cheap it would say nothing.
+    # Not calibrated, because that means nothing for hashes this cheap.
     "STAUNCH_HASH_LANES": "4",
     "STAUNCH_SESSIONS_PER_ACCOUNT": "1000",
 }
-# Weights of what an actor does.
+# Weights of an actor's calls.
 CALLS = {
     "refresh": 10,
     "retry": 6,
@@ -48,18 +48,18 @@ CALLS = {
     "login": 3,
     "stolen": 1,
 }
-# One race in so many waits for the grace to pass and then retries.
+# One race in 50 retries after the grace has passed.
 LATE_ONE_IN = 50
 
 
-SUMMARY = "refreshes, retries, ends and changes of password at the same moment"
+SUMMARY = "refreshes, retries, ends and password changes at the same moment"
 
 
 def options(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=10_000, help="races")
     parser.add_argument("--nodes", type=int, default=1, choices=(1, 2), help="servers")
     parser.add_argument("--at-once", type=int, default=24, help="races at the same time")
-    parser.add_argument("--seed", type=int, default=1, help="of what is called; not of its timing")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the calls, but not of their timing")
 
 
 def trial(given: Namespace, folder: Path, report: Report) -> None:
@@ -73,7 +73,7 @@ def passwords(name: str) -> list[str]:
 
 
 class Race:
-    """One account's."""
+    """The race on one account."""
 
     def __init__(self, witness: Witness, chance: random.Random) -> None:
         self.witness, self.chance = witness, chance
@@ -85,7 +85,7 @@ class Race:
         return self.chance.randrange(len(self.witness.nodes))
 
     async def run(self) -> None:
-        """One race and what is asked after it."""
+        """Runs the race and the checks after it."""
         await self.witness.register(self.passwords[0])
         opened = 1 if self.chance.random() < 0.3 else self.chance.randint(2, 3)
         for _ in range(opened):
@@ -105,15 +105,17 @@ class Race:
                 await self.witness.refresh(session, newest - 1, self.node())
         await self.ask()
         if len(self.witness.nodes) > 1:
-            # Whatever node was told of an end, by now all know.
+            # By now all nodes know of every ended session.
             await asyncio.sleep(TOLD_S + 0.05)
             for node in range(len(self.witness.nodes)):
                 for session in self.sessions:
                     await self.witness.me(session, node=node)
 
     async def honest(self) -> None:
-        """Tabs of one browser that all refresh at once and give up now and then; nobody ends
-        anything, so nobody may be logged out."""
+        """Tabs of one browser that all refresh at once, and sometimes abandon a call.
+
+        No session is ended, so no tab may be logged out.
+        """
         session = self.sessions[0]
         for _ in range(3):
             generation = self.witness.newest(session)
@@ -122,7 +124,7 @@ class Race:
     async def tab(self, session: str, generation: int) -> None:
         call = self.witness.refresh(session, generation, self.node(), self.chance.random() < 0.3)
         if self.chance.random() < 0.3:
-            # The answer is lost on its way, or the request, or neither.
+            # The answer is lost, or the request, or neither.
             await asyncio.wait([lost := asyncio.ensure_future(call)], timeout=self.soon(0.003))
             lost.cancel()
             await asyncio.wait([lost])
@@ -172,7 +174,7 @@ class Race:
             case "logout_all":
                 await witness.logout_all(session, node)
             case "password":
-                # Mostly the right one.
+                # Usually the right password.
                 current = self.passwords[0] if chance.random() < 0.6 else current
                 new = new if new != current else self.passwords[1]
                 await witness.password(session, current, new, node)
@@ -181,8 +183,10 @@ class Race:
                     self.sessions.append(opened)
 
     async def ask(self) -> str | None:
-        """What everything is worth now: by reading first, as a refresh may end a session. The
-        password that is right."""
+        """Checks all tokens and passwords. Returns the right password.
+
+        Reads come first, because a refresh may end a session.
+        """
         witness, chance = self.witness, self.chance
         for session in self.sessions:
             newest = witness.newest(session)
@@ -202,7 +206,7 @@ class Race:
 
 
 def outcomes(witnesses: list[Witness]) -> Counter[str]:
-    """How often each answer came: a race in which nothing happens proves nothing."""
+    """How often each answer came, because a race in which nothing happens proves nothing."""
     found: Counter[str] = Counter()
     for witness in witnesses:
         for op in witness.ops:
@@ -268,7 +272,7 @@ async def on(servers: list[Staunch], report: Report, given: Namespace) -> None:
 
 
 def start(program: Path, folder: Path, count: int) -> list[Staunch]:
-    """One, on its embedded PostgreSQL; or several on one PostgreSQL, with the same keys."""
+    """One server with its embedded PostgreSQL, or several on one PostgreSQL with the same keys."""
     if count == 1:
         servers = [Staunch(program, folder / "node", SETTINGS)]
     else:

@@ -1,4 +1,4 @@
-"""What a trial found, for a program and for a person."""
+"""The result of a trial, as JSON and as text."""
 
 import json
 import time
@@ -9,13 +9,13 @@ from typing import Any
 from harness import LOADTEST, machine
 from harness.staunch import Staunch
 
-# Broken promises that are written out; the others are counted.
+# Breaches of a promise that are written out; the others are counted.
 SHOWN_MAX = 20
 
 
 @dataclass
 class Report:
-    """`promises`: each with what breaks it; an empty list is a promise kept."""
+    """`promises` has each promise with what broke it; an empty list means that it was kept."""
 
     trial: str
     settings: dict[str, Any]
@@ -27,7 +27,7 @@ class Report:
         self.promises.setdefault(text, []).extend(broken)
 
     def no_errors(self, servers: list[Staunch]) -> None:
-        """An ERROR line or a panic says that something of the server's own went wrong."""
+        """Promises that the logs have no ERROR line and no panic: those are faults of the server."""
         errors = [line[:500] for server in servers for line in server.errors()]
         self.promise("no ERROR line and no panic in the server's log", errors)
 
@@ -75,7 +75,7 @@ class Report:
 
 
 def table(rows: list[Any]) -> list[str]:
-    """Rows that are dictionaries with the same keys, in columns; other things a line each."""
+    """Dictionaries with the same keys as columns; anything else as one line each."""
     if not rows or not isinstance(rows[0], dict):
         return [f"  {row}" for row in rows]
     cells = [list(rows[0]), *([shown(value) for value in row.values()] for row in rows)]

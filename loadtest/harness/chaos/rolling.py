@@ -1,9 +1,9 @@
 """A rolling restart: two servers on one port and one database, replaced one after the other.
 
-500 cheap calls a second go on meanwhile, each at its time, over connections that are kept open, and
-a login now and then. A connection that the server closes between two requests is no failure, if the
-request that found it closed is answered on another: that is what HTTP clients do (RFC 9112 §9.3.1),
-and it is counted. Everything else that is not answered 200 is.
+Meanwhile there are 500 cheap calls per second, each at its time, over kept connections, and a login now and
+then. A connection that the server closes between two requests is not a failure if the request is then answered
+on another one: HTTP clients do that (RFC 9112 §9.3.1), and it is counted. Everything else that is not answered
+200 is a failure.
 """
 
 import asyncio
@@ -34,13 +34,13 @@ SUMMARY = "two servers on one port, replaced one after the other under load"
 PASSWORD = "A password that stays 1"
 PEOPLE = 50
 LOGINS_A_SECOND = 5.0
-# Calls to a server that stops shall not wait for one that does not come.
+# A call to a server that stops must not wait for its successor.
 DEADLINE_S = 10.0
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--rate", type=float, default=500, help="cheap calls a second")
-    parser.add_argument("--rounds", type=int, default=3, help="how often both are replaced")
+    parser.add_argument("--rate", type=float, default=500, help="cheap calls per second")
+    parser.add_argument("--rounds", type=int, default=3, help="how often both servers are replaced")
     parser.add_argument("--pause", type=float, default=3, help="seconds between two replacements")
 
 
@@ -85,7 +85,7 @@ class Load:
                 answer = await self.send(kind)
             except Stale:
                 if kind == "login":
-                    # No client may send this again by itself.
+                    # A client may not send this again by itself.
                     raise
                 self.again += 1
                 answer = await self.send(kind)
@@ -110,10 +110,10 @@ class Load:
 
 
 async def replace(server: Staunch) -> tuple[float, int]:
-    """Stops it in order and starts it again. The seconds that took, and its exit code."""
+    """Stops a server and starts it again. Returns the seconds that took, and its exit code."""
     begun = time.monotonic()
     code = await asyncio.to_thread(server.stop)
-    # On this port the other one would answer: so by its own word.
+    # On the shared port the other server would answer.
     await asyncio.to_thread(server.start_on_shared_port)
     return time.monotonic() - begun, code
 
@@ -133,7 +133,7 @@ async def on(servers: list[Staunch], report: Report, given: Namespace) -> None:
     await asyncio.sleep(given.pause)
     over.set()
     await running
-    report.promise("not one request fails", load.failures)
+    report.promise("no request fails", load.failures)
     report.promise("each server that is stopped ends with exit code 0", codes)
     report.figures |= {
         "replacements": len(took),

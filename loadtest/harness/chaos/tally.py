@@ -1,4 +1,4 @@
-"""What the honest clients saw of each fault, and what of it breaks a promise."""
+"""What the honest clients saw of each fault, and which promises that breaks."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from .report import Report
 
 CALM_P99_MS = 20.0
 READY_S = 2.0
-# Longest time that any honest call may take: the deadline of a hash, and a database call's.
+# The longest time that an honest call may take: the deadlines of a hash and of a database call.
 HANG_S = 10.0
-# After the end of a fault: what is bad later than that is not the fault's doing.
+# What goes wrong later than this after a fault is not caused by the fault.
 WELL_S = 10.0
-# A cheap call this slow is not well.
+# A cheap call slower than this counts as bad.
 SLOW_S = 0.5
 
 
 @dataclass
 class Window:
-    """A fault: when it was begun (`do` to `done`) and ended (`undo` to `undone`)."""
+    """A fault: when it began (`do` to `done`) and ended (`undo` to `undone`)."""
 
     name: str
     away: bool
@@ -32,7 +32,7 @@ class Window:
     undone: float = inf
 
     def has(self, start: float, end: float) -> bool:
-        """Whether a call met the fault or what comes right after it."""
+        """Whether a call overlaps the fault or the time right after it."""
         return end >= self.do and start <= self.undone + WELL_S
 
 
@@ -43,11 +43,11 @@ def judge(seen: list[Seen], readiness: list[tuple[float, float, str]], windows: 
         [f"{one.kind}: {one.answer} after {one.seconds:.2f} s" for one in calm if not one.good],
     )
     report.promise(
-        "no call is answered 500, ever",
+        "no call is answered 500",
         [f"{one.kind}: {one.answer}" for one in seen if one.answer in ("500", "501", "502", "504")],
     )
     report.promise(
-        "no call hangs over its deadline",
+        "no call exceeds its deadline",
         [
             f"{one.kind}: {one.answer} after {one.seconds:.2f} s"
             for one in seen
@@ -75,20 +75,20 @@ def judge(seen: list[Seen], readiness: list[tuple[float, float, str]], windows: 
     )
     late: list[str] = []
     report.figures["faults"] = [one_fault(window, seen, readiness, late) for window in windows]
-    report.promise(f"readiness says so within {READY_S:g} s, both ways", late)
+    report.promise(f"readiness reports each change within {READY_S:g} s", late)
 
 
 def one_fault(
     window: Window, seen: list[Seen], readiness: list[tuple[float, float, str]], late: list[str]
 ) -> dict[str, str]:
-    """A row of the table; adds to `late` what readiness said too late."""
+    """A row of the table; adds to `late` what readiness reported too late."""
     met = [one for one in seen if window.has(one.start, one.end)]
     during = [one for one in met if one.start <= window.undone]
     after = [one for one in met if one.start > window.undone]
     slow = [one for one in after if one.kind in CHEAP and one.seconds > SLOW_S]
     ill = [one.end for one in (*slow, *(one for one in after if not one.good))]
     well = max(ill, default=window.undone) - window.undone
-    # Both ways from the moment when it was surely so.
+    # Both counted from the moment when the change was surely complete.
     fell = first(readiness, window.do, window.undo, bad=True)
     rose = first(readiness, window.undone, window.undone + WELL_S, bad=False)
     if window.away and not fell - window.done <= READY_S:
@@ -108,6 +108,6 @@ def one_fault(
 
 
 def first(readiness: list[tuple[float, float, str]], begin: float, end: float, bad: bool) -> float:
-    """When the first such answer came to a question asked in that time."""
+    """When the first such answer came to a request sent in that time."""
     found = [answered for asked, answered, said in readiness if begin <= asked <= end and (said != "200") == bad]
     return min(found, default=inf)

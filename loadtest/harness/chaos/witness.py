@@ -1,4 +1,4 @@
-"""Calls on one account, each written down with its start, its end and its answer."""
+"""Calls on one account, each recorded with its start, its end and its answer."""
 
 import time
 from collections.abc import Awaitable
@@ -28,8 +28,10 @@ ALLOWED = {
 
 @dataclass
 class Witness:
-    """`nodes`: one or more servers on one database. `lenient`: no answer, or 503, breaks no promise
-    in itself; the call may or may not have been done."""
+    """Records the calls; `nodes` are one or more servers on one database.
+
+    `lenient`: no answer, or 503, breaks no promise by itself; the call may have taken effect or not.
+    """
 
     nodes: list[Api]
     name: str
@@ -45,7 +47,7 @@ class Witness:
         return status(await self._call(op, self.nodes[node].register(self.name, password)))
 
     async def login(self, password: str, node: int = 0) -> str | None:
-        """The session."""
+        """Logs in and returns the session, if there is one."""
         op = Op("login", 0, node=node, password=password)
         answer = await self._call(op, self.nodes[node].login(self.name, password))
         if answer is None or answer.status != 200:
@@ -66,7 +68,7 @@ class Witness:
         return status(answer)
 
     def succeeded(self, session: str, generation: int, given: Tokens) -> None:
-        """A generation has one successor, whoever asks, however often."""
+        """Checks that a generation has one successor, however often it is requested."""
         known = self.refresh_tokens[session]
         if given.session != session:
             self.broken.append(f"{self.name}: a refresh led from one session to another")
@@ -122,21 +124,23 @@ class Witness:
         return status(answer)
 
     def newest(self, session: str) -> int:
-        """The newest generation that is known here."""
+        """The newest generation that this witness knows."""
         return len(self.refresh_tokens[session]) - 1
 
     def access(self, session: str) -> str:
         return self.access_tokens[session][-1]
 
     def settle(self, moment: float) -> None:
-        """What got no answer before has been done by now, or never will be: the server that had it
-        is no more."""
+        """Settles earlier calls without an answer: they took effect by now or never will.
+
+        The server that received them has died.
+        """
         for op in self.ops:
             op.acknowledged = min(op.acknowledged, moment)
 
     def explain(self, grace_s: float, registered_with: str | None) -> Verdict:
-        """Looks for an explanation; says so in `broken` if there is none."""
-        # What was asked and not answered says nothing, and slows the search.
+        """Looks for an explanation of the history, and adds to `broken` if there is none."""
+        # A read without an answer says nothing and slows the search.
         asked = ("me", "introspect", "introspect_refresh", "sessions", "login")
         ops = [op for op in self.ops if op.status is not None or op.kind not in asked]
         model = Model(ops, grace_s, len(self.nodes))
@@ -161,7 +165,7 @@ class Witness:
         return op.active
 
     async def _call(self, op: Op, call: Awaitable[Answer]) -> Answer | None:
-        """None: no answer that counts."""
+        """The answer; None if there is none that counts."""
         op.start = time.monotonic()
         self.ops.append(op)
         try:

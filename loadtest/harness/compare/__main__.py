@@ -24,11 +24,11 @@ from harness.usage import idle_percent, machine_times
 from . import build, report, servers
 from .scenarios import SEED, Generator, Scenario, all_of
 
-# results.json.
+# The content of results.json.
 Results = dict[str, Any]
 NAMES = ["staunch", "axum", "fastapi"]
 SCENARIOS = ["logins", "me", "mixed", "burst", "open-logins"]
-# From a server's start to its first call, and between two scenarios.
+# Time from a server's start to its first call, and between two scenarios.
 SETTLE_S = 2
 IDLE_PERCENT_MIN = 90
 LAG_MS_MAX = 5
@@ -41,7 +41,7 @@ def options() -> argparse.Namespace:
         return int(text)
 
     def program(text: str) -> Path:
-        # Not resolved: the Python of a virtual environment is a link that must be called as such.
+        # Not resolved, because the Python of a virtual environment must be called by its link.
         path = Path(text).absolute()
         if not os.access(path, os.X_OK) or path.is_dir():
             raise argparse.ArgumentTypeError(f"not a program: {text}")
@@ -63,14 +63,14 @@ def options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--two", nargs=2, metavar=("COMMIT_A", "COMMIT_B"), help="compare two commits of staunch")
-    add("--servers", type=among(NAMES), default=",".join(NAMES), help="which, in this order")
-    add("--scenarios", type=among(SCENARIOS), default=",".join(SCENARIOS), help="which")
-    add("--rounds", type=positive, default=2, help="how often, each time all servers in turn")
+    add("--servers", type=among(NAMES), default=",".join(NAMES), help="servers to measure, in this order")
+    add("--scenarios", type=among(SCENARIOS), default=",".join(SCENARIOS), help="scenarios to run")
+    add("--rounds", type=positive, default=2, help="rounds; each measures all servers one after the other")
     add("--seconds", type=positive, default=20, help="measured seconds of a scenario")
     add("--cost", type=int, choices=range(4, 16), default=10, metavar="4..15", help="bcrypt cost")
     add("--users", type=positive, default=200, help="accounts that logins are spread over")
     add("--burst", type=positive, default=200, help="logins at once in the burst")
-    add("--open-rate", type=float, help="logins a second of the scenario open-logins")
+    add("--open-rate", type=float, help="logins per second in the scenario open-logins")
     add("--workers", type=positive, default=machine.cores(), help="uvicorn's processes")
     add("--staunch", type=program, help="program to use instead of this tree's, built by cargo")
     add("--python", type=program, help="Python that has FastAPI and what fastapi/app.py uses installed")
@@ -86,7 +86,7 @@ def main() -> int:
     children.catch_signals()
     children.raise_file_limit()
     folder = Path(tempfile.mkdtemp(prefix="staunch-compare-"))
-    # PostgreSQL's account must reach its folder inside.
+    # PostgreSQL's account must be able to enter.
     folder.chmod(0o711)
     try:
         results = compare(given, folder)
@@ -113,7 +113,7 @@ def compare(given: argparse.Namespace, folder: Path) -> Results:
     names = [server.name for server, _ in chosen]
     results: Results = {
         "begun": datetime.now().astimezone().isoformat(timespec="seconds"),
-        # In the ratios it is set against each of the others.
+        # The ratios compare it with each of the others.
         "subject": names[-1] if given.two or "staunch" not in names else "staunch",
         "settings": {
             name: getattr(given, name)
@@ -136,7 +136,7 @@ def compare(given: argparse.Namespace, folder: Path) -> Results:
         },
         "runs": [],
     }
-    # staunch and axum take 50 connections or so, uvicorn's processes 40 each.
+    # staunch and axum use about 50 connections, uvicorn's processes 40 each.
     cluster = Cluster(folder, connections=100 + 40 * given.workers)
     for number in range(1, given.rounds + 1):
         for server, _ in chosen:
@@ -152,7 +152,7 @@ def compare(given: argparse.Namespace, folder: Path) -> Results:
 def contenders(
     given: argparse.Namespace, axum: Path, folder: Path
 ) -> tuple[list[tuple[servers.Server, str | None]], Path | None]:
-    """The servers, each with where its program is from, and the Python of one of them."""
+    """The servers, each with the origin of its program, and the Python of the FastAPI server."""
     if given.two:
         commits = zip("AB", build.commits(given.two, folder), strict=True)
         return [
@@ -177,7 +177,7 @@ def contenders(
 def measure(
     server: servers.Server, cluster: Cluster, generator: Generator, scenarios: list[Scenario], cost: int, folder: Path
 ) -> list[dict[str, Any]]:
-    """All scenarios of one server, on an empty database, from its start to its stop."""
+    """Runs all scenarios of one server on an empty database."""
     port = free_port()
     process = server.start(port, cluster.renew(server.database), cost, folder)
     runs = []
@@ -185,7 +185,7 @@ def measure(
         time.sleep(SETTLE_S)
         generator.run(SEED, port, process.pid)
         for scenario in scenarios:
-            # Whoever comes next does not pay for what the one before has written.
+            # So that a scenario does not pay for the writes of the previous one.
             cluster.execute("checkpoint")
             idle = settle()
             found, used = generator.run(scenario, port, process.pid)
@@ -200,20 +200,20 @@ def measure(
 
 
 def settle() -> int:
-    """Waits until what went before is over. How idle the machine was meanwhile, in percent."""
+    """Waits for earlier work to finish. Returns how idle the machine was, in percent."""
     before = machine_times()
     time.sleep(SETTLE_S)
     idle = round(idle_percent(before, machine_times()))
     if idle < IDLE_PERCENT_MIN:
-        say(f"other programs use this machine: it is {idle} % idle; the figures will be low")
+        say(f"other programs use this machine, which is only {idle} % idle; the figures will be low")
     return idle
 
 
 def notes(results: Results, generator: Generator) -> list[str]:
-    """What makes the figures worth less."""
+    """What makes the figures less reliable."""
     found = []
     if generator.is_equal:
-        found.append("The generator could not run at nice -10: it shared the cores as an equal.")
+        found.append("The generator could not run at nice -10, so it shared the cores as an equal.")
     idle = min((run["idle_percent"] for run in results["runs"]), default=100)
     if idle < IDLE_PERCENT_MIN:
         found.append(f"Other programs used the machine: before one run it was {idle} % idle.")

@@ -1,4 +1,4 @@
-"""Builds what a comparison needs, and says of what versions it is made."""
+"""Builds the programs of a comparison, and finds their versions."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ def staunch() -> Path:
 
 
 def commits(names: list[str], folder: Path) -> list[tuple[str, Path]]:
-    """Builds commits, each in a worktree that is removed again. Short hash and program of each."""
+    """Builds commits, each in a temporary worktree. Returns short hash and program of each."""
     built = []
     for index, name in enumerate(names):
         commit = output_of(["git", "rev-parse", "--verify", f"{name}^{{commit}}"], cwd=ROOT)
@@ -40,7 +40,7 @@ def commits(names: list[str], folder: Path) -> list[tuple[str, Path]]:
         try:
             add: Argv = ["git", "worktree", "add", "--quiet", "--detach", tree, commit]
             run(add, cwd=ROOT, limit_s=120)
-            # One folder for both: what does not differ is compiled once.
+            # One target folder for both, so that what they share is compiled once.
             cargo_build(tree, folder / "target")
             program = copy(folder / "target/release/staunch", folder / f"program-{index}")
         finally:
@@ -50,7 +50,7 @@ def commits(names: list[str], folder: Path) -> list[tuple[str, Path]]:
 
 
 def copy(program: Path, folder: Path) -> Path:
-    """So that a build that goes on meanwhile does not change what is measured."""
+    """Copies the program, so that a concurrent build does not change what is measured."""
     folder.mkdir()
     return Path(shutil.copy(program, folder / "staunch"))
 

@@ -1,11 +1,11 @@
-"""What the runs add up to: rows of figures, as Markdown."""
+"""The result of the runs: rows of figures, as Markdown."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-# Of results.json.
+# The content of results.json, and a part of it.
 Results = dict[str, Any]
 Found = dict[str, Any]
 
@@ -16,7 +16,7 @@ class Row:
 
     scenario: str
     what: str
-    # From the generator's report and the server's use; it fails where there is no such figure.
+    # Computes the figure from the generator's report and the server's usage. Fails if there is none.
     value: Callable[[Found, Found], float]
     more_is_better: bool = False
 
@@ -70,7 +70,7 @@ ROWS = [
 
 
 def table(results: Results) -> list[Found]:
-    """The rows that there are figures for, each with every server's figures and the ratios."""
+    """The rows that have figures, each with the figures of every server and the ratios."""
     rows = []
     subject = results["subject"]
     for row in ROWS:
@@ -98,8 +98,8 @@ def markdown(results: Results) -> str:
     lines += [
         f"{results['begun']}: bcrypt cost {settings['cost']}, {settings['seconds']} s each,",
         f"{settings['users']} accounts, rounds: {settings['rounds']}, each in the columns' order.",
-        "A cell holds the figure of each round; a ratio is that of their medians, above 1 where",
-        f"{servers[subject]['title']} is better. CPU and memory: the server's processes alone.",
+        "A cell has the figure of each round; a ratio is that of their medians, above 1 if",
+        f"{servers[subject]['title']} is better. CPU and memory are those of the server's processes only.",
         "",
     ]
     heads = ["scenario", "what", *(server["title"] for server in servers.values())]
@@ -135,7 +135,7 @@ def markdown(results: Results) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits, or all that stand before the point."""
+    """The value with three digits, or more if it has more before the point."""
     if value >= 100 or isinstance(value, int):
         return f"{value:,.0f}"
     return f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"
@@ -148,7 +148,7 @@ def _figures(row: Row, runs: list[Found]) -> list[float]:
             try:
                 values.append(row.value(run["found"], run["used"]))
             except (KeyError, TypeError):
-                # No call went well, so there is no such figure.
+                # No call succeeded, so there is no such figure.
                 continue
     return values
 

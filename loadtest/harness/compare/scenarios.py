@@ -1,4 +1,4 @@
-"""The scenarios, and one run of one of them."""
+"""The scenarios, and how one of them is run."""
 
 import json
 import threading
@@ -14,8 +14,8 @@ LOGIN_CLIENTS = 16
 ME_CLIENTS = 32
 MIXED_CLIENTS = 64
 MIXED_RATE = 100
-# What a scenario may take beside the seconds measured: accounts and sessions first, answers that
-# are still awaited at the end.
+# What a scenario may take in addition to the measured seconds: accounts and sessions at the start,
+# outstanding answers at the end.
 ALLOWANCE_S = 600
 
 
@@ -51,7 +51,7 @@ def all_of(seconds: int, burst: int, open_rate: float | None) -> list[Scenario]:
 
 
 class Generator:
-    """The load generator. It stands for other machines, so it goes first where it is allowed to."""
+    """The load generator. It stands for other machines, so it runs with priority if that is allowed."""
 
     def __init__(self, program: Path, users: int, say: Callable[[str], None]) -> None:
         self._program = program
@@ -65,12 +65,12 @@ class Generator:
         return " ".join([self._program.name, *scenario.arguments, *self._common, *url])
 
     def run(self, scenario: Scenario, port: int, server: int) -> tuple[dict[str, Any], dict[str, float]]:
-        """What the generator found, and what the server process used in the measured window."""
+        """Runs a scenario. Returns the generator's report, and the server's usage in the measured window."""
         url = ["--url", f"http://127.0.0.1:{port}"]
         argv: Argv = [self._program, *scenario.arguments, *self._common, *url]
         child = Child(argv, pipes=True)
         self.is_equal = not child.prefer()
-        # Its end closes the pipes, and with them the loop below.
+        # When the child ends, the pipes close and the loop below ends.
         watchdog = threading.Timer(scenario.limit_s, child.process.kill)
         watchdog.daemon = True
         watchdog.start()

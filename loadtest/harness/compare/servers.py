@@ -14,13 +14,13 @@ from harness.staunch import LIMITS_OFF
 from .build import COMPARE
 
 START_LIMIT_S = 60
-# Settings of ours, or of a library that one of the servers uses, must not come from outside.
+# Variables of staunch or of a library in one of the servers, which must not come from outside.
 FOREIGN = ("STAUNCH_", "PG", "DATABASE_URL", "BCRYPT_COST", "JWT_SECRET", "UVICORN_", "PYTHON")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server is to run. As text, these are also what the report shows in their stead."""
+    """Where a server runs. The fields are text, so that the report can show placeholders."""
 
     port: str
     database_url: str
@@ -52,7 +52,7 @@ class Server:
         return " ".join([*settings, self.program.name, *self.arguments(SHOWN)])
 
     def start(self, port: int, database_url: str, cost: int, folder: Path) -> Child:
-        """Starts it and waits until it answers."""
+        """Starts the server and waits until it answers."""
         place = Place(str(port), database_url, str(folder), str(cost), secrets.token_hex(32))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         folder.mkdir(parents=True)
@@ -72,7 +72,7 @@ class Server:
 
 
 def staunch(program: Path, name: str = "staunch", title: str = "staunch") -> Server:
-    """As it is shipped, its log included, but for the cost and the limits by address."""
+    """staunch with its defaults, including its log, except the cost and the limits by address."""
 
     def environment(place: Place) -> dict[str, str]:
         return {
@@ -80,7 +80,7 @@ def staunch(program: Path, name: str = "staunch", title: str = "staunch") -> Ser
             "STAUNCH_DATABASE_URL": place.database_url,
             "STAUNCH_DATA_DIR": f"{place.folder}/data",
             "STAUNCH_BCRYPT_COST": place.cost,
-            # A few accounts stand for many: none shall end its own sessions by logging in again.
+            # A few accounts stand for many, so a login must not end the sessions of earlier ones.
             "STAUNCH_SESSIONS_PER_ACCOUNT": "1000",
         } | LIMITS_OFF
 
@@ -98,7 +98,7 @@ def axum(program: Path) -> Server:
 
 
 def fastapi(python: Path, workers: int) -> Server:
-    """Under uvicorn with its fast loop and parser, and no access log."""
+    """FastAPI under uvicorn with its fast loop and parser, without an access log."""
 
     def environment(place: Place) -> dict[str, str]:
         return {

@@ -1,4 +1,4 @@
-"""Do k6's counts and the server's agree? They count the same requests on two sides of a socket."""
+"""Compares k6's counts with the server's: both count the same requests, on two sides of a socket."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -8,8 +8,8 @@ from harness.metrics import Metrics
 
 from .k6 import Requests
 
-# k6's statuses of an operation, and the results that the server counts them as. A status that is
-# not named is not counted there: it was refused at the edge (429) or did not parse (400).
+# The statuses that k6 sees for an operation, and the results as which the server counts them. The
+# server's counter omits other statuses: the request was over a limit (429) or did not parse (400).
 RESULTS: dict[str, tuple[str, dict[int, tuple[str, ...]]]] = {
     "login": (
         "staunch_logins_total",
@@ -43,10 +43,9 @@ class Row:
 def compare(requests: Requests, before: Metrics, after: Metrics) -> list[Row]:
     """Every route with method and status, and the results of logins, registrations and refreshes.
 
-    Taken off the server's counts: one GET /metrics, the runner's own, which the first scrape does
-    not show yet and the second does. Allowed to differ: as many requests of a route as k6 got no
-    answer to. The server may have answered those too late, noted them as left (499), or never seen
-    them.
+    The server's counts are reduced by one GET /metrics: the runner's own first scrape, which only the
+    second one shows. The counts of a route may differ by the requests that got no answer. The server
+    may have answered them too late, counted them as left (499), or never seen them.
     """
     ours: Counter[tuple[str, str, int]] = Counter()
     lost: Counter[str] = Counter()

@@ -20,7 +20,7 @@ POINTS_MAX = 300
 # A run with answers in fewer seconds has too few points for lines over time: its chart shows each
 # answer.
 SECONDS_MIN = 5
-# Outcomes that get a latency panel of their own: the most frequent.
+# Outcomes with a latency panel: the most frequent.
 PANELS = 5
 # Lines of the panel of answers per second.
 LINES = 10
@@ -102,10 +102,10 @@ def each_answer(outcomes: Outcomes) -> Any:
 
 
 def plain_log(axes: Any, axis: Axis) -> None:
-    """A logarithmic axis with numbers such as 0.5, 20 and 3,000 beside its ticks."""
+    """A logarithmic axis whose ticks have plain numbers such as 0.5, 20 and 3,000."""
     (axes.set_yscale if axis is axes.yaxis else axes.set_xscale)("log")
     low, high = axis.get_view_interval()
-    # Ticks at 1, 2 and 5 of each decade where there are few decades.
+    # Ticks at 1, 2 and 5 of each decade if there are few decades.
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 500 else (1,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -1,4 +1,4 @@
-"""Load generators that know nothing of each other, behind one face, to be compared."""
+"""Independent load generators behind one interface, for comparison."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ ME, TOKEN = "/api/v1/auth/me", "/api/v1/auth/token"
 
 @dataclass(frozen=True)
 class Load:
-    """What every generator is asked for: `clients` at a time, as fast as they go or at `rate`."""
+    """A load: `clients` at a time, as fast as they can or at `rate` requests per second."""
 
     op: str
     clients: int
@@ -35,7 +35,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """What it saw."""
+    """What a generator measured."""
 
     requests: int
     per_second: float
@@ -46,7 +46,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Target:
-    """Where to, and as whom."""
+    """The server, and the account that calls it."""
 
     url: str
     username: str
@@ -64,16 +64,16 @@ class Generator(ABC):
 
     @abstractmethod
     def run(self, load: Load, target: Target) -> Measured:
-        """Runs it once."""
+        """Runs the load once."""
 
     def can(self, load: Load) -> bool:
-        """Whether it can do that load."""
+        """Whether the generator supports that load."""
         del load
         return True
 
 
 class K6(Generator):
-    """closed.js."""
+    """k6 with closed.js."""
 
     name = "k6"
 
@@ -88,7 +88,7 @@ class K6(Generator):
             "DURATION": f"{load.seconds}s",
         }
         with tempfile.TemporaryDirectory() as work:
-            # Without the rows of its requests: reading them would take of the same cores.
+            # Without the rows of its requests, because reading them would use the same cores.
             run = k6.run(LOADTEST / "closed.js", environment, Path(work), rows=False, quiet=True)
         metrics = run.summary["metrics"]
         times, requests = (
@@ -99,7 +99,7 @@ class K6(Generator):
         return Measured(requests, in_time / load.seconds, times["med"], times["p(99)"], failed)
 
 
-# wrk has no rate; a pause before each request gives one, as long as answers take little of it.
+# wrk has no rate. A pause before each request gives one, if answers are short compared with the pause.
 WRK = """
 wrk.method = "{method}"
 wrk.body = {body}
@@ -116,7 +116,7 @@ end
 
 
 class Wrk(Generator):
-    """wrk, with a script in its own language."""
+    """wrk with a Lua script."""
 
     name = "wrk"
 
@@ -126,7 +126,7 @@ class Wrk(Generator):
         else:
             request = {"method": "POST", "body": json.dumps(target.form), "header": "Content-Type", "value": FORM}
         pause = 1000 * load.clients / load.rate if load.rate else 0
-        # From half to one and a half of it, so that the clients do not march in step.
+        # Random from 0.5 to 1.5 times the pause, so that the clients do not synchronise.
         delay = f"function delay() return math.random({pause / 2:.0f}, {pause * 1.5:.0f}) end" if pause else ""
         path = ME if load.op == "me" else TOKEN
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -141,8 +141,10 @@ class Wrk(Generator):
 
 
 class Threads(Generator):
-    """A thread a client, with Python's own HTTP client: for where no other generator is installed.
-    Good for some thousand requests a second."""
+    """One thread per client, with Python's HTTP client, for machines without another generator.
+
+    It can do a few thousand requests per second.
+    """
 
     name = "python"
 
@@ -173,7 +175,7 @@ class Threads(Generator):
         pause = load.clients / load.rate if load.rate else 0.0
         due = begin + pause * number / load.clients
         while True:
-            # With a rate, late requests are measured from when they were due.
+            # With a rate, the time of a late request runs from when it was due.
             time.sleep(max(0.0, due - time.monotonic()))
             started = due if pause else time.monotonic()
             if started >= begin + load.seconds:
@@ -189,7 +191,7 @@ class Threads(Generator):
 
 
 class CompareLoad(Generator):
-    """The generator of loadtest/compare, which has accounts of its own."""
+    """The generator of loadtest/compare, which uses its own accounts."""
 
     name = "load"
     program = LOADTEST / "compare" / "target" / "release" / "load"
@@ -215,10 +217,10 @@ class CompareLoad(Generator):
 
 
 def available() -> list[Generator]:
-    """k6, and what there is to hold against it."""
+    """k6 and the generators to compare it with."""
     others: list[Generator] = [Wrk()] if shutil.which("wrk") else [Threads()]
     if CompareLoad.program.exists():
         others.append(CompareLoad())
     else:
-        print("loadtest/compare's generator is not built: left out", file=sys.stderr)
+        print("loadtest/compare's generator is not built, so it is left out", file=sys.stderr)
     return [K6(), *others]

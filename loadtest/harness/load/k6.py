@@ -1,4 +1,4 @@
-"""Runs k6 and takes its requests in, second by second, while they happen."""
+"""Runs k6 and reads its requests while it runs."""
 
 import csv
 import json
@@ -17,15 +17,17 @@ from typing import Any, NamedTuple
 from harness.children import Child, Failed
 from harness.environment import program
 
-# Seconds for what k6 does before and after its scenarios: the users made, setup(), the summary.
+# Seconds for what k6 does before and after its scenarios: creating users, setup(), the summary.
 SETUP = 180
-# What comes before the measurement, by scenario; setup() is in none.
+# What comes before the measurement, by scenario; setup() is in no scenario.
 PREPARATION = {"": " (setup)", "warm": " (warm-up)"}
 
 
 class Kind(NamedTuple):
-    """What requests are told apart by. `status` 0: there was no answer. `label` is the operation,
-    with a word beside where it only prepares the measurement."""
+    """A kind of request; `status` 0 means no answer.
+
+    `label` is the operation, with a suffix if the request only prepares the measurement.
+    """
 
     op: str
     label: str
@@ -45,7 +47,7 @@ class Requests:
     )
 
     def read(self, lines: Iterator[str]) -> None:
-        """k6's CSV. Only one row in ten counts; the others are dropped unparsed."""
+        """Reads k6's CSV. Only one row in ten is needed; the others are dropped unparsed."""
         header = next(csv.reader([next(lines, "")]), [])
         column = {name: at for at, name in enumerate(header)}
         for row in csv.reader(line for line in lines if line.startswith("http_req_duration,")):
@@ -59,7 +61,7 @@ class Requests:
 
 @dataclass
 class Run:
-    """What a run of k6 gave."""
+    """The result of a run of k6."""
 
     code: int
     summary: dict[str, Any]
@@ -68,8 +70,10 @@ class Run:
 
 
 def run(script: Path, environment: dict[str, str], work: Path, *, rows: bool = True, quiet: bool = False) -> Run:
-    """Runs a script to its end, or to the end of the time that k6 itself reckons with. Without
-    `rows` there is the summary only; `quiet` keeps it from being printed."""
+    """Runs a script, for at most the time that k6 itself expects.
+
+    Without `rows` there is only the summary; `quiet` suppresses k6's output.
+    """
     settings = [text for pair in environment.items() for text in ("-e", "=".join(pair))]
     summary = work / "summary.json"
     command = [program("k6"), "run", "--quiet", "--no-usage-report", "--summary-export", str(summary)]
@@ -81,7 +85,7 @@ def run(script: Path, environment: dict[str, str], work: Path, *, rows: bool = T
         with Child(command, cwd=script.parent, env=variables, quiet=quiet) as k6:
             k6.prefer()
             if not k6.wait(limit):
-                # k6 ends what is under way on SIGTERM.
+                # On SIGTERM, k6 ends what is in flight.
                 k6.stop(30)
                 raise Failed(f"k6 ran for more than {limit:.0f} s and was stopped")
             code = k6.stop()
@@ -91,11 +95,13 @@ def run(script: Path, environment: dict[str, str], work: Path, *, rows: bool = T
 
 @contextmanager
 def rows_into(requests: Requests, work: Path) -> Iterator[list[str]]:
-    """Takes k6's rows in through a pipe: an hour's would be a gigabyte, and of no use afterwards.
-    Gives k6's options for it."""
+    """Reads k6's rows through a pipe; yields k6's options for it.
+
+    The rows of an hour would be a gigabyte, and are not needed afterwards.
+    """
     pipe = work / "rows"
     os.mkfifo(pipe)
-    # Opened for writing too, so that neither side waits for the other at the start.
+    # Also opened for writing, so that neither side waits for the other at the start.
     own_end = os.open(pipe, os.O_RDWR)
 
     def read() -> None:
@@ -112,7 +118,7 @@ def rows_into(requests: Requests, work: Path) -> Iterator[list[str]]:
 
 
 def longest(script: Path, settings: list[str]) -> float:
-    """How long a script can run, by its own scenarios."""
+    """The longest time that a script can run, by its scenarios."""
     command = [program("k6"), "inspect", "--execution-requirements", *settings, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=script.parent)
     if done.returncode != 0:
@@ -121,7 +127,7 @@ def longest(script: Path, settings: list[str]) -> float:
 
 
 def seconds(text: str) -> float:
-    """1h2m3.5s, as Go writes a duration."""
+    """Seconds of a duration as Go writes it: 1h2m3.5s."""
     total, number = 0.0, ""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
     for piece in text.replace("ms", "§").strip():

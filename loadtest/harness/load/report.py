@@ -1,4 +1,4 @@
-"""A run's verdict, its folder of results, and what is printed of it."""
+"""The verdict of a run, its folder of results, and the printed summary."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from .agreement import Row, as_json
 from .k6 import Requests, Run
 from .server import BUILT, Server
 
-# A k6 metric's threshold in its summary: true is crossed.
+# In k6's summary, true means that the threshold was crossed.
 CROSSED = True
 
 
@@ -30,7 +30,7 @@ def facts(server: Server) -> dict[str, Any]:
             "k6": machine.version_of(program("k6")),
         },
         **machine.commit(),
-        # False: --staunch named the program, which may be of another commit.
+        # False: --staunch named the program, which may belong to another commit.
         "built_from_this_tree": server.program == BUILT,
         "settings": dict(sorted(server.chosen.items())),
         "start_lines": [line for line in lines if line.startswith("bcrypt")],
@@ -38,7 +38,7 @@ def facts(server: Server) -> dict[str, Any]:
 
 
 def failures(run: Run, rows: list[Row], before: Metrics, after: Metrics, errors: int) -> list[str]:
-    """Everything that makes this run a failure."""
+    """The reasons why this run failed."""
     found = []
     for name, metric in run.summary.get("metrics", {}).items():
         for threshold, crossed in metric.get("thresholds", {}).items():
@@ -58,7 +58,7 @@ def failures(run: Run, rows: list[Row], before: Metrics, after: Metrics, errors:
 
 
 def operations(requests: Requests) -> dict[str, dict[str, Any]]:
-    """Counts and latencies of each operation over the whole run; what prepared it is told apart."""
+    """Counts and latencies of each operation over the run; preparation has its own labels."""
     latencies: dict[str, list[float]] = defaultdict(list)
     for (_, label, answered), times in requests.latencies.items():
         if answered:
@@ -77,7 +77,7 @@ def operations(requests: Requests) -> dict[str, dict[str, Any]]:
 
 
 def server_side(before: Metrics, after: Metrics) -> dict[str, Any]:
-    """What the server says of itself: time by route, memory, the hash engine."""
+    """The server's own figures: time by route, memory, the hash engine."""
     counts = after.grown(before, "staunch_http_request_seconds_count")
     sums = after.grown(before, "staunch_http_request_seconds_sum")
     waits = after.grown(before, "staunch_hash_wait_seconds_count")
@@ -98,7 +98,7 @@ def server_side(before: Metrics, after: Metrics) -> dict[str, Any]:
 
 
 def cores(run: Run, before: dict[str, float], after: dict[str, float], wall: float) -> dict[str, float]:
-    """Who used the cores meanwhile."""
+    """CPU seconds of each program during the run."""
     used = {name: after[name] - before[name] for name in before}
     used["k6"] = run.cpu_seconds
     machine = used.pop("machine")
@@ -107,7 +107,7 @@ def cores(run: Run, before: dict[str, float], after: dict[str, float], wall: flo
 
 
 def write(folder: Path, summary: dict[str, Any], before: Metrics, after: Metrics) -> None:
-    """summary.json, and the server's metrics as they were."""
+    """Writes summary.json and the server's metrics."""
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     (folder / "metrics-before.txt").write_text(before.text)
@@ -115,7 +115,7 @@ def write(folder: Path, summary: dict[str, Any], before: Metrics, after: Metrics
 
 
 def show(summary: dict[str, Any]) -> None:
-    """The summary in some lines."""
+    """Prints the summary in a few lines."""
     for label, values in summary["operations"].items():
         times = "  ".join(f"{name} {ms:.1f}" for name, ms in values["milliseconds"].items())
         statuses = ", ".join(f"{count} x {status}" for status, count in values["statuses"].items())

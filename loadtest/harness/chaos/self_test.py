@@ -1,4 +1,4 @@
-"""Whether the checkers can fail: histories that were made up, right ones and wrong ones."""
+"""Tests the checkers with made-up histories, correct and incorrect ones."""
 
 import random
 import unittest
@@ -14,7 +14,7 @@ GRACE_S = 10.0
 
 
 def op(kind: str, start: float, end: float | None, status: int | None = None, **fields: Any) -> Op:
-    """`end` None: no answer came."""
+    """A call; `end` None means that no answer came."""
     made = Op(kind, start, **fields)
     if end is not None and status is not None:
         made.answered(status, end)
@@ -49,7 +49,7 @@ def explained(*ops: Op, nodes: int = 1) -> bool:
 
 
 class Histories(unittest.TestCase):
-    """Times are seconds. Each test has right histories, and some that are wrong by a little."""
+    """Times are seconds. Each test has correct histories, and some that are slightly wrong."""
 
     def test_a_session_that_was_ended_is_refused(self) -> None:
         for end in (
@@ -65,11 +65,11 @@ class Histories(unittest.TestCase):
                 still = op("introspect", 4, 5, 200, session="s", active=True)
                 self.assertFalse(explained(login(1), end, still))
 
-    def test_while_it_ends_it_may_be_believed_and_not_afterwards(self) -> None:
+    def test_a_session_may_be_accepted_while_it_ends_and_not_afterwards(self) -> None:
         self.assertTrue(explained(login(1), logout(2, 5), refresh(3, 4, 401, 0), me(4.5, 200)))
         self.assertFalse(explained(login(1), logout(2, 4.4), refresh(3, 4, 401, 0), me(4.5, 200)))
 
-    def test_nobody_is_logged_out_for_nothing(self) -> None:
+    def test_no_client_is_logged_out_without_a_reason(self) -> None:
         self.assertFalse(explained(login(1), me(2, 401)))
         self.assertFalse(explained(login(1), refresh(2, 3, 401, 0)))
         self.assertFalse(explained(login(1), refresh(2, 3, 200, 0), refresh(4, 5, 401, 0)))
@@ -96,12 +96,12 @@ class Histories(unittest.TestCase):
         self.assertFalse(explained(*begun, me(5, 200, "other")))
         self.assertFalse(explained(*begun, refresh(5, 6, 200, 0, session="other")))
 
-    def test_the_old_password_is_good_for_nothing_and_the_new_one_is(self) -> None:
+    def test_only_the_new_password_works_after_a_change(self) -> None:
         begun = [login(1), change(3, 4, 204)]
         self.assertFalse(explained(*begun, login(5, "late")))
         self.assertTrue(explained(*begun, login(5, "late", "new")))
         self.assertFalse(explained(*begun, op("login", 5, 6, 401, password="new")))
-        # One that overlaps may have come before, and then its session has ended.
+        # An overlapping login may have come before the change, and then its session has ended.
         overlapping = op("login", 2.5, 5, 200, target="early", password="old")
         self.assertTrue(explained(*begun, overlapping, me(6, 401, "early")))
         self.assertFalse(explained(*begun, overlapping, me(6, 200, "early")))
@@ -112,41 +112,41 @@ class Histories(unittest.TestCase):
         two = change(4, 5, 401, new_password="newer")
         self.assertTrue(explained(login(1), one, two))
 
-    def test_the_list_shows_what_lives(self) -> None:
+    def test_the_list_shows_live_sessions(self) -> None:
         def listed(*sessions: str) -> Op:
             return op("sessions", 5, 6, 200, session="s", listed=frozenset(sessions))
 
         begun = [login(1), login(2, "other"), logout(3, 4, "other")]
         self.assertTrue(explained(*begun, listed("s")))
-        self.assertTrue(explained(*begun, listed("s", "of somebody who was not watched")))
+        self.assertTrue(explained(*begun, listed("s", "a session that was not recorded")))
         self.assertFalse(explained(*begun, listed("s", "other")))
         self.assertFalse(explained(*begun, listed()))
 
-    def test_another_node_has_a_second(self) -> None:
+    def test_another_node_may_be_a_second_late(self) -> None:
         begun = [login(1), logout(2, 3)]
         self.assertTrue(explained(*begun, me(3.9, 200, node=1), nodes=2))
         self.assertFalse(explained(*begun, me(4.1, 200, node=1), nodes=2))
         self.assertFalse(explained(*begun, me(3.1, 200, node=0), nodes=2))
 
-    def test_what_got_no_answer_was_done_or_not(self) -> None:
+    def test_a_call_without_an_answer_took_effect_or_not(self) -> None:
         lost = refresh(2, None, None, 0)
         self.assertTrue(explained(login(1), lost, refresh(3, 4, 200, 0)))
         self.assertFalse(explained(login(1), lost, refresh(3, 4, 401, 0)))
         for status in (200, 401):
             self.assertTrue(explained(login(1), logout(2, None), me(5, status)))
-        # But not both, once the server that had it is no more.
+        # But not both, once the server that received it has died.
         gone = logout(2, None)
         gone.acknowledged = 4
         self.assertFalse(explained(login(1), gone, me(5, 401), me(6, 200)))
 
-    def test_a_registration_that_was_acknowledged_is_there(self) -> None:
+    def test_an_acknowledged_registration_exists(self) -> None:
         for status, right in ((409, True), (201, False)):
             model = Model([register(1, 201), register(3, status)], GRACE_S)
             self.assertEqual(check(model, model.begin(None)).explained, right)
         model = Model([register(1, 201), op("login", 3, 4, 401, password="old")], GRACE_S)
         self.assertFalse(check(model, model.begin(None)).explained)
 
-    def test_two_successors_of_one_generation_are_seen(self) -> None:
+    def test_two_successors_of_one_generation_are_detected(self) -> None:
         witness = Witness([], "ada", refresh_tokens={"s": ["zero"]}, access_tokens={"s": []})
         token = ".eyJzaWQiOiJzIn0."
         witness.succeeded("s", 0, Tokens(token, "one"))
@@ -155,7 +155,7 @@ class Histories(unittest.TestCase):
         witness.succeeded("s", 0, Tokens(token, "another"))
         self.assertEqual(len(witness.broken), 1)
 
-    def test_what_a_right_server_does_is_explained_and_what_was_altered_mostly_not(self) -> None:
+    def test_correct_histories_are_explained_and_altered_ones_mostly_not(self) -> None:
         caught = 0
         for seed in range(300):
             chance = random.Random(seed)
@@ -164,7 +164,7 @@ class Histories(unittest.TestCase):
             altered = chance.choice([one for one in ops if one.kind in ("me", "refresh")])
             altered.status = 200 if altered.status == 401 else 401
             caught += not explained(*ops)
-        # Some are as possible as what happened: calls at the same moment.
+        # Some alterations are possible too: calls at the same moment.
         self.assertGreater(caught, 150)
 
 
@@ -173,8 +173,10 @@ def register(start: float, status: int) -> Op:
 
 
 def simulated(chance: random.Random) -> list[Op]:
-    """What some clients see of a server that does each call at one moment: calls overlap, and
-    happen in the order of those moments."""
+    """What clients see of a server that does each call at one moment.
+
+    Calls overlap, and take effect in the order of those moments.
+    """
     ops = [login(0), login(1, "other")]
     moments = sorted(chance.uniform(2, 6) for _ in range(14))
     generations = {"s": 0, "other": 0}
@@ -195,7 +197,7 @@ def simulated(chance: random.Random) -> list[Op]:
             state = next(model.after(number, state))
             continue
         made.acknowledged = made.end
-        # No answer yet: whatever may be. The first is what a strict server says.
+        # The model yields all possible answers. The first one is that of a strict server.
         status, state = next(getattr(model, f"_{made.kind}")(number, made, state))
         made.status = status
         if made.kind == "refresh" and status == 200:
