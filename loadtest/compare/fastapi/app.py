@@ -1,4 +1,4 @@
-"""The usual Python login server: FastAPI, bcrypt, psycopg2 and PyJWT, used as documented.
+"""A usual Python login server: FastAPI, bcrypt, psycopg2 and PyJWT, used as documented.
 
 Endpoints that block (the database, bcrypt) are plain `def`, so FastAPI runs them in its thread
 pool; bcrypt lets other threads run while it computes. Sessions are rows; a refresh token is stored
@@ -30,9 +30,9 @@ JWT_SECRET = os.environ["JWT_SECRET"]
 ISSUER = "fastapi-server"
 ACCESS_TTL = timedelta(minutes=30)
 REFRESH_TTL = timedelta(days=7)
-PASSWORD_OCTETS_MAX = 72
-# As many as FastAPI has threads for `def` endpoints, so that none ever lacks a connection. All are
-# kept: psycopg2's pool closes what is given back beyond its minimum.
+PASSWORD_BYTES_MAX = 72
+# As many as FastAPI has threads for `def` endpoints, so that no thread lacks a connection. The minimum equals
+# the maximum, because psycopg2's pool closes returned connections beyond its minimum.
 CONNECTIONS = 40
 
 SCHEMA = """
@@ -58,7 +58,7 @@ create table if not exists refresh_tokens(
 """
 
 pool: ThreadedConnectionPool
-# What an unknown account's password is checked against, so that it takes the same time.
+# The hash that an unknown account's password is checked against, so that it takes the same time.
 DUMMY_HASH = bcrypt.hashpw(b"no such account", bcrypt.gensalt(BCRYPT_COST))
 
 
@@ -78,7 +78,7 @@ bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token")
 
 @contextmanager
 def database() -> Iterator[cursor]:
-    """A cursor for one statement: without BEGIN and COMMIT around it, it is one round trip."""
+    """A cursor for one statement, which is one round trip without BEGIN and COMMIT."""
     connection = pool.getconn()
     try:
         connection.autocommit = True
@@ -96,7 +96,7 @@ class Registration(BaseModel):
     @field_validator("password")
     @classmethod
     def fits_bcrypt(cls, password: str) -> str:
-        if len(password.encode()) > PASSWORD_OCTETS_MAX:
+        if len(password.encode()) > PASSWORD_BYTES_MAX:
             raise ValueError("longer than bcrypt takes")
         return password
 
@@ -177,7 +177,7 @@ def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], response: Respo
     # No connection is held meanwhile.
     stored = row[1].encode() if row else DUMMY_HASH
     password = form.password.encode()
-    right = len(password) <= PASSWORD_OCTETS_MAX and bcrypt.checkpw(password, stored)
+    right = len(password) <= PASSWORD_BYTES_MAX and bcrypt.checkpw(password, stored)
     if row is None or not right:
         raise rejected("wrong username or password")
     refresh_token = secrets.token_urlsafe(32)

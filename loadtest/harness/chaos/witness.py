@@ -165,7 +165,7 @@ class Witness:
         return op.active
 
     async def _call(self, op: Op, call: Awaitable[Answer]) -> Answer | None:
-        """The answer; None if there is none that counts."""
+        """Makes the call and returns its answer, or None if no answer counts."""
         op.start = time.monotonic()
         self.ops.append(op)
         try:
