@@ -42,17 +42,17 @@ def _memory(_found: Found, used: Found) -> float:
 
 
 ROWS = [
-    Row("logins", "logins a second", _rate("logins"), more_is_better=True),
+    Row("logins", "logins per second", _rate("logins"), more_is_better=True),
     Row("logins", "a login, p50, ms", _time("logins", "p50")),
     Row("logins", "a login, p99, ms", _time("logins", "p99")),
-    Row("logins", "server CPU a login, ms", _cpu_ms("logins")),
+    Row("logins", "server CPU per login, ms", _cpu_ms("logins")),
     Row("logins", "server memory at most, MiB", _memory),
-    Row("me", "`/me` a second", _rate("me"), more_is_better=True),
+    Row("me", "`/me` per second", _rate("me"), more_is_better=True),
     Row("me", "a `/me`, p50, ms", _time("me", "p50")),
     Row("me", "a `/me`, p99, ms", _time("me", "p99")),
-    Row("me", "server CPU a `/me`, ms", _cpu_ms("me")),
+    Row("me", "server CPU per `/me`, ms", _cpu_ms("me")),
     Row("me", "server memory at most, MiB", _memory),
-    Row("mixed", "logins a second", _rate("logins"), more_is_better=True),
+    Row("mixed", "logins per second", _rate("logins"), more_is_better=True),
     Row("mixed", "liveness, p50, ms", _time("liveness", "p50")),
     Row("mixed", "liveness, p99, ms", _time("liveness", "p99")),
     Row("mixed", "`/me`, p50, ms", _time("me", "p50")),
@@ -94,7 +94,7 @@ def markdown(results: Results) -> str:
     servers, subject = results["servers"], results["subject"]
     others = [name for name in servers if name != subject]
     settings, machine = results["settings"], results["machine"]
-    lines = [f"# {' beside '.join(server['title'] for server in servers.values())}", ""]
+    lines = [f"# {' and '.join(server['title'] for server in servers.values())}", ""]
     lines += [
         f"{results['begun']}: bcrypt cost {settings['cost']}, {settings['seconds']} s each,",
         f"{settings['users']} accounts, rounds: {settings['rounds']}, each in the columns' order.",

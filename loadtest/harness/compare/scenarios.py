@@ -36,7 +36,7 @@ def all_of(seconds: int, burst: int, open_rate: float | None) -> list[Scenario]:
         return Scenario(name, title, argv, ALLOWANCE_S + seconds)
 
     closed = "{} clients in a closed loop".format
-    others = f"{MIXED_RATE} a second each of liveness, `/me` and refresh"
+    others = f"liveness, `/me` and refresh at {MIXED_RATE} per second each"
     both = f"logins, {closed(MIXED_CLIENTS)}; {others}"
     scenarios = [
         timed("logins", f"logins, {closed(LOGIN_CLIENTS)}", "--clients", LOGIN_CLIENTS),
@@ -45,7 +45,7 @@ def all_of(seconds: int, burst: int, open_rate: float | None) -> list[Scenario]:
         Scenario("burst", f"{burst} logins at once", ["burst", "--count", str(burst)]),
     ]
     if open_rate:
-        title = f"{open_rate:g} logins a second"
+        title = f"{open_rate:g} logins per second"
         scenarios.append(timed("open-logins", title, "--rate", f"{open_rate:g}"))
     return scenarios
 
