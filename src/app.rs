@@ -343,7 +343,7 @@ fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Durati
     let auth = edge.auth.clone();
     edge.lifecycle.spawn(async move { auth.follow_notices().await });
     spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
-        edge.store.maintain().await;
+        edge.store.maintain();
         edge.is_ready().await;
     });
     spawn_every(edge, SWEEP_INTERVAL, SWEEP_INTERVAL, |edge| async move {
