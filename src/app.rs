@@ -327,7 +327,11 @@ impl App {
 
 fn bind(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>, StartError> {
     let settings = &config.settings;
-    let surface = if settings.metrics_listen.is_some() { Surface::Public } else { Surface::All };
+    let surface = match settings.metrics_listen {
+        None => Surface::All,
+        Some(_) if settings.public_health => Surface::Public,
+        Some(_) => Surface::Api,
+    };
     let main = Manner { surface, proxy_protocol: settings.proxy_protocol, tls };
     let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics.into()));
     let mut listeners = Vec::new();

@@ -114,6 +114,8 @@ pub enum Surface {
     All,
     /// Everything but `/metrics`.
     Public,
+    /// Everything but `/metrics` and health.
+    Api,
     /// `/metrics` and health only.
     Metrics,
 }

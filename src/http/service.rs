@@ -44,6 +44,7 @@ pub(super) async fn answer(
         id: RequestId::of(request.headers(), trace.context().trace_id),
         method: request.method().clone(),
         route: label,
+        is_probe: route.is_some_and(Route::is_probe),
         client,
         sampled: edge.traces.sample(trace.context(), label),
         status: None,
@@ -104,6 +105,7 @@ struct Record<'a> {
     id: RequestId,
     method: Method,
     route: &'static str,
+    is_probe: bool,
     client: IpAddr,
     trace: Trace,
     /// `None`: its trace is not exported.
@@ -161,6 +163,8 @@ impl Drop for Record<'_> {
             };
         }
         match status {
+            // Asked all the time, by anybody: what they show is in the metrics.
+            _ if self.is_probe && status != Some(500) => line!(debug, "request"),
             None => line!(warn, "client left"),
             Some(500) => line!(error, "request failed"),
             Some(_) if notes.failure.is_some() => line!(warn, "request failed"),
