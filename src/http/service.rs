@@ -65,15 +65,19 @@ async fn within(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Record { edge, client, .. } = *record;
-    let (quota, allowed) = rate_limit::check(edge, route, client);
+    let counted = rate_limit::check(edge, route, client);
     trace::note(Stage::Limit, None, record.begun, edge.clock.now());
-    let result = match allowed.and_then(|()| check_framing(&request)) {
+    let mut quota = counted.as_ref().ok().copied().flatten();
+    let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
             let call = Call { edge, client, request_id: record.id.as_str(), request };
             guarded(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
+    if let Err(ApiError::RateLimited(refused)) = &result {
+        quota = Some(*refused);
+    }
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(quota) = quota {
