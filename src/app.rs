@@ -239,6 +239,7 @@ impl App {
             refusals: http::Refusals::new(clock.now()),
             store,
             meters: http::Meters::new(&metrics),
+            metrics_page: http::MetricsPage::default(),
             metrics,
             traces,
             log,

@@ -154,7 +154,7 @@ pub(super) async fn dispatch(
         Endpoint::OpenApi => Ok(well_known::openapi(&call)),
         Endpoint::Liveness => Ok(health::liveness()),
         Endpoint::Readiness => health::readiness(call.edge).await,
-        Endpoint::Metrics => Ok(metrics::answer(call.edge)),
+        Endpoint::Metrics => Ok(metrics::answer(call.edge).await),
     }
 }
 
