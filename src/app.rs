@@ -239,6 +239,7 @@ impl App {
             refusals: http::Refusals::new(clock.now()),
             store,
             meters: http::Meters::new(&metrics),
+            metrics_page: http::MetricsPage::default(),
             metrics,
             traces,
             log,
@@ -327,7 +328,11 @@ impl App {
 
 fn bind(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>, StartError> {
     let settings = &config.settings;
-    let surface = if settings.metrics_listen.is_some() { Surface::Public } else { Surface::All };
+    let surface = match settings.metrics_listen {
+        None => Surface::All,
+        Some(_) if settings.public_health => Surface::Public,
+        Some(_) => Surface::Api,
+    };
     let main = Manner { surface, proxy_protocol: settings.proxy_protocol, tls };
     let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics.into()));
     let mut listeners = Vec::new();
@@ -343,7 +348,7 @@ fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Durati
     let auth = edge.auth.clone();
     edge.lifecycle.spawn(async move { auth.follow_notices().await });
     spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
-        edge.store.maintain().await;
+        edge.store.maintain();
         edge.is_ready().await;
     });
     spawn_every(edge, SWEEP_INTERVAL, SWEEP_INTERVAL, |edge| async move {

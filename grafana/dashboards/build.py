@@ -368,6 +368,12 @@ ROWS = [
               "Sees short jams that the gauge beside it misses between two scrapes. 10 ms is the patience"
               " after which the pool opens another connection; after 2 s a call is answered 503.",
               lines=[(0.01, YELLOW), (2, RED)], top=0.01),
+        graph("Are connections opened, refused or given up?", "ops",
+              [("opened", rate("staunch_db_connections_opened_total", where='result="success"')),
+               ("refused", rate("staunch_db_connections_opened_total", where='result="error"')),
+               ("client left, {{result}}", rate("staunch_db_abandoned_statements_total", "result"))],
+              "Refused: the database allows fewer connections than STAUNCH_DB_POOL_MAX, or is away. Client left,"
+              " finished: its statement ran to the end, and the connection stayed; closed: it took over a second."),
         graph("Which queries run?", "ops",
               [("{{query}}", else_none(rate("staunch_db_query_seconds_count", "query"), "query"))],
               "Queries a second by name; the same name is in the statement's first line in PostgreSQL's log"

@@ -59,6 +59,11 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
         "STAUNCH_METRICS_LISTEN",
         "must differ from STAUNCH_LISTEN",
     );
+    rule(
+        settings.public_health || settings.metrics_listen.is_some(),
+        "STAUNCH_PUBLIC_HEALTH",
+        "off needs STAUNCH_METRICS_LISTEN: /health would be answered nowhere",
+    );
     problems
 }
 
@@ -143,6 +148,20 @@ mod tests {
         assert_eq!(problems.len(), 6, "{text}");
         assert!(text.contains("STAUNCH_TLS_KEY") && text.contains("STAUNCH_PROXY"), "{text}");
         assert!(text.contains("may list 7 quotas"), "{text}");
+    }
+
+    // Case F2 of the field list: strangers could ask for readiness as often as they liked.
+    #[test]
+    fn health_leaves_the_main_listener_only_for_another() {
+        let off = ("STAUNCH_PUBLIC_HEALTH", "off");
+        let problems = read(&[off]).unwrap_err();
+        assert!(problems[0].to_string().contains("needs STAUNCH_METRICS_LISTEN"), "{problems:?}");
+        assert!(
+            !read(&[off, ("STAUNCH_METRICS_LISTEN", "127.0.0.1:9")])
+                .unwrap()
+                .settings
+                .public_health
+        );
     }
 
     #[test]

@@ -85,6 +85,8 @@ settings! {
     reuse_port: bool = "off", "STAUNCH_REUSE_PORT", flag;
     /// Where /metrics is served, as plain HTTP, instead of on the main listener.
     metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
+    /// Whether the main listener answers /health; where it does not, only STAUNCH_METRICS_LISTEN does.
+    public_health: bool = "on", "STAUNCH_PUBLIC_HEALTH", flag;
 
     ["TLS"]
     /// Certificate chain (PEM) to serve HTTPS with; unset: plain HTTP.

@@ -36,6 +36,7 @@ pub use certificate::{CertificateFiles, TlsError};
 pub use client_address::TrustedProxies;
 pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX};
 pub use meters::Meters;
+pub use metrics::MetricsPage;
 pub use opening::Manner;
 pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
@@ -97,6 +98,8 @@ pub struct Edge {
     pub metrics: Metrics,
     /// The edge's own metrics.
     pub meters: Meters,
+    /// `/metrics` as it was rendered last.
+    pub metrics_page: MetricsPage,
     /// Where traces go.
     pub traces: Traces,
     /// For how many lines it had to drop.
@@ -114,6 +117,8 @@ pub enum Surface {
     All,
     /// Everything but `/metrics`.
     Public,
+    /// Everything but `/metrics` and health.
+    Api,
     /// `/metrics` and health only.
     Metrics,
 }

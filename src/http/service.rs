@@ -44,6 +44,7 @@ pub(super) async fn answer(
         id: RequestId::of(request.headers(), trace.context().trace_id),
         method: request.method().clone(),
         route: label,
+        is_probe: route.is_some_and(Route::is_probe),
         client,
         sampled: edge.traces.sample(trace.context(), label),
         status: None,
@@ -64,15 +65,19 @@ async fn within(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Record { edge, client, .. } = *record;
-    let (quota, allowed) = rate_limit::check(edge, route, client);
+    let counted = rate_limit::check(edge, route, client);
     trace::note(Stage::Limit, None, record.begun, edge.clock.now());
-    let result = match allowed.and_then(|()| check_framing(&request)) {
+    let mut quota = counted.as_ref().ok().copied().flatten();
+    let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
             let call = Call { edge, client, request_id: record.id.as_str(), request };
             guarded(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
+    if let Err(ApiError::RateLimited(refused)) = &result {
+        quota = Some(*refused);
+    }
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(quota) = quota {
@@ -104,6 +109,7 @@ struct Record<'a> {
     id: RequestId,
     method: Method,
     route: &'static str,
+    is_probe: bool,
     client: IpAddr,
     trace: Trace,
     /// `None`: its trace is not exported.
@@ -161,6 +167,8 @@ impl Drop for Record<'_> {
             };
         }
         match status {
+            // Asked all the time, by anybody: what they show is in the metrics.
+            _ if self.is_probe && status != Some(500) => line!(debug, "request"),
             None => line!(warn, "client left"),
             Some(500) => line!(error, "request failed"),
             Some(_) if notes.failure.is_some() => line!(warn, "request failed"),

@@ -68,11 +68,6 @@ impl Endpoint {
     ) -> Result<(Client, Connection<Socket, Stream>), tokio_postgres::Error> {
         Box::pin(self.config.connect(self.tls.clone())).await
     }
-
-    /// What a pool makes its connections of.
-    pub(super) fn parts(&self) -> (Config, MakeRustlsConnect) {
-        (self.config.clone(), self.tls.clone())
-    }
 }
 
 /// Reads a `postgresql://` URL or a `key=value` string, and the roots that it names. The message of

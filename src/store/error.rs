@@ -1,6 +1,5 @@
 //! Why a database call gave nothing.
 
-use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
 /// What was behind it, for the log. Holds no value of any row.
@@ -68,9 +67,9 @@ impl StoreError {
         }
     }
 
-    /// Sorts a failure to get a connection from the pool.
-    pub(super) fn pool(context: &'static str, error: PoolError) -> Self {
-        Self::Unavailable { context, source: Some(error.into()) }
+    /// There is no connection.
+    pub(super) fn unavailable(context: &'static str, why: impl Into<Cause>) -> Self {
+        Self::Unavailable { context, source: Some(why.into()) }
     }
 
     /// Our own deadline passed.

@@ -5,12 +5,15 @@
 //! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
 //! ours, which also holds when the server is stopped or unreachable.
 
+mod abandoned;
 mod admin;
 mod clients;
 mod connect;
+mod connection;
 mod ends;
 mod error;
 mod events;
+mod growth;
 mod health;
 mod import;
 mod migrate;
@@ -46,13 +49,14 @@ use std::sync::Arc;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    pool: pool::Pool,
+    pool: Arc<pool::Pool>,
     health: health::Health,
     listener: notify::Listener,
 }
 
 impl Store {
-    /// Opens the pool's minimum of connections.
+    /// Opens the first connection; the rest of the pool's minimum follows in the background. If the
+    /// database allows fewer, those that could be opened serve, and the log says so.
     ///
     /// # Errors
     /// When the first connection fails; the message names the host, never the password.
@@ -61,24 +65,29 @@ impl Store {
         metrics: &Metrics,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
-        let pool = pool::Pool::open(config, metrics, clock.clone()).await?;
-        let health = health::Health::new(config);
+        let pool = Arc::new(pool::Pool::open(config, metrics, clock.clone()).await?);
+        let health = health::Health::new(config, Arc::clone(&pool), clock.clone());
         let listener = notify::Listener::new(config, metrics, clock);
         Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 
-    /// Asks the database whether it takes writes, within 1 s, on a connection kept for this question.
+    /// Whether the database takes writes: its answer of at most a second ago, or a new one within a
+    /// second, on a connection kept for this question. However many ask, the database is asked once
+    /// a second at most. Logs a change.
     ///
     /// # Errors
     /// Why there was no answer in time, or what keeps it from writing.
+    ///
+    /// # Cancel safety
+    /// The question goes on, for the next caller.
     pub async fn check_health(&self) -> Result<(), StoreError> {
-        self.0.health.check(&self.0.pool).await
+        self.0.health.check().await
     }
 
     /// Drops dead connections, opens new ones up to the minimum, and updates the pool's gauges.
     /// Called every few seconds.
-    pub async fn maintain(&self) {
-        self.0.pool.maintain().await;
+    pub fn maintain(&self) {
+        self.0.pool.maintain();
     }
 
     /// Updates the pool's gauges, for a scrape.

@@ -133,6 +133,10 @@ metrics! {
     DB_POOL_MAX = Gauge "staunch_db_pool_max" [] None;
     /// Calls waiting for a database connection.
     DB_POOL_WAITING = Gauge "staunch_db_pool_waiting" [] None;
+    /// Database connections opened for the pool by outcome: success, error (often because the database allows no more; the pool goes on with those it has).
+    DB_CONNECTIONS_OPENED = Counter "staunch_db_connections_opened_total" ["result": ["success", "error"]] None;
+    /// Statements whose client left before the answer, by what became of the connection: finished (back in the pool), closed (no answer within a second).
+    DB_ABANDONED = Counter "staunch_db_abandoned_statements_total" ["result": ["finished", "closed"]] None;
     /// Time that a call waited for a database connection, in seconds.
     DB_POOL_WAIT_SECONDS = Histogram "staunch_db_pool_wait_seconds" [] Some(Unit::Seconds);
     /// Time from the sending of a query to its last row, by the query's name, in seconds.

@@ -513,6 +513,23 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
 }
 
 #[tokio::test]
+async fn f11_health_can_leave_the_main_listener() {
+    let app = TestApp::builder()
+        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
+        .set("STAUNCH_PUBLIC_HEALTH", "off")
+        .start()
+        .await;
+    for path in ["/health/liveness", "/health/readiness", "/metrics"] {
+        // Not by the client, which knows that these are routes.
+        let mut raw = app.raw().await;
+        raw.write(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        assert_eq!(raw.reply().await.unwrap().status, 404, "{path}");
+        Client::new(app.metrics_address.unwrap()).get(path).await.assert_status(200);
+    }
+    app.anonymous().get("/openapi.json").await.assert_status(200);
+}
+
+#[tokio::test]
 async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     let mut app = TestApp::builder()
         .set("STAUNCH_SHUTDOWN_GRACE", "30s")

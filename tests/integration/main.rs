@@ -7,12 +7,14 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod abandoned;
 mod audit;
 mod cleanup;
 mod clock;
 mod concurrency;
 mod connections;
 mod database_tls;
+mod few_connections;
 mod foreign_hashes;
 mod health;
 mod hostile;

@@ -22,7 +22,7 @@ async fn start() -> (TestApp, Proxy, Tokens) {
 async fn assert_away(app: &TestApp, tokens: &Tokens) {
     let client = app.anonymous();
     let begun = Instant::now();
-    let ready = client.get("/health/readiness").await;
+    let ready = app.readiness().await;
     ready.assert_problem(503, "not-ready");
     assert!(begun.elapsed() < READY_LIMIT, "{:?}", begun.elapsed());
     assert!(!ready.text().contains("127.0.0.1"), "{}", ready.text());
@@ -58,8 +58,7 @@ async fn assert_away(app: &TestApp, tokens: &Tokens) {
 async fn assert_back(app: &TestApp, tokens: &Tokens) {
     let client = app.anonymous();
     let begun = Instant::now();
-    until("ready again", LOGIN_LIMIT, async || client.get("/health/readiness").await.status == 200)
-        .await;
+    until("ready again", LOGIN_LIMIT, async || app.readiness().await.status == 200).await;
     until("logins work again", LOGIN_LIMIT, async || {
         client.login("ada", PASSWORD).await.status == 200
     })
@@ -95,7 +94,7 @@ async fn assert_back(app: &TestApp, tokens: &Tokens) {
 #[tokio::test]
 async fn c1_a_database_that_is_cut_off_is_said_and_comes_back() {
     let (app, proxy, tokens) = start().await;
-    app.anonymous().get("/health/readiness").await.assert_status(200);
+    app.readiness().await.assert_status(200);
     proxy.set(Link::Cut);
     assert_away(&app, &tokens).await;
     proxy.set(Link::Open);
@@ -184,7 +183,7 @@ async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
     let db = app.db().await;
     let name = &app.database.name;
     let client = app.anonymous();
-    let readiness = async || client.get("/health/readiness").await.status;
+    let readiness = async || app.readiness().await.status;
     for round in 0..2 {
         let only_read = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
         db.batch_execute(&only_read).await.unwrap();
@@ -194,7 +193,7 @@ async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
         until("it says so", READY_LIMIT, async || readiness().await == 503).await;
         // From all of its connections now, and the one that is left of an earlier round.
         for _ in 0..6 {
-            client.get("/health/readiness").await.assert_problem(503, "not-ready");
+            app.readiness().await.assert_problem(503, "not-ready");
             assert_eq!(client.login("ada", PASSWORD).await.status, 503, "round {round}");
         }
         assert_eq!(app.metric("staunch_ready").await, 0.0);
@@ -349,7 +348,7 @@ async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
     let reply = registering.await.unwrap();
     reply.assert_problem(503, "unavailable");
     proxy.set(Link::Open);
-    until("back", LOGIN_LIMIT, async || client.get("/health/readiness").await.status == 200).await;
+    until("back", LOGIN_LIMIT, async || app.readiness().await.status == 200).await;
     let again = client.register("b@example.com", "bob", PASSWORD).await;
     again.assert_problem(409, "email-taken");
     client.log_in("bob").await;

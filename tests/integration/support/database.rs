@@ -189,7 +189,10 @@ impl TestDatabase {
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        let (client, connection) = self.config.connect(NoTls).await.unwrap();
+        let mut config = self.config.clone();
+        // So that a test can tell its connections from those of the server.
+        config.application_name("staunch-test");
+        let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
@@ -233,6 +236,11 @@ impl TestDatabase {
     /// The same at another address, for a proxy in front.
     pub(crate) fn url_at(&self, address: SocketAddr) -> String {
         self.url_with(&address.ip().to_string(), address.port())
+    }
+
+    /// The same as another role of the same password.
+    pub(crate) fn url_as(&self, role: &str) -> String {
+        format!("{} user={role}", self.url())
     }
 
     fn url_with(&self, host: &str, port: u16) -> String {

@@ -31,7 +31,7 @@ use staunch::config::Config;
 use staunch::store::Admin;
 use staunch::telemetry::log::Log;
 use staunch::tokens::{Algorithm, KeyFolder, TokenConfig};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,6 +73,12 @@ impl Builder {
     /// Sets one setting.
     pub(crate) fn set(mut self, variable: &'static str, value: impl Into<String>) -> Self {
         self.settings.insert(variable, value.into());
+        self
+    }
+
+    /// Uses a database that the test has made.
+    pub(crate) fn on(mut self, database: &Arc<TestDatabase>) -> Self {
+        self.database = Some(Arc::clone(database));
         self
     }
 
@@ -207,6 +213,12 @@ impl TestApp {
         Client::new(self.address)
     }
 
+    /// Asks for readiness when the last answer is too old to be shared, so the database is asked.
+    pub(crate) async fn readiness(&self) -> Reply {
+        self.clock.advance(Duration::from_secs(1));
+        self.anonymous().get("/health/readiness").await
+    }
+
     /// A raw connection.
     pub(crate) async fn raw(&self) -> Raw {
         Raw::connect(self.address).await
@@ -258,6 +270,20 @@ impl TestApp {
         let page = reply.text();
         let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits until the pool has that number of connections; the backends that serve them.
+    pub(crate) async fn backends(&self, connections: usize) -> BTreeSet<i32> {
+        let db = self.db().await;
+        let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'staunch' AND query NOT LIKE '-- health%'
+             AND query NOT LIKE '-- listener%' AND query NOT LIKE 'LISTEN%'";
+        let pids = async || -> BTreeSet<i32> {
+            db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        };
+        until("the pool has its connections", SOON, async || pids().await.len() == connections)
+            .await;
+        pids().await
     }
 
     /// Waits until it hears of what other servers do to sessions.
