@@ -63,6 +63,11 @@ impl From<Config> for Endpoint {
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 impl Endpoint {
+    /// Its settings, and how TLS is spoken to it.
+    pub(super) fn parts(&self) -> (Config, MakeRustlsConnect) {
+        (self.config.clone(), self.tls.clone())
+    }
+
     pub(super) async fn connect(
         &self,
     ) -> Result<(Client, Connection<Socket, Stream>), tokio_postgres::Error> {
