@@ -76,7 +76,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Ends the failures of its address, under both names of the account.
-    pub(super) fn succeeded(&self, names: [&str; 2]) {
+    pub(super) fn succeeded(&self, names: &[LoginName]) {
         if let Some(lockout) = &self.auth.0.lockout {
             lockout.succeed(names, self.origin.address, self.auth.0.clock.now());
         }

@@ -87,7 +87,7 @@ impl Auth {
         let Some(user) = user else { return Err(attempt.failed(found).into()) };
         // Others may have failed while it was hashed.
         attempt.may_go_on(found)?;
-        attempt.succeeded(account.names.each_ref().map(String::as_str));
+        attempt.succeeded(&account.names);
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
         let pair = self.pair(user, session, 0).map_err(LoginError::Token)?;

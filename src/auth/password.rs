@@ -93,7 +93,7 @@ impl Auth {
         }
         // Others may have failed while it was hashed.
         attempt.may_go_on(Some(user))?;
-        attempt.succeeded(account.names.each_ref().map(String::as_str));
+        attempt.succeeded(&account.names);
         let password_hash = engine.hash(hash, new).await.map_err(PasswordError::Hash)?.to_string();
         let replaced = store
             .replace_password(&NewPassword {

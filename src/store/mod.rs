@@ -14,12 +14,14 @@ mod events;
 mod health;
 mod import;
 mod migrate;
+mod migrations;
 mod notify;
 mod options;
 mod pool;
 mod sessions;
 mod statement;
 mod tls;
+mod twins;
 mod users;
 mod writes;
 
@@ -35,6 +37,7 @@ pub use notify::Notice;
 pub use pool::{CALL_DEADLINE, StoreConfig};
 pub use sessions::{Cleaned, NewSession, OwnSession, Refreshed};
 pub use statement::{STATEMENTS, Statement};
+pub use twins::Twins;
 pub use users::{Account, Credentials, NewUser, RegisterError};
 
 use crate::clock::Clock;

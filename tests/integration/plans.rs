@@ -32,8 +32,8 @@ async fn fill(db: &Client) {
 fn arguments(name: &str) -> &'static str {
     match name {
         "insert_user" => "'new@example.com', 'new', 'hash', '192.0.2.1', 'request'",
-        "credentials_by_username" => "'User50000', 'hash'",
-        "credentials_by_email" => "'User50000@example.com', 'hash'",
+        "credentials_by_username" => "'user50000', 'hash'",
+        "credentials_by_email" => "'user50000@example.com', 'hash'",
         "insert_session" => {
             "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent', 49, 'request'"
         }
@@ -108,9 +108,9 @@ async fn each_name_is_unique_by_an_index() {
     let rows = db.query(query, &[]).await.unwrap();
     let indexes: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     for (unique, part) in [
-        (true, "users USING btree (lower(email))"),
-        (true, "users USING btree (lower(username))"),
-        (false, "users USING btree (id) WHERE (NOT is_active)"),
+        (true, "users USING btree (lower((email COLLATE \"C\")))"),
+        (true, "users USING btree (lower((username COLLATE \"C\")))"),
+        (true, "clients USING btree (name COLLATE \"C\")"),
         (false, "refresh_tokens USING btree (user_id, revoked)"),
         (false, "refresh_tokens USING btree (expires_at) WHERE (NOT revoked)"),
     ] {
@@ -118,6 +118,23 @@ async fn each_name_is_unique_by_an_index() {
         let found = found.unwrap_or_else(|| panic!("no index on {part}: {indexes:#?}"));
         assert_eq!(found.starts_with("CREATE UNIQUE"), unique, "{found}");
     }
+}
+
+// Case F6 of the field list.
+#[tokio::test]
+async fn no_index_depends_on_a_locale() {
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    let query = "SELECT i.indexrelid::regclass::text, c.collname
+         FROM pg_index AS i JOIN pg_class AS t ON t.oid = i.indrelid
+              CROSS JOIN LATERAL unnest(i.indcollation) AS of (collation)
+              JOIN pg_collation AS c ON c.oid = of.collation
+         WHERE t.relnamespace = 'public'::regnamespace ORDER BY 1";
+    let rows = db.query(query, &[]).await.unwrap();
+    let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = ["clients_name_exact_key", "users_email_fold_key", "users_username_fold_key"]
+        .map(|index| (index.to_owned(), "C".to_owned()));
+    assert_eq!(found, expected);
 }
 
 /// JSON as PostgreSQL writes it.

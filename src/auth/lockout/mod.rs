@@ -109,18 +109,10 @@ impl Lockout {
 
     /// The keys of a login; `None` for a name that no account can have, which needs no defence.
     pub(super) fn who(&self, name: &LoginName, address: IpAddr) -> Option<Who> {
-        match name {
-            LoginName::Username(name) | LoginName::Email(name) => Some(self.keys(name, address)),
-            LoginName::Impossible => None,
-        }
-    }
-
-    fn keys(&self, name: &str, address: IpAddr) -> Who {
-        // Letter by letter, as PostgreSQL's lower() does it.
-        let name: String = name.chars().flat_map(char::to_lowercase).collect();
-        let account = self.hasher.hash_one(&name);
-        let pair = self.hasher.hash_one((&name, address_block(address)));
-        Who { account: Key(account), pair: Key(pair) }
+        let (LoginName::Username(name) | LoginName::Email(name)) = name else { return None };
+        let account = self.hasher.hash_one(name);
+        let pair = self.hasher.hash_one((name, address_block(address)));
+        Some(Who { account: Key(account), pair: Key(pair) })
     }
 
     /// Whether the login may be tried. Counts nothing.
@@ -152,10 +144,9 @@ impl Lockout {
 
     /// Notes a login: the block's failures are forgotten, and it is known from now on, under each
     /// of the account's names. Ask [`Lockout::check`] first.
-    pub(super) fn succeed(&self, names: [&str; 2], address: IpAddr, now: Instant) {
+    pub(super) fn succeed(&self, names: &[LoginName], address: IpAddr, now: Instant) {
         let now_ms = self.millis(now);
-        for name in names {
-            let who = self.keys(name, address);
+        for who in names.iter().filter_map(|name| self.who(name, address)) {
             self.strangers.clear(who.pair);
             self.known.succeed(who.account, who.pair, now_ms);
         }
@@ -218,7 +209,8 @@ mod tests {
         }
 
         fn log_in(&self, address: impl Into<IpAddr>) {
-            self.lockout.succeed(["ada", "ada@example.com"], address.into(), self.clock.now());
+            let names = ["ada", "ada@example.com"].map(LoginName::parse);
+            self.lockout.succeed(&names, address.into(), self.clock.now());
         }
     }
 

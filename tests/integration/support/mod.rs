@@ -82,6 +82,12 @@ impl Builder {
         self
     }
 
+    /// Serves from that database.
+    pub(crate) fn on(mut self, database: Arc<TestDatabase>) -> Self {
+        self.database = Some(database);
+        self
+    }
+
     /// Puts a proxy between the server and its database.
     pub(crate) async fn behind_proxy(mut self) -> (Self, Proxy) {
         let database = Arc::new(TestDatabase::create().await);
