@@ -10,6 +10,7 @@ mod clients;
 mod export;
 mod import;
 mod introspect;
+mod known_blocks;
 mod lockout;
 mod login;
 mod logout;
@@ -54,6 +55,7 @@ use crate::telemetry::Metrics;
 use crate::tokens::{RefreshClaims, Tokens};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The numbers of the rules.
 #[derive(Clone, Debug)]
@@ -83,6 +85,8 @@ struct Inner {
     clients: clients::ClientCache,
     /// `None`: off.
     lockout: Option<lockout::Lockout>,
+    /// Of the lockout: permits to look sessions up.
+    lookups: Arc<Semaphore>,
     audit: audit::Audit,
     clock: Clock,
     metrics: Metrics,
@@ -124,6 +128,7 @@ impl Auth {
             sessions,
             clients,
             lockout,
+            lookups: Arc::new(Semaphore::new(known_blocks::LOOKUPS_MAX)),
             audit,
             clock,
             metrics,

@@ -4,6 +4,7 @@ use crate::support::{SOON, TestApp, TestDatabase, until};
 use aws_lc_rs::digest::{SHA256, digest};
 use staunch::store::{MigrateError, migrate};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// The files of the version before indexes were built with a fixed collation.
 const OLD: [(i32, &str); 4] = [
@@ -238,12 +239,16 @@ async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
     let migrating = tokio::spawn(async move { migrate(&config.into()).await });
     database.until_blocked(1).await;
     let older = database.connect().await;
+    // PostgreSQL looks for a deadlock once a wait, so the later wait is the one that finds it.
+    older.batch_execute("SET deadlock_timeout = '1ms'").await.unwrap();
     let older = tokio::spawn(async move {
         older.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await
     });
     database.until_blocked(2).await;
     writing.commit().await.unwrap();
-    // Each waits for the other now, and PostgreSQL ends that after a second.
-    older.await.unwrap().unwrap();
+    // Each waits for the other now, until PostgreSQL ends one of the waits.
     assert_eq!(migrating.await.unwrap().unwrap(), 1);
+    if let Err(error) = older.await.unwrap() {
+        assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error}");
+    }
 }

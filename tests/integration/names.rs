@@ -183,7 +183,11 @@ async fn a_changed_sort_order_hides_no_account_and_lets_no_twin_in() {
     drop(db);
 
     let db = database.connect().await;
-    db.batch_execute("SET enable_seqscan = off").await.unwrap();
+    db.batch_execute(
+        "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+    )
+    .await
+    .unwrap();
     let count = "SELECT count(*) FROM generate_series(1, 2000) AS n
          WHERE EXISTS (SELECT 1 FROM users WHERE lower(username) = lower('u' || md5(n::text)))";
     let found: i64 = db.query_one(count, &[]).await.unwrap().get(0);

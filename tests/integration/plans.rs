@@ -34,6 +34,8 @@ fn arguments(name: &str) -> &'static str {
         "insert_user" => "'new@example.com', 'new', 'hash', '192.0.2.1', 'request'",
         "credentials_by_username" => "'user50000', 'hash'",
         "credentials_by_email" => "'user50000@example.com', 'hash'",
+        "session_blocks_by_username" => "'user50000', 2592000.0, 8",
+        "session_blocks_by_email" => "'user50000@example.com', 2592000.0, 8",
         "insert_session" => {
             "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent', 49, 'request'"
         }
@@ -127,8 +129,8 @@ async fn no_index_depends_on_a_locale() {
     let db = database.connect().await;
     let query = "SELECT i.indexrelid::regclass::text, c.collname
          FROM pg_index AS i JOIN pg_class AS t ON t.oid = i.indrelid
-              CROSS JOIN LATERAL unnest(i.indcollation) AS of (collation)
-              JOIN pg_collation AS c ON c.oid = of.collation
+              CROSS JOIN LATERAL unnest(i.indcollation) AS used (\"collation\")
+              JOIN pg_collation AS c ON c.oid = used.\"collation\"
          WHERE t.relnamespace = 'public'::regnamespace ORDER BY 1";
     let rows = db.query(query, &[]).await.unwrap();
     let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
