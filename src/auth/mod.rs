@@ -55,7 +55,7 @@ use crate::telemetry::Metrics;
 use crate::tokens::{RefreshClaims, Tokens};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 /// The numbers of the rules.
 #[derive(Clone, Debug)]
@@ -88,6 +88,8 @@ struct Inner {
     /// Of the lockout: permits to look sessions up.
     lookups: Arc<Semaphore>,
     audit: audit::Audit,
+    /// Held by the clean-up under way.
+    cleanup: Mutex<cleanup::Progress>,
     clock: Clock,
     metrics: Metrics,
     meters: meters::Meters,
@@ -130,6 +132,7 @@ impl Auth {
             lockout,
             lookups: Arc::new(Semaphore::new(known_blocks::LOOKUPS_MAX)),
             audit,
+            cleanup: Mutex::default(),
             clock,
             metrics,
             meters,

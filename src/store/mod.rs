@@ -6,6 +6,7 @@
 //! ours, which also holds when the server is stopped or unreachable.
 
 mod admin;
+mod cleanup;
 mod clients;
 mod connect;
 mod ends;
@@ -27,6 +28,7 @@ mod users;
 mod writes;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
+pub use cleanup::Cleaned;
 pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, Endpoint, parse_url, place};
 pub use ends::{Asking, NewPassword};
@@ -37,7 +39,7 @@ pub use migrate::{MigrateError, migrate};
 pub use notify::Notice;
 pub use pool::{CALL_DEADLINE, StoreConfig};
 pub use session_blocks::SessionBlock;
-pub use sessions::{Cleaned, NewSession, OwnSession, Refreshed};
+pub use sessions::{NewSession, OwnSession, Refreshed};
 pub use statement::{STATEMENTS, Statement};
 pub use twins::Twins;
 pub use users::{Account, Credentials, NewUser, RegisterError};

@@ -57,10 +57,11 @@ fn arguments(name: &str) -> &'static str {
         }
         "session_account" => "'00000000-0000-4000-8000-000000000000', 50000",
         "insert_events" => "'{1.5}', '{login}', '{rejected}', '{1}', '{192.0.2.1}', '{request}'",
-        "clean_events" => "32497639476945768, 1000, 7776000.0",
+        "clean_events" => "32497639476945768, 1000, 5, 7776000.0",
         "client_secret" => "'00000000-0000-4000-8000-000000000000'",
         "live_refresh" => "'00000000-0000-4000-8000-000000000000', 3",
-        "clean_sessions" => "32497639476945768, 1000",
+        "clean_expired_sessions" => "32497639476945768, 1000, now() - interval '1 hour'",
+        "clean_ended_sessions" => "32497639476945768, 1000, '00000000-0000-4000-8000-000000000000'",
         other => panic!("say here what {other} is called with"),
     }
 }
