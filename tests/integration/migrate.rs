@@ -1,8 +1,9 @@
 //! Migrations.
 
-use crate::support::{SOON, TestApp, TestDatabase, until};
+use crate::support::{PASSWORD, SOON, TestApp, TestDatabase, until};
 use aws_lc_rs::digest::{SHA256, digest};
 use staunch::store::{MigrateError, migrate};
+use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -251,4 +252,68 @@ async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
     if let Err(error) = older.await.unwrap() {
         assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error}");
     }
+}
+
+/// The statements of README that give a role its rights, for that role.
+fn grants(role: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```sql\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| block.split("```").next());
+    let block = blocks.find(|block| block.contains("GRANT")).expect("README has the grants");
+    block.replace("staunch_server", role)
+}
+
+// Case F11 of the field list.
+#[tokio::test]
+async fn a_role_that_may_not_create_anything_serves_after_a_migration() {
+    let database = Arc::new(TestDatabase::create_empty().await);
+    let db = database.connect().await;
+    let role = format!("staunch_test_{}", uuid::Uuid::new_v4().simple());
+    // PostgreSQL before 15 lets everybody create tables.
+    db.batch_execute(&format!(
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN PASSWORD '{role}'"
+    ))
+    .await
+    .unwrap();
+    let mut config = database.config.clone();
+    config.user(&role).password(&role);
+    let as_role: staunch::store::Endpoint = config.clone().into();
+
+    let error = migrate(&as_role).await.unwrap_err();
+    assert!(matches!(error, MigrateError::NotAllowed { .. }), "{error}");
+    assert!(error.to_string().contains("run `staunch migrate` as the owner"), "{error}");
+    make_old(&db).await;
+    db.batch_execute(&grants(&role)).await.unwrap();
+    let error = migrate(&as_role).await.unwrap_err();
+    assert!(matches!(error, MigrateError::NotAllowed { name: "name_folds", .. }), "{error}");
+
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+    // What the role may not drop is left to its owner.
+    db.batch_execute("UPDATE staunch_migrations SET applied_at = now() - interval '25 hours'")
+        .await
+        .unwrap();
+    assert_eq!(migrate(&as_role).await.unwrap(), 0);
+
+    let builder = TestApp::builder().on(Arc::clone(&database));
+    let builder = builder.set("STAUNCH_DATABASE_URL", database.url_as(&role, &role));
+    let app = builder.set("STAUNCH_CLEANUP_INTERVAL", "1s").start().await;
+    let client = app.anonymous();
+    client.get("/health/readiness").await.assert_status(200);
+    let tokens = app.registered("ada").await;
+    let tokens = client.refresh(&tokens.refresh).await.tokens();
+    client.sessions(&tokens.access).await.assert_status(200);
+    let changed = client.change_password(&tokens.access, PASSWORD, "Another-Pass-45").await;
+    changed.assert_status(204);
+    client.login("ada", PASSWORD).await.assert_status(401);
+    client.logout(&tokens.refresh).await.assert_status(204);
+    let cleaned = "staunch_cleanup_runs_total{result=\"success\"}";
+    until("the clean-up runs", SOON, async || app.metric(cleaned).await >= 1.0).await;
+    let log = "SELECT count(*) FROM auth_events WHERE outcome = 'rejected'";
+    until("the audit log is written", SOON, async || {
+        db.query_one(log, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    staunch::store::Importer::open(&as_role).await.unwrap().close().await;
+    drop(app);
+    db.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }

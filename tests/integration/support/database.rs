@@ -244,6 +244,11 @@ impl TestDatabase {
         self.url_with(&host, port)
     }
 
+    /// The same as another role: of two values for a key, the last one counts.
+    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
+        format!("{} user='{user}' password='{password}'", self.url())
+    }
+
     /// The same at another address, for a proxy in front.
     pub(crate) fn url_at(&self, address: SocketAddr) -> String {
         self.url_with(&address.ip().to_string(), address.port())
