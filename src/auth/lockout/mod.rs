@@ -57,8 +57,8 @@ use std::time::{Duration, Instant};
 pub(super) use table::{KNOWN_TTL, PLACES};
 use table::{Key, Known, Runs, SETS};
 
-/// Memory of the three tables when they are full.
-pub(super) const OCTETS_MAX: u64 = 3 * SETS as u64 * (40 + PLACES as u64 * 32);
+/// Memory of the three tables when they are full, and of a bit a set.
+pub(super) const OCTETS_MAX: u64 = 3 * SETS as u64 * (40 + PLACES as u64 * 32) + SETS as u64 / 4;
 
 /// By name and address block.
 const PAIR: Rule =

@@ -4,6 +4,8 @@
 //! knows which those are. A set takes memory when it is first used.
 
 use super::run::{Rule, Run, Wait};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ pub(super) struct Key(pub(super) u64);
 pub(super) struct Runs {
     rule: Rule,
     sets: Box<[Mutex<RunSet>]>,
+    /// A bit a set: whether a key of it may have to wait. Written under the set's lock.
+    waiting: Box<[AtomicU64]>,
 }
 
 #[derive(Debug, Default)]
@@ -42,8 +46,9 @@ struct RunSet {
 
 impl Runs {
     pub(super) fn new(rule: Rule, sets: usize) -> Self {
-        let sets = (0..sets.next_power_of_two()).map(|_| Mutex::default()).collect();
-        Self { rule, sets }
+        let sets: Box<[_]> = (0..sets.next_power_of_two()).map(|_| Mutex::default()).collect();
+        let waiting = (0..sets.len().div_ceil(64)).map(|_| AtomicU64::default()).collect();
+        Self { rule, sets, waiting }
     }
 
     /// The wait that is left for that key.
@@ -82,16 +87,33 @@ impl Runs {
     /// Counts a failure of that key, unless it has to wait.
     pub(super) fn fail(&self, key: Key, now_ms: u64) -> Option<Wait> {
         let mut set = self.set(key)?;
-        set.run(key, self.rule, now_ms).fail(self.rule, now_ms)
+        let run = set.run(key, self.rule, now_ms);
+        let wait = run.fail(self.rule, now_ms);
+        if run.left(self.rule, now_ms).is_some() {
+            let place = index(key, self.sets.len());
+            if let Some(flags) = self.waiting.get(place / 64) {
+                flags.fetch_or(1 << (place % 64), Relaxed);
+            }
+        }
+        wait
     }
 
-    /// Keys that have to wait now.
+    /// Keys that have to wait now. Locks only sets that may hold one.
     pub(super) fn waiting(&self, now_ms: u64) -> usize {
-        let in_set = |set: &Mutex<RunSet>| {
-            let set = lock(set);
-            set.runs.iter().filter(|(_, run)| run.left(self.rule, now_ms).is_some()).count()
-        };
-        self.sets.iter().map(in_set).sum()
+        let mut count = 0;
+        for (sets, flags) in self.sets.chunks(64).zip(&self.waiting) {
+            let flagged = flags.load(Relaxed);
+            for (bit, set) in sets.iter().enumerate().filter(|(bit, _)| flagged >> bit & 1 == 1) {
+                let set = lock(set);
+                let waits = |(_, run): &&(Key, Run)| run.left(self.rule, now_ms).is_some();
+                let waiting = set.runs.iter().filter(waits).count();
+                if waiting == 0 {
+                    flags.fetch_and(!(1 << bit), Relaxed);
+                }
+                count += waiting;
+            }
+        }
+        count
     }
 
     /// Gives back what runs that are over take, in a part of the sets; `turn` counts up.
@@ -298,6 +320,23 @@ mod tests {
         }
         let held: usize = runs.sets.iter().map(|set| lock(set).runs.len()).sum();
         assert_eq!(held, 4 * PLACES);
+    }
+
+    // Case F9 of the field list.
+    #[test]
+    fn counting_the_waits_locks_only_sets_that_have_one() {
+        let runs = Runs::new(ACCOUNT, 256);
+        let flagged =
+            || runs.waiting.iter().map(|flags| flags.load(Relaxed).count_ones()).sum::<u32>();
+        spend(&runs, Key(3), ACCOUNT.first - 1);
+        assert_eq!((flagged(), runs.waiting(0)), (0, 0));
+        for key in [3, 70, 255] {
+            spend(&runs, Key(key), if key == 3 { 1 } else { ACCOUNT.first });
+        }
+        assert_eq!((flagged(), runs.waiting(59_999)), (3, 3));
+        assert_eq!((runs.waiting(60_000), flagged()), (0, 0));
+        assert_eq!(runs.fail(Key(70), 60_000), None);
+        assert_eq!((flagged(), runs.waiting(60_001)), (1, 1));
     }
 
     #[test]
