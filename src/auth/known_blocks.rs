@@ -4,7 +4,7 @@
 //! failures from anywhere would keep owners out of the places they use, until the wait is over.
 //!
 //! A login that is kept out by strangers only looks the sessions up: at most one query for a name
-//! and wait, the same for a name that is nobody's, and [`LOOKUPS_MAX`] at a time.
+//! and wait, the same for an unknown name, and [`LOOKUPS_MAX`] at a time.
 
 use super::lockout::{KNOWN_TTL, PLACES, Who};
 use super::{Auth, Inner};

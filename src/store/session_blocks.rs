@@ -16,7 +16,7 @@ pub struct SessionBlock {
     pub age: Duration,
 }
 
-// One row in any case, so the answer for a name that is nobody's has the same form and takes as long.
+// One row in any case, so the answer for an unknown name has the same form and takes as long.
 macro_rules! blocks_by {
     ($name:literal, $column:literal) => {
         statement!(
@@ -40,7 +40,7 @@ pub(super) const SESSION_BLOCKS_BY_EMAIL: Statement =
 
 impl Store {
     /// The blocks from which live sessions of that name's account were opened within `age_max`, the
-    /// latest first, at most `count_max`. Empty for a name that is nobody's.
+    /// latest first, at most `count_max`. Empty for an unknown name.
     ///
     /// # Errors
     /// When the database gives no answer.

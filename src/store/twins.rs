@@ -90,7 +90,7 @@ mod tests {
             id: id.into(),
             name: name.into(),
         };
-        let listed = vec![
+        let listed = [
             twin("email", "1", "INFO@x.org"),
             twin("email", "9", "info@x.org"),
             twin("username", "1", "INFO"),

@@ -195,7 +195,7 @@ async fn owners_are_known_at_home_after_a_restart() {
     app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
     assert_eq!(lookups(&app).await, 1.0, "one look-up finds all addresses");
 
-    // Strangers stay out, and cost one query for a name and wait, whether it is somebody's or not.
+    // Strangers stay out, and cost one query for a name and wait, known or unknown.
     for name in ["ada", "nobody", "grace@example.com"] {
         for n in 1..=9 {
             guess(&app, &format!("203.0.113.{n}"), name).await.assert_problem(429, "login-locked");

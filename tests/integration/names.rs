@@ -66,7 +66,7 @@ async fn property_in(database: TestDatabase) {
              RETURNING id, lower($3 COLLATE \"C\")";
         let row = db.query_one(insert, &[&stored, &format!("user-{n}"), &typed]).await.unwrap();
         let (id, folded): (i64, String) = (row.get(0), row.get(1));
-        assert_eq!(folded, fold(&typed), "the database and staunch fold {typed:?} alike");
+        assert_eq!(folded, fold(&typed), "PostgreSQL folds {typed:?} to the same text");
         let name = LoginName::parse(&typed);
         // Of a login's name, the lockout sees this value and nothing else.
         let is_same = name == LoginName::parse(&stored);
