@@ -73,7 +73,7 @@ impl Auth {
         let Inner { engine, store, config, sessions, .. } = &*self.0;
         let Login { name, password, origin } = login;
         let attempt = Attempt::new(self, "login", &name, &origin);
-        attempt.may_go_on(None)?;
+        attempt.may_go_on(None).await?;
         let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
         let account =
             store.credentials(&name, engine.stand_in()).await.map_err(LoginError::Store)?;
@@ -86,8 +86,8 @@ impl Auth {
         let user = found.filter(|_| verdict.matches && account.is_active);
         let Some(user) = user else { return Err(attempt.failed(found).into()) };
         // Others may have failed while it was hashed.
-        attempt.may_go_on(found)?;
-        attempt.succeeded(account.names.each_ref().map(String::as_str));
+        attempt.may_go_on(found).await?;
+        attempt.succeeded(&account.names);
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
         let pair = self.pair(user, session, 0).map_err(LoginError::Token)?;

@@ -80,7 +80,7 @@ impl Auth {
         let user = caller.account.id;
         let name = LoginName::parse(&caller.account.username);
         let attempt = Attempt::new(self, "password_change", &name, &origin);
-        attempt.may_go_on(Some(user))?;
+        attempt.may_go_on(Some(user)).await?;
         let found = store.credentials_of(user).await.map_err(PasswordError::Store)?;
         let account = found.filter(|account| account.is_active).ok_or(PasswordError::Rejected)?;
         match engine.verify(verify, current, &account.password_hash).await {
@@ -92,8 +92,8 @@ impl Auth {
             Err(error) => return Err(PasswordError::Hash(error)),
         }
         // Others may have failed while it was hashed.
-        attempt.may_go_on(Some(user))?;
-        attempt.succeeded(account.names.each_ref().map(String::as_str));
+        attempt.may_go_on(Some(user)).await?;
+        attempt.succeeded(&account.names);
         let password_hash = engine.hash(hash, new).await.map_err(PasswordError::Hash)?.to_string();
         let replaced = store
             .replace_password(&NewPassword {

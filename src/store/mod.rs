@@ -7,6 +7,7 @@
 
 mod abandoned;
 mod admin;
+mod cleanup;
 mod clients;
 mod connect;
 mod connection;
@@ -17,16 +18,20 @@ mod growth;
 mod health;
 mod import;
 mod migrate;
+mod migrations;
 mod notify;
 mod options;
 mod pool;
+mod session_blocks;
 mod sessions;
 mod statement;
 mod tls;
+mod twins;
 mod users;
 mod writes;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
+pub use cleanup::Cleaned;
 pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, Endpoint, parse_url, place};
 pub use ends::{Asking, NewPassword};
@@ -36,8 +41,10 @@ pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
 pub use notify::Notice;
 pub use pool::{CALL_DEADLINE, StoreConfig};
-pub use sessions::{Cleaned, NewSession, OwnSession, Refreshed};
+pub use session_blocks::SessionBlock;
+pub use sessions::{NewSession, OwnSession, Refreshed};
 pub use statement::{STATEMENTS, Statement};
+pub use twins::Twins;
 pub use users::{Account, Credentials, NewUser, RegisterError};
 
 use crate::clock::Clock;

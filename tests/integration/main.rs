@@ -29,6 +29,7 @@ mod logout;
 mod me;
 mod metrics;
 mod migrate;
+mod names;
 mod notify;
 mod openapi;
 mod outage;

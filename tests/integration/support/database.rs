@@ -176,6 +176,20 @@ impl TestDatabase {
         Self::make("").await
     }
 
+    /// An empty database whose default locale is one of ICU's, or `None` where the server knows none:
+    /// PostgreSQL before 15, or built without ICU.
+    pub(crate) async fn create_icu(locale: &str) -> Option<Self> {
+        let query = "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1";
+        let task = server().runtime.spawn(async move { server().admin.query(query, &[]).await });
+        let known = !task.await.unwrap().unwrap().is_empty() && !server().strategy.is_empty();
+        if !known {
+            eprintln!("skipped: this PostgreSQL has no ICU locales for databases");
+            return None;
+        }
+        let from = format!(" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE '{locale}'");
+        Some(Self::make(&from).await)
+    }
+
     async fn make(from: &str) -> Self {
         let server = server();
         let name = name("t");
@@ -231,6 +245,11 @@ impl TestDatabase {
         };
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
         self.url_with(&host, port)
+    }
+
+    /// The same as another role: of two values for a key, the last one counts.
+    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
+        format!("{} user='{user}' password='{password}'", self.url())
     }
 
     /// The same at another address, for a proxy in front.
