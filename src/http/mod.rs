@@ -41,7 +41,7 @@ pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
-pub use server::{Listener, serve};
+pub use server::{Listener, Port, serve};
 pub use tls::{TLS_OCTETS_MAX, Tls};
 
 use crate::auth::Auth;
