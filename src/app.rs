@@ -194,7 +194,7 @@ impl App {
         };
         let store = Store::open(&store_config, &metrics, clock.clone()).await?;
         let tokens =
-            Tokens::open(&config.tokens(folder.keys_dir()), clock.clone())?;
+            Tokens::open(&config.tokens(folder.keys_dir(), ports.address()), clock.clone())?;
         let hashing = config.hashing();
         let engine =
             HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;

@@ -97,6 +97,8 @@ impl Server {
         command
             .env("STAUNCH_LISTEN", "127.0.0.1:0")
             .env("STAUNCH_DATA_DIR", folder.join("data"))
+            // Unset, it follows the port, and a restart takes another.
+            .env("STAUNCH_JWT_ISSUER", "http://localhost:8080")
             .env("STAUNCH_BCRYPT_COST", "4")
             // Not measured: the start is quicker.
             .env("STAUNCH_HASH_LANES", "2")
