@@ -293,7 +293,6 @@ impl App {
                 tokio::spawn(http::serve(Arc::clone(&edge), listener, connections.clone()))
             })
             .collect();
-        tracing::info!(address = %self.facts.address, "serving");
         shutdown.await;
 
         let grace = config.settings.shutdown_grace.0;
