@@ -238,6 +238,7 @@ impl App {
             policy_fields: http::PolicyFields::new(&limiter),
             limiter,
             refusals: http::Refusals::new(clock.now()),
+            connection_lines: http::Refusals::new(clock.now()),
             store,
             meters: http::Meters::new(&metrics),
             metrics,

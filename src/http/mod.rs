@@ -10,8 +10,10 @@ mod certificate;
 mod client_address;
 mod client_credentials;
 mod connection;
+mod connection_errors;
 mod error;
 mod health;
+mod length_lines;
 mod meters;
 mod metrics;
 mod opening;
@@ -93,6 +95,8 @@ pub struct Edge {
     pub refusals: Refusals,
     /// For readiness.
     pub store: Store,
+    /// Which connection errors are logged.
+    pub connection_lines: Refusals,
     /// For counting, and for `/metrics`.
     pub metrics: Metrics,
     /// The edge's own metrics.
