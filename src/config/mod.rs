@@ -158,6 +158,7 @@ impl Config {
     pub(crate) fn http(&self) -> HttpConfig {
         HttpConfig {
             trusted_proxies: self.settings.trusted_proxies.clone(),
+            trace_callers: self.settings.trace_callers.clone(),
             connections_max: self.settings.connections_max.0,
             connections_per_address: self.settings.connections_per_address.0,
             header_timeout: self.settings.header_timeout.0,

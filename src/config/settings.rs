@@ -191,4 +191,6 @@ settings! {
     log_format: Format = "auto", "STAUNCH_LOG_FORMAT", own;
     /// OpenTelemetry collector (OTLP over HTTP) to send traces to, like http://127.0.0.1:4318.
     otlp_endpoint: Option<String> = "", "STAUNCH_OTLP_ENDPOINT", optional(http_url);
+    /// Callers whose traceparent is continued and decides what is traced: addresses and CIDRs.
+    trace_callers: TrustedProxies = "none", "STAUNCH_TRACE_CALLERS", own;
 }

@@ -61,6 +61,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
+    /// Peers whose `traceparent` decides what is traced.
+    pub trace_callers: TrustedProxies,
     /// Connections at most. Beyond that those that have been idle longest leave for new ones; where
     /// none is idle, new ones wait in the kernel's queue.
     pub connections_max: usize,
@@ -93,10 +95,10 @@ pub struct Edge {
     pub policy_fields: PolicyFields,
     /// Which refusals are logged.
     pub refusals: Refusals,
-    /// For readiness.
-    pub store: Store,
     /// Which connection errors are logged.
     pub connection_lines: Refusals,
+    /// For readiness.
+    pub store: Store,
     /// For counting, and for `/metrics`.
     pub metrics: Metrics,
     /// The edge's own metrics.

@@ -134,7 +134,7 @@ impl Server {
             .await;
         }
         let told = lines.iter().find_map(|line| line.split("://").nth(1));
-        let address = told.or(facts["address"].as_str()).unwrap().to_owned();
+        let address = told.or_else(|| facts["address"].as_str()).unwrap().to_owned();
         Self { process, address, lines, facts, out: Some(out), log }
     }
 
@@ -235,8 +235,8 @@ impl Server {
 
 /// The line of a log that says that the server listens; null while it is not there.
 fn listening(log: &str) -> Value {
-    let objects = log.lines().filter_map(|line| serde_json::from_str(line).ok());
-    objects.filter(|line: &Value| line["message"] == "listening").last().unwrap_or_default()
+    let mut objects = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    objects.rfind(|line: &Value| line["message"] == "listening").unwrap_or_default()
 }
 
 pub(crate) async fn login(address: &str, name: &str) -> Option<Reply> {
