@@ -246,7 +246,7 @@ fn names(octets: &[u8]) {
         assert_eq!(id.to_string(), text);
     }
     let (parent, state) = text.split_once('\n').unwrap_or((text, ""));
-    TraceContext::of(Some(parent), Some(state));
+    TraceContext::of(Some(parent), Some(state), true);
 }
 
 fn unique<'a>(names: impl Iterator<Item = &'a String>) {

@@ -293,17 +293,23 @@ ROWS = [
               " STAUNCH_CONNECTIONS_PER_ADDRESS open already. If it is your proxy's, add it to"
               " STAUNCH_TRUSTED_PROXIES. evicted: idle ones that were closed for new ones, at"
               " STAUNCH_CONNECTIONS_MAX. HTTP/2 requests: those beyond as many beside each other, which"
-              " clients send again.", stack=True, w=8, h=6),
+              " clients send again.", stack=True, w=6, h=6),
+        graph("Which connections end with an error?", "cps",
+              by("staunch_http_connection_errors_total", "kind"),
+              "bad_head and head_too_large: heads that were answered 400 or 431, such as TLS on a port of plain HTTP,"
+              " or a scan. timeout: heads or clients that are too slow. http2: against the protocol. broken: the"
+              " client left half-way. The log's 'connection error' lines give the addresses.",
+              stack=True, w=6, h=6),
         graph("How many connections are open?", "short",
               [("{{instance}}", "staunch_http_connections{$sel}")],
               "Connections open now. A step down on all instances at once is a network or a proxy, not"
-              " staunch.", w=8, h=6),
+              " staunch.", w=6, h=6),
         graph("How many login names are under attack?", "short",
               [("{{instance}}", "staunch_lockout_names{$sel}")],
               "Names with so many failed logins from all over that addresses unknown to them have to wait."
               " A few: somebody wants these accounts. Thousands: stolen passwords of another service are"
               " tried here. Owners at an address they used before notice nothing. Runbook:"
-              " StaunchManyNamesLocked.", w=8, h=6, decimals=0),
+              " StaunchManyNamesLocked.", w=6, h=6, decimals=0),
     ]),
     ("Sessions and tokens", [
         graph("How do refreshes end?", "reqps", by("staunch_refreshes_total", "result"),

@@ -40,7 +40,8 @@ class Staunch:
             "STAUNCH_LISTEN": f"127.0.0.1:{self.port}",
             "STAUNCH_DATA_DIR": str(folder / "data"),
             "STAUNCH_LOG_FORMAT": "json",
-            "STAUNCH_LOG": "warn",
+            # And the line that says where it listens.
+            "STAUNCH_LOG": "warn,staunch::cli::serve=info",
         }
         self.environment = inherited | ours | settings
         self._child: Child | None = None
@@ -72,7 +73,7 @@ class Staunch:
         before = self.log.stat().st_size if self.log.exists() else 0
         end = time.monotonic() + limit_s
         self.launch()
-        while b"\ntry " not in self.log.read_bytes()[before:]:
+        while b'"message":"listening"' not in self.log.read_bytes()[before:]:
             if self.has_ended() or time.monotonic() > end:
                 self.stop()
                 raise Failed(f"staunch did not start:\n{self.last_lines()}")

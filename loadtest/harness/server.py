@@ -29,9 +29,16 @@ class Server(Staunch):
         self.chosen = chosen
 
     def start_lines(self) -> list[str]:
-        """What it says at its start, for people; the last line begins with "try"."""
+        """What it says at its start, for people."""
         with self.log.open(errors="replace") as lines:
-            return [line.rstrip() for line in lines if not line.startswith("{")]
+            facts = next(json.loads(line) for line in lines if '"message":"listening"' in line)
+        return [
+            f"staunch {facts['version']} at {facts['address']}",
+            f"database  {facts['database']}",
+            f"bcrypt    cost {facts['cost']}: {facts['hash_ms']} ms a hash here, "
+            f"{facts['hashes_per_second']} a second with {facts['threads']} threads "
+            f"of {facts['lanes']} lanes",
+        ]
 
     def get(self, path: str) -> str:
         """The body of an answer."""

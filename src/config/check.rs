@@ -1,6 +1,6 @@
 //! What no single setting can say: how they fit together.
 
-use super::{Problem, Settings};
+use super::{Problem, Settings, issuer};
 use crate::http::TrustedProxies;
 use crate::limiter::LimiterConfig;
 
@@ -81,12 +81,13 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
                 .into(),
         );
     }
-    if settings.tls_cert.is_some() && settings.jwt_issuer.starts_with("http:") {
+    let issuer = settings.jwt_issuer.as_deref().filter(|issuer| issuer.starts_with("http:"));
+    if let (Some(_), Some(issuer)) = (&settings.tls_cert, issuer) {
         warnings.push(format!(
-            "STAUNCH_JWT_ISSUER={} is not the base URL that clients of HTTPS use",
-            settings.jwt_issuer
+            "STAUNCH_JWT_ISSUER={issuer} is not the base URL that clients of HTTPS use"
         ));
     }
+    warnings.extend(issuer::warning(settings));
     warnings
 }
 
@@ -183,6 +184,6 @@ mod tests {
     fn what_is_allowed_but_unwise_is_said() {
         let config =
             read(&[("STAUNCH_BCRYPT_COST", "4"), ("STAUNCH_LISTEN", "0.0.0.0:80")]).unwrap();
-        assert_eq!(config.warnings().len(), 2);
+        assert_eq!(config.warnings().len(), 3);
     }
 }

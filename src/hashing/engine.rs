@@ -110,7 +110,7 @@ impl HashEngine {
             Some(lanes) => Calibration::measure_fixed(lanes, &clock),
         };
         let speed = calibration.chosen;
-        tracing::info!(?calibration.speeds, lanes = speed.lanes, threads, "hash engine calibrated");
+        tracing::debug!(lanes = speed.lanes, threads, "hash engine calibrated");
         let HashConfig { queue, deadline, .. } = *config;
         let admission = Admission::new(threads, speed.rounds_per_second(), queue, deadline);
         let foreign_threads = ForeignQueue::threads(threads);

@@ -10,8 +10,10 @@ mod certificate;
 mod client_address;
 mod client_credentials;
 mod connection;
+mod connection_errors;
 mod error;
 mod health;
+mod length_lines;
 mod meters;
 mod metrics;
 mod opening;
@@ -42,7 +44,7 @@ pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
-pub use server::{Listener, serve};
+pub use server::{Listener, Port, serve};
 pub use tls::{TLS_OCTETS_MAX, Tls};
 
 use crate::auth::Auth;
@@ -60,6 +62,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
+    /// Peers whose `traceparent` decides what is traced.
+    pub trace_callers: TrustedProxies,
     /// Connections at most. Beyond that those that have been idle longest leave for new ones; where
     /// none is idle, new ones wait in the kernel's queue.
     pub connections_max: usize,
@@ -92,6 +96,8 @@ pub struct Edge {
     pub policy_fields: PolicyFields,
     /// Which refusals are logged.
     pub refusals: Refusals,
+    /// Which connection errors are logged.
+    pub connection_lines: Refusals,
     /// For readiness.
     pub store: Store,
     /// For counting, and for `/metrics`.

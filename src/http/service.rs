@@ -34,7 +34,8 @@ pub(super) async fn answer(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let trace = Trace::new(trace_context(request.headers()));
+    let trusted = edge.config.trace_callers.contains(peer.ip());
+    let trace = Trace::new(trace_context(request.headers(), trusted));
     let route = Route::find(request.uri().path(), surface);
     let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
     let label = route.map_or("unmatched", |route| route.path);
@@ -122,7 +123,7 @@ impl Record<'_> {
     /// Tells a caller that traces where its request is found; others did not ask.
     fn traceresponse(&self) -> Option<HeaderValue> {
         let context = self.trace.context();
-        let sampled = self.sampled.filter(|_| context.parent.is_some())?;
+        let sampled = self.sampled.filter(|_| context.has_caller())?;
         HeaderValue::try_from(sampled.traceresponse(context)).ok()
     }
 }
@@ -141,6 +142,7 @@ impl Drop for Record<'_> {
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
         // Of a client's refusals, the one that is logged tells of the others.
         let unlogged = (status == Some(429) && !slow).then(|| edge.refusals.note(client, ended));
+        let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {
             ($level:ident, $what:literal) => {
@@ -151,6 +153,7 @@ impl Drop for Record<'_> {
                     latency_us,
                     request_id,
                     trace_id = %context.trace_id,
+                    caller_trace_id = linked,
                     session,
                     %client,
                     unlogged = unlogged.flatten().filter(|others| *others > 0),
@@ -185,13 +188,13 @@ impl Drop for Record<'_> {
     }
 }
 
-/// The trace that the client is part of, if it sent exactly one `traceparent`.
-fn trace_context(headers: &HeaderMap) -> TraceContext {
+/// The trace of a request whose client may have sent one `traceparent`.
+fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     let one = |name| {
         let mut values = headers.get_all(name).iter();
         values.next().filter(|_| values.next().is_none())?.to_str().ok()
     };
-    TraceContext::of(one(TRACEPARENT), one(TRACESTATE))
+    TraceContext::of(one(TRACEPARENT), one(TRACESTATE), trusted)
 }
 
 /// A method as a metric label: clients can make up others.
@@ -209,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn d4_a_panic_in_an_endpoint_is_a_500_that_its_log_line_explains() {
-        let trace = Trace::new(TraceContext::of(None, None));
+        let trace = Trace::new(TraceContext::of(None, None, false));
         let endpoint = async {
             tokio::task::yield_now().await;
             panic!("injected");

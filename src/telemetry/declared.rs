@@ -67,6 +67,8 @@ metrics! {
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
     /// Idle connections closed to make room for new ones.
     HTTP_CONNECTIONS_EVICTED = Counter "staunch_http_connections_evicted_total" [] None;
+    /// Connections that ended with an error: bad_head (answered 400), head_too_large (431), timeout (a slow head, an answer that is not read), http2 (against the protocol), broken (the client left half-way).
+    HTTP_CONNECTION_ERRORS = Counter "staunch_http_connection_errors_total" ["kind": ["bad_head", "head_too_large", "timeout", "http2", "broken"]] None;
     /// HTTP/2 requests refused unread (REFUSED_STREAM): too many beside others on their connections.
     HTTP2_STREAMS_REFUSED = Counter "staunch_http2_streams_refused_total" [] None;
     /// TLS handshakes by outcome: success, error (plain text, an old version, a client that does not trust the certificate), timeout.

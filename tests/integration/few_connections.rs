@@ -16,10 +16,8 @@ impl LimitedRole {
     async fn create(connections: u32) -> Self {
         let database = Arc::new(TestDatabase::create().await);
         let name = format!("{}_role", database.name);
-        let password = database.config.get_password().unwrap_or_default();
-        let password = std::str::from_utf8(password).unwrap().replace('\'', "''");
         let statements = format!(
-            "CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections} PASSWORD '{password}';
+            "CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections} PASSWORD '{name}';
              GRANT ALL ON SCHEMA public TO {name};
              GRANT ALL ON ALL TABLES IN SCHEMA public TO {name};
              GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name}"
@@ -31,7 +29,7 @@ impl LimitedRole {
     async fn start(&self, pool_min: &str) -> TestApp {
         TestApp::builder()
             .on(&self.database)
-            .set("STAUNCH_DATABASE_URL", self.database.url_as(&self.name))
+            .set("STAUNCH_DATABASE_URL", self.database.url_as(&self.name, &self.name))
             .set("STAUNCH_DB_POOL_MIN", pool_min)
             .set("STAUNCH_DB_POOL_MAX", "50")
             .start()

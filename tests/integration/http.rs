@@ -347,6 +347,24 @@ async fn a4_large_heads_are_refused() {
     app.anonymous().get("/health/liveness").await.assert_status(200);
 }
 
+// Case F22 of the field list: nothing told of them, neither the metrics nor the log.
+#[tokio::test]
+async fn a4_what_hyper_answers_by_itself_is_counted_by_kind() {
+    let app = TestApp::builder().system_clock().set("STAUNCH_HEADER_TIMEOUT", "3s").start().await;
+    let many = "x: 1\r\n".repeat(100);
+    for (kind, written, status) in [
+        ("bad_head", "garbage\r\n\r\n".to_owned(), Some(400)),
+        ("head_too_large", format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), Some(431)),
+        ("timeout", "GET / HTTP/1.1\r\nHost:".to_owned(), None),
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(written).await;
+        assert_eq!(raw.reply().await.map(|reply| reply.status), status, "{kind}");
+        let series = format!("staunch_http_connection_errors_total{{kind=\"{kind}\"}}");
+        until(kind, SOON, async || app.metric(&series).await == 1.0).await;
+    }
+}
+
 #[tokio::test]
 async fn a6_no_second_request_is_ever_found_in_a_body() {
     let app = TestApp::start().await;

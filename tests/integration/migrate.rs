@@ -294,7 +294,7 @@ async fn a_role_that_may_not_create_anything_serves_after_a_migration() {
         .unwrap();
     assert_eq!(migrate(&as_role).await.unwrap(), 0);
 
-    let builder = TestApp::builder().on(Arc::clone(&database));
+    let builder = TestApp::builder().on(&database);
     let builder = builder.set("STAUNCH_DATABASE_URL", database.url_as(&role, &role));
     let app = builder.set("STAUNCH_CLEANUP_INTERVAL", "1s").start().await;
     let client = app.anonymous();

@@ -154,7 +154,7 @@ async fn a_turkish_database_finds_the_same_accounts() {
     let db = database.connect().await;
     let lower: String = db.query_one("SELECT lower('I')", &[]).await.unwrap().get(0);
     assert_eq!(lower, "\u{131}", "the database folds as Turkish does");
-    let app = TestApp::builder().on(Arc::new(database)).start().await;
+    let app = TestApp::builder().on(&Arc::new(database)).start().await;
     let client = app.anonymous();
     client.register("INFO@example.com", "INFO", PASSWORD).await.assert_status(201);
     for name in ["info", "INFO", "info@example.com", "Info@EXAMPLE.COM"] {

@@ -241,6 +241,43 @@ async fn d3_a_port_is_not_shared_unless_both_ask_for_it() {
     database.stop().await;
 }
 
+// Case F20 of the field list: it was known after initdb, migrations and calibration.
+#[tokio::test]
+async fn a_taken_port_is_known_before_anything_is_made() {
+    let top = folder();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for listen in ["STAUNCH_LISTEN", "STAUNCH_METRICS_LISTEN"] {
+        let mut command = crate::support::staunch(top.path(), &[]);
+        command.env("STAUNCH_LISTEN", "127.0.0.1:0").env(listen, &address);
+        let ended = crate::support::run(command).await;
+        assert_eq!(ended.code, Some(69), "{}", ended.err);
+        assert!(ended.err.contains(&format!("cannot listen on {address}")), "{}", ended.err);
+        assert!(!top.path().join("staunch-data").exists(), "{listen}: {}", ended.err);
+    }
+}
+
+// Case F20: with STAUNCH_REUSE_PORT a starting server must not get connections that it cannot serve.
+#[tokio::test]
+async fn a_starting_server_refuses_connections_until_it_is_ready() {
+    let top = folder();
+    // A database that accepts and never answers keeps the start from ending.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut command = crate::support::staunch(top.path(), &[]);
+    command
+        .env("STAUNCH_LISTEN", address.to_string())
+        .env("STAUNCH_DATABASE_URL", format!("postgresql://x@{}/x", mute.local_addr().unwrap()));
+    let mut starting = command.spawn().unwrap();
+    let asked = timeout(SOON, mute.accept()).await;
+    asked.expect("it asks its database").unwrap();
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    starting.kill().await.unwrap();
+}
+
 /// Resident memory in octets (proc_pid_status(5)).
 fn resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();

@@ -1,9 +1,12 @@
 //! The log of the real program: what a line holds, and its level while the server runs.
 
-use crate::support::{Server, folder, until};
+use crate::support::{SOON, Server, folder, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// The log's lines of that message.
 fn lines(server: &Server, message: &str) -> Vec<Value> {
@@ -87,6 +90,36 @@ async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
     let line = wait_for(&server, "request failed", 2).await.remove(1);
     assert!(line["error"].as_str().unwrap().contains("not_eve"), "{line}");
     assert!(!server.log().contains("$2b$"), "{}", server.log());
+    server.stop().await;
+}
+
+// Case F22 of the field list: a head that hyper refuses by itself had no line.
+#[tokio::test]
+async fn of_an_address_broken_heads_one_a_second_has_a_line() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(b"garbage\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an end").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    // At least one of another second tells of those that had none.
+    let counted = || {
+        let lines = lines(&server, "connection error");
+        assert!(lines.iter().all(|line| line["kind"] == "bad_head" && line["status"] == 400));
+        let unlogged = lines.iter().filter_map(|line| line["unlogged"].as_u64()).sum::<u64>();
+        (lines.len() as u64, unlogged)
+    };
+    until("the others are told of", async || {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(b"garbage\r\n\r\n").await.unwrap();
+        let (lines, unlogged) = counted();
+        lines + unlogged >= 20
+    })
+    .await;
+    assert!(counted().0 < 20, "{}", server.log());
     server.stop().await;
 }
 

@@ -121,7 +121,8 @@ async fn a_second_ctrl_c_ends_at_once() {
 async fn d7_a_full_log_disk_and_a_closed_standard_output_stop_nothing() {
     let top = folder();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut server = Server::start_logging_to(top.path(), &[], full).await;
+    let mut server =
+        Server::start_logging_to(top.path(), &[("STAUNCH_LOG_FORMAT", "text")], full).await;
     // The start lines are read; nobody reads on.
     server.close_output();
     for _ in 0..50 {

@@ -257,11 +257,6 @@ impl TestDatabase {
         self.url_with(&address.ip().to_string(), address.port())
     }
 
-    /// The same as another role of the same password.
-    pub(crate) fn url_as(&self, role: &str) -> String {
-        format!("{} user={role}", self.url())
-    }
-
     fn url_with(&self, host: &str, port: u16) -> String {
         let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
         let password = self.config.get_password().unwrap_or_default();

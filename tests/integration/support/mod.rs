@@ -45,6 +45,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// A password that every rule allows.
 pub(crate) const PASSWORD: &str = "TestPass123!";
 
+/// The issuer of every test's server.
+pub(crate) const ISSUER: &str = "http://localhost:8080";
+
 /// A server that serves, and what it stands on.
 pub(crate) struct TestApp {
     pub(crate) address: SocketAddr,
@@ -85,12 +88,6 @@ impl Builder {
     /// Real time, for tests of timeouts on the wire.
     pub(crate) fn system_clock(mut self) -> Self {
         self.clock = Clock::system();
-        self
-    }
-
-    /// Serves from that database.
-    pub(crate) fn on(mut self, database: Arc<TestDatabase>) -> Self {
-        self.database = Some(database);
         self
     }
 
@@ -162,6 +159,8 @@ impl TestApp {
     pub(crate) fn builder() -> Builder {
         let settings = [
             ("STAUNCH_LISTEN", "127.0.0.1:0"),
+            // As servers that share their keys must: unset, it follows the port.
+            ("STAUNCH_JWT_ISSUER", ISSUER),
             ("STAUNCH_BCRYPT_COST", "4"),
             ("STAUNCH_HASH_THREADS", "1"),
             // Not measured: the start is quicker, and how many are hashed at once is known.
@@ -201,7 +200,7 @@ impl TestApp {
     pub(crate) fn key_folder(&self, algorithm: Algorithm) -> KeyFolder {
         let config = TokenConfig {
             algorithm,
-            issuer: "http://localhost:8080".into(),
+            issuer: ISSUER.into(),
             audience: "staunch".into(),
             keys_dir: self.keys_dir(),
             access_ttl: Duration::from_secs(1_800),
