@@ -173,9 +173,9 @@ impl PostgresError {
             Self::OtherMajor { wanted, .. } => Some(format!(
                 "Install PostgreSQL {wanted}, or point STAUNCH_POSTGRES_BIN to its programs; to change the version, move the data with pg_dump or pg_upgrade."
             )),
-            Self::InUse { .. } => Some(
-                "Stop it first, or give this one a folder of its own with STAUNCH_DATA_DIR.".into(),
-            ),
+            Self::InUse { .. } => {
+                Some("Stop it first, or give this one another folder with STAUNCH_DATA_DIR.".into())
+            }
             Self::Unreachable { blocked_by, .. } => Some(format!(
                 "Let it in (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can reach, such as /var/lib/staunch.",
                 blocked_by.display()
