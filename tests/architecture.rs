@@ -470,7 +470,7 @@ fn an_error_text_ends_without_a_full_stop_and_does_not_repeat_its_source() {
 
 #[test]
 fn every_migration_is_numbered_and_built_in() {
-    let list = fs::read_to_string(root().join("src/store/migrate.rs")).unwrap();
+    let list = fs::read_to_string(root().join("src/store/migrations.rs")).unwrap();
     let mut names: Vec<String> = fs::read_dir(root().join("migrations"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -478,6 +478,6 @@ fn every_migration_is_numbered_and_built_in() {
     names.sort();
     for (index, name) in names.iter().enumerate() {
         assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
-        assert!(list.contains(name.as_str()), "{name} is not in store/migrate.rs");
+        assert!(list.contains(name.as_str()), "{name} is not in store/migrations.rs");
     }
 }

@@ -41,7 +41,7 @@ async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
     let reset = async |number: u64| {
         let id = uuid::Uuid::new_v4().to_string();
         let body = form(&[("client_id", &id), ("client_secret", "x"), ("token", "x")]);
-        let path = [INTROSPECT, REVOKE][usize::from(number % 2 == 0)];
+        let path = [INTROSPECT, REVOKE][usize::from(number.is_multiple_of(2))];
         let mut stream = TcpStream::connect(app.address).await.unwrap();
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\
@@ -71,7 +71,7 @@ async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
     assert!(closed <= 5.0, "{closed}");
     let after = app.backends(CONNECTIONS).await;
     let kept = before.intersection(&after).count();
-    assert!(kept >= CONNECTIONS - closed as usize, "{before:?}, {after:?}");
+    assert!(kept as f64 + closed >= CONNECTIONS as f64, "{before:?}, {after:?}");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_transaction_whose_client_leaves_is_rolled_back_and_its_connection_sta
     .await;
     let closed = app.metric(CLOSED).await;
     let kept = before.intersection(&app.backends(CONNECTIONS).await).count();
-    assert_eq!(kept, CONNECTIONS - closed as usize);
+    assert_eq!(kept as f64 + closed, CONNECTIONS as f64);
     app.anonymous().log_in("ada").await;
 }
 

@@ -1,6 +1,6 @@
 //! Liveness and readiness.
 
-use crate::support::{Link, SOON, TestApp, until};
+use crate::support::{Link, TestApp};
 use futures_util::future::join_all;
 use serde_json::json;
 use std::time::{Duration, SystemTime};
@@ -19,8 +19,6 @@ async fn both_say_so_in_the_words_of_the_contract() {
 
 const ANSWERED: &str =
     r#"staunch_http_requests_total{route="/health/readiness",method="GET",status="200"}"#;
-const LEFT: &str =
-    r#"staunch_http_requests_total{route="/health/readiness",method="GET",status="499"}"#;
 
 /// Which backend answered the last question, and when it was asked.
 async fn last_question(db: &tokio_postgres::Client) -> (i32, SystemTime) {
@@ -75,16 +73,12 @@ async fn a_caller_that_leaves_does_not_cancel_the_question() {
     let asked = last_question(&db).await;
     proxy.set(Link::Slow(Duration::from_millis(50)));
     app.clock.advance(Duration::from_secs(1));
-    for leaver in 1..=5 {
+    for _ in 0..5 {
         let mut raw = app.raw().await;
         raw.write("GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        // Most leave between the question and its answer. What must hold does not depend on it.
+        tokio::time::sleep(Duration::from_millis(5)).await;
         drop(raw);
-        // Most leave before the answer; on a busy machine some do not.
-        until("it has left", SOON, async || {
-            let (left, answered) = (app.metric(LEFT).await, app.metric(ANSWERED).await);
-            left + answered >= f64::from(leaver + 1)
-        })
-        .await;
     }
     app.anonymous().get("/health/readiness").await.assert_status(200);
     proxy.set(Link::Open);
