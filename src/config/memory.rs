@@ -56,12 +56,12 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         ),
         term(
             "hash queue",
-            hashing.queue_octets_max(),
+            hashing.queue_bytes_max(),
             format!("{} passwords that wait, {} threads", hashing.queue, hashing.threads),
         ),
         term(
             "foreign hashes",
-            hashing.foreign_octets_max(),
+            hashing.imported_bytes_max(),
             "one for two hashing threads x 128 MiB".into(),
         ),
         term(
