@@ -1,6 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-// Rank order, high to low: a module may use lower ranks only (tests/architecture.rs).
+// In order of rank, high to low. A module may use only lower ranks (tests/architecture.rs).
 pub mod cli;
 
 pub mod app;
