@@ -81,6 +81,9 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     aborted: AtomicBool,
     usual_priority: AtomicBool,
+    /// Where tests hold a job.
+    #[cfg(test)]
+    pub(super) gate: super::tests::Gate,
 }
 
 /// What came of a login's password.
@@ -125,6 +128,8 @@ impl HashEngine {
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             usual_priority: AtomicBool::new(false),
+            #[cfg(test)]
+            gate: super::tests::Gate::default(),
         });
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads + foreign_threads)
@@ -373,7 +378,7 @@ impl HashEngine {
         let queued_at = self.0.shared.clock.now();
         let deadline = queued_at + self.0.config.deadline;
         #[cfg(test)]
-        let panics = password.octets() == super::tests::PANICS;
+        let injected = super::tests::Injected::of(password.octets());
         let job = Job {
             work: kernel::Job { key, salt, cost },
             purpose,
@@ -382,7 +387,7 @@ impl HashEngine {
             reply,
             permit,
             #[cfg(test)]
-            panics,
+            injected,
         };
         Ok((job, answer))
     }

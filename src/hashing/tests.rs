@@ -2,17 +2,57 @@
 
 use super::phc::BcryptHash;
 use super::*;
+use crate::SOON;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::MutexGuard;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// A job with this password panics in its worker.
-pub(super) const PANICS: &[u8] = b"panic, please";
+pub(super) const PANICS: &str = "panic, please";
+/// A job with this password keeps its worker until the test opens the [`Gate`].
+const HELD: &str = "hold, please";
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// A cost at which a job outlives whatever a test does beside it, also in an optimised build.
+/// What a test makes a job do in its worker.
+#[derive(Clone, Copy)]
+pub(super) enum Injected {
+    Panic,
+    Hold,
+}
+
+/// Where a held job waits in its worker.
+#[derive(Default)]
+pub(super) struct Gate {
+    shut: tokio::sync::Mutex<()>,
+    reached: AtomicBool,
+}
+
+impl Injected {
+    pub(super) fn of(password: &[u8]) -> Option<Self> {
+        [(PANICS, Self::Panic), (HELD, Self::Hold)]
+            .into_iter()
+            .find_map(|(text, injected)| (text.as_bytes() == password).then_some(injected))
+    }
+
+    /// Called by the worker when the job begins.
+    pub(super) fn act(self, gate: &Gate) {
+        match self {
+            Self::Panic => panic!("injected"),
+            Self::Hold => {
+                gate.reached.store(true, Ordering::Release);
+                drop(gate.shut.blocking_lock());
+            }
+        }
+    }
+}
+
+/// A cost at which a job is never finished within a test. Its clients leave, or the engine ends.
 const LONG: u32 = 14;
+
+pub(super) type Login = JoinHandle<Result<Verdict, HashError>>;
 
 pub(super) struct Setup {
     pub(super) engine: HashEngine,
@@ -49,14 +89,26 @@ impl Setup {
         self.engine.hash(permit, Password::attempt(password.to_owned())).await
     }
 
-    /// A login that takes long, running by itself.
-    fn long(&self) -> tokio::task::JoinHandle<Result<Verdict, HashError>> {
+    /// A login, running by itself.
+    pub(super) fn spawn(&self, password: &str, stored: &str) -> Login {
         let permit = self.engine.reserve(Purpose::Verify).unwrap();
-        let engine = self.engine.clone();
-        let stored = stored(LONG);
-        tokio::spawn(async move {
-            engine.verify(permit, Password::attempt("long".into()), &stored).await
-        })
+        let (engine, stored) = (self.engine.clone(), stored.to_owned());
+        let password = Password::attempt(password.to_owned());
+        tokio::spawn(async move { engine.verify(permit, password, &stored).await })
+    }
+
+    /// A login that takes long.
+    fn long(&self) -> Login {
+        self.spawn("long", &stored(LONG))
+    }
+
+    /// A login that keeps a worker busy until the guard is dropped.
+    pub(super) async fn held(&self, stored: &str) -> (Login, MutexGuard<'_, ()>) {
+        let gate = &self.engine.shared().gate;
+        let guard = gate.shut.lock().await;
+        let login = self.spawn(HELD, stored);
+        self.until("it is held", |_| gate.reached.load(Ordering::Acquire)).await;
+        (login, guard)
     }
 
     fn busy(&self) -> Vec<usize> {
@@ -69,7 +121,7 @@ impl Setup {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        assert!(timeout(PATIENCE, wait).await.is_ok(), "{what}: {:?}", self.busy());
+        assert!(timeout(SOON, wait).await.is_ok(), "{what}: {:?}", self.busy());
     }
 
     pub(super) fn counter(&self, line: &str) -> u64 {
@@ -170,9 +222,8 @@ async fn b3_a_full_queue_refuses_one_purpose_and_leaves_room_for_the_other() {
 
 #[tokio::test]
 async fn b3_logins_and_new_passwords_are_served_in_turn() {
-    let setup = start(&config(LONG - 2, 1, 1));
-    let running = setup.long();
-    setup.until("busy", |setup| setup.busy() == [1]).await;
+    let setup = start(&config(8, 1, 1));
+    let (_running, gate) = setup.held(&stored(4)).await;
     let mut order = Vec::new();
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     for purpose in [Purpose::Hash; 4].into_iter().chain([Purpose::Verify; 4]) {
@@ -183,7 +234,7 @@ async fn b3_logins_and_new_passwords_are_served_in_turn() {
         tokio::spawn(async move {
             match purpose {
                 Purpose::Verify => drop(engine.verify(permit, password, &stored).await),
-                // At the setting's cost, 256 times the work of a login here.
+                // At the setting's cost, 16 times the work of a login here.
                 Purpose::Hash => drop(engine.hash(permit, password).await),
             }
             sender.send(purpose).ok();
@@ -194,10 +245,10 @@ async fn b3_logins_and_new_passwords_are_served_in_turn() {
         admission.waiting(Purpose::Verify) + admission.waiting(Purpose::Hash)
     };
     setup.until("queued", |setup| depth(setup) == 8).await;
-    running.abort();
+    drop(gate);
     // By work, not by number: all logins come before the second new password.
     for _ in 0..5 {
-        order.push(timeout(PATIENCE, receiver.recv()).await.unwrap().unwrap());
+        order.push(timeout(SOON, receiver.recv()).await.unwrap().unwrap());
     }
     let logins = order.iter().filter(|purpose| **purpose == Purpose::Verify).count();
     assert!(logins >= 4, "{order:?}");
@@ -214,7 +265,7 @@ async fn b2_a_job_that_expires_in_the_queue_is_not_hashed() {
         .await;
     blocked.clock.advance(Duration::from_secs(31));
     running.abort();
-    let late = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    let late = timeout(SOON, waiting).await.unwrap().unwrap();
     assert!(matches!(late, Err(HashError::Expired { .. })), "{late:?}");
     assert_eq!(blocked.counter(r#"staunch_hash_rejected_total{reason="expired"}"#), 1);
 }
@@ -222,11 +273,10 @@ async fn b2_a_job_that_expires_in_the_queue_is_not_hashed() {
 #[tokio::test]
 async fn d4_a_panic_fails_its_job_alone() {
     let setup = start(&config(4, 1, 2));
-    let panics = std::str::from_utf8(PANICS).unwrap();
     let good = bcrypt::hash("good", 4).unwrap();
     for _ in 0..3 {
         let (bad, well) =
-            tokio::join!(setup.verify(panics, None), setup.verify("good", Some(&good)));
+            tokio::join!(setup.verify(PANICS, None), setup.verify("good", Some(&good)));
         assert_eq!(bad.err(), Some(HashError::Panicked));
         assert!(well.unwrap().matches);
     }
@@ -255,10 +305,7 @@ async fn spare_work_gives_way_to_a_login() {
     setup.until("busy", |setup| setup.busy() == [1]).await;
     // Would wait for minutes behind it.
     assert!(setup.verify("login", Some(&stored(4))).await.is_ok());
-    assert_eq!(
-        timeout(PATIENCE, spare).await.unwrap().unwrap().err(),
-        Some(HashError::ShuttingDown)
-    );
+    assert_eq!(timeout(SOON, spare).await.unwrap().unwrap().err(), Some(HashError::ShuttingDown));
 }
 
 #[tokio::test]
@@ -281,7 +328,7 @@ async fn an_aborted_drain_refuses_the_rest_and_ends() {
     let jobs: Vec<_> = (0..4).map(|_| setup.long()).collect();
     setup.until("busy", |setup| setup.busy() == [1]).await;
     setup.engine.abort();
-    assert!(timeout(PATIENCE, setup.engine.drain()).await.is_ok());
+    assert!(timeout(SOON, setup.engine.drain()).await.is_ok());
     for job in jobs {
         assert_eq!(job.await.unwrap().err(), Some(HashError::ShuttingDown));
     }
@@ -301,7 +348,7 @@ async fn e7_every_job_ends_in_exactly_one_outcome() {
             continue;
         };
         let (engine, hash) = (setup.engine.clone(), hash.clone());
-        let text = if number % 13 == 0 { std::str::from_utf8(PANICS).unwrap() } else { "right" };
+        let text = if number % 13 == 0 { PANICS } else { "right" };
         let password = Password::attempt(text.to_owned());
         let job = tokio::spawn(async move { engine.verify(permit, password, &hash).await });
         if number % 5 == 0 {
@@ -311,7 +358,7 @@ async fn e7_every_job_ends_in_exactly_one_outcome() {
         jobs.push(job);
     }
     for job in jobs {
-        match timeout(PATIENCE, job).await.expect("no job hangs") {
+        match timeout(SOON, job).await.expect("no job hangs") {
             Ok(Ok(verdict)) => {
                 assert!(verdict.matches);
                 answered += 1;

@@ -169,7 +169,7 @@ impl Worker {
     fn begin(&mut self, job: Job) {
         let (shared, meters) = (&self.shared, &self.shared.meters);
         #[cfg(test)]
-        let panics = job.panics;
+        let injected = job.injected;
         let Some(job) = job.begin(shared, &shared.admission) else { return };
         let Begun { work, purpose, spare, begun, reply } = job;
         let ticket = Ticket { purpose, spare, begun, reply };
@@ -177,7 +177,9 @@ impl Worker {
         // A fault in one job is that job's end, not the thread's.
         let inserted = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
-            assert!(!panics, "injected");
+            if let Some(injected) = injected {
+                injected.act(&shared.gate);
+            }
             batch.insert(work, ticket)
         }));
         if let Ok(Ok(())) = inserted {

@@ -1,7 +1,8 @@
 //! Foreign hashes against what foreign software made, their bounds, and their way through the engine.
 
 use super::*;
-use crate::hashing::tests::{PANICS, PATIENCE, Setup, config, start};
+use crate::SOON;
+use crate::hashing::tests::{Login, PANICS, Setup, config, start};
 use crate::hashing::{HashConfig, HashError, Password, Purpose, StoredHash};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -204,21 +205,10 @@ proptest! {
     }
 }
 
-/// A hash that takes some hundred milliseconds, of another password.
-fn slow() -> String {
-    PBKDF2_SHA512.replace("1000", "150000")
-}
-
 impl Setup {
     /// A login against such a hash, running by itself.
-    fn foreign(
-        &self,
-        stored: &str,
-    ) -> tokio::task::JoinHandle<Result<crate::hashing::Verdict, HashError>> {
-        let permit = self.engine.reserve(Purpose::Verify).unwrap();
-        let (engine, stored) = (self.engine.clone(), stored.to_owned());
-        let password = Password::attempt(PASSWORD.into());
-        tokio::spawn(async move { engine.verify(permit, password, &stored).await })
+    fn foreign(&self, stored: &str) -> Login {
+        self.spawn(PASSWORD, stored)
     }
 
     fn waiting(&self) -> usize {
@@ -282,26 +272,27 @@ async fn f10_a_foreign_hash_beyond_the_bounds_is_not_computed() {
 #[tokio::test]
 async fn logins_with_bcrypt_go_on_beside_a_foreign_one() {
     let setup = start(&config(4, 1, 1));
-    let slow = setup.foreign(&slow());
-    setup.until("it is begun", |setup| setup.waiting() == 0).await;
+    let (held, gate) = setup.held(ARGON2ID).await;
     let ours = bcrypt::hash(PASSWORD, 4).unwrap();
     for _ in 0..3 {
         assert!(setup.verify(PASSWORD, Some(&ours)).await.unwrap().matches);
     }
-    assert!(!slow.is_finished(), "it stood in nobody's way");
-    assert!(!slow.await.unwrap().unwrap().matches);
+    assert!(!held.is_finished(), "it delayed no other login");
+    drop(gate);
+    assert!(!held.await.unwrap().unwrap().matches);
 }
 
 #[tokio::test]
 async fn a_foreign_job_that_waits_expires_or_is_dropped_as_any_other() {
     let setup = start(&config(4, 1, 1));
-    let (running, late, left) =
-        (setup.foreign(&slow()), setup.foreign(ARGON2ID), setup.foreign(ARGON2ID));
-    setup.until("one runs", |setup| setup.waiting() == 2).await;
+    let (running, gate) = setup.held(ARGON2ID).await;
+    let (late, left) = (setup.foreign(ARGON2ID), setup.foreign(ARGON2ID));
+    setup.until("both wait", |setup| setup.waiting() == 2).await;
     left.abort();
     setup.clock.advance(Duration::from_secs(31));
+    drop(gate);
     assert!(running.await.unwrap().is_ok());
-    let late = timeout(PATIENCE, late).await.unwrap().unwrap();
+    let late = timeout(SOON, late).await.unwrap().unwrap();
     assert!(matches!(late, Err(HashError::Expired { .. })), "{late:?}");
     setup.until("dropped", |setup| setup.counter("staunch_hash_cancelled_total ") == 1).await;
     assert_eq!(setup.counter(r#"staunch_hash_rejected_total{reason="expired"}"#), 1);
@@ -311,14 +302,14 @@ async fn a_foreign_job_that_waits_expires_or_is_dropped_as_any_other() {
 #[tokio::test]
 async fn foreign_jobs_have_places_of_their_own() {
     let setup = start(&HashConfig { queue: 4, ..config(4, 1, 1) });
-    let jobs = [setup.foreign(&slow()), setup.foreign(ARGON2ID)];
-    setup.until("one runs", |setup| setup.waiting() == 1).await;
-    let more = setup.foreign(ARGON2ID);
+    let (running, gate) = setup.held(ARGON2ID).await;
+    let jobs = [running, setup.foreign(ARGON2ID), setup.foreign(ARGON2ID)];
     setup.until("both places are taken", |setup| setup.waiting() == 2).await;
     let refused = setup.verify(PASSWORD, Some(ARGON2ID)).await.err();
     assert!(matches!(refused, Some(HashError::QueueFull { .. })), "{refused:?}");
     assert!(!setup.verify("a login", None).await.unwrap().matches, "others still have theirs");
-    for job in jobs.into_iter().chain([more]) {
+    drop(gate);
+    for job in jobs {
         assert!(job.await.unwrap().is_ok());
     }
 }
@@ -326,9 +317,8 @@ async fn foreign_jobs_have_places_of_their_own() {
 #[tokio::test]
 async fn d4_a_panic_fails_its_foreign_job_alone() {
     let setup = start(&config(4, 1, 1));
-    let panics = std::str::from_utf8(PANICS).unwrap();
     for _ in 0..2 {
-        assert_eq!(setup.verify(panics, Some(SCRYPT)).await.err(), Some(HashError::Panicked));
+        assert_eq!(setup.verify(PANICS, Some(SCRYPT)).await.err(), Some(HashError::Panicked));
         assert!(setup.verify(PASSWORD, Some(SCRYPT)).await.unwrap().matches);
     }
     assert_eq!(setup.counter("staunch_hash_panics_total "), 2);
@@ -343,10 +333,12 @@ async fn a_drain_finishes_foreign_jobs_and_an_aborted_one_refuses_them() {
         assert!(matches!(job.await.unwrap(), Ok(verdict) if verdict.matches));
     }
     let setup = start(&config(4, 1, 1));
-    let (running, waiting) = (setup.foreign(&slow()), setup.foreign(ARGON2ID));
-    setup.until("one runs", |setup| setup.waiting() == 1).await;
+    let (running, gate) = setup.held(ARGON2ID).await;
+    let waiting = setup.foreign(ARGON2ID);
+    setup.until("one waits", |setup| setup.waiting() == 1).await;
     setup.engine.abort();
-    assert!(timeout(PATIENCE, setup.engine.drain()).await.is_ok());
+    drop(gate);
+    assert!(timeout(SOON, setup.engine.drain()).await.is_ok());
     assert!(running.await.unwrap().is_ok());
     assert_eq!(waiting.await.unwrap().err(), Some(HashError::ShuttingDown));
 }
@@ -366,7 +358,7 @@ async fn e7_foreign_and_bcrypt_jobs_mixed_all_end() {
             continue;
         };
         let (engine, stored) = (setup.engine.clone(), kinds[number % kinds.len()].to_owned());
-        let text = if number % 17 == 0 { std::str::from_utf8(PANICS).unwrap() } else { PASSWORD };
+        let text = if number % 17 == 0 { PANICS } else { PASSWORD };
         let password = Password::attempt(text.to_owned());
         let job = tokio::spawn(async move { engine.verify(permit, password, &stored).await });
         if number % 7 == 0 {
@@ -376,7 +368,7 @@ async fn e7_foreign_and_bcrypt_jobs_mixed_all_end() {
         jobs.push(job);
     }
     for job in jobs {
-        match timeout(PATIENCE, job).await.expect("no job hangs") {
+        match timeout(SOON, job).await.expect("no job hangs") {
             Ok(Ok(verdict)) => assert!(verdict.matches),
             Ok(Err(HashError::Panicked | HashError::QueueFull { .. })) | Err(_) => {}
             Ok(Err(error)) => panic!("{error}"),

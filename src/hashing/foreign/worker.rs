@@ -59,13 +59,15 @@ impl ForeignWorker {
     fn verify(&self, job: ForeignJob) {
         let Shared { clock, meters, foreign, .. } = &*self.shared;
         #[cfg(test)]
-        let panics = job.panics;
+        let injected = job.injected;
         let Some(job) = job.begin(&self.shared, foreign) else { return };
         let Begun { work, begun, reply, .. } = job;
         // A fault in one job is that job's end, not the thread's.
         let computed = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
-            assert!(!panics, "injected");
+            if let Some(injected) = injected {
+                injected.act(&self.shared.gate);
+            }
             work.hash.matches(&work.password)
         }));
         match computed {
