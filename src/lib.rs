@@ -22,3 +22,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod secret;
 pub mod telemetry;
+
+/// Limit of every wait in unit tests: far above what any needs, because the machine may be busy.
+#[cfg(test)]
+const SOON: std::time::Duration = std::time::Duration::from_secs(60);

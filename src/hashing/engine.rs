@@ -354,7 +354,7 @@ impl HashEngine {
         let queued_at = self.0.shared.clock.now();
         let deadline = queued_at + self.0.config.deadline;
         #[cfg(test)]
-        let panics = password.bytes() == super::tests::PANICS;
+        let injected = super::tests::Injected::of(password.bytes());
         let job = Job {
             work: kernel::LaneJob { key, salt, cost },
             purpose,
@@ -363,7 +363,7 @@ impl HashEngine {
             reply,
             permit,
             #[cfg(test)]
-            panics,
+            injected,
         };
         Ok((job, answer))
     }

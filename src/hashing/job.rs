@@ -16,9 +16,9 @@ pub(super) struct Queued<W, A> {
     pub(super) reply: Reply<A>,
     /// The place in the queue, released when hashing starts. Spare work has none.
     pub(super) permit: Option<Permit>,
-    /// Lets a test make the job panic.
+    /// Makes the job fail or wait in its worker.
     #[cfg(test)]
-    pub(super) panics: bool,
+    pub(super) injected: Option<super::tests::Injected>,
 }
 
 /// One password for the bcrypt kernel.

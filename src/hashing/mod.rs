@@ -24,6 +24,8 @@ mod metrics;
 mod password;
 mod phc;
 mod priority;
+#[cfg(test)]
+mod rehash_tests;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,9 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     aborted: AtomicBool,
     usual_priority: AtomicBool,
+    /// Where tests hold a job.
+    #[cfg(test)]
+    pub(super) gate: super::tests::Gate,
 }
 
 impl Shared {
@@ -37,6 +40,8 @@ impl Shared {
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             usual_priority: AtomicBool::new(false),
+            #[cfg(test)]
+            gate: super::tests::Gate::default(),
         }
     }
 

@@ -1,20 +1,58 @@
 //! Tests of the whole engine: results, every outcome, fairness, and shutdown.
 
-use super::engine::SPARE_JOBS_MAX;
 use super::phc::BcryptHash;
 use super::*;
+use crate::SOON;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
-use futures_util::FutureExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::MutexGuard;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// A job with this password panics in its worker.
-pub(super) const PANICS: &[u8] = b"panic, please";
+pub(super) const PANICS: &str = "panic, please";
+/// A job with this password keeps its worker until the test opens the [`Gate`].
+const HELD: &str = "hold, please";
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// A cost at which a job outlasts everything else in a test.
-const LONG: u32 = 14;
+/// What a test makes a job do in its worker.
+#[derive(Clone, Copy)]
+pub(super) enum Injected {
+    Panic,
+    Hold,
+}
+
+/// Where a held job waits in its worker.
+#[derive(Default)]
+pub(super) struct Gate {
+    shut: tokio::sync::Mutex<()>,
+    reached: AtomicBool,
+}
+
+impl Injected {
+    pub(super) fn of(password: &[u8]) -> Option<Self> {
+        [(PANICS, Self::Panic), (HELD, Self::Hold)]
+            .into_iter()
+            .find_map(|(text, injected)| (text.as_bytes() == password).then_some(injected))
+    }
+
+    /// Called by the worker when the job starts.
+    pub(super) fn act(self, gate: &Gate) {
+        match self {
+            Self::Panic => panic!("injected"),
+            Self::Hold => {
+                gate.reached.store(true, Ordering::Release);
+                drop(gate.shut.blocking_lock());
+            }
+        }
+    }
+}
+
+/// A cost at which a job never finishes within a test. Its client leaves, or the engine ends.
+pub(super) const LONG: u32 = 14;
+
+pub(super) type Login = JoinHandle<Result<Verdict, HashError>>;
 
 pub(super) struct Setup {
     pub(super) engine: HashEngine,
@@ -51,17 +89,29 @@ impl Setup {
         self.engine.hash(permit, Password::attempt(password.to_owned())).await
     }
 
-    /// Starts a login that takes long, as a task.
-    fn long(&self) -> tokio::task::JoinHandle<Result<Verdict, HashError>> {
+    /// Starts a login, as a task.
+    pub(super) fn spawn(&self, password: &str, stored: &str) -> Login {
         let permit = self.engine.reserve(HashPurpose::Verify).unwrap();
-        let engine = self.engine.clone();
-        let stored = stored(LONG);
-        tokio::spawn(async move {
-            engine.verify(permit, Password::attempt("long".into()), &stored).await
-        })
+        let (engine, stored) = (self.engine.clone(), stored.to_owned());
+        let password = Password::attempt(password.to_owned());
+        tokio::spawn(async move { engine.verify(permit, password, &stored).await })
     }
 
-    fn busy(&self) -> Vec<usize> {
+    /// Starts a login that takes long.
+    pub(super) fn long(&self) -> Login {
+        self.spawn("long", &stored(LONG))
+    }
+
+    /// Starts a login that keeps a worker busy until the guard is dropped.
+    pub(super) async fn held(&self, stored: &str) -> (Login, MutexGuard<'_, ()>) {
+        let gate = &self.engine.shared().gate;
+        let guard = gate.shut.lock().await;
+        let login = self.spawn(HELD, stored);
+        self.until("it is held", |_| gate.reached.load(Ordering::Acquire)).await;
+        (login, guard)
+    }
+
+    pub(super) fn busy(&self) -> Vec<usize> {
         self.engine.shared().worker_load.busy()
     }
 
@@ -71,7 +121,7 @@ impl Setup {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        assert!(timeout(PATIENCE, wait).await.is_ok(), "{what}: {:?}", self.busy());
+        assert!(timeout(SOON, wait).await.is_ok(), "{what}: {:?}", self.busy());
     }
 
     pub(super) fn counter(&self, line: &str) -> u64 {
@@ -82,7 +132,7 @@ impl Setup {
 }
 
 /// A hash of that cost which matches none of the passwords in these tests.
-fn stored(cost: u32) -> String {
+pub(super) fn stored(cost: u32) -> String {
     BcryptHash::dummy(cost).unwrap().to_string()
 }
 
@@ -176,9 +226,8 @@ async fn a_full_queue_for_new_passwords_still_accepts_logins() {
 // Reliability: B3.
 #[tokio::test]
 async fn logins_and_new_passwords_share_a_worker_by_work() {
-    let setup = start(&config(LONG - 2, 1, 1));
-    let running = setup.long();
-    setup.until("busy", |setup| setup.busy() == [1]).await;
+    let setup = start(&config(8, 1, 1));
+    let (_running, gate) = setup.held(&stored(4)).await;
     let mut order = Vec::new();
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     for purpose in [HashPurpose::Hash; 4].into_iter().chain([HashPurpose::Verify; 4]) {
@@ -189,7 +238,7 @@ async fn logins_and_new_passwords_share_a_worker_by_work() {
         tokio::spawn(async move {
             match purpose {
                 HashPurpose::Verify => drop(engine.verify(permit, password, &stored).await),
-                // At the configured cost, which is 256 times the work of a login here.
+                // At the configured cost, which is 16 times the work of a login here.
                 HashPurpose::Hash => drop(engine.hash(permit, password).await),
             }
             sender.send(purpose).ok();
@@ -200,10 +249,10 @@ async fn logins_and_new_passwords_share_a_worker_by_work() {
         admission.waiting(HashPurpose::Verify) + admission.waiting(HashPurpose::Hash)
     };
     setup.until("queued", |setup| depth(setup) == 8).await;
-    running.abort();
+    drop(gate);
     // Shares are by work, not by number: all logins come before the second new password.
     for _ in 0..5 {
-        order.push(timeout(PATIENCE, receiver.recv()).await.unwrap().unwrap());
+        order.push(timeout(SOON, receiver.recv()).await.unwrap().unwrap());
     }
     let logins = order.iter().filter(|purpose| **purpose == HashPurpose::Verify).count();
     assert!(logins >= 4, "{order:?}");
@@ -221,7 +270,7 @@ async fn a_job_that_expires_in_the_queue_is_not_hashed() {
         .await;
     blocked.clock.advance(Duration::from_secs(31));
     running.abort();
-    let late = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    let late = timeout(SOON, waiting).await.unwrap().unwrap();
     assert!(matches!(late, Err(HashError::Expired { .. })), "{late:?}");
     assert_eq!(blocked.counter(r#"staunch_hash_rejected_total{reason="expired"}"#), 1);
 }
@@ -230,58 +279,15 @@ async fn a_job_that_expires_in_the_queue_is_not_hashed() {
 #[tokio::test]
 async fn a_panic_fails_only_its_own_job() {
     let setup = start(&config(4, 1, 2));
-    let panics = std::str::from_utf8(PANICS).unwrap();
     let good = bcrypt::hash("good", 4).unwrap();
     for _ in 0..3 {
         let (bad, well) =
-            tokio::join!(setup.verify(panics, None), setup.verify("good", Some(&good)));
+            tokio::join!(setup.verify(PANICS, None), setup.verify("good", Some(&good)));
         assert_eq!(bad.err(), Some(HashError::Panicked));
         assert!(well.unwrap().matches);
     }
     assert_eq!(setup.counter("staunch_hash_panics_total "), 3);
     setup.until("free", |setup| setup.busy() == [0]).await;
-}
-
-#[tokio::test]
-async fn an_outdated_hash_is_offered_for_a_rehash() {
-    let setup = start(&config(5, 1, 2));
-    let old = bcrypt::hash("password!", 4).unwrap();
-    assert!(setup.verify("wrong", Some(&old)).await.unwrap().outdated.is_none());
-    let current = bcrypt::hash("password!", 5).unwrap();
-    assert!(setup.verify("password!", Some(&current)).await.unwrap().outdated.is_none());
-    let password = setup.verify("password!", Some(&old)).await.unwrap().outdated.unwrap();
-    let new = setup.engine.rehash(&password).await.unwrap().to_string();
-    assert!(new.starts_with("$2b$05$") && bcrypt::verify("password!", &new).unwrap());
-}
-
-#[tokio::test]
-async fn a_login_displaces_a_rehash() {
-    let setup = start(&config(LONG, 1, 1));
-    let engine = setup.engine.clone();
-    let spare =
-        tokio::spawn(async move { engine.rehash(&Password::attempt("spare".into())).await });
-    setup.until("busy", |setup| setup.busy() == [1]).await;
-    // Without displacement this login would wait for minutes.
-    assert!(setup.verify("login", Some(&stored(4))).await.is_ok());
-    assert_eq!(
-        timeout(PATIENCE, spare).await.unwrap().unwrap().err(),
-        Some(RehashError::Displaced)
-    );
-}
-
-#[tokio::test]
-async fn a_rehash_is_refused_when_the_rehash_queue_is_full() {
-    let setup = start(&config(LONG, 1, 1));
-    let running = setup.long();
-    setup.until("busy", |setup| setup.busy() == [1]).await;
-    let password = Password::attempt("spare".into());
-    // The first poll queues the rehash.
-    let rehash = || setup.engine.rehash(&password).now_or_never();
-    for _ in 0..SPARE_JOBS_MAX {
-        assert!(rehash().is_none(), "it waits");
-    }
-    assert_eq!(rehash().unwrap().err(), Some(RehashError::QueueFull));
-    running.abort();
 }
 
 #[tokio::test]
@@ -305,7 +311,7 @@ async fn an_aborted_drain_refuses_all_jobs_and_ends() {
     let jobs: Vec<_> = (0..4).map(|_| setup.long()).collect();
     setup.until("busy", |setup| setup.busy() == [1]).await;
     setup.engine.abort();
-    assert!(timeout(PATIENCE, setup.engine.drain()).await.is_ok());
+    assert!(timeout(SOON, setup.engine.drain()).await.is_ok());
     for job in jobs {
         assert_eq!(job.await.unwrap().err(), Some(HashError::ShuttingDown));
     }
@@ -326,7 +332,7 @@ async fn every_job_ends_in_exactly_one_outcome() {
             continue;
         };
         let (engine, hash) = (setup.engine.clone(), hash.clone());
-        let text = if number % 13 == 0 { std::str::from_utf8(PANICS).unwrap() } else { "right" };
+        let text = if number % 13 == 0 { PANICS } else { "right" };
         let password = Password::attempt(text.to_owned());
         let job = tokio::spawn(async move { engine.verify(permit, password, &hash).await });
         if number % 5 == 0 {
@@ -336,7 +342,7 @@ async fn every_job_ends_in_exactly_one_outcome() {
         jobs.push(job);
     }
     for job in jobs {
-        match timeout(PATIENCE, job).await.expect("no job hangs") {
+        match timeout(SOON, job).await.expect("no job hangs") {
             Ok(Ok(verdict)) => {
                 assert!(verdict.matches);
                 answered += 1;

@@ -167,7 +167,7 @@ impl Worker {
     fn start(&mut self, job: Job) {
         let (shared, metrics) = (&self.shared, &self.shared.metrics);
         #[cfg(test)]
-        let panics = job.panics;
+        let injected = job.injected;
         let Some(job) = job.start(shared, &shared.admission) else { return };
         let StartedJob { work, purpose, spare, started, reply } = job;
         let job = RunningJob { purpose, spare, started, reply };
@@ -175,7 +175,9 @@ impl Worker {
         // A panic in one job fails that job only. The thread goes on.
         let inserted = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
-            assert!(!panics, "injected");
+            if let Some(injected) = injected {
+                injected.act(&shared.gate);
+            }
             batch.insert(work, job)
         }));
         if let Ok(Ok(())) = inserted {

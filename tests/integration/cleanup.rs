@@ -1,17 +1,21 @@
 //! The clean-up of ended sessions.
 
-use crate::support::{SOON, TestApp, until};
+use crate::support::{CLEANUP_LOCK, SOON, TestApp, TestDatabase, until};
+use staunch::clock::Clock;
 use staunch::store::{Cleaned, Store, StoreConfig};
 use staunch::telemetry::Metrics;
 
 const SUCCESS: &str = r#"staunch_cleanup_runs_total{result="success"}"#;
 const REMOVED: &str = "staunch_cleanup_removed_total";
 
-async fn store(app: &TestApp) -> Store {
-    let config =
-        StoreConfig { database: app.database.config.clone().into(), pool_min: 1, pool_max: 2 };
+/// A store of account 1, and no server that cleans too.
+async fn store(database: &TestDatabase, db: &tokio_postgres::Client) -> Store {
+    let insert =
+        "INSERT INTO users (email, username, password_hash) VALUES ('a@example.com', 'ada', '')";
+    db.execute(insert, &[]).await.unwrap();
+    let config = StoreConfig { database: database.config.clone().into(), pool_min: 1, pool_max: 2 };
     let metrics = Metrics::new().unwrap();
-    Store::open(&config, &metrics, app.clock.clone()).await.unwrap()
+    Store::open(&config, &metrics, Clock::manual()).await.unwrap()
 }
 
 /// Sessions of account 1: so many live, revoked and expired ones.
@@ -51,14 +55,13 @@ async fn ended_sessions_go_batch_by_batch_and_live_ones_stay() {
 
 #[tokio::test]
 async fn one_node_cleans_at_a_time() {
-    let app = TestApp::start().await;
-    app.register("ada").await;
-    let mut db = app.db().await;
+    let database = TestDatabase::create().await;
+    let mut db = database.connect().await;
+    let store = store(&database, &db).await;
     fill(&db, 0, 5, 5).await;
-    let store = store(&app).await;
     let other = db.transaction().await.unwrap();
-    // The lock's number is "staunch" in ASCII; it must stay the same for nodes of two versions.
-    other.execute("SELECT pg_advisory_xact_lock($1)", &[&0x73_7461_756e_6368_i64]).await.unwrap();
+    // The lock's number must stay the same for nodes of two versions.
+    other.execute("SELECT pg_advisory_xact_lock($1)", &[&CLEANUP_LOCK]).await.unwrap();
     assert_eq!(store.clean_sessions(100).await.unwrap(), Cleaned::Elsewhere);
     other.rollback().await.unwrap();
     assert_eq!(store.clean_sessions(7).await.unwrap(), Cleaned::Removed(7));
@@ -69,11 +72,10 @@ async fn one_node_cleans_at_a_time() {
 
 #[tokio::test]
 async fn a_row_that_a_refresh_holds_is_left_for_the_next_run() {
-    let app = TestApp::start().await;
-    app.register("ada").await;
-    let mut db = app.db().await;
+    let database = TestDatabase::create().await;
+    let mut db = database.connect().await;
+    let store = store(&database, &db).await;
     fill(&db, 0, 3, 0).await;
-    let store = store(&app).await;
     let refresh = db.transaction().await.unwrap();
     refresh
         .execute("SELECT 1 FROM refresh_tokens ORDER BY id LIMIT 1 FOR UPDATE", &[])

@@ -75,7 +75,7 @@ impl ImportedHashQueue {
             reply,
             permit: Some(place),
             #[cfg(test)]
-            panics: password == crate::hashing::tests::PANICS,
+            injected: crate::hashing::tests::Injected::of(password),
         };
         self.jobs.try_send(job).map_err(|_| HashError::ShuttingDown)?;
         Ok(answer)

@@ -1,7 +1,8 @@
 //! Tests of imported hashes: hashes of other software, bounds, and their way through the engine.
 
 use super::*;
-use crate::hashing::tests::{PANICS, PATIENCE, Setup, config, start};
+use crate::SOON;
+use crate::hashing::tests::{Login, PANICS, Setup, config, start};
 use crate::hashing::{HashConfig, HashError, HashPurpose, Password, StoredHash};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -207,21 +208,10 @@ proptest! {
     }
 }
 
-/// A hash of another password that takes a few hundred milliseconds.
-fn slow() -> String {
-    PBKDF2_SHA512.replace("1000", "150000")
-}
-
 impl Setup {
     /// Starts a login with such a hash, as a task.
-    fn imported(
-        &self,
-        stored: &str,
-    ) -> tokio::task::JoinHandle<Result<crate::hashing::Verdict, HashError>> {
-        let permit = self.engine.reserve(HashPurpose::Verify).unwrap();
-        let (engine, stored) = (self.engine.clone(), stored.to_owned());
-        let password = Password::attempt(PASSWORD.into());
-        tokio::spawn(async move { engine.verify(permit, password, &stored).await })
+    fn imported(&self, stored: &str) -> Login {
+        self.spawn(PASSWORD, stored)
     }
 
     fn waiting(&self) -> usize {
@@ -287,26 +277,27 @@ async fn an_imported_hash_out_of_bounds_is_not_computed() {
 #[tokio::test]
 async fn bcrypt_logins_continue_while_an_imported_hash_is_verified() {
     let setup = start(&config(4, 1, 1));
-    let slow = setup.imported(&slow());
-    setup.until("it is started", |setup| setup.waiting() == 0).await;
+    let (held, gate) = setup.held(ARGON2ID).await;
     let ours = bcrypt::hash(PASSWORD, 4).unwrap();
     for _ in 0..3 {
         assert!(setup.verify(PASSWORD, Some(&ours)).await.unwrap().matches);
     }
-    assert!(!slow.is_finished(), "the imported hash is still being verified");
-    assert!(!slow.await.unwrap().unwrap().matches);
+    assert!(!held.is_finished(), "the imported hash is still being verified");
+    drop(gate);
+    assert!(!held.await.unwrap().unwrap().matches);
 }
 
 #[tokio::test]
 async fn a_waiting_imported_job_can_expire_or_be_abandoned() {
     let setup = start(&config(4, 1, 1));
-    let (running, late, left) =
-        (setup.imported(&slow()), setup.imported(ARGON2ID), setup.imported(ARGON2ID));
-    setup.until("one runs", |setup| setup.waiting() == 2).await;
+    let (running, gate) = setup.held(ARGON2ID).await;
+    let (late, left) = (setup.imported(ARGON2ID), setup.imported(ARGON2ID));
+    setup.until("both wait", |setup| setup.waiting() == 2).await;
     left.abort();
     setup.clock.advance(Duration::from_secs(31));
+    drop(gate);
     assert!(running.await.unwrap().is_ok());
-    let late = timeout(PATIENCE, late).await.unwrap().unwrap();
+    let late = timeout(SOON, late).await.unwrap().unwrap();
     assert!(matches!(late, Err(HashError::Expired { .. })), "{late:?}");
     setup.until("dropped", |setup| setup.counter("staunch_hash_cancelled_total ") == 1).await;
     assert_eq!(setup.counter(r#"staunch_hash_rejected_total{reason="expired"}"#), 1);
@@ -316,9 +307,8 @@ async fn a_waiting_imported_job_can_expire_or_be_abandoned() {
 #[tokio::test]
 async fn imported_hashes_have_a_separate_queue() {
     let setup = start(&HashConfig { queue: 4, ..config(4, 1, 1) });
-    let jobs = [setup.imported(&slow()), setup.imported(ARGON2ID)];
-    setup.until("one runs", |setup| setup.waiting() == 1).await;
-    let more = setup.imported(ARGON2ID);
+    let (running, gate) = setup.held(ARGON2ID).await;
+    let jobs = [running, setup.imported(ARGON2ID), setup.imported(ARGON2ID)];
     setup.until("both places are taken", |setup| setup.waiting() == 2).await;
     let refused = setup.verify(PASSWORD, Some(ARGON2ID)).await.err();
     assert!(matches!(refused, Some(HashError::QueueFull { .. })), "{refused:?}");
@@ -326,7 +316,8 @@ async fn imported_hashes_have_a_separate_queue() {
         !setup.verify("a login", None).await.unwrap().matches,
         "bcrypt logins have their own places"
     );
-    for job in jobs.into_iter().chain([more]) {
+    drop(gate);
+    for job in jobs {
         assert!(job.await.unwrap().is_ok());
     }
 }
@@ -335,9 +326,8 @@ async fn imported_hashes_have_a_separate_queue() {
 #[tokio::test]
 async fn a_panic_fails_only_its_own_imported_job() {
     let setup = start(&config(4, 1, 1));
-    let panics = std::str::from_utf8(PANICS).unwrap();
     for _ in 0..2 {
-        assert_eq!(setup.verify(panics, Some(SCRYPT)).await.err(), Some(HashError::Panicked));
+        assert_eq!(setup.verify(PANICS, Some(SCRYPT)).await.err(), Some(HashError::Panicked));
         assert!(setup.verify(PASSWORD, Some(SCRYPT)).await.unwrap().matches);
     }
     assert_eq!(setup.counter("staunch_hash_panics_total "), 2);
@@ -352,10 +342,12 @@ async fn a_drain_finishes_imported_jobs_and_an_aborted_drain_refuses_them() {
         assert!(matches!(job.await.unwrap(), Ok(verdict) if verdict.matches));
     }
     let setup = start(&config(4, 1, 1));
-    let (running, waiting) = (setup.imported(&slow()), setup.imported(ARGON2ID));
-    setup.until("one runs", |setup| setup.waiting() == 1).await;
+    let (running, gate) = setup.held(ARGON2ID).await;
+    let waiting = setup.imported(ARGON2ID);
+    setup.until("one waits", |setup| setup.waiting() == 1).await;
     setup.engine.abort();
-    assert!(timeout(PATIENCE, setup.engine.drain()).await.is_ok());
+    drop(gate);
+    assert!(timeout(SOON, setup.engine.drain()).await.is_ok());
     assert!(running.await.unwrap().is_ok());
     assert_eq!(waiting.await.unwrap().err(), Some(HashError::ShuttingDown));
 }
@@ -376,7 +368,7 @@ async fn mixed_imported_and_bcrypt_jobs_all_end() {
             continue;
         };
         let (engine, stored) = (setup.engine.clone(), kinds[number % kinds.len()].to_owned());
-        let text = if number % 17 == 0 { std::str::from_utf8(PANICS).unwrap() } else { PASSWORD };
+        let text = if number % 17 == 0 { PANICS } else { PASSWORD };
         let password = Password::attempt(text.to_owned());
         let job = tokio::spawn(async move { engine.verify(permit, password, &stored).await });
         if number % 7 == 0 {
@@ -386,7 +378,7 @@ async fn mixed_imported_and_bcrypt_jobs_all_end() {
         jobs.push(job);
     }
     for job in jobs {
-        match timeout(PATIENCE, job).await.expect("no job hangs") {
+        match timeout(SOON, job).await.expect("no job hangs") {
             Ok(Ok(verdict)) => assert!(verdict.matches),
             Ok(Err(HashError::Panicked | HashError::QueueFull { .. })) | Err(_) => {}
             Ok(Err(error)) => panic!("{error}"),

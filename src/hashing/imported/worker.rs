@@ -57,13 +57,15 @@ impl ImportedHashWorker {
     fn verify(&self, job: ImportedHashJob) {
         let Shared { clock, metrics, imported, .. } = &*self.shared;
         #[cfg(test)]
-        let panics = job.panics;
+        let injected = job.injected;
         let Some(job) = job.start(&self.shared, imported) else { return };
         let StartedJob { work, started, reply, .. } = job;
         // A panic in one job fails that job only. The thread goes on.
         let computed = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
-            assert!(!panics, "injected");
+            if let Some(injected) = injected {
+                injected.act(&self.shared.gate);
+            }
             work.hash.matches(&work.password)
         }));
         match computed {
