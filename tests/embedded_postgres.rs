@@ -51,10 +51,8 @@ async fn open(path: &Path) -> Result<DataFolder, PostgresError> {
 async fn start_with(path: &Path, durability: Durability) -> EmbeddedPostgres {
     let mut folder = open(path).await;
     // Another test's child that has not come to its exec yet may still hold the lock of the one before.
-    for _ in 0..100 {
-        if !matches!(folder, Err(PostgresError::InUse { .. })) {
-            break;
-        }
+    let deadline = Instant::now() + DEADLINE;
+    while matches!(folder, Err(PostgresError::InUse { .. })) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
         folder = open(path).await;
     }

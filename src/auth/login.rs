@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, Refusal};
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
-use crate::hashing::{HashError, Password, Purpose};
+use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin, SessionId};
 use crate::store::{NewSession, StoreError};
 use crate::telemetry::trace;
@@ -74,9 +74,9 @@ impl Auth {
         let Login { name, password, origin } = login;
         let attempt = Attempt::new(self, "login", &name, &origin);
         attempt.may_go_on(None).await?;
-        let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
+        let permit = engine.reserve(HashPurpose::Verify).map_err(LoginError::Hash)?;
         let account =
-            store.credentials(&name, engine.stand_in()).await.map_err(LoginError::Store)?;
+            store.credentials(&name, engine.dummy_hash()).await.map_err(LoginError::Store)?;
         let found = account.user;
         let verdict = match engine.verify(permit, password, &account.password_hash).await {
             Ok(verdict) => verdict,

@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, Refusal};
 use super::register::{Field, FieldError, field};
 use super::{Auth, Inner, MeError};
-use crate::hashing::{HashError, Password, Purpose};
+use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin};
 use crate::secret::Secret;
 use crate::store::{NewPassword, StoreError};
@@ -74,8 +74,8 @@ impl Auth {
         }
         let origin = request.origin.clone();
         let (current, new) = check(request).map_err(PasswordError::Invalid)?;
-        let verify = engine.reserve(Purpose::Verify).map_err(PasswordError::Hash)?;
-        let hash = engine.reserve(Purpose::Hash).map_err(PasswordError::Hash)?;
+        let verify = engine.reserve(HashPurpose::Verify).map_err(PasswordError::Hash)?;
+        let hash = engine.reserve(HashPurpose::Hash).map_err(PasswordError::Hash)?;
         let caller = self.caller(token).await.map_err(PasswordError::Token)?;
         let user = caller.account.id;
         let name = LoginName::parse(&caller.account.username);

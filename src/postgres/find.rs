@@ -257,8 +257,19 @@ mod tests {
             fs::write(&program, format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n"))
                 .unwrap();
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            until_runnable(&program);
         }
         folder
+    }
+
+    /// A child that another test is starting holds the file open for writing until it runs its own
+    /// program, and meanwhile the file cannot be run (ETXTBSY).
+    fn until_runnable(program: &Path) {
+        let deadline = tokio::time::Instant::now() + crate::SOON;
+        while let Err(error) = std::process::Command::new(program).output() {
+            assert_eq!(error.kind(), std::io::ErrorKind::ExecutableFileBusy);
+            assert!(tokio::time::Instant::now() < deadline, "{error}");
+        }
     }
 
     #[test]

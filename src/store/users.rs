@@ -162,24 +162,24 @@ impl Store {
     }
 
     /// Looks up who may be logging in: one indexed read, for any name that is possible. A name that is
-    /// nobody's gets `stand_in` for its hash.
+    /// nobody's gets `dummy_hash` for its hash.
     ///
     /// # Errors
     /// When the database gives no answer.
     pub async fn credentials(
         &self,
         name: &LoginName,
-        stand_in: &str,
+        dummy_hash: &str,
     ) -> Result<Credentials, StoreError> {
         let (statement, text) = match name {
             LoginName::Username(text) => (&CREDENTIALS_BY_USERNAME, text),
             LoginName::Email(text) => (&CREDENTIALS_BY_EMAIL, text),
-            LoginName::Impossible => return Ok(Credentials::nobody(stand_in)),
+            LoginName::Impossible => return Ok(Credentials::nobody(dummy_hash)),
         };
-        let rows = self.0.pool.query(statement, &[text, &stand_in]).await?;
+        let rows = self.0.pool.query(statement, &[text, &dummy_hash]).await?;
         let credentials = rows.first().map(Credentials::read).transpose();
         let credentials = credentials.map_err(|error| StoreError::statement(statement.name, error));
-        Ok(credentials?.unwrap_or_else(|| Credentials::nobody(stand_in)))
+        Ok(credentials?.unwrap_or_else(|| Credentials::nobody(dummy_hash)))
     }
 
     /// What a login needs to know, of an account that is known.
@@ -194,10 +194,10 @@ impl Store {
 }
 
 impl Credentials {
-    fn nobody(stand_in: &str) -> Self {
+    fn nobody(dummy_hash: &str) -> Self {
         Self {
             user: None,
-            password_hash: stand_in.to_owned(),
+            password_hash: dummy_hash.to_owned(),
             is_active: false,
             updated_at: OffsetDateTime::UNIX_EPOCH,
             names: [LoginName::Impossible, LoginName::Impossible],

@@ -1,7 +1,8 @@
 //! The clean-up of ended sessions and of the audit log.
 
-use crate::support::{SOON, TestApp, until};
+use crate::support::{CLEANUP_LOCK, SOON, TestApp, TestDatabase, until};
 use serde_json::Value;
+use staunch::clock::Clock;
 use staunch::store::{Cleaned, STATEMENTS, Store, StoreConfig, StoreError};
 use staunch::telemetry::Metrics;
 use std::time::Duration;
@@ -9,16 +10,18 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 const EPOCH: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
-const LOCK: i64 = 0x73_7461_756e_6368;
 
 const SUCCESS: &str = r#"staunch_cleanup_runs_total{result="success"}"#;
 const REMOVED: &str = "staunch_cleanup_removed_total";
 
-async fn store(app: &TestApp) -> Store {
-    let config =
-        StoreConfig { database: app.database.config.clone().into(), pool_min: 1, pool_max: 2 };
+/// A store of account 1, and no server that cleans too.
+async fn store(database: &TestDatabase, db: &tokio_postgres::Client) -> Store {
+    let insert =
+        "INSERT INTO users (email, username, password_hash) VALUES ('a@example.com', 'ada', '')";
+    db.execute(insert, &[]).await.unwrap();
+    let config = StoreConfig { database: database.config.clone().into(), pool_min: 1, pool_max: 2 };
     let metrics = Metrics::new().unwrap();
-    Store::open(&config, &metrics, app.clock.clone()).await.unwrap()
+    Store::open(&config, &metrics, Clock::manual()).await.unwrap()
 }
 
 /// What a batch removed, and where the next one begins.
@@ -67,14 +70,13 @@ async fn ended_sessions_go_batch_by_batch_and_live_ones_stay() {
 
 #[tokio::test]
 async fn one_node_cleans_at_a_time() {
-    let app = TestApp::start().await;
-    app.register("ada").await;
-    let mut db = app.db().await;
+    let database = TestDatabase::create().await;
+    let mut db = database.connect().await;
+    let store = store(&database, &db).await;
     fill(&db, 0, 5, 5).await;
-    let store = store(&app).await;
     let other = db.transaction().await.unwrap();
-    // The lock's number is "staunch" in ASCII; it must stay the same for nodes of two versions.
-    other.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.unwrap();
+    // The lock's number must stay the same for nodes of two versions.
+    other.execute("SELECT pg_advisory_xact_lock($1)", &[&CLEANUP_LOCK]).await.unwrap();
     assert_eq!(store.clean_expired_sessions(EPOCH, 100).await.unwrap(), Cleaned::Elsewhere);
     assert_eq!(store.clean_ended_sessions(Uuid::nil(), 100).await.unwrap(), Cleaned::Elsewhere);
     let events = store.clean_events(Duration::ZERO, 0, 100).await;
@@ -94,11 +96,10 @@ async fn one_node_cleans_at_a_time() {
 
 #[tokio::test]
 async fn a_row_that_a_refresh_holds_is_left_for_the_next_run() {
-    let app = TestApp::start().await;
-    app.register("ada").await;
-    let mut db = app.db().await;
+    let database = TestDatabase::create().await;
+    let mut db = database.connect().await;
+    let store = store(&database, &db).await;
     fill(&db, 0, 3, 0).await;
-    let store = store(&app).await;
     let refresh = db.transaction().await.unwrap();
     refresh
         .execute("SELECT 1 FROM refresh_tokens ORDER BY id LIMIT 1 FOR UPDATE", &[])
@@ -188,7 +189,7 @@ async fn a_batch_costs_the_same_however_many_rows_are_gone_while_a_snapshot_is_h
         // The first row that is left, or just before it: where the batch before ended.
         let from = async || db.query_one(&next, &[]).await.unwrap().get::<_, String>(0);
         let clean = async |from: &str, rows| {
-            pages(&db, name, &format!("{LOCK}, {rows}, '{from}'{more}")).await
+            pages(&db, name, &format!("{CLEANUP_LOCK}, {rows}, '{from}'{more}")).await
         };
         let mut costs = Vec::new();
         for _ in 0..BATCHES {
@@ -226,13 +227,13 @@ async fn a_batch_that_is_too_slow_is_tried_again_with_fewer_rows() {
 
 #[tokio::test]
 async fn the_next_batch_begins_where_the_last_one_ended() {
-    let app = TestApp::start().await;
-    let db = app.db().await;
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    let store = store(&database, &db).await;
     fill_log(&db, 25).await;
     db.batch_execute("INSERT INTO auth_events (event, outcome) VALUES ('login', 'success')")
         .await
         .unwrap();
-    let store = store(&app).await;
     let keep = Duration::from_secs(90 * 24 * 3_600);
     let mut next = 0;
     for (expected, ends_at) in [(10, 10), (10, 20), (5, 25), (0, 25)] {

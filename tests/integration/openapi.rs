@@ -5,7 +5,7 @@ use crate::support::{Client, PASSWORD, Reply, TestApp, Tokens, contract, form};
 use hyper::Method;
 use serde_json::json;
 use staunch::auth::NewClient;
-use staunch::hashing::{PASSWORD_CHARS_MIN, PASSWORD_OCTETS_MAX};
+use staunch::hashing::{PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN};
 use staunch::http::{BODY_OCTETS_MAX, ROUTES};
 use staunch::identity::{EMAIL_OCTETS_MAX, USERNAME_CHARS_MAX, USERNAME_CHARS_MIN};
 use std::collections::BTreeSet;
@@ -207,7 +207,7 @@ async fn the_bounds_are_those_of_the_source() {
     let schema = |name: &str| &document["components"]["schemas"][name];
     assert_eq!(schema("Email")["maxLength"], EMAIL_OCTETS_MAX);
     assert_eq!(schema("NewPassword")["minLength"], PASSWORD_CHARS_MIN);
-    assert_eq!(schema("NewPassword")["maxLength"], PASSWORD_OCTETS_MAX);
+    assert_eq!(schema("NewPassword")["maxLength"], PASSWORD_BYTES_MAX);
     let username = format!("^[A-Za-z0-9._-]{{{USERNAME_CHARS_MIN},{USERNAME_CHARS_MAX}}}$");
     assert_eq!(schema("Username")["pattern"], username);
     let too_large = schema("BodyTooLarge")["description"].as_str().unwrap();

@@ -21,6 +21,8 @@ use tokio_postgres::{Client, Config, NoTls};
 
 /// What tests leave behind on a shared server is removed when it is older than this.
 const LEFTOVER_AGE_S: u64 = 3_600;
+/// The lock of the node that cleans: "staunch" in ASCII.
+pub(crate) const CLEANUP_LOCK: i64 = 0x73_7461_756e_6368;
 /// Start of the folder's name of our own server.
 const FOLDER_PREFIX: &str = "staunch-tests-";
 
@@ -208,6 +210,15 @@ impl TestDatabase {
         config.application_name("staunch-test");
         let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
+        client
+    }
+
+    /// Keeps servers from removing ended rows, as a node that cleans does, while this is connected.
+    pub(super) async fn without_cleanup(&self) -> Client {
+        let client = self.connect().await;
+        // Another server of the test may hold it already.
+        let lock = "SELECT pg_try_advisory_lock($1)";
+        client.execute(lock, &[&CLEANUP_LOCK]).await.unwrap();
         client
     }
 
