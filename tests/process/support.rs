@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-/// For whatever must happen soon; far above what it takes, as the machine may be busy.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Limit of every wait: far above what any needs, because the machine may be busy, and many programs
+/// begin by making a database.
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 pub(crate) const PASSWORD: &str = "TestPass123!";
 
@@ -105,6 +106,8 @@ impl Server {
             .env("STAUNCH_BCRYPT_COST", "4")
             // Not measured: the start is quicker.
             .env("STAUNCH_HASH_LANES", "2")
+            // The log's line of a slow request is another.
+            .env("STAUNCH_LOG_SLOW", "300s")
             .env("STAUNCH_DB_POOL_MIN", "1")
             .env("STAUNCH_DB_POOL_MAX", "5")
             .envs(settings.iter().copied());
@@ -180,6 +183,12 @@ impl Server {
 
     pub(crate) async fn get(&self, path: &str) -> Option<Reply> {
         request(&self.address, &format!("GET {path} HTTP/1.1\r\n"), "", "").await
+    }
+
+    /// Waits until the server is ready: on a busy machine one answer of the database may be late.
+    pub(crate) async fn ready(&self) {
+        until("it is ready", async || self.get("/health/readiness").await.unwrap().status == 200)
+            .await;
     }
 
     /// Whether a password is being hashed now.
