@@ -185,7 +185,7 @@ async fn missed(one: &TestApp, other: &TestApp, proxy: &Proxy, link: Link, name:
     })
     .await;
     other.anonymous().me(&ended.access).await.assert_problem(401, "token-rejected");
-    // And the next one is told.
+    // The next notification arrives.
     one.anonymous().logout(&kept.refresh).await.assert_status(204);
     refused(other, &kept).await;
     noticed
