@@ -1,9 +1,9 @@
-//! The hash engine against the bcrypt crate and against its own promises, in one run.
+//! Compares the hash engine with the bcrypt crate and with its own targets, in one run.
 //!
-//! `cargo bench --bench hashing` runs all parts, about two minutes; `-- kernel` (or `engine`,
-//! `threads`, `foreign`, `open-loop`, `overload`) one of them. `BENCH_SECONDS` sets how long each load lasts.
-//! Figures of this machine are noisy: compare ratios within one run, and repeat.
-#![expect(clippy::unwrap_used, reason = "a benchmark may stop at a surprise")]
+//! `cargo bench --bench hashing` runs all parts in about two minutes. `-- kernel` (or `engine`,
+//! `threads`, `imported`, `open-loop`, `overload`) runs one of them. `BENCH_SECONDS` sets how long
+//! each load lasts. Absolute figures are noisy: compare ratios within one run, and repeat.
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop at an unexpected error")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
 use std::hint::black_box;
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use staunch::clock::Clock;
-use staunch::hashing::bench::{Batch, Cost, Job, Key};
+use staunch::hashing::bench::{Batch, Cost, LaneJob, PasswordKey};
 use staunch::hashing::{
-    HashConfig, HashEngine, HashError, LANES_MAX, Password, Purpose, StoredHash,
+    HashConfig, HashEngine, HashError, HashPurpose, LANES_MAX, Password, StoredHash,
     bcrypt_crate_hash_time,
 };
 use staunch::telemetry::Metrics;
@@ -38,8 +38,8 @@ fn main() {
     if runs("threads") {
         runtime.block_on(threads());
     }
-    if runs("foreign") {
-        runtime.block_on(foreign());
+    if runs("imported") {
+        runtime.block_on(imported());
     }
     if runs("open-loop") {
         runtime.block_on(offered("open loop at 0.9 of capacity", 0.9, Duration::from_secs(30)));
@@ -54,17 +54,19 @@ fn seconds(default: u64) -> Duration {
     Duration::from_secs(set.unwrap_or(default))
 }
 
-/// Lanes 1 to 8 against the bcrypt crate. Every sample is short and the variants take turns, so that
-/// a busy neighbour spoils samples and not variants; the least time of each is kept.
+/// Measures lanes 1 to 8 and the bcrypt crate.
+///
+/// Every sample is short and the variants alternate, so that other load on the machine affects
+/// single samples and not one variant. The least time of each variant counts.
 fn kernel() {
     const ROUNDS: u32 = 16;
     const SALT: [u8; 16] = *b"0123456789abcdef";
-    let job = |cost| Job {
-        key: Key::new(b"correct horse").unwrap(),
+    let job = |cost| LaneJob {
+        key: PasswordKey::new(b"correct horse").unwrap(),
         salt: SALT,
         cost: Cost::new(cost).unwrap(),
     };
-    // Cost 31 never ends, so that the same lanes can be stepped for ever.
+    // Cost 31 practically never ends, so the same lanes can be stepped throughout.
     let mut batches: Vec<Batch<()>> = (1..=LANES_MAX)
         .map(|lanes| {
             let mut batch = Batch::new(lanes);
@@ -94,7 +96,7 @@ fn kernel() {
     let crate_hash = crate_4 + crate_round * (rounds - 16.0);
     println!("\n# Kernel, one thread, cost {COST}\n");
     println!("bcrypt crate: {:.1} ms, {:.1} hashes/s\n", crate_hash * 1e3, 1.0 / crate_hash);
-    println!("| lanes | ms a batch | against one lane | hashes/s | against the crate |");
+    println!("| lanes | ms per batch | relative to one lane | hashes/s | relative to the crate |");
     println!("|---|---|---|---|---|");
     let mut one_lane = None;
     for (lanes, step) in (1u32..).zip(steps) {
@@ -123,17 +125,17 @@ fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngin
 }
 
 async fn login(engine: &HashEngine, stored: &str) -> Result<(), HashError> {
-    let permit = engine.reserve(Purpose::Verify)?;
+    let permit = engine.reserve(HashPurpose::Verify)?;
     engine.verify(permit, Password::attempt("correct horse".into()), stored).await.map(drop)
 }
 
 fn stored(cost: u32) -> String {
-    // A hash that no password here has; the crate writes it once.
+    // A hash that matches no password here. The crate writes it once.
     let text = bcrypt::hash_with_salt("another password", cost, [3; 16]).unwrap().to_string();
     StoredHash::usable(&text, cost).unwrap().to_string()
 }
 
-/// Submit to reply without a hash: with a deadline of zero the worker answers "expired" at once.
+/// Measures submit to reply without a hash: with a deadline of zero, the worker answers "expired".
 async fn round_trip() {
     let engine = engine(1, Some(1), Duration::ZERO);
     let hash = stored(4);
@@ -144,7 +146,7 @@ async fn round_trip() {
         times.push(begun.elapsed());
         assert!(matches!(answer, Err(HashError::Expired { .. })));
     }
-    println!("\n# Submit to reply, no hash, one after the other\n");
+    println!("\n# Submit to reply, without a hash, one at a time\n");
     println!(
         "p50 {:.1} us, p99 {:.1} us",
         us(quantile(&mut times, 0.5)),
@@ -152,7 +154,7 @@ async fn round_trip() {
     );
 }
 
-/// One job alone and two on one thread, through the engine, against the crate.
+/// Measures one job alone and two on one thread, through the engine, against the crate.
 async fn together() {
     let (engine, hash) = (engine(1, Some(4), Duration::from_secs(30)), stored(COST));
     let theirs = bcrypt_crate_hash_time(COST, &Clock::system());
@@ -172,7 +174,7 @@ async fn together() {
     println!("two, each    {:.1} ms, {:.2} of one alone", ms(pair), ms(pair) / ms(alone));
 }
 
-/// Closed loop, more clients than lanes, one thread and two.
+/// Closed loop with more clients than lanes, with one thread and with two.
 async fn threads() {
     println!("\n# Closed loop, cost {COST}, 32 clients\n");
     let mut rates = [0.0; 2];
@@ -218,8 +220,8 @@ async fn closed_loop(engine: &HashEngine, clients: usize, time: Duration) -> (f6
     (rate, quantile(&mut times, 0.99))
 }
 
-/// Hashes of other software: how long each takes, and what logins with bcrypt see meanwhile.
-async fn foreign() {
+/// Measures each imported hash, and bcrypt logins while one of them is verified.
+async fn imported() {
     const SALT_AND_DIGEST: &str =
         "c2FsdHNhbHRzYWx0c2FsdA$r3LtSBteWTAiTq9c3zLR5iKOchn2M+l350kwZs2YXbs";
     const FORMS: [&str; 9] = [
@@ -235,8 +237,8 @@ async fn foreign() {
     ];
     let engine = engine(2, None, Duration::from_secs(30));
     let round = engine.calibration().one_lane().round_time.as_secs_f64();
-    println!("\n# Hashes of other software, one after another, least of 7\n");
-    println!("| form | ms | bcrypt rounds of a lone lane that take as long |\n|---|---|---|");
+    println!("\n# Imported hashes, one at a time, least of 7\n");
+    println!("| form | ms | bcrypt rounds of a single lane that take as long |\n|---|---|---|");
     for form in FORMS {
         let hash = format!("${form}${SALT_AND_DIGEST}");
         let mut least = f64::MAX;
@@ -248,20 +250,20 @@ async fn foreign() {
         println!("| {form} | {:.1} | {:.0} |", least * 1e3, least / round);
     }
     println!(
-        "\n# Logins with bcrypt, cost {COST}, beside one client that logs in with another hash\n"
+        "\n# Logins with bcrypt, cost {COST}, while one client logs in with an imported hash\n"
     );
     println!(
-        "| beside | clients | hashes/s | p99, ms | verified beside, a second |\n|---|---|---|---|---|"
+        "| imported hash | clients | hashes/s | p99, ms | imported hashes/s |\n|---|---|---|---|---|"
     );
     for clients in [1, 4, 32] {
-        for form in ["nothing", FORMS[0], FORMS[2], FORMS[6]] {
+        for form in ["none", FORMS[0], FORMS[2], FORMS[6]] {
             let hash = format!("${form}${SALT_AND_DIGEST}");
-            let (beside, verified) = (engine.clone(), Arc::new(AtomicU32::new(0)));
+            let (other_engine, verified) = (engine.clone(), Arc::new(AtomicU32::new(0)));
             let count = Arc::clone(&verified);
             let other = tokio::spawn(async move {
-                // Until it is aborted.
-                for _ in 0..if form == "nothing" { 0 } else { u32::MAX } {
-                    login(&beside, &hash).await.unwrap();
+                // Runs until it is aborted.
+                for _ in 0..if form == "none" { 0 } else { u32::MAX } {
+                    login(&other_engine, &hash).await.unwrap();
                     count.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -275,11 +277,11 @@ async fn foreign() {
     engine.drain().await;
 }
 
-/// Logins on a fixed schedule, whatever the answers; latency counts from the scheduled time.
+/// Logins on a fixed schedule, independent of the answers. Latency counts from the scheduled time.
 async fn offered(what: &str, share: f64, deadline: Duration) {
     let engine = engine(2, None, deadline);
     let hash = stored(COST);
-    // What the machine can do now, with whatever else runs on it.
+    // The current capacity of the machine, with its other load.
     let (capacity, _) = closed_loop(&engine, 64, Duration::from_secs(5)).await;
     let interval = Duration::from_secs_f64(1.0 / (capacity * share));
     let (begun, time) = (tokio::time::Instant::now(), seconds(if share < 1.0 { 60 } else { 20 }));

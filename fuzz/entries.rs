@@ -1,5 +1,7 @@
-//! Every parser that a stranger's octets reach, as a function of octets, with the law that it keeps.
-//! One list for the cargo-fuzz targets and for `tests/fuzz.rs`. A broken law is a panic.
+//! Every parser that reads bytes from strangers, as a function of bytes, with the law that it
+//! keeps.
+//!
+//! One list serves the cargo-fuzz targets and `tests/fuzz.rs`. A broken law is a panic.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,10 +20,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 use time::format_description::well_known::Rfc3339;
 
-/// A name, and what is called with the octets.
 pub(crate) type Entry = (&'static str, fn(&[u8]));
 
-/// The list.
 pub(crate) const ENTRIES: [Entry; 10] = [
     ("form", form),
     ("json", json),
@@ -37,9 +37,9 @@ pub(crate) const ENTRIES: [Entry; 10] = [
 
 const COST: u32 = 12;
 
-/// What is read, and written as a browser would, is read the same; no name is there twice.
-fn form(octets: &[u8]) {
-    let Some(fields) = parsers::form(octets) else { return };
+/// A parsed form, written as a browser would, parses to the same form. Names are unique.
+fn form(input: &[u8]) {
+    let Some(fields) = parsers::form(input) else { return };
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let pairs = fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
     let written: Vec<String> = pairs.collect();
@@ -47,25 +47,27 @@ fn form(octets: &[u8]) {
     unique(fields.iter().map(|(name, _)| name));
 }
 
-/// The same for JSON; numbers only stay numbers, as their text may be rounded.
-fn json(octets: &[u8]) {
-    let Some(members) = parsers::json(octets) else { return };
+/// A parsed JSON object, written again, parses to the same object. Names are unique.
+///
+/// Numbers are only checked to stay numbers, because their text may be rounded.
+fn json(input: &[u8]) {
+    let Some(members) = parsers::json(input) else { return };
     unique(members.iter().map(|(name, _)| name));
     let object: Map<String, Value> = members.iter().cloned().collect();
-    let written = serde_json::to_vec(&object).expect("it was read");
-    let again = parsers::json(&written).expect("it was written");
+    let written = serde_json::to_vec(&object).expect("JSON serialises");
+    let again = parsers::json(&written).expect("written JSON parses");
     assert_eq!(again.len(), members.len());
     for (name, value) in &members {
         let other = again.iter().find(|(other, _)| other == name).map(|(_, value)| value);
-        let other = other.expect("a member is lost");
+        let other = other.expect("the same member");
         assert_eq!(value.as_str(), other.as_str());
         assert_eq!(std::mem::discriminant(value), std::mem::discriminant(other));
     }
 }
 
-/// A header is a bearer token, or a client's id and secret, or neither; each reads back.
-fn authorization(octets: &[u8]) {
-    let (bearer, basic) = (parsers::bearer(octets), parsers::basic(octets));
+/// A header is a bearer token, or a client's id and secret, or neither. Each reads back.
+fn authorization(input: &[u8]) {
+    let (bearer, basic) = (parsers::bearer(input), parsers::basic(input));
     assert!(bearer.is_none() || basic.is_none());
     if let Some(token) = bearer {
         assert_eq!(parsers::bearer(format!("Bearer {token}").as_bytes()), Some(token));
@@ -77,32 +79,36 @@ fn authorization(octets: &[u8]) {
     }
 }
 
-/// Of an untrusted peer nothing is believed. Of a trusted one, what it added on the right counts,
-/// whatever the client wrote before.
-fn forwarded(octets: &[u8]) {
+/// The client address comes from headers only if the peer is a trusted proxy.
+///
+/// The address that a trusted proxy appended on the right counts, whatever the client wrote before.
+fn forwarded(input: &[u8]) {
     let trusted: TrustedProxies = "10.0.0.0/8,fd00::/8".parse().expect("two networks");
-    let [proxy, stranger] = ["10.0.0.1", "192.0.2.7"].map(|text| text.parse().expect("one"));
+    let [proxy, stranger] = ["10.0.0.1", "192.0.2.7"].map(|text| text.parse().expect("an address"));
     for (name, added) in
         [("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=203.0.113.9;proto=https")]
     {
         let client =
             |peer: IpAddr, value: &[u8]| parsers::client_address(&trusted, peer, name, value);
-        let Some(found) = client(proxy, octets) else { return };
+        let Some(found) = client(proxy, input) else { return };
         assert_eq!(found, found.to_canonical());
-        assert_eq!(client(stranger, octets), Some(stranger));
-        let appended = [octets, b", ", added.as_bytes()].concat();
+        assert_eq!(client(stranger, input), Some(stranger));
+        let appended = [input, b", ", added.as_bytes()].concat();
         assert_eq!(client(proxy, &appended), "203.0.113.9".parse().ok());
     }
 }
 
-/// A stored hash reads back as it is written, and within the same bounds.
-fn hash(octets: &[u8]) {
-    let Ok(text) = std::str::from_utf8(octets) else { return };
+/// A stored hash reads back as it was written, and within the same bounds.
+fn hash(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
     let Ok(hash) = StoredHash::usable(text, COST) else { return };
     let written = hash.to_string();
-    let again = StoredHash::usable(&written, COST).expect("it was written");
+    let again = StoredHash::usable(&written, COST).expect("a written hash parses");
     assert_eq!(again.to_string(), written);
-    assert!(!format!("{hash:?}").contains(&written[written.len() - 20..]), "Debug shows it");
+    assert!(
+        !format!("{hash:?}").contains(&written[written.len() - 20..]),
+        "Debug shows the digest"
+    );
 }
 
 /// Keys that live as long as the thread, and one token of each kind.
@@ -133,17 +139,18 @@ thread_local! {
     };
 }
 
-/// The token with each pair of octets taken as a place and what stands there instead; and, of an odd
-/// number of octets, cut short.
-fn altered(token: &str, octets: &[u8]) -> Option<String> {
+/// Returns the token with bytes replaced. Each input pair is a position and its new byte.
+///
+/// If the number of input bytes is odd, the last one cuts the token short.
+fn altered(token: &str, input: &[u8]) -> Option<String> {
     let mut altered = token.as_bytes().to_vec();
-    for pair in octets.chunks(2) {
+    for pair in input.chunks(2) {
         let (place, other) = (usize::from(pair[0]), pair.get(1));
         match other {
             Some(other) => {
                 let place = place * altered.len() / 256;
-                if let Some(octet) = altered.get_mut(place) {
-                    *octet = *other;
+                if let Some(byte) = altered.get_mut(place) {
+                    *byte = *other;
                 }
             }
             None => altered.truncate(altered.len().saturating_sub(place)),
@@ -152,11 +159,11 @@ fn altered(token: &str, octets: &[u8]) -> Option<String> {
     String::from_utf8(altered).ok()
 }
 
-/// Only what this server sealed is opened, and it is the one text for what it says.
-fn refresh(octets: &[u8]) {
+/// Only a token that this server sealed opens, and its content has no other text.
+fn refresh(input: &[u8]) {
     ISSUER.with(|issuer| {
-        let altered = altered(&issuer.refresh, octets);
-        for text in std::str::from_utf8(octets).ok().into_iter().chain(altered.as_deref()) {
+        let altered = altered(&issuer.refresh, input);
+        for text in std::str::from_utf8(input).ok().into_iter().chain(altered.as_deref()) {
             match issuer.tokens.open_refresh(text) {
                 Ok(claims) => assert_eq!(issuer.tokens.seal_refresh(claims).expose(), text),
                 Err(_) => assert_ne!(text, issuer.refresh),
@@ -165,20 +172,20 @@ fn refresh(octets: &[u8]) {
     });
 }
 
-/// Only the token that was signed is believed, in the one form that it has.
-fn jwt(octets: &[u8]) {
+/// Only the signed token verifies, and only in its exact form.
+fn jwt(input: &[u8]) {
     ISSUER.with(|issuer| {
-        let altered = altered(&issuer.access, octets);
-        for text in std::str::from_utf8(octets).ok().into_iter().chain(altered.as_deref()) {
-            let believed = issuer.tokens.verify_access(text).is_ok();
-            assert_eq!(believed, text == issuer.access, "{text}");
+        let altered = altered(&issuer.access, input);
+        for text in std::str::from_utf8(input).ok().into_iter().chain(altered.as_deref()) {
+            let accepted = issuer.tokens.verify_access(text).is_ok();
+            assert_eq!(accepted, text == issuer.access, "{text}");
         }
     });
 }
 
-/// Lines of NAME=value: all are read, or each problem names a setting. Limits and networks read back.
-fn settings(octets: &[u8]) {
-    let Ok(text) = std::str::from_utf8(octets) else { return };
+/// Lines of NAME=value: all parse, or each problem names a setting. Limits and networks read back.
+fn settings(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
     let given: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let read = Config::read(|setting| {
         let found = given.iter().find(|(name, _)| *name == setting.variable);
@@ -201,17 +208,18 @@ fn settings(octets: &[u8]) {
     }
 }
 
-/// A line that is imported is the same account when it was exported; of two lines the first may be
-/// the columns of CSV. What is said of a bad line is one short line.
-fn import(octets: &[u8]) {
-    let mut lines = octets.splitn(2, |octet| *octet == b'\n');
+/// An imported line is the same account after an export. An error message is one short line.
+///
+/// Of two lines, the first may be the column names of a CSV file.
+fn import(input: &[u8]) {
+    let mut lines = input.splitn(2, |byte| *byte == b'\n');
     let (first, second) = (lines.next().unwrap_or_default(), lines.next());
     let read = match second {
         None => read_line(None, first, COST),
         Some(second) => read_line(Some(first), second, COST),
     };
     match read {
-        Err(said) => assert!(said.len() < 4_096 && !said.contains('\n'), "{said}"),
+        Err(message) => assert!(message.len() < 4_096 && !message.contains('\n'), "{message}"),
         Ok(user) => {
             let created_at = user.created_at.map(|time| time.format(&Rfc3339).expect("a year"));
             let line = serde_json::json!({
@@ -231,9 +239,9 @@ fn import(octets: &[u8]) {
     }
 }
 
-/// Names that are accepted are accepted as they are kept; an id has one form.
-fn names(octets: &[u8]) {
-    let Ok(text) = std::str::from_utf8(octets) else { return };
+/// An accepted name is accepted again in its stored form. An id has one form.
+fn names(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(email) = Email::parse(text) {
         assert_eq!(Email::parse(email.as_str()).ok(), Some(email));
     }
@@ -246,7 +254,7 @@ fn names(octets: &[u8]) {
         assert_eq!(id.to_string(), text);
     }
     let (parent, state) = text.split_once('\n').unwrap_or((text, ""));
-    TraceContext::of(Some(parent), Some(state));
+    TraceContext::of(Some(parent), Some(state), true);
 }
 
 fn unique<'a>(names: impl Iterator<Item = &'a String>) {
@@ -254,12 +262,12 @@ fn unique<'a>(names: impl Iterator<Item = &'a String>) {
     let mut sorted = names.clone();
     sorted.sort();
     sorted.dedup();
-    assert_eq!(sorted.len(), names.len(), "a name is there twice");
+    assert_eq!(sorted.len(), names.len(), "a name is repeated");
 }
 
-/// Calls one of the list, as a fuzz target does.
-#[allow(dead_code, reason = "the tests go through the whole list")]
-pub(crate) fn run(name: &str, octets: &[u8]) {
+/// Runs one entry, as a fuzz target does.
+#[allow(dead_code, reason = "tests use the whole list instead")]
+pub(crate) fn run(name: &str, input: &[u8]) {
     let entry = ENTRIES.iter().find(|(entry, _)| *entry == name);
-    entry.expect("it is listed").1(octets);
+    entry.expect("an entry of that name").1(input);
 }

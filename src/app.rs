@@ -3,6 +3,7 @@
 
 mod database;
 mod key_folder;
+mod ports;
 mod reload;
 
 pub use database::{Database, IfAbsent};
@@ -13,7 +14,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::HashEngine;
-use crate::http::{self, Edge, Listener, Manner, Surface, Tls, TlsError};
+use crate::http::{self, Edge, Listener, Tls, TlsError};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
@@ -22,6 +23,7 @@ use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
 use crate::telemetry::{Metrics, declared};
 use crate::tokens::{KeyError, Tokens};
+use ports::Ports;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -118,8 +120,8 @@ pub struct Facts {
 }
 
 impl App {
-    /// Starts every part but the serving: data folder, database, schema, keys, hash engine, and
-    /// last the ports.
+    /// Starts every part but the serving: it binds the ports, starts data folder, database, schema,
+    /// keys and hash engine, and listens last.
     ///
     /// # Errors
     /// See [`StartError`]; what had been started is stopped again.
@@ -127,6 +129,7 @@ impl App {
         let begun = clock.now();
         // Before anything is started: most often it is a mistake in the settings.
         config.certificate().map_or(Ok(()), |files| files.check())?;
+        let ports = Ports::bind(&config)?;
         let url = config.settings.database_url.clone();
         let purpose = if url.is_some() { Purpose::Keys } else { Purpose::Database };
         let folder = DataFolder::open(&config.data_dir(), purpose).await?;
@@ -147,7 +150,7 @@ impl App {
                 (Some(server), database, described)
             }
         };
-        match Self::build_on(&config, clock, log, &folder, database, described).await {
+        match Self::build_on(&config, clock, log, ports, &folder, database, described).await {
             Ok((edge, listeners, engine, facts)) => Ok(Self {
                 edge,
                 listeners,
@@ -172,6 +175,7 @@ impl App {
         config: &Config,
         clock: Clock,
         log: Log,
+        ports: Ports,
         folder: &DataFolder,
         database: Endpoint,
         described: String,
@@ -189,7 +193,8 @@ impl App {
             pool_max: config.settings.db_pool_max.0,
         };
         let store = Store::open(&store_config, &metrics, clock.clone()).await?;
-        let tokens = Tokens::open(&config.tokens(folder.keys_dir()), clock.clone())?;
+        let tokens =
+            Tokens::open(&config.tokens(folder.keys_dir(), ports.address()), clock.clone())?;
         let hashing = config.hashing();
         let engine =
             HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;
@@ -205,14 +210,10 @@ impl App {
         );
         let certificate = config.certificate();
         let tls = certificate.map(|files| Tls::open(files, &metrics)).transpose()?;
-        let facts_tls = tls.is_some();
-        let listeners = bind(config, tls)?;
-        let address =
-            |index: usize| listeners.get(index).and_then(|listener| listener.local_addr().ok());
         let facts = Facts {
-            address: address(0).unwrap_or(config.settings.listen),
-            tls: facts_tls,
-            metrics_address: address(1),
+            address: ports.address(),
+            tls: tls.is_some(),
+            metrics_address: ports.metrics_address(),
             database: described,
             data_dir: folder.path().to_owned(),
             instead_of: folder.instead_of().map(ToOwned::to_owned),
@@ -237,14 +238,18 @@ impl App {
             policy_fields: http::PolicyFields::new(&limiter),
             limiter,
             refusals: http::Refusals::new(clock.now()),
+            connection_lines: http::Refusals::new(clock.now()),
             store,
             meters: http::Meters::new(&metrics),
+            metrics_page: http::MetricsPage::default(),
             metrics,
             traces,
             log,
             lifecycle,
             clock,
         };
+        // Last: until now the kernel has refused connections.
+        let listeners = ports.listen(config, tls)?;
         Ok((Arc::new(edge), listeners, engine, facts))
     }
 
@@ -290,7 +295,6 @@ impl App {
                 tokio::spawn(http::serve(Arc::clone(&edge), listener, connections.clone()))
             })
             .collect();
-        tracing::info!(address = %self.facts.address, "serving");
         shutdown.await;
 
         let grace = config.settings.shutdown_grace.0;
@@ -325,25 +329,12 @@ impl App {
     }
 }
 
-fn bind(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>, StartError> {
-    let settings = &config.settings;
-    let surface = if settings.metrics_listen.is_some() { Surface::Public } else { Surface::All };
-    let main = Manner { surface, proxy_protocol: settings.proxy_protocol, tls };
-    let metrics = settings.metrics_listen.map(|address| (address, Surface::Metrics.into()));
-    let mut listeners = Vec::new();
-    for (address, manner) in [(settings.listen, main)].into_iter().chain(metrics) {
-        let bound = Listener::bind(address, manner, settings.reuse_port);
-        listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
-    }
-    Ok(listeners)
-}
-
 /// Starts what runs beside the requests; all of it ends when draining begins.
 fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Duration) {
     let auth = edge.auth.clone();
     edge.lifecycle.spawn(async move { auth.follow_notices().await });
     spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
-        edge.store.maintain().await;
+        edge.store.maintain();
         edge.is_ready().await;
     });
     spawn_every(edge, SWEEP_INTERVAL, SWEEP_INTERVAL, |edge| async move {

@@ -1,13 +1,13 @@
-//! Time, the one thing of the outside world that tests replace.
+//! The clock, the only external input that tests replace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the program reads the time.
+/// The source of time for the whole program.
 ///
-/// Limits, deadlines and waits use [`Clock::now`] (monotonic: a step of the wall clock moves none
-/// of them); tokens use [`Clock::unix_s`], because other machines read their times.
+/// Limits, deadlines and waits use [`Clock::now`], which is monotonic: a step of the wall clock
+/// does not affect it. Tokens use [`Clock::unix_s`], because other machines read their times.
 #[derive(Clone)]
 pub struct Clock(Source);
 
@@ -42,7 +42,7 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that stands still until [`Clock::advance`] is called, for tests.
+    /// A clock for tests that stands still until [`Clock::advance`] is called.
     pub fn manual() -> Self {
         Self(Source::Manual(Manual {
             start: monotonic(),
@@ -68,7 +68,7 @@ impl Clock {
         }
     }
 
-    /// The wall clock, to put a date to what was measured on the monotonic one.
+    /// The wall clock, for dating events that were measured on the monotonic one.
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             Source::System => wall(),
@@ -76,15 +76,16 @@ impl Clock {
         }
     }
 
-    /// Sets a manual clock's wall time forward or back, as NTP or a person may do; the monotonic time
-    /// goes on.
+    /// Steps a manual clock's wall time forward or back, as NTP may do.
+    ///
+    /// The monotonic time is not affected.
     pub fn step_wall(&self, by_s: i64) {
         if let Source::Manual(manual) = &self.0 {
             manual.stepped_s.fetch_add(by_s, Ordering::SeqCst);
         }
     }
 
-    /// Moves a manual clock forward, to the millisecond; the system's clock is left alone.
+    /// Moves a manual clock forward, to the millisecond. Does nothing to the system clock.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
             let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX / 2);
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn a_manual_clock_moves_only_on_request() {
         let clock = Clock::manual();
         let (before, before_unix_s) = (clock.now(), clock.unix_s());
         clock.advance(Duration::from_secs(90));

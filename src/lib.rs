@@ -1,6 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-// Rank order, high to low: a module may use lower ranks only (tests/architecture.rs).
+// In order of rank, high to low. A module may use only lower ranks (tests/architecture.rs).
 pub mod cli;
 
 pub mod app;
@@ -22,3 +22,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod secret;
 pub mod telemetry;
+
+/// Limit of every wait in unit tests: far above what any needs, because the machine may be busy.
+#[cfg(test)]
+const SOON: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,13 +1,13 @@
-//! Starting, serving, draining: one state that everybody can read and wait for.
+//! The life of the process: starting, serving, draining.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Where the process is in its life. Cheap to clone; all clones are one.
+/// The state of the process. Cheap to clone; all clones share it.
 ///
-/// Readiness is a latch: it is released when the start-up ends and falls when draining begins.
+/// The process is ready from the end of the start-up until draining starts.
 #[derive(Clone, Default)]
 pub struct Lifecycle {
     started: Arc<AtomicBool>,
@@ -16,17 +16,17 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Says that everything is up: from now on readiness depends on live checks alone.
+    /// Marks the start-up as complete. From now on readiness depends only on live checks.
     pub fn started(&self) {
         self.started.store(true, Ordering::Release);
     }
 
-    /// Whether the process takes work: started, and not draining.
+    /// Whether the process accepts work: it has started and is not draining.
     pub fn accepts_work(&self) -> bool {
         self.started.load(Ordering::Acquire) && !self.is_draining()
     }
 
-    /// Begins the end: no new connections, readiness falls, requests in flight finish.
+    /// Starts draining: no new connections, not ready, requests in flight finish.
     pub fn drain(&self) {
         self.draining.cancel();
     }
@@ -36,12 +36,12 @@ impl Lifecycle {
         self.draining.is_cancelled()
     }
 
-    /// Waits until draining begins. Cancel safe.
+    /// Waits until draining starts. Cancel safe.
     pub async fn draining(&self) {
         self.draining.cancelled().await;
     }
 
-    /// Runs a background task until draining begins, at its next await.
+    /// Runs a background task. When draining starts, the task stops at its next await.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let draining = self.draining.clone();
         self.background.spawn(async move {
@@ -52,27 +52,29 @@ impl Lifecycle {
         });
     }
 
-    /// Waits until every background task has ended; call [`Lifecycle::drain`] first.
+    /// Waits until every background task has ended. Call [`Lifecycle::drain`] first.
     pub async fn background_ended(&self) {
         self.background.close();
         self.background.wait().await;
     }
 }
 
-/// The SIGHUPs of this process from now on: the operator asks to read again what may change.
+/// Listens for SIGHUP, by which an operator asks to reload keys and certificates.
 ///
 /// # Errors
-/// When the operating system refuses the signal handler.
+/// The operating system refuses the signal handler.
 pub fn hangups() -> std::io::Result<tokio::signal::unix::Signal> {
     use tokio::signal::unix::{SignalKind, signal};
     signal(SignalKind::hangup())
 }
 
-/// Waits for the first SIGTERM or ctrl-C. A second one, at any later time, ends the process at
-/// once with the exit code shells give it (128 + 2), for an operator who will not wait.
+/// Waits for the first SIGTERM or ctrl-C.
+///
+/// A second ctrl-C, at any later time, ends the process at once with the exit code that shells use
+/// (128 + 2), for an operator who will not wait.
 ///
 /// # Errors
-/// When the operating system refuses the signal handlers.
+/// The operating system refuses the signal handlers.
 pub async fn termination() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,23 +1,22 @@
-//! Text that must not be seen: cleared when dropped, masked when printed.
+//! Secret text: cleared on drop, masked in output.
 
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A secret string: a database URL, a token as the client sent it.
+/// A secret string, such as a database URL or a client's token.
 ///
-/// The octets are overwritten when it is dropped. `Debug` prints a mask, and there is no
-/// `Display` and no `Serialize`: reading it takes a call to [`Secret::expose`], which is easy to
-/// search for.
+/// The bytes are overwritten on drop. `Debug` prints a mask, and there is no `Display` and no
+/// `Serialize`. Reading the text takes a call to [`Secret::expose`], which is easy to search for.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over; the caller keeps no copy.
+    /// Takes ownership of the text. The caller should keep no copy.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself, for the one place that needs it.
+    /// The text itself, for the code that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -34,7 +33,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn debug_shows_nothing_of_it() {
+    fn debug_output_is_masked() {
         assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "Secret(***)");
     }
 }

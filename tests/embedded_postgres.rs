@@ -48,18 +48,22 @@ async fn open(path: &Path) -> Result<DataFolder, PostgresError> {
     DataFolder::open(&DataDir::Set(path.to_path_buf()), Purpose::Database).await
 }
 
-async fn start_with(path: &Path, durability: Durability) -> EmbeddedPostgres {
-    let mut folder = open(path).await;
-    // Another test's child that has not come to its exec yet may still hold the lock of the one before.
-    for _ in 0..100 {
-        if !matches!(folder, Err(PostgresError::InUse { .. })) {
-            break;
+/// Opens a folder that no server uses. The child of another test, until it runs its own program,
+/// may still hold the lock of a server that has ended.
+async fn open_free(path: &Path) -> DataFolder {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match open(path).await {
+            Err(PostgresError::InUse { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            opened => return opened.unwrap(),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        folder = open(path).await;
     }
-    let folder = folder.unwrap();
-    EmbeddedPostgres::start(&config(durability), folder).await.unwrap()
+}
+
+async fn start_with(path: &Path, durability: Durability) -> EmbeddedPostgres {
+    EmbeddedPostgres::start(&config(durability), open_free(path).await).await.unwrap()
 }
 
 async fn start(path: &Path) -> EmbeddedPostgres {
@@ -452,14 +456,13 @@ async fn a_wrong_program_folder_is_named() {
     let top = folder();
     let mut config = config(Durability::None);
     config.bin_dir = Some(PathBuf::from("/nonexistent/bin"));
-    let error =
-        EmbeddedPostgres::start(&config, open(top.path()).await.unwrap()).await.unwrap_err();
+    let error = EmbeddedPostgres::start(&config, open_free(top.path()).await).await.unwrap_err();
     assert!(
         matches!(&error, PostgresError::BadBinDir { path, .. } if path == Path::new("/nonexistent/bin")),
         "{error}"
     );
     // The lock is free again.
-    open(top.path()).await.unwrap();
+    drop(open_free(top.path()).await);
 }
 
 #[tokio::test]
@@ -508,7 +511,7 @@ async fn a_stop_during_restarts_leaves_no_process() {
     wait_for("it is down", || server.pid().is_none()).await;
     server.stop().await;
     assert_eq!(processes_on(top.path()), Vec::<u32>::new());
-    open(top.path()).await.unwrap();
+    drop(open_free(top.path()).await);
 }
 
 #[tokio::test]
@@ -517,7 +520,7 @@ async fn a_failed_start_quotes_the_log_and_leaves_no_process() {
     start(top.path()).await.stop().await;
     let data = top.path().join("postgres/data");
     fs::remove_file(data.join("global/pg_control")).unwrap();
-    let error = EmbeddedPostgres::start(&config(Durability::None), open(top.path()).await.unwrap())
+    let error = EmbeddedPostgres::start(&config(Durability::None), open_free(top.path()).await)
         .await
         .unwrap_err();
     let text = error.to_string();
@@ -597,7 +600,7 @@ async fn data_of_another_major_version_is_left_alone() {
     start(top.path()).await.stop().await;
     let file = top.path().join("postgres/data/PG_VERSION");
     fs::write(&file, "12\n").unwrap();
-    let error = EmbeddedPostgres::start(&config(Durability::None), open(top.path()).await.unwrap())
+    let error = EmbeddedPostgres::start(&config(Durability::None), open_free(top.path()).await)
         .await
         .unwrap_err();
     let text = error.to_string();
@@ -612,7 +615,7 @@ async fn a_lost_password_is_not_made_anew() {
     start(top.path()).await.stop().await;
     let password = top.path().join("postgres/password");
     fs::remove_file(&password).unwrap();
-    let error = EmbeddedPostgres::start(&config(Durability::None), open(top.path()).await.unwrap())
+    let error = EmbeddedPostgres::start(&config(Durability::None), open_free(top.path()).await)
         .await
         .unwrap_err();
     assert!(matches!(error, PostgresError::PasswordLost { .. }), "{error}");

@@ -17,18 +17,57 @@ use tree::{root, rust_files};
 /// How many lines each part of the list of faults has.
 const PARTS: [(char, usize); 6] = [('a', 16), ('b', 7), ('c', 8), ('d', 7), ('e', 7), ('f', 11)];
 
+/// The functions of a source file, each with its line of the list, such as `b2`, if it has one.
+type Functions = BTreeMap<String, Option<String>>;
+
 /// The functions of each source file, by its path from the root.
-fn functions() -> BTreeMap<String, BTreeSet<String>> {
+fn functions() -> BTreeMap<String, Functions> {
     let of = |path: PathBuf| {
-        let text = fs::read_to_string(&path).unwrap();
-        let names = text.lines().filter_map(|line| {
-            let (before, rest) = line.split_once("fn ")?;
-            let declared = matches!(before.trim(), "" | "async");
-            declared.then(|| rest.split(['(', '<']).next().unwrap_or_default().to_owned())
-        });
-        (path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(), names.collect())
+        let functions = functions_in(&fs::read_to_string(&path).unwrap());
+        (path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(), functions)
     };
     ["src", "tests"].into_iter().flat_map(rust_files).map(of).collect()
+}
+
+/// A comment `// Reliability: B2.` above a test gives its line. So does a name such as `b2_a_test`.
+fn functions_in(text: &str) -> Functions {
+    let mut found = Functions::new();
+    let mut marked = None;
+    for line in text.lines().map(str::trim) {
+        if let Some(mark) = line.strip_prefix("// Reliability: ") {
+            let mark = mark.strip_suffix('.').unwrap_or_else(|| panic!("{line}"));
+            marked = Some(mark.to_lowercase());
+        } else if let Some((before, rest)) = line.split_once("fn ")
+            && matches!(before.trim(), "" | "async")
+        {
+            let name = rest.split(['(', '<']).next().unwrap_or_default();
+            let prefix = name.split('_').next().filter(|word| is_line(word));
+            let of_list = marked.take().or_else(|| prefix.map(str::to_owned));
+            found.insert(name.to_owned(), of_list);
+        }
+    }
+    assert_eq!(marked, None, "a Reliability comment without a test");
+    found
+}
+
+/// Whether a word is a line of the list.
+fn is_line(word: &str) -> bool {
+    PARTS.iter().any(|(part, count)| {
+        word.strip_prefix(*part)
+            .and_then(|number| number.parse().ok())
+            .is_some_and(|number: usize| (1..=*count).contains(&number))
+    })
+}
+
+#[test]
+fn a_test_belongs_to_a_line_by_its_comment_or_its_name() {
+    let functions = functions_in(
+        "// Reliability: B2.\n#[test]\nfn work_is_dropped() {}\n    async fn a16_tls() {}\nfn x9_f() {}",
+    );
+    let line = |name: &str| functions[name].as_deref();
+    assert_eq!(line("work_is_dropped"), Some("b2"));
+    assert_eq!(line("a16_tls"), Some("a16"));
+    assert_eq!(line("x9_f"), None);
 }
 
 /// The rows of a document's tables: first cell, last cell.
@@ -43,7 +82,7 @@ fn rows(document: &str) -> Vec<(String, String)> {
 }
 
 /// The tests that a cell names: `file`: `test`, `test`; `file`: …
-fn named(cell: &str, functions: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+fn named(cell: &str, functions: &BTreeMap<String, Functions>) -> Vec<String> {
     let mut names = Vec::new();
     let mut file = None;
     for word in cell.split('`').skip(1).step_by(2) {
@@ -54,7 +93,7 @@ fn named(cell: &str, functions: &BTreeMap<String, BTreeSet<String>>) -> Vec<Stri
             && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         {
             let (path, there) = file.unwrap_or_else(|| panic!("{word} is of no file"));
-            assert!(there.contains(word), "no test {word} in {path}");
+            assert!(there.contains_key(word), "no test {word} in {path}");
             names.push(word.to_owned());
         }
     }
@@ -79,12 +118,8 @@ fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
             if names.is_empty() && !said {
                 missing.push(format!("{line} names no test and does not say why"));
             }
-            let of_it = functions
-                .values()
-                .flatten()
-                .filter(|name| name.strip_prefix(&line).is_some_and(|rest| rest.starts_with('_')));
-            for name in of_it {
-                if !names.contains(name) {
+            for (name, of_list) in functions.values().flatten() {
+                if of_list.as_ref() == Some(&line) && !names.contains(name) {
                     missing.push(format!("{name} is not in the row {line}"));
                 }
             }

@@ -3,4 +3,4 @@
 #[path = "../entries.rs"]
 mod entries;
 
-libfuzzer_sys::fuzz_target!(|octets: &[u8]| entries::run("settings", octets));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| entries::run("settings", input));

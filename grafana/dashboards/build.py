@@ -307,16 +307,23 @@ ROWS: list[tuple[str, list[Json]]] = [
               " STAUNCH_CONNECTIONS_PER_ADDRESS open. If the address is your proxy's, add it to"
               " STAUNCH_TRUSTED_PROXIES. evicted: idle connections that were closed for new ones at"
               " STAUNCH_CONNECTIONS_MAX. HTTP/2 requests: refused because too many requests were open at once;"
-              " clients send them again.", stack=True, w=8, h=6),
+              " clients send them again.", stack=True, w=6, h=6),
+        graph("Which connections end with an error?", "cps",
+              by("staunch_http_connection_errors_total", "kind"),
+              "bad_head and head_too_large: request heads that were answered 400 or 431, for example TLS sent to a"
+              " plain HTTP port, or a scan. timeout: a head did not end in time, or the client did not read an answer"
+              " in time. http2: HTTP/2 protocol errors. broken: the connection ended during a request or an answer."
+              " The log's 'connection error' lines give the addresses.",
+              stack=True, w=6, h=6),
         graph("How many connections are open?", "short",
               [("{{instance}}", "staunch_http_connections{$sel}")],
               "Connections open now. A step down on all instances at once is a network or a proxy, not staunch.",
-              w=8, h=6),
+              w=6, h=6),
         graph("How many login names are under attack?", "short",
               [("{{instance}}", "staunch_lockout_names{$sel}")],
               "Names with so many failed logins that logins from unknown addresses have to wait. A few: someone"
               " wants these accounts. Thousands: passwords stolen from another service are tried here. Owners at an"
-              " address they used before are not affected. Runbook: StaunchManyNamesLocked.", w=8, h=6, decimals=0),
+              " address they used before are not affected. Runbook: StaunchManyNamesLocked.", w=6, h=6, decimals=0),
     ]),
     ("Sessions and tokens", [
         graph("How do refreshes end?", "reqps", by("staunch_refreshes_total", "result"),
@@ -380,6 +387,13 @@ ROWS: list[tuple[str, list[Json]]] = [
               "Shows short congestion that the gauge misses between two scrapes. After 10 ms of waiting the pool"
               " opens another connection; after 2 s a call is answered 503.",
               lines=[(0.01, YELLOW), (2, RED)], top=0.01),
+        graph("Are connections opened, refused or abandoned?", "ops",
+              [("opened", rate("staunch_db_connections_opened_total", where='result="success"')),
+               ("refused", rate("staunch_db_connections_opened_total", where='result="error"')),
+               ("client left, {{result}}", rate("staunch_db_abandoned_statements_total", "result"))],
+              "Connections opened per second, and statements whose client left. refused: the database is down, or"
+              " allows fewer connections than STAUNCH_DB_POOL_MAX. finished: the statement ran to its end, and the"
+              " connection was kept. closed: the statement took over a second, and its connection was closed."),
         graph("Which queries run?", "ops",
               [("{{query}}", else_none(rate("staunch_db_query_seconds_count", "query"), "query"))],
               "Queries per second by name. The first line of the statement in PostgreSQL's log and in"

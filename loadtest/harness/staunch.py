@@ -1,6 +1,7 @@
 """A staunch server that can be killed and restarted on the same port, folder and database."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +9,10 @@ import tempfile
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness import usage
 from harness.children import Child, Failed
@@ -41,10 +43,13 @@ class Staunch:
             "STAUNCH_LISTEN": f"127.0.0.1:{self.port}",
             "STAUNCH_DATA_DIR": str(folder / "data"),
             "STAUNCH_LOG_FORMAT": "json",
-            "STAUNCH_LOG": "warn",
+            # Warnings, errors, and the line `listening`.
+            "STAUNCH_LOG": "warn,staunch::cli::serve=info",
         }
         self.environment = inherited | ours | settings
         self._child: Child | None = None
+        # Where the running process begins in the log, which all processes of the folder share. Unit: bytes.
+        self._log_begin = 0
 
     @property
     def url(self) -> str:
@@ -58,33 +63,51 @@ class Staunch:
 
     def start(self, limit_s: float = 60) -> float:
         """Starts the server, waits until it is ready, and returns how many seconds that took."""
-        begun = time.monotonic()
-        self.launch()
-        while not answers(self.port):
-            if self.has_ended() or time.monotonic() > begun + limit_s:
-                self.stop()
-                raise Failed(f"staunch did not start:\n{self.last_lines()}")
-            time.sleep(0.01)
-        return time.monotonic() - begun
+        return self._start(lambda: answers(self.port), limit_s)
 
     def start_on_shared_port(self, limit_s: float = 60) -> None:
         """Starts the server and waits until its log says that it serves.
 
         On a port that servers share, another one could answer a request.
         """
-        before = self.log.stat().st_size if self.log.exists() else 0
-        end = time.monotonic() + limit_s
+        self._start(lambda: self._listening() is not None, limit_s)
+
+    def _start(self, is_ready: Callable[[], bool], limit_s: float) -> float:
+        begun = time.monotonic()
         self.launch()
-        while b"\ntry " not in self.log.read_bytes()[before:]:
-            if self.has_ended() or time.monotonic() > end:
+        while not is_ready():
+            if self.has_ended() or time.monotonic() > begun + limit_s:
                 self.stop()
                 raise Failed(f"staunch did not start:\n{self.last_lines()}")
-            time.sleep(0.02)
+            time.sleep(0.01)
+        return time.monotonic() - begun
+
+    def start_facts(self, limit_s: float = 10) -> dict[str, Any]:
+        """The fields of the log line `listening`: address, database, bcrypt cost and so on.
+
+        The server writes its log in the background, so the line can appear after the first answer.
+        """
+        end = time.monotonic() + limit_s
+        while (facts := self._listening()) is None:
+            if time.monotonic() > end:
+                raise Failed("the log has no line `listening`: STAUNCH_LOG must include staunch::cli::serve=info")
+            time.sleep(0.01)
+        return facts
+
+    def _listening(self) -> dict[str, Any] | None:
+        with self.log.open("rb") as lines:
+            lines.seek(self._log_begin)
+            for line in lines:
+                if b'"message":"listening"' in line and line.endswith(b"\n"):
+                    facts: dict[str, Any] = json.loads(line)
+                    return facts
+        return None
 
     def launch(self) -> None:
         """Starts the server without waiting for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(FOLDER_MODE)
+        self._log_begin = self.log.stat().st_size if self.log.exists() else 0
         self._child = Child([self.program, "serve"], env=self.environment, cwd=self.folder, log=self.log)
 
     def has_ended(self) -> bool:

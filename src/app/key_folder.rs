@@ -15,5 +15,5 @@ pub async fn key_folder(config: &Config, clock: Clock) -> Result<KeyFolder, Star
         Some(set) => set.clone(),
         None => DataFolder::default_keys_dir(&config.data_dir()).await?,
     };
-    Ok(KeyFolder::new(config.tokens(keys_dir), clock))
+    Ok(KeyFolder::new(config.tokens(keys_dir, config.settings.listen), clock))
 }

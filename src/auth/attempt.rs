@@ -25,6 +25,7 @@ pub(super) struct Attempt<'a> {
     auth: &'a Auth,
     /// In the audit log.
     event: &'static str,
+    name: &'a LoginName,
     /// `None`: not counted.
     who: Option<Who>,
     origin: &'a Origin,
@@ -35,24 +36,21 @@ impl<'a> Attempt<'a> {
     pub(super) fn new(
         auth: &'a Auth,
         event: &'static str,
-        name: &LoginName,
+        name: &'a LoginName,
         origin: &'a Origin,
     ) -> Self {
         let lockout = auth.0.lockout.as_ref();
         let who = lockout.and_then(|lockout| lockout.who(name, origin.address));
-        Self { auth, event, who, origin }
+        Self { auth, event, name, who, origin }
     }
 
     /// Whether its password is looked at, or its verdict told. `user` is the account, if one was
     /// found.
-    pub(super) fn may_go_on(&self, user: Option<UserId>) -> Result<(), Refusal> {
+    pub(super) async fn may_go_on(&self, user: Option<UserId>) -> Result<(), Refusal> {
         let Inner { lockout, clock, .. } = &*self.auth.0;
-        match (lockout, self.who) {
-            (Some(lockout), Some(who)) => {
-                lockout.check(who, clock.now()).map_err(|locked| self.locked(locked, user))
-            }
-            _ => Ok(()),
-        }
+        let (Some(lockout), Some(who)) = (lockout, self.who) else { return Ok(()) };
+        self.auth.restore_known_blocks(self.name, who).await;
+        lockout.check(who, clock.now()).map_err(|locked| self.locked(locked, user))
     }
 
     /// Counts a failure; what its client hears of it.
@@ -76,7 +74,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Ends the failures of its address, under both names of the account.
-    pub(super) fn succeeded(&self, names: [&str; 2]) {
+    pub(super) fn succeeded(&self, names: &[LoginName]) {
         if let Some(lockout) = &self.auth.0.lockout {
             lockout.succeed(names, self.origin.address, self.auth.0.clock.now());
         }

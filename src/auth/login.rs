@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, Refusal};
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
-use crate::hashing::{HashError, Password, Purpose};
+use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin, SessionId};
 use crate::store::{NewSession, StoreError};
 use crate::telemetry::trace;
@@ -73,10 +73,10 @@ impl Auth {
         let Inner { engine, store, config, sessions, .. } = &*self.0;
         let Login { name, password, origin } = login;
         let attempt = Attempt::new(self, "login", &name, &origin);
-        attempt.may_go_on(None)?;
-        let permit = engine.reserve(Purpose::Verify).map_err(LoginError::Hash)?;
+        attempt.may_go_on(None).await?;
+        let permit = engine.reserve(HashPurpose::Verify).map_err(LoginError::Hash)?;
         let account =
-            store.credentials(&name, engine.stand_in()).await.map_err(LoginError::Store)?;
+            store.credentials(&name, engine.dummy_hash()).await.map_err(LoginError::Store)?;
         let found = account.user;
         let verdict = match engine.verify(permit, password, &account.password_hash).await {
             Ok(verdict) => verdict,
@@ -86,8 +86,8 @@ impl Auth {
         let user = found.filter(|_| verdict.matches && account.is_active);
         let Some(user) = user else { return Err(attempt.failed(found).into()) };
         // Others may have failed while it was hashed.
-        attempt.may_go_on(found)?;
-        attempt.succeeded(account.names.each_ref().map(String::as_str));
+        attempt.may_go_on(found).await?;
+        attempt.succeeded(&account.names);
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
         let pair = self.pair(user, session, 0).map_err(LoginError::Token)?;

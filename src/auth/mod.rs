@@ -10,6 +10,7 @@ mod clients;
 mod export;
 mod import;
 mod introspect;
+mod known_blocks;
 mod lockout;
 mod login;
 mod logout;
@@ -54,6 +55,7 @@ use crate::telemetry::Metrics;
 use crate::tokens::{RefreshClaims, Tokens};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Mutex, Semaphore};
 
 /// The numbers of the rules.
 #[derive(Clone, Debug)]
@@ -83,7 +85,11 @@ struct Inner {
     clients: clients::ClientCache,
     /// `None`: off.
     lockout: Option<lockout::Lockout>,
+    /// Of the lockout: permits to look sessions up.
+    lookups: Arc<Semaphore>,
     audit: audit::Audit,
+    /// Held by the clean-up under way.
+    cleanup: Mutex<cleanup::Progress>,
     clock: Clock,
     metrics: Metrics,
     meters: meters::Meters,
@@ -124,7 +130,9 @@ impl Auth {
             sessions,
             clients,
             lockout,
+            lookups: Arc::new(Semaphore::new(known_blocks::LOOKUPS_MAX)),
             audit,
+            cleanup: Mutex::default(),
             clock,
             metrics,
             meters,

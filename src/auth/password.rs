@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, Refusal};
 use super::register::{Field, FieldError, field};
 use super::{Auth, Inner, MeError};
-use crate::hashing::{HashError, Password, Purpose};
+use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin};
 use crate::secret::Secret;
 use crate::store::{NewPassword, StoreError};
@@ -74,13 +74,13 @@ impl Auth {
         }
         let origin = request.origin.clone();
         let (current, new) = check(request).map_err(PasswordError::Invalid)?;
-        let verify = engine.reserve(Purpose::Verify).map_err(PasswordError::Hash)?;
-        let hash = engine.reserve(Purpose::Hash).map_err(PasswordError::Hash)?;
+        let verify = engine.reserve(HashPurpose::Verify).map_err(PasswordError::Hash)?;
+        let hash = engine.reserve(HashPurpose::Hash).map_err(PasswordError::Hash)?;
         let caller = self.caller(token).await.map_err(PasswordError::Token)?;
         let user = caller.account.id;
         let name = LoginName::parse(&caller.account.username);
         let attempt = Attempt::new(self, "password_change", &name, &origin);
-        attempt.may_go_on(Some(user))?;
+        attempt.may_go_on(Some(user)).await?;
         let found = store.credentials_of(user).await.map_err(PasswordError::Store)?;
         let account = found.filter(|account| account.is_active).ok_or(PasswordError::Rejected)?;
         match engine.verify(verify, current, &account.password_hash).await {
@@ -92,8 +92,8 @@ impl Auth {
             Err(error) => return Err(PasswordError::Hash(error)),
         }
         // Others may have failed while it was hashed.
-        attempt.may_go_on(Some(user))?;
-        attempt.succeeded(account.names.each_ref().map(String::as_str));
+        attempt.may_go_on(Some(user)).await?;
+        attempt.succeeded(&account.names);
         let password_hash = engine.hash(hash, new).await.map_err(PasswordError::Hash)?.to_string();
         let replaced = store
             .replace_password(&NewPassword {

@@ -1,7 +1,7 @@
 //! Registration.
 
 use super::{Auth, hash_label, store_label};
-use crate::hashing::{HashError, Password, Purpose};
+use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{Email, Origin, Username};
 use crate::secret::Secret;
 use crate::store::{self, Account, NewUser, StoreError};
@@ -77,7 +77,7 @@ impl Auth {
         let Register { email, username, password, origin } = request;
         let checked = check(email, username, password);
         let (email, username, password) = checked.map_err(RegisterError::Invalid)?;
-        let permit = self.0.engine.reserve(Purpose::Hash).map_err(RegisterError::Hash)?;
+        let permit = self.0.engine.reserve(HashPurpose::Hash).map_err(RegisterError::Hash)?;
         let hash = self.0.engine.hash(permit, password).await.map_err(RegisterError::Hash)?;
         let password_hash = hash.to_string();
         let user = NewUser {

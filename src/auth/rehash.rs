@@ -2,14 +2,14 @@
 //! time.
 
 use super::Auth;
-use crate::hashing::{HashError, Password};
+use crate::hashing::{Password, RehashError};
 use crate::identity::UserId;
 use crate::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
-enum RehashError {
+enum ReplaceHashError {
     #[error(transparent)]
-    Hash(HashError),
+    Hash(RehashError),
     #[error(transparent)]
     Store(StoreError),
 }
@@ -22,8 +22,8 @@ impl Auth {
         self.0.lifecycle.spawn(async move {
             let label = match auth.try_rehash(user, &old, &password).await {
                 Ok(()) => "success",
-                Err(RehashError::Hash(_)) => "dropped",
-                Err(RehashError::Store(error)) => {
+                Err(ReplaceHashError::Hash(_)) => "dropped",
+                Err(ReplaceHashError::Store(error)) => {
                     tracing::warn!(%error, "a new hash was not stored; the old one stays");
                     "error"
                 }
@@ -37,10 +37,11 @@ impl Auth {
         user: UserId,
         old: &str,
         password: &Password,
-    ) -> Result<(), RehashError> {
-        let hash = self.0.engine.rehash(password).await.map_err(RehashError::Hash)?.to_string();
+    ) -> Result<(), ReplaceHashError> {
+        let hash =
+            self.0.engine.rehash(password).await.map_err(ReplaceHashError::Hash)?.to_string();
         // Another password set meanwhile stays.
         let replaced = self.0.store.replace_hash(user, old, &hash).await;
-        replaced.map(drop).map_err(RehashError::Store)
+        replaced.map(drop).map_err(ReplaceHashError::Store)
     }
 }

@@ -73,6 +73,7 @@ struct Remembered {
 }
 
 /// What was asked of an account before this is not to be believed.
+#[derive(Clone, Copy)]
 struct Mark {
     count: u64,
     until: Instant,
@@ -173,7 +174,15 @@ impl SessionCache {
         let count = self.next();
         // Longer than any entry that was asked before.
         let until = self.clock.now() + LIVE_TTL + ENDED_TTL;
-        self.marks.insert(user, Mark { count, until });
+        self.mark(user, Mark { count, until });
+    }
+
+    /// Keeps the later of two marks: changes of an account may be noted at the same time, and arrive
+    /// here in another order than they were counted.
+    fn mark(&self, user: UserId, mark: Mark) {
+        let mut kept = self.marks.entry(user).or_insert(mark);
+        kept.count = kept.count.max(mark.count);
+        kept.until = kept.until.max(mark.until);
     }
 
     /// From now on every end will be told.
@@ -330,6 +339,19 @@ mod tests {
         clock.advance(ENDED_TTL);
         cache.sweep();
         assert!(cache.marks.is_empty());
+    }
+
+    #[test]
+    fn of_two_changes_of_an_account_at_the_same_time_the_later_one_counts() {
+        let (cache, clock) = cache();
+        let until = clock.now() + LIVE_TTL + ENDED_TTL;
+        let (earlier, between) = (cache.next(), ask(&cache, SessionId::random()));
+        let later = cache.next();
+        // The one that was counted later is stored first.
+        cache.mark(UserId(1), Mark { count: later, until });
+        cache.mark(UserId(1), Mark { count: earlier, until });
+        let kept = cache.remember(SessionId::random(), between, account(1), HOUR);
+        assert_eq!(kept, Kept::Stale, "asked before the later change");
     }
 
     #[test]

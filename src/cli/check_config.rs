@@ -20,6 +20,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             source.given(setting).unwrap_or_else(|| (setting.default.to_owned(), "default"));
         let shown = match &config.settings.database_url {
             Some(url) if setting.variable == "STAUNCH_DATABASE_URL" => masked(url.expose()),
+            _ if setting.variable == "STAUNCH_JWT_ISSUER" => config.issuer(config.settings.listen),
             _ => text,
         };
         let name = format!("{}=", setting.variable);

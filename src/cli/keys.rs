@@ -6,7 +6,7 @@ use super::{CANNOT_CREATE, FAILED, Failure, NOT_FOUND, REJECTED, runtime, tell};
 use crate::app;
 use crate::clock::Clock;
 use crate::telemetry::with_causes;
-use crate::tokens::{KeyError, KeyFolder, KeyInfo, KeyState, Kind, RetireError, Rotation};
+use crate::tokens::{KeyError, KeyFolder, KeyInfo, KeyKind, KeyState, RetireError, Rotation};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -101,8 +101,8 @@ fn retire(folder: &KeyFolder, kid: &str, force: bool) -> Result<String, Failure>
 /// One key on one line: what, id, state.
 fn line(key: &KeyInfo) -> String {
     let (kind, algorithm) = match key.kind {
-        Kind::Access(algorithm) => ("access", algorithm.name()),
-        Kind::Refresh => ("refresh", "HMAC"),
+        KeyKind::Access(algorithm) => ("access", algorithm.name()),
+        KeyKind::Refresh => ("refresh", "HMAC"),
     };
     let state = match key.state {
         KeyState::Waits => format!("takes over at {}", moment(key.from_unix_s)),

@@ -72,7 +72,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(("keys", matches)) => keys::run(matches).map(done),
         Some(("migrate", matches)) => migrate::run(matches).map(done),
         Some(("user", matches)) => user::run(matches),
-        Some((_, matches)) => serve::run(matches).map(done),
+        Some((_, matches)) => serve::run(matches),
         None => Ok(ExitCode::SUCCESS),
     };
     match result {

@@ -4,44 +4,68 @@ use super::source::Source;
 use super::{FAILED, Failure, runtime, tell};
 use crate::app::{self, App, Facts};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::http::Tls;
 use crate::lifecycle;
 use crate::telemetry::log::{Filter, Log};
 use crate::tokens::Tokens;
 use clap::ArgMatches;
+use std::io::IsTerminal;
+use std::process::ExitCode;
 use tokio::signal::unix::Signal;
 
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let source = Source::new(matches)?;
     let config = source.config()?;
     let filter = config.settings.log.clone();
     let (log, _guard) = Log::start(config.settings.log_format, &filter);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
+    log.hold();
+    let served = serve(&source, config, &log, &filter);
+    // Those of a start that did not end.
+    log.release();
+    match served {
+        // Whoever reads JSON lines reads the reason as one of them.
+        Err(failure) if log.is_json() && tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!(error = failure.message, exit_code = failure.code, "cannot serve");
+            Ok(ExitCode::from(failure.code))
+        }
+        result => result.map(|()| ExitCode::SUCCESS),
     }
-    for name in source.unknown() {
-        tracing::warn!("{name} is set, but there is no such setting");
-    }
+}
+
+fn serve(source: &Source<'_>, config: Config, log: &Log, filter: &Filter) -> Result<(), Failure> {
     raise_file_limit();
+    let mut warnings = config.warnings();
+    let unknown = source.unknown();
+    warnings
+        .extend(unknown.iter().map(|name| format!("{name} is set, but there is no such setting")));
     runtime()?.block_on(async {
         // Listened for from the start: a ctrl-C while the database starts stops it in order.
         let stop = lifecycle::termination();
         let mut stop = std::pin::pin!(stop);
         let hangups = lifecycle::hangups().map_err(no_signals)?;
         let built = tokio::select! {
-            built = App::build(config, Clock::system(), log.clone()) => built?,
+            built = App::build(config, Clock::system(), log.clone()) => built,
             stopped = &mut stop => return stopped.map_err(no_signals),
         };
-        print(built.facts());
-        let (tokens, tls) = (built.tokens(), built.tls());
+        if let Ok(app) = &built {
+            announce(app.facts(), log);
+            log.release();
+        }
+        // After the start lines, and also where the start failed, as they may say why.
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let app = built?;
+        let (tokens, tls) = (app.tokens(), app.tls());
         let mut result = Ok(());
         let stopped = async {
             tokio::select! {
                 stopped = stop => result = stopped,
-                () = reload(hangups, &source, &log, &filter, &tokens, tls.as_ref()) => {}
+                () = reload(hangups, source, log, filter, &tokens, tls.as_ref()) => {}
             }
         };
-        built.run(stopped).await;
+        app.run(stopped).await;
         result.map_err(no_signals)
     })
 }
@@ -84,11 +108,34 @@ pub(super) fn no_signals(error: std::io::Error) -> Failure {
     Failure { code: FAILED, message: format!("cannot listen for signals: {error}") }
 }
 
-/// The start lines.
-fn print(facts: &Facts) {
+/// Says what was started: as one line of a JSON log, and to people in lines of their own.
+fn announce(facts: &Facts, log: &Log) {
+    if log.is_json() {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            address = %facts.address,
+            tls = facts.tls,
+            metrics_address = facts.metrics_address.map(tracing::field::display),
+            database = facts.database,
+            data_dir = %facts.data_dir.display(),
+            cost = facts.cost,
+            hash_ms = tenths(hash_ms(facts)),
+            hashes_per_second = tenths(facts.hashes_per_second),
+            threads = facts.hash_threads,
+            lanes = facts.hash_lanes,
+            "listening"
+        );
+    }
+    // A log that goes elsewhere leaves the terminal to people.
+    if !log.is_json() || std::io::stdout().is_terminal() {
+        tell(&start_lines(facts));
+    }
+}
+
+fn start_lines(facts: &Facts) -> Vec<String> {
     let Facts { address, database, cost, hash_threads, hash_lanes, .. } = facts;
     let scheme = if facts.tls { "https" } else { "http" };
-    let (ms, rate) = (facts.hash_time.as_secs_f64() * 1000.0, facts.hashes_per_second);
+    let (ms, rate) = (hash_ms(facts), facts.hashes_per_second);
     let mut lines = vec![
         format!("staunch {} listening on {scheme}://{address}", env!("CARGO_PKG_VERSION")),
         format!("database  {database}"),
@@ -109,7 +156,16 @@ fn print(facts: &Facts) {
     // The certificate is for a name; this is for who sits at the machine.
     let trusting = if facts.tls { "--insecure " } else { "" };
     lines.push(format!("try       curl {trusting}{scheme}://{address}/health/readiness"));
-    tell(&lines);
+    lines
+}
+
+fn hash_ms(facts: &Facts) -> f64 {
+    facts.hash_time.as_secs_f64() * 1000.0
+}
+
+/// Rounded to one digit behind the point.
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
 
 /// A connection is a file descriptor: take as many as we are allowed.

@@ -1,6 +1,6 @@
 //! What no single setting can say: how they fit together.
 
-use super::{Problem, Settings};
+use super::{Problem, Settings, issuer};
 use crate::http::TrustedProxies;
 use crate::limiter::LimiterConfig;
 
@@ -59,6 +59,11 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
         "STAUNCH_METRICS_LISTEN",
         "must differ from STAUNCH_LISTEN",
     );
+    rule(
+        settings.public_health || settings.metrics_listen.is_some(),
+        "STAUNCH_PUBLIC_HEALTH",
+        "off needs STAUNCH_METRICS_LISTEN: /health would be answered nowhere",
+    );
     problems
 }
 
@@ -76,12 +81,13 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
                 .into(),
         );
     }
-    if settings.tls_cert.is_some() && settings.jwt_issuer.starts_with("http:") {
+    let issuer = settings.jwt_issuer.as_deref().filter(|issuer| issuer.starts_with("http:"));
+    if let (Some(_), Some(issuer)) = (&settings.tls_cert, issuer) {
         warnings.push(format!(
-            "STAUNCH_JWT_ISSUER={} is not the base URL that clients of HTTPS use",
-            settings.jwt_issuer
+            "STAUNCH_JWT_ISSUER={issuer} is not the base URL that clients of HTTPS use"
         ));
     }
+    warnings.extend(issuer::warning(settings));
     warnings
 }
 
@@ -145,6 +151,20 @@ mod tests {
         assert!(text.contains("may list 7 quotas"), "{text}");
     }
 
+    // Case F2 of the field list: strangers could ask for readiness as often as they liked.
+    #[test]
+    fn health_leaves_the_main_listener_only_for_another() {
+        let off = ("STAUNCH_PUBLIC_HEALTH", "off");
+        let problems = read(&[off]).unwrap_err();
+        assert!(problems[0].to_string().contains("needs STAUNCH_METRICS_LISTEN"), "{problems:?}");
+        assert!(
+            !read(&[off, ("STAUNCH_METRICS_LISTEN", "127.0.0.1:9")])
+                .unwrap()
+                .settings
+                .public_health
+        );
+    }
+
     #[test]
     fn f11_metrics_on_a_public_listener_are_warned_of() {
         let warned = |given: &'static [(&'static str, &'static str)]| {
@@ -164,6 +184,6 @@ mod tests {
     fn what_is_allowed_but_unwise_is_said() {
         let config =
             read(&[("STAUNCH_BCRYPT_COST", "4"), ("STAUNCH_LISTEN", "0.0.0.0:80")]).unwrap();
-        assert_eq!(config.warnings().len(), 2);
+        assert_eq!(config.warnings().len(), 3);
     }
 }

@@ -56,12 +56,12 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         ),
         term(
             "hash queue",
-            hashing.queue_octets_max(),
+            hashing.queue_bytes_max(),
             format!("{} passwords that wait, {} threads", hashing.queue, hashing.threads),
         ),
         term(
             "foreign hashes",
-            hashing.foreign_octets_max(),
+            hashing.imported_bytes_max(),
             "one for two hashing threads x 128 MiB".into(),
         ),
         term(
@@ -71,7 +71,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         ),
         term(
             "caches",
-            auth::OCTETS_MAX + tokens::OCTETS_MAX,
+            auth::OCTETS_MAX + tokens::BYTES_MAX,
             "sessions, lockout, clients, audit lines, checked tokens".into(),
         ),
         term("database", pool * DATABASE_CONNECTION, format!("{pool} connections")),

@@ -4,6 +4,7 @@
 //! table all follow it. Nothing below this layer imports it: [`Config`] hands each part its own.
 
 mod check;
+mod issuer;
 mod memory;
 mod settings;
 mod values;
@@ -18,6 +19,7 @@ use crate::http::{CertificateFiles, HttpConfig};
 use crate::limiter::LimiterConfig;
 use crate::postgres::{DataDir, Durability, PostgresConfig};
 use crate::tokens::TokenConfig;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -117,10 +119,16 @@ impl Config {
         }
     }
 
-    pub(crate) fn tokens(&self, default_keys_dir: PathBuf) -> TokenConfig {
+    /// The issuer of this server's tokens, when it listens on that address.
+    pub fn issuer(&self, address: SocketAddr) -> String {
+        issuer::issuer(&self.settings, address)
+    }
+
+    /// `address` is where the server listens, if it does.
+    pub(crate) fn tokens(&self, default_keys_dir: PathBuf, address: SocketAddr) -> TokenConfig {
         TokenConfig {
             algorithm: self.settings.jwt_alg,
-            issuer: self.settings.jwt_issuer.clone(),
+            issuer: self.issuer(address),
             audience: self.settings.jwt_audience.clone(),
             keys_dir: self.settings.keys_dir.clone().unwrap_or(default_keys_dir),
             access_ttl: self.settings.access_token_ttl.0,
@@ -150,6 +158,7 @@ impl Config {
     pub(crate) fn http(&self) -> HttpConfig {
         HttpConfig {
             trusted_proxies: self.settings.trusted_proxies.clone(),
+            trace_callers: self.settings.trace_callers.clone(),
             connections_max: self.settings.connections_max.0,
             connections_per_address: self.settings.connections_per_address.0,
             header_timeout: self.settings.header_timeout.0,

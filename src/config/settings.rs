@@ -85,6 +85,8 @@ settings! {
     reuse_port: bool = "off", "STAUNCH_REUSE_PORT", flag;
     /// Where /metrics is served, as plain HTTP, instead of on the main listener.
     metrics_listen: Option<SocketAddr> = "", "STAUNCH_METRICS_LISTEN", optional(parsed("an address and port like 127.0.0.1:9090"));
+    /// Whether the main listener answers /health; where it does not, only STAUNCH_METRICS_LISTEN does.
+    public_health: bool = "on", "STAUNCH_PUBLIC_HEALTH", flag;
 
     ["TLS"]
     /// Certificate chain (PEM) to serve HTTPS with; unset: plain HTTP.
@@ -153,8 +155,8 @@ settings! {
     ["Signing keys"]
     /// What access tokens are signed with: EdDSA, ES256, RS256 or HS256. A change takes 10 minutes.
     jwt_alg: Algorithm = "EdDSA", "STAUNCH_JWT_ALG", own;
-    /// The iss of access tokens: the base URL that clients use.
-    jwt_issuer: String = "http://localhost:8080", "STAUNCH_JWT_ISSUER", line;
+    /// The iss of access tokens: the base URL that clients use; unset: that of STAUNCH_LISTEN.
+    jwt_issuer: Option<String> = "", "STAUNCH_JWT_ISSUER", optional(line);
     /// The aud of access tokens.
     jwt_audience: String = "staunch", "STAUNCH_JWT_AUDIENCE", line;
     /// Folder of the signing keys; unset: keys in the data folder.
@@ -191,4 +193,6 @@ settings! {
     log_format: Format = "auto", "STAUNCH_LOG_FORMAT", own;
     /// OpenTelemetry collector (OTLP over HTTP) to send traces to, like http://127.0.0.1:4318.
     otlp_endpoint: Option<String> = "", "STAUNCH_OTLP_ENDPOINT", optional(http_url);
+    /// Callers whose traceparent is continued and decides what is traced: addresses and CIDRs.
+    trace_callers: TrustedProxies = "none", "STAUNCH_TRACE_CALLERS", own;
 }

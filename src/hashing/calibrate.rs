@@ -1,42 +1,42 @@
-//! How fast this machine hashes, and how many lanes suit it.
+//! Measures how fast this machine hashes and which lane count suits it.
 //!
-//! Measured on the spot, because it differs between processors by more than any table could say:
-//! the best lane count is 5 or 6 where three loads a cycle and 32 to 48 KiB of first-level cache
-//! meet, and fewer on smaller cores.
+//! The speed is measured at start because processors differ too much for a table. The best lane
+//! count is 5 or 6 on cores with three loads per cycle and 32 to 48 KiB of first-level cache, and
+//! lower on smaller cores.
 
-use super::kernel::{Batch, Cost, Job, Key, LANES_MAX};
+use super::kernel::{Batch, Cost, LANES_MAX, LaneJob, PasswordKey};
 use crate::clock::Clock;
 use std::time::Duration;
 
-/// Loop rounds timed at once: about a millisecond, longer than most interruptions are apart.
+/// Loop rounds timed at once: about a millisecond, shorter than most gaps between interruptions.
 const ROUNDS: u32 = 16;
-/// Repetitions of each lane count; the fastest counts, as noise only ever slows. So many, because a
-/// start is a noisy moment, and what is chosen then stays.
+/// Repetitions of each lane count. The fastest one counts, because noise only slows a run down.
+///
+/// There are many, because the machine is busy at a start and the choice then stays.
 const REPETITIONS: u32 = 50;
-/// The same where nothing is chosen by it: the lane count is set, and the speed is measured anew
-/// whenever all lanes are busy.
+/// Repetitions when the lane count is set. The speed is measured again whenever all lanes are busy.
 const REPETITIONS_FIXED: u32 = 10;
-/// Time for all of it. What is not measured by then keeps what repetitions it has.
+/// The time for the whole measurement. When it is over, the repetitions done so far count.
 const BUDGET: Duration = Duration::from_millis(800);
-/// A lane count is taken only if one hash takes at most this many times as long as alone.
+/// The highest latency of a hash that a lane count may cause, relative to one lane.
 const LATENCY_FACTOR_MAX: u32 = 2;
 
-/// Two measurements of one thing differ by about this much.
+/// Two measurements of the same thing differ by about this much.
 const NOISE_PERCENT: u64 = 2;
 
-/// How fast one thread is with so many lanes busy.
+/// The speed of one thread with a given number of busy lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneSpeed {
     /// Lanes stepped together.
     pub lanes: usize,
-    /// Time in which each of them advances by one loop round; a hash takes 2^cost.
+    /// Time in which each lane advances by one loop round. A hash takes 2^cost rounds.
     pub round_time: Duration,
 }
 
-/// What was measured, and what follows.
+/// The measurements and the lane count chosen from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calibration {
-    /// By lane count, ascending; the lane counts that were asked for.
+    /// The measured lane counts, ascending.
     pub speeds: Vec<LaneSpeed>,
     /// The lane count to use.
     pub chosen: LaneSpeed,
@@ -48,14 +48,14 @@ impl LaneSpeed {
         self.round_time.saturating_mul(1 << cost.min(31))
     }
 
-    /// Hashes a second of one thread at that cost while all lanes are busy.
+    /// Hashes per second of one thread at that cost while all lanes are busy.
     pub fn hashes_per_second(&self, cost: u32) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a lane count")]
         let lanes = self.lanes as f64;
         lanes / self.hash_time(cost).as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Lane rounds a second of one thread, at least 1.
+    /// Lane rounds per second of one thread, at least 1.
     pub(super) fn rounds_per_second(&self) -> u64 {
         let nanos = self.round_time.as_nanos().max(1);
         let lanes = self.lanes as u128;
@@ -64,13 +64,15 @@ impl LaneSpeed {
 }
 
 impl Calibration {
-    /// Times lane counts 1 to 8 and chooses the one with the best throughput among those whose
-    /// latency stays under twice that of one lane. Takes half a second, 0.8 s at most.
+    /// Measures lane counts 1 to 8 and chooses the best one.
+    ///
+    /// The best is the count with the highest throughput whose latency stays under twice that of
+    /// one lane. Takes half a second, 0.8 s at most.
     pub fn measure(clock: &Clock) -> Self {
         Self::of(&(1..=LANES_MAX).collect::<Vec<_>>(), REPETITIONS, clock)
     }
 
-    /// Times one lane and the count that somebody chose; takes some 20 ms.
+    /// Measures one lane and a configured lane count. Takes about 20 ms.
     pub fn measure_fixed(lanes: usize, clock: &Clock) -> Self {
         let mut counts = vec![1, lanes.clamp(1, LANES_MAX)];
         counts.dedup();
@@ -81,7 +83,7 @@ impl Calibration {
         calibration
     }
 
-    /// One lane's speed, the latency of a hash on an idle machine.
+    /// The speed of one lane: the latency of a hash on an idle machine.
     pub fn one_lane(&self) -> LaneSpeed {
         self.speeds.first().copied().unwrap_or(self.chosen)
     }
@@ -90,7 +92,7 @@ impl Calibration {
         let end = clock.now() + BUDGET;
         let unmeasured = |lanes: &usize| LaneSpeed { lanes: *lanes, round_time: Duration::MAX };
         let mut speeds: Vec<LaneSpeed> = counts.iter().map(unmeasured).collect();
-        // Each count in turn, over and over: a slow spell of the machine hits them all alike.
+        // The counts alternate, so that a slow phase of the machine affects all of them.
         for repetition in 0..repetitions {
             for speed in &mut speeds {
                 if repetition == 0 || clock.now() < end {
@@ -103,8 +105,9 @@ impl Calibration {
     }
 }
 
-/// The rule by which a lane count is chosen: the best throughput whose latency is bearable, and of
-/// those that are as good to within the noise the one with the least latency.
+/// Chooses the lane count: the best throughput within the latency limit.
+///
+/// Of counts that are equal within the noise, the one with the lowest latency is chosen.
 fn choose(speeds: &[LaneSpeed]) -> LaneSpeed {
     let alone = speeds.first().map_or(Duration::MAX, |speed| speed.round_time);
     let limit = alone.saturating_mul(LATENCY_FACTOR_MAX);
@@ -119,27 +122,27 @@ fn time(lanes: usize, clock: &Clock) -> Duration {
     let mut batch = Batch::new(lanes);
     for lane in 0..lanes {
         let salt = [u8::try_from(lane).unwrap_or_default(); 16];
-        if let Ok(key) = Key::new(b"calibrate") {
-            // The batch has as many lanes as there are jobs.
-            drop(batch.insert(Job { key, salt, cost: Cost::MAX }, ()));
+        if let Ok(key) = PasswordKey::new(b"calibrate") {
+            // The batch has one lane for each job, so `insert` succeeds.
+            drop(batch.insert(LaneJob { key, salt, cost: Cost::MAX }, ()));
         }
     }
     batch.step(1);
-    let begun = clock.now();
+    let started = clock.now();
     batch.step(ROUNDS);
-    (clock.now().saturating_duration_since(begun) / ROUNDS).max(Duration::from_nanos(1))
+    (clock.now().saturating_duration_since(started) / ROUNDS).max(Duration::from_nanos(1))
 }
 
-/// Time of one hash at that cost by the bcrypt crate, one at a time, as most servers do it.
+/// Time of one hash at that cost by the bcrypt crate, as most servers compute it.
 pub fn bcrypt_crate_hash_time(cost: u32, clock: &Clock) -> Duration {
-    // The difference of two costs leaves out what does not grow with it.
+    // The difference of two costs removes the part that does not depend on the cost.
     const COSTS: [u32; 2] = [4, 6];
     let mut least = [Duration::MAX; 2];
     for _ in 0..REPETITIONS {
         for (least, cost) in least.iter_mut().zip(COSTS) {
-            let begun = clock.now();
+            let started = clock.now();
             std::hint::black_box(bcrypt::bcrypt(cost, [7; 16], b"calibrate\0"));
-            *least = (*least).min(clock.now().saturating_duration_since(begun));
+            *least = (*least).min(clock.now().saturating_duration_since(started));
         }
     }
     let [short, long] = least;
@@ -159,14 +162,14 @@ mod tests {
     fn the_best_throughput_under_twice_the_latency_is_chosen() {
         let speeds =
             [speed(1, 55), speed(2, 58), speed(4, 75), speed(5, 82), speed(6, 109), speed(8, 130)];
-        // 8 lanes do most a second but take too long; 5 do more than 6.
+        // 8 lanes have the best rate but take too long. 5 lanes have a better rate than 6.
         assert_eq!(choose(&speeds).lanes, 5);
         assert_eq!(choose(&[speed(1, 55), speed(6, 83), speed(7, 96)]).lanes, 6, "7 are as good");
         assert_eq!(choose(&[speed(1, 55), speed(2, 120)]).lanes, 1);
     }
 
     #[test]
-    fn a_speed_says_what_a_cost_means() {
+    fn a_lane_speed_gives_the_time_and_rate_of_a_cost() {
         let speed = speed(5, 75);
         assert_eq!(speed.hash_time(10), Duration::from_micros(76_800));
         assert!((speed.hashes_per_second(10) - 65.1).abs() < 0.1);

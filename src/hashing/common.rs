@@ -1,11 +1,15 @@
-//! The most common passwords, which nobody may choose.
+//! The list of the most common passwords, which no account may choose.
 
-/// One lower-case password a line, sorted by octets, no two the same; those too short or too long
-/// to be chosen are left out. Where they come from is in `common_passwords.md`.
+/// The list: one lower-case password per line, sorted by bytes, without repeats.
+///
+/// Passwords that are too short or too long to be chosen are left out. `common_passwords.md` names
+/// the sources.
 const LIST: &str = include_str!("common_passwords.txt");
 
-/// Whether a password is on the list, in whatever case. A binary search in the text itself: about
-/// fifteen comparisons, no memory beside the binary's.
+/// Whether a password is on the list, in any case.
+///
+/// A binary search in the text itself: about fifteen comparisons, and no memory beyond the
+/// binary's.
 pub(super) fn is_common(password: &str) -> bool {
     let wanted = zeroize::Zeroizing::new(password.to_lowercase());
     let mut rest = LIST;
@@ -29,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_long_sorted_and_wholly_found() {
+    fn the_list_is_sorted_and_every_entry_is_found() {
         let lines: Vec<&str> = LIST.lines().collect();
         assert!(lines.len() >= 10_000, "{}", lines.len());
         assert!(lines.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));

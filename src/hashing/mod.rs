@@ -1,42 +1,48 @@
 //! Passwords, and the engine that hashes them.
 //!
-//! Hashing is the one slow thing in a login, so it happens on threads of its own, several passwords
-//! at once in each, behind bounded queues; and everything that can go wrong there is a separate
-//! outcome: *full* and *late* are errors the client hears of, *abandoned* work is dropped unhashed.
-//! Only this folder can read a password's octets.
+//! Hashing is the slow part of a login. It runs on its own threads, several passwords at once in
+//! each, behind bounded queues. Each way to fail is a separate outcome: a *full* queue and a *late*
+//! job are errors that the client receives; an *abandoned* job is dropped unhashed. Only this
+//! folder can read the bytes of a password.
 //!
-//! From the outside in: `engine` is the handle; `admission` says who may wait; `job` is what waits;
-//! `worker` is a thread's loop, `board` how the threads share work fairly; `kernel` is bcrypt itself,
-//! for several lanes. `foreign` verifies what other software stored.
+//! From the outside in: `engine` is the handle, `admission` decides which jobs may wait, and `job`
+//! is a waiting job. `worker` is the loop of a thread, and `worker_load` shares the work fairly
+//! between threads. `kernel` is bcrypt for several lanes. `imported` verifies hashes that other
+//! software made.
 
 mod admission;
-mod board;
 mod calibrate;
 mod common;
+mod config;
 mod engine;
 mod error;
-mod foreign;
+mod imported;
 mod job;
 mod kernel;
 mod memory;
-mod meters;
+mod metrics;
 mod password;
 mod phc;
 mod priority;
 #[cfg(test)]
+mod rehash_tests;
+mod shared;
+#[cfg(test)]
 mod tests;
 mod worker;
+mod worker_load;
 
-pub use admission::{Permit, Purpose};
+pub use admission::{HashPurpose, Permit};
 pub use calibrate::{Calibration, LaneSpeed, bcrypt_crate_hash_time};
-pub use engine::{HashConfig, HashEngine, Verdict};
-pub use error::HashError;
+pub use config::HashConfig;
+pub use engine::{HashEngine, Verdict};
+pub use error::{HashError, RehashError, StoredHashError};
 pub use kernel::LANES_MAX;
-pub use password::{PASSWORD_CHARS_MIN, PASSWORD_OCTETS_MAX, Password, PasswordRule};
-pub use phc::{StoredHash, StoredHashError};
+pub use password::{PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, Password, PasswordRule};
+pub use phc::StoredHash;
 
-/// The kernel's parts, for `benches/`.
+/// The parts of the kernel that `benches/` measures.
 #[doc(hidden)]
 pub mod bench {
-    pub use super::kernel::{Batch, Cost, Digest, Full, Job, Key, KeyError};
+    pub use super::kernel::{Batch, Cost, Digest, Full, LaneJob, PasswordKey, PasswordKeyError};
 }

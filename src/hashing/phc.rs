@@ -1,24 +1,30 @@
-//! Stored hashes as text. Ours have the modular-crypt form, `$2b$12$` + 22 characters of salt + 31
-//! of digest; other software's are read by [`ForeignHash`].
+//! Stored hashes as text.
+//!
+//! Our own have the modular-crypt form: `$2b$12$`, 22 characters of salt, and 31 of digest.
+//! [`ImportedHash`] reads those of other software.
 
-use super::foreign::ForeignHash;
+use super::error::StoredHashError;
+use super::imported::ImportedHash;
 use base64::Engine;
 use base64::alphabet::BCRYPT;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::fmt;
 use std::str::FromStr;
 
-/// Octets of a bcrypt salt.
-pub(super) const SALT_OCTETS: usize = 16;
-/// Octets of a bcrypt digest: the last of its 24 is never stored.
-pub(super) const DIGEST_OCTETS: usize = 23;
+/// Bytes of a bcrypt salt.
+pub(super) const SALT_BYTES: usize = 16;
+/// Bytes of a stored bcrypt digest, which leaves out the last of 24.
+pub(super) const DIGEST_BYTES: usize = 23;
 const SALT_CHARS: usize = 22;
-/// A stored hash may cost this much more than the setting: four times the work. A damaged or
-/// planted row must not take a core for minutes.
+/// How far the cost of a stored hash may exceed the setting.
+///
+/// 2 means four times the work. A damaged or planted row must not occupy a core for minutes.
 const COST_ABOVE_SETTING_MAX: u32 = 2;
 
-/// Some old encoders left rubbish in the unused low bits of the salt's last character: read it as
-/// every bcrypt does.
+/// bcrypt's base64.
+///
+/// Some old encoders left random bits in the unused low bits of the salt's last character. They are
+/// ignored, as every bcrypt implementation does.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &BCRYPT,
     GeneralPurposeConfig::new()
@@ -27,70 +33,23 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// A parsed hash.
+/// A parsed stored hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredHash(pub(super) Form);
+pub struct StoredHash(pub(super) HashFormat);
 
-/// What it was made with.
+/// The algorithm family of a stored hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum HashFormat {
     Bcrypt(BcryptHash),
-    Foreign(ForeignHash),
+    Imported(ImportedHash),
 }
 
 /// A parsed bcrypt hash.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct BcryptHash {
     pub(super) cost: u32,
-    pub(super) salt: [u8; SALT_OCTETS],
-    pub(super) digest: [u8; DIGEST_OCTETS],
-}
-
-/// Why a stored hash cannot be used: a damaged row, or one that another program wrote. Repeats
-/// nothing of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoredHashError {
-    /// Neither `$2?$NN$` and 53 characters of bcrypt's base64, nor named as a form of other software
-    /// that is read.
-    #[error("stored hash is not a bcrypt hash, nor of another form that is known")]
-    Malformed,
-    /// `$2x$` marks hashes made by a version of crypt_blowfish with a sign error (CVE-2011-2483):
-    /// many passwords match one of them.
-    #[error("stored hash has the broken $2x$ form: its password must be set anew")]
-    Broken,
-    /// Outside 4 to 31.
-    #[error("stored hash has the cost {0}, which bcrypt does not allow")]
-    Cost(u32),
-    /// More work than one login may ask for.
-    #[error("stored hash has the cost {cost}; at most {max} is computed here")]
-    TooCostly {
-        /// Its cost.
-        cost: u32,
-        /// The most that is computed.
-        max: u32,
-    },
-    /// Named as a form of that algorithm, and not written as one.
-    #[error("stored {0} hash is damaged")]
-    Damaged(&'static str),
-    /// A known algorithm that is not computed here.
-    #[error("stored hash is {0}, which is not computed here")]
-    Unsupported(&'static str),
-    /// More work or memory than one login may ask for, or less than makes sense.
-    #[error(
-        "stored {algorithm} hash has {parameter} = {value}; {least} to {most} is computed here"
-    )]
-    OutOfBounds {
-        /// The algorithm.
-        algorithm: &'static str,
-        /// What is too great or too small.
-        parameter: &'static str,
-        /// Its value.
-        value: u64,
-        /// The least that is computed.
-        least: u64,
-        /// The most that is computed, given its other parameters.
-        most: u64,
-    },
+    pub(super) salt: [u8; SALT_BYTES],
+    pub(super) digest: [u8; DIGEST_BYTES],
 }
 
 impl FromStr for BcryptHash {
@@ -102,7 +61,7 @@ impl FromStr for BcryptHash {
         let (version, rest) = rest.split_once('$').ok_or(malformed)?;
         let (cost, encoded) = rest.split_once('$').ok_or(malformed)?;
         match version {
-            // The three mark the same computation for passwords of up to 72 octets without NUL.
+            // All three mark the same computation for passwords of up to 72 bytes without NUL.
             "a" | "b" | "y" => {}
             "x" => return Err(StoredHashError::Broken),
             _ => return Err(malformed),
@@ -120,44 +79,46 @@ impl FromStr for BcryptHash {
 }
 
 fn decode<const N: usize>(text: &str) -> Result<[u8; N], StoredHashError> {
-    let octets = BASE64.decode(text).map_err(|_| StoredHashError::Malformed)?;
-    octets.try_into().map_err(|_| StoredHashError::Malformed)
+    let bytes = BASE64.decode(text).map_err(|_| StoredHashError::Malformed)?;
+    bytes.try_into().map_err(|_| StoredHashError::Malformed)
 }
 
 impl StoredHash {
-    /// Parses a stored hash and refuses one that is more work than a login may ask for where new
-    /// hashes have the cost `setting`.
+    /// Parses a stored hash and refuses one that is too expensive to compute.
+    ///
+    /// `setting` is the cost of new hashes.
     ///
     /// # Errors
     /// See [`StoredHashError`].
     pub fn usable(text: &str, setting: u32) -> Result<Self, StoredHashError> {
-        if let Some(foreign) = ForeignHash::parse(text) {
-            return Ok(Self(Form::Foreign(foreign?)));
+        if let Some(imported) = ImportedHash::parse(text) {
+            return Ok(Self(HashFormat::Imported(imported?)));
         }
         let hash: BcryptHash = text.parse()?;
         let max = setting + COST_ABOVE_SETTING_MAX;
         if hash.cost > max {
             return Err(StoredHashError::TooCostly { cost: hash.cost, max });
         }
-        Ok(Self(Form::Bcrypt(hash)))
+        Ok(Self(HashFormat::Bcrypt(hash)))
     }
 }
 
-/// The form in which it is stored here: `$2b$`, or PHC's.
+/// The form in which it is stored here: `$2b$`, or the PHC form.
 impl fmt::Display for StoredHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Form::Bcrypt(hash) => hash.fmt(f),
-            Form::Foreign(hash) => hash.fmt(f),
+            HashFormat::Bcrypt(hash) => hash.fmt(f),
+            HashFormat::Imported(hash) => hash.fmt(f),
         }
     }
 }
 
 impl BcryptHash {
-    /// A hash that no password has, of a random salt and digest: what an unknown account's login
-    /// is checked against, so that it takes as long as a known one's.
+    /// A hash with a random salt and digest, which matches no password.
+    ///
+    /// A login to an unknown account is checked against it, so that it takes as long as any other.
     pub(super) fn dummy(cost: u32) -> Result<Self, getrandom::Error> {
-        let mut dummy = Self { cost, salt: [0; SALT_OCTETS], digest: [0; DIGEST_OCTETS] };
+        let mut dummy = Self { cost, salt: [0; SALT_BYTES], digest: [0; DIGEST_BYTES] };
         getrandom::fill(&mut dummy.salt)?;
         getrandom::fill(&mut dummy.digest)?;
         Ok(dummy)
@@ -194,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn any_other_form_is_refused() {
         let parse = |text: &str| text.parse::<BcryptHash>().unwrap_err();
         assert_eq!(parse(&KNOWN.replace("$2a$", "$2x$")), StoredHashError::Broken);
         assert_eq!(parse(&KNOWN.replace("$05$", "$03$")), StoredHashError::Cost(3));
@@ -218,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn writes_what_the_bcrypt_crate_writes(salt: [u8; 16], cost in 4u32..=31, digest: [u8; 23]) {
+        fn the_text_equals_that_of_the_bcrypt_crate(salt: [u8; 16], cost in 4u32..=31, digest: [u8; 23]) {
             let text = BcryptHash { cost, salt, digest }.to_string();
             let theirs: bcrypt::HashParts = text.parse().unwrap();
             prop_assert_eq!((theirs.get_cost(), theirs.get_salt_raw()), (cost, salt));

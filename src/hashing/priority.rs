@@ -1,18 +1,20 @@
-//! Hashing gives way: it fills every core it gets, while everything else needs little, at once.
+//! Lower thread priority, because hashing can fill every core and other work must not wait.
 
-/// Weak, but not the weakest: against a thread of the usual class this one still gets a tenth of a
-/// core. What keeps the others fast is the yield at the end of each slice; weaker classes (nice 19,
-/// SCHED_IDLE) gained nothing that could be measured beside it, and get next to nothing of a core
-/// that somebody else wants: a starved thread may hold a lock of the runtime that it answers to.
+/// The nice value of hashing threads: a low priority, but not the lowest.
+///
+/// Against a thread of normal priority such a thread still gets a tenth of a core. The yield at the
+/// end of each slice is what keeps other threads fast. Lower priorities (nice 19, SCHED_IDLE)
+/// showed no measurable gain in addition, and get almost no time on a busy core. A starved thread
+/// may then hold a lock of the runtime that it answers to.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// Puts this thread behind others. Needs no privilege.
+/// Lowers the priority of the calling thread. Needs no privilege.
 ///
 /// # Errors
-/// When the operating system refuses; the thread then stays as it is.
+/// The operating system refuses; the priority of the thread stays unchanged.
 pub(super) fn lower() -> std::io::Result<()> {
-    // On Linux, and there alone, a thread's id names that thread and not its process.
+    // Only on Linux does a thread id name the thread and not its process.
     #[cfg(target_os = "linux")]
     rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE)?;
     Ok(())

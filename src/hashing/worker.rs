@@ -1,48 +1,46 @@
-//! What a hashing thread does: fill the free lanes, step them all a little, look around, repeat.
+//! The loop of a hashing thread: fill the free lanes, step all lanes, answer, repeat.
 //!
-//! Lanes begin and end independently (continuous batching). A slice is a few rounds of every busy
-//! lane, about 0.3 ms; between slices finished lanes are answered, those whose client has left are
-//! dropped, newcomers are let in, and the core is offered to whoever else wants it.
+//! Lanes start and end independently (continuous batching). A slice is a few rounds of every busy
+//! lane, about 0.3 ms. Between slices the worker answers finished lanes, drops lanes whose client
+//! has left, starts waiting jobs, and yields the core to other threads.
 
-use super::admission::Purpose;
-use super::board::Turn;
-use super::engine::Shared;
-use super::job::{Begun, Done, Job, Reply};
+use super::admission::HashPurpose;
+use super::job::{Done, Job, Reply, StartedJob};
 use super::kernel::{Batch, Digest};
 use super::priority;
+use super::shared::Shared;
+use super::worker_load::JobDeferral;
 use crossbeam_channel::{Receiver, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Loop rounds between two looks around: 0.2 to 0.4 ms at 1 to 6 lanes. The yield at its end is
-/// how soon a thread that wants this core gets it: without it Linux (EEVDF, since 6.6) may let a
-/// thread run on to the next tick, 4 ms at 250 Hz, though one of a stronger class waits. A look
-/// costs under 1 us.
+/// Loop rounds per slice: 0.2 to 0.4 ms at 1 to 6 lanes.
+///
+/// The yield at the end of a slice bounds how long another thread waits for this core. Without it
+/// Linux (EEVDF, since 6.6) may let a thread run until the next tick, 4 ms at 250 Hz, although a
+/// thread of a higher priority waits. The work between two slices costs under 1 us.
 const SLICE_ROUNDS: u32 = 4;
-/// The speed of a full batch is averaged over at least this long before it counts.
+/// The speed of a full batch is averaged over at least this time.
 const SPEED_WINDOW: Duration = Duration::from_millis(50);
 
-/// Looks at the queues before an idle worker goes to sleep: some 30 us in all.
-const LOOKS: u32 = 400;
+/// Polls of the queues before an idle worker sleeps: about 30 us in all.
+const POLLS: u32 = 400;
 
-/// Where jobs come from. Workers share them.
+/// The queues that all workers take jobs from.
 #[derive(Clone)]
 pub(super) struct Queues {
     pub(super) verify: Receiver<Job>,
     pub(super) hash: Receiver<Job>,
-    /// Work for lanes that nobody else wants.
+    /// Work for lanes that no login and no new password needs.
     pub(super) spare: Receiver<Job>,
-    /// Closed when the engine drains.
     pub(super) stop: Receiver<()>,
 }
 
-/// A job in a lane.
-struct Ticket {
-    purpose: Purpose,
+struct RunningJob {
+    purpose: HashPurpose,
     spare: bool,
-    begun: Instant,
-    /// Dropped unanswered only by a panic or the engine's end.
+    started: Instant,
     reply: Reply<Digest>,
 }
 
@@ -50,12 +48,13 @@ pub(super) struct Worker {
     index: usize,
     shared: Arc<Shared>,
     queues: Queues,
-    batch: Batch<Ticket>,
-    turn: Turn,
-    /// Rounds begun for logins beyond those for new passwords; the one behind is served next.
+    batch: Batch<RunningJob>,
+    deferral: JobDeferral,
+    /// Rounds started for logins minus rounds started for new passwords. The purpose that is behind
+    /// is served next.
     verify_ahead: i64,
     spare_busy: bool,
-    /// Lane rounds done with all lanes busy, and the time they took, not yet counted.
+    /// Lane rounds with all lanes busy, and their time, since the last measurement.
     full_rounds: u64,
     full_time: Duration,
 }
@@ -67,7 +66,7 @@ impl Worker {
             shared,
             queues,
             batch: Batch::new(lanes),
-            turn: Turn::default(),
+            deferral: JobDeferral::default(),
             verify_ahead: 0,
             spare_busy: false,
             full_rounds: 0,
@@ -75,7 +74,7 @@ impl Worker {
         }
     }
 
-    /// Runs until the engine drains and nothing waits.
+    /// Runs until the engine drains and no job waits.
     pub(super) fn run(mut self) {
         if let Err(error) = priority::lower() {
             self.shared.priority_not_lowered(&error);
@@ -86,14 +85,14 @@ impl Worker {
         }
     }
 
-    /// Sleeps until there is work. False: there will be none.
+    /// Sleeps until there is work. Returns false when there will be none.
     fn wait(&mut self) -> bool {
         loop {
-            if let Some(job) = self.look_out() {
-                self.begin(job);
+            if let Some(job) = self.poll_briefly() {
+                self.start(job);
             } else {
                 let queues = self.queues.clone();
-                // A job that is there when the queue closes is seen by the next look.
+                // A job that is present when the queue closes is found by the next poll.
                 let job = select! {
                     recv(queues.verify) -> job => job,
                     recv(queues.hash) -> job => job,
@@ -104,7 +103,7 @@ impl Worker {
                     },
                 };
                 let Ok(job) = job else { return false };
-                self.begin(job);
+                self.start(job);
             }
             if !self.batch.is_empty() {
                 return true;
@@ -112,10 +111,9 @@ impl Worker {
         }
     }
 
-    /// Looks for a job for a moment: waking a sleeping thread takes longer than most pauses between
-    /// two logins of a busy server.
-    fn look_out(&mut self) -> Option<Job> {
-        for _ in 0..LOOKS {
+    /// Polls briefly for a job. Waking a thread takes longer than most pauses between logins.
+    fn poll_briefly(&mut self) -> Option<Job> {
+        for _ in 0..POLLS {
             if let Some(job) = self.next() {
                 return Some(job);
             }
@@ -124,109 +122,111 @@ impl Worker {
         None
     }
 
-    /// Lets newcomers into free lanes, as far as it is this worker's turn.
+    /// Starts waiting jobs in free lanes, unless a less busy worker should take them.
     fn fill(&mut self) {
         let waiting = !(self.queues.verify.is_empty() && self.queues.hash.is_empty());
-        self.turn.slice(waiting);
+        self.deferral.begin_slice(waiting);
         if waiting && self.batch.is_full() && self.spare_busy {
-            // Spare work gives way; it is done after a later login.
-            let dropped = self.batch.retain(|ticket| !ticket.spare);
+            // A login displaces spare work, which a later login of its account repeats.
+            let dropped = self.batch.retain(|job| !job.spare);
             self.spare_busy = false;
-            self.freed(dropped);
+            self.record_freed(dropped);
         }
         while !self.batch.is_full()
-            && self.turn.is_mine(&self.shared.board, self.index, self.batch.busy())
+            && self.deferral.may_take(&self.shared.worker_load, self.index, self.batch.busy())
         {
             let Some(job) = self.next() else { break };
-            self.turn.took();
-            self.begin(job);
+            self.deferral.took_job();
+            self.start(job);
         }
         if !waiting
             && !self.batch.is_full()
             && !self.spare_busy
             && let Ok(job) = self.queues.spare.try_recv()
         {
-            self.begin(job);
+            self.start(job);
         }
     }
 
-    /// The next job of the purpose that has had less; of the other, if that has none.
+    /// Takes a job of the purpose that has had less work, else of the other.
     fn next(&mut self) -> Option<Job> {
         let Queues { verify, hash, .. } = &self.queues;
         let (first, second) = if self.verify_ahead > 0 { (hash, verify) } else { (verify, hash) };
         let job = first.try_recv().or_else(|_| second.try_recv()).ok()?;
         let rounds = i64::from(job.work.cost.rounds());
-        let (rival, ahead) = match job.purpose {
-            Purpose::Verify => (hash, self.verify_ahead + rounds),
-            Purpose::Hash => (verify, self.verify_ahead - rounds),
+        let (other, ahead) = match job.purpose {
+            HashPurpose::Verify => (hash, self.verify_ahead + rounds),
+            HashPurpose::Hash => (verify, self.verify_ahead - rounds),
         };
-        // Nobody saves up turns, or uses them up, while the other has nothing to do.
-        self.verify_ahead = if rival.is_empty() { 0 } else { ahead };
+        // A purpose gains or loses no credit while the other has no jobs.
+        self.verify_ahead = if other.is_empty() { 0 } else { ahead };
         Some(job)
     }
 
-    /// Puts a job into a lane, unless it is too late for it.
-    fn begin(&mut self, job: Job) {
-        let (shared, meters) = (&self.shared, &self.shared.meters);
+    /// Puts a job into a lane, unless it is too late.
+    fn start(&mut self, job: Job) {
+        let (shared, metrics) = (&self.shared, &self.shared.metrics);
         #[cfg(test)]
-        let panics = job.panics;
-        let Some(job) = job.begin(shared, &shared.admission) else { return };
-        let Begun { work, purpose, spare, begun, reply } = job;
-        let ticket = Ticket { purpose, spare, begun, reply };
+        let injected = job.injected;
+        let Some(job) = job.start(shared, &shared.admission) else { return };
+        let StartedJob { work, purpose, spare, started, reply } = job;
+        let job = RunningJob { purpose, spare, started, reply };
         let batch = &mut self.batch;
-        // A fault in one job is that job's end, not the thread's.
+        // A panic in one job fails that job only. The thread goes on.
         let inserted = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
-            assert!(!panics, "injected");
-            batch.insert(work, ticket)
+            if let Some(injected) = injected {
+                injected.act(&shared.gate);
+            }
+            batch.insert(work, job)
         }));
         if let Ok(Ok(())) = inserted {
             self.spare_busy |= spare;
-            meters.lanes_busy.increment(1.0);
+            metrics.lanes_busy.increment(1.0);
         } else {
-            meters.panics.increment(1);
-            tracing::error!(purpose = purpose.label(), "a hash job panicked");
+            metrics.panics.increment(1);
+            tracing::error!(purpose = purpose.label(), "a hash job panicked; only this job failed");
         }
-        shared.board.set(self.index, self.batch.busy());
+        shared.worker_load.set(self.index, self.batch.busy());
     }
 
-    /// Advances every busy lane, then answers those that are done.
+    /// Advances every busy lane and answers the finished ones.
     fn slice(&mut self) {
         let busy = self.batch.busy();
-        let begun = self.shared.clock.now();
+        let started = self.shared.clock.now();
         let batch = &mut self.batch;
         let stepped = catch_unwind(AssertUnwindSafe(|| {
             let rounds = batch.step(SLICE_ROUNDS);
             (rounds, std::iter::from_fn(|| batch.retire()).collect::<Vec<_>>())
         }));
         let Ok((rounds, done)) = stepped else {
-            self.start_over();
+            self.replace_batch();
             return;
         };
         std::thread::yield_now();
         if busy == self.batch.lanes() {
-            let took = self.shared.clock.now().saturating_duration_since(begun);
+            let took = self.shared.clock.now().saturating_duration_since(started);
             self.count_speed(u64::from(rounds) * busy as u64, took);
         }
         let ended = done.len();
-        for (ticket, digest) in done {
-            let Ticket { purpose, spare, begun, reply } = ticket;
-            let took = self.shared.clock.now().saturating_duration_since(begun);
-            self.shared.meters.seconds(purpose).record(took);
+        for (job, digest) in done {
+            let RunningJob { purpose, spare, started, reply } = job;
+            let took = self.shared.clock.now().saturating_duration_since(started);
+            self.shared.metrics.seconds(purpose).record(took);
             self.spare_busy &= !spare;
-            // Nobody listens any more: nothing to tell.
-            reply.send(Ok(Done { answer: digest, begun })).ok();
+            // Sending fails if the client has left, which is no error.
+            reply.send(Ok(Done { answer: digest, started })).ok();
         }
         let aborted = self.shared.is_aborted();
         let mut spare_left = false;
-        let left = self.batch.retain(|ticket| {
-            let stays = !aborted && !ticket.reply.is_closed();
-            spare_left |= ticket.spare && !stays;
+        let left = self.batch.retain(|job| {
+            let stays = !aborted && !job.reply.is_closed();
+            spare_left |= job.spare && !stays;
             stays
         });
         self.spare_busy &= !spare_left;
-        self.shared.meters.cancelled.increment(left as u64);
-        self.freed(ended + left);
+        self.shared.metrics.cancelled.increment(left as u64);
+        self.record_freed(ended + left);
     }
 
     fn count_speed(&mut self, rounds: u64, took: Duration) {
@@ -238,23 +238,24 @@ impl Worker {
         }
     }
 
-    /// Lanes have become free.
-    fn freed(&mut self, lanes: usize) {
+    fn record_freed(&mut self, lanes: usize) {
         if lanes == 0 {
             return;
         }
         #[expect(clippy::cast_precision_loss, reason = "a lane count")]
-        self.shared.meters.lanes_busy.decrement(lanes as f64);
-        self.shared.board.set(self.index, self.batch.busy());
+        self.shared.metrics.lanes_busy.decrement(lanes as f64);
+        self.shared.worker_load.set(self.index, self.batch.busy());
     }
 
-    /// After a panic in the kernel, which has no line that can: nobody knows which lane it was.
-    fn start_over(&mut self) {
+    /// Replaces the batch after a panic in the kernel. No such panic is known.
+    ///
+    /// All its lanes are lost, because the panic does not tell which lane caused it.
+    fn replace_batch(&mut self) {
         let lanes = self.batch.busy();
         self.batch = Batch::new(self.batch.lanes());
         self.spare_busy = false;
-        self.shared.meters.panics.increment(1);
-        tracing::error!("the hash kernel panicked: its lanes are lost");
-        self.freed(lanes);
+        self.shared.metrics.panics.increment(1);
+        tracing::error!("the hash kernel panicked; all jobs in its lanes failed");
+        self.record_freed(lanes);
     }
 }

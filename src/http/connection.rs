@@ -1,5 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2, over whatever carries octets, watched by one timer.
 
+use super::connection_errors::ConnectionError;
+use super::length_lines::{LengthLines, Scanner};
 use super::room::Seat;
 use super::service;
 use super::watch::{InRequest, Watch};
@@ -72,9 +74,12 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(Watched { stream, watch: watch.clone() });
+    let lengths = LengthLines::default();
+    let scanner = (spoken != Spoken::Http2).then(|| lengths.scanner());
+    let io = TokioIo::new(Watched { stream, watch: watch.clone(), scanner });
     let requests = (Arc::clone(&edge), watch.clone());
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request| {
+        lengths.account(&mut request);
         let (edge, watch) = requests.clone();
         // Boxed: hyper keeps a place for the future as long as the connection, idle or not.
         match begin(&edge, &watch, &seat, &request) {
@@ -97,6 +102,7 @@ pub(super) async fn serve<S>(
             result = connection.as_mut() => {
                 if let Err(error) = result {
                     tracing::debug!(%peer, error, "connection ended");
+                    ConnectionError::of(error.as_ref()).note(&edge, peer.ip());
                 }
                 return;
             }
@@ -128,8 +134,11 @@ pub(super) async fn serve<S>(
             connection.as_mut().graceful_shutdown();
             goodbye.said();
         }
-        if timed_out && !idle || goodbye.is_over() && idle {
-            tracing::debug!(%peer, "connection timed out");
+        if timed_out && !idle {
+            ConnectionError::Timeout.note(&edge, peer.ip());
+            return;
+        }
+        if goodbye.is_over() && idle {
             return;
         }
         if goodbye.is_over() {
@@ -271,6 +280,8 @@ fn builder(spoken: Spoken) -> auto::Builder<TokioExecutor> {
 struct Watched<S> {
     stream: S,
     watch: Watch,
+    /// `None`: it is HTTP/2.
+    scanner: Option<Scanner>,
 }
 
 impl<S> Watched<S> {
@@ -291,7 +302,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        Poll::Ready(self.watch.octets_came(buffer.filled().len() - before))
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if let Some(scanner) = &mut self.scanner {
+            scanner.scan(came);
+        }
+        Poll::Ready(self.watch.octets_came(came.len()))
     }
 }
 
@@ -353,7 +368,7 @@ mod tests {
         // As TLS does: all is taken, and the socket is full.
         let (socket, mut client) = tokio::io::duplex(10);
         let stream = BufWriter::with_capacity(100, socket);
-        let mut watched = Watched { stream, watch: watch.clone() };
+        let mut watched = Watched { stream, watch: watch.clone(), scanner: None };
         watched.write_all(&[7; 50]).await.unwrap();
         assert_eq!(watch.time_left(), 10 * limit);
         assert!(watched.flush().now_or_never().is_none());

@@ -5,6 +5,7 @@ use crate::auth::{
     ClientCallError, FieldError, LoginError, MeError, PasswordError, RefreshError, RegisterError,
 };
 use crate::hashing::HashError;
+use crate::limiter::QuotaStatus;
 use crate::store::StoreError;
 use crate::telemetry::{trace, with_causes};
 use hyper::StatusCode;
@@ -57,7 +58,7 @@ pub(super) enum ApiError {
     /// Fields are missing, of the wrong type, or break rules: all of them.
     Unprocessable(Vec<FieldError>),
     /// The address has asked too often.
-    RateLimited { retry_after: Duration },
+    RateLimited(QuotaStatus),
     /// Too many failed logins under that name.
     LoginLocked { retry_after: Duration },
     /// More logins than the machine can do.
@@ -117,7 +118,7 @@ impl ApiError {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", "the body may have 16384 octets at most"),
             Self::UnsupportedMediaType { expected } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", expected),
             Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Invalid fields", "some fields are missing or invalid; see errors"),
-            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "too many requests from this address; see Retry-After"),
+            Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "too many requests from this address; see Retry-After"),
             Self::LoginLocked { .. } => (StatusCode::TOO_MANY_REQUESTS, "login-locked", "Too many failed logins", "too many failed logins under this name; see Retry-After"),
             Self::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", "more logins than this server can do at the moment; see Retry-After"),
             Self::DatabaseAway => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", "the account store gives no answer; see Retry-After"),
@@ -144,7 +145,7 @@ impl ApiError {
             | Self::BodyTooLarge
             | Self::UnsupportedMediaType { .. }
             | Self::Unprocessable(_)
-            | Self::RateLimited { .. }
+            | Self::RateLimited(_)
             | Self::LoginLocked { .. }
             | Self::Busy { .. }
             | Self::DatabaseAway
@@ -171,7 +172,7 @@ impl ApiError {
             Self::InvalidClient => fixed(WWW_AUTHENTICATE, CHALLENGE_CLIENT),
             Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
             Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
-            Self::RateLimited { retry_after }
+            Self::RateLimited(QuotaStatus { more_after: retry_after, .. })
             | Self::LoginLocked { retry_after }
             | Self::Busy { retry_after } => {
                 Some((RETRY_AFTER, whole_seconds(*retry_after).max(1).into()))

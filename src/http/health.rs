@@ -3,7 +3,6 @@
 use super::Edge;
 use super::error::ApiError;
 use super::response::Answer;
-use crate::telemetry::with_causes;
 
 /// 200 as long as the process can answer at all. Touches nothing.
 pub(super) fn liveness() -> Answer {
@@ -21,17 +20,10 @@ pub(super) async fn readiness(edge: &Edge) -> Result<Answer, ApiError> {
 }
 
 impl Edge {
-    /// Whether the process takes work and the database takes writes, asked within 1 s; the metric
-    /// `staunch_ready` tells the last answer.
+    /// Whether the process takes work and the database takes writes, as it said at most a second
+    /// ago; the metric `staunch_ready` shows the last answer.
     pub async fn is_ready(&self) -> bool {
-        let ready = self.lifecycle.accepts_work()
-            && match self.store.check_health().await {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(error = with_causes(&error), "not ready");
-                    false
-                }
-            };
+        let ready = self.lifecycle.accepts_work() && self.store.check_health().await.is_ok();
         self.meters.ready.set(f64::from(u8::from(ready)));
         ready
     }

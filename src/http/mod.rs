@@ -10,8 +10,10 @@ mod certificate;
 mod client_address;
 mod client_credentials;
 mod connection;
+mod connection_errors;
 mod error;
 mod health;
+mod length_lines;
 mod meters;
 mod metrics;
 mod opening;
@@ -36,12 +38,13 @@ pub use certificate::{CertificateFiles, TlsError};
 pub use client_address::TrustedProxies;
 pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX};
 pub use meters::Meters;
+pub use metrics::MetricsPage;
 pub use opening::Manner;
 pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
-pub use server::{Listener, serve};
+pub use server::{Listener, Port, serve};
 pub use tls::{TLS_OCTETS_MAX, Tls};
 
 use crate::auth::Auth;
@@ -59,6 +62,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
+    /// Peers whose `traceparent` decides what is traced.
+    pub trace_callers: TrustedProxies,
     /// Connections at most. Beyond that those that have been idle longest leave for new ones; where
     /// none is idle, new ones wait in the kernel's queue.
     pub connections_max: usize,
@@ -91,12 +96,16 @@ pub struct Edge {
     pub policy_fields: PolicyFields,
     /// Which refusals are logged.
     pub refusals: Refusals,
+    /// Which connection errors are logged.
+    pub connection_lines: Refusals,
     /// For readiness.
     pub store: Store,
     /// For counting, and for `/metrics`.
     pub metrics: Metrics,
     /// The edge's own metrics.
     pub meters: Meters,
+    /// `/metrics` as it was rendered last.
+    pub metrics_page: MetricsPage,
     /// Where traces go.
     pub traces: Traces,
     /// For how many lines it had to drop.
@@ -114,6 +123,8 @@ pub enum Surface {
     All,
     /// Everything but `/metrics`.
     Public,
+    /// Everything but `/metrics` and health.
+    Api,
     /// `/metrics` and health only.
     Metrics,
 }

@@ -11,26 +11,36 @@ use std::net::IpAddr;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Counts a request to its route's limits.
+/// Counts a request to its route's limits; where the client stands then, if there are any.
 ///
 /// # Errors
-/// [`ApiError::RateLimited`], with the wait; nothing was counted then.
+/// [`ApiError::RateLimited`]; nothing was counted then.
 pub(super) fn check(
     edge: &Edge,
     route: Option<&Route>,
     client: IpAddr,
-) -> (Option<QuotaStatus>, Result<(), ApiError>) {
-    let policies = Route::policies(route);
-    if policies.is_empty() {
-        return (None, Ok(()));
+) -> Result<Option<QuotaStatus>, ApiError> {
+    match Route::policies(route) {
+        [] => Ok(None),
+        policies => count(edge, policies, client),
     }
+}
+
+/// Counts a request to those limits.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn count(
+    edge: &Edge,
+    policies: &[Policy],
+    client: IpAddr,
+) -> Result<Option<QuotaStatus>, ApiError> {
     match edge.limiter.check_all(policies, client, edge.clock.now()) {
-        Decision::Unlimited => (None, Ok(())),
-        Decision::Allowed(status) => (Some(status), Ok(())),
-        Decision::Limited { status, retry_after } => {
-            let policy = status.policy.as_str();
-            edge.meters.rate_limited.increment(policy);
-            (Some(status), Err(ApiError::RateLimited { retry_after }))
+        Decision::Unlimited => Ok(None),
+        Decision::Allowed(status) => Ok(Some(status)),
+        Decision::Limited { status, .. } => {
+            edge.meters.rate_limited.increment(status.policy.as_str());
+            Err(ApiError::RateLimited(status))
         }
     }
 }

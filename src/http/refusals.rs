@@ -1,4 +1,4 @@
-//! Which of the requests answered 429 get a line in the log.
+//! Which of the requests answered 429 get a line in the log, and which connection errors.
 //!
 //! A flood is refused tens of thousands of times a second, and a line costs more than the rest of
 //! such an answer. So of a client's refusals one a second is logged, and says how many were not

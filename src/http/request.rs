@@ -2,6 +2,7 @@
 
 use super::Edge;
 use super::error::ApiError;
+use super::length_lines::HiddenLength;
 use crate::auth::Field;
 use crate::identity::Origin;
 use crate::secret::Secret;
@@ -130,8 +131,8 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
 /// Refuses requests that two HTTP/1.1 implementations could read differently (RFC 9112 §3.2, §6.1):
 /// a proxy in front of us might see another host or another end of the body than we do.
 ///
-/// hyper itself refuses two lengths, codings that do not end in `chunked`, and folded lines; of
-/// Content-Length beside Transfer-Encoding it drops the length and closes after the answer.
+/// hyper itself refuses two lengths, codings that do not end in `chunked`, and folded lines. Of
+/// Content-Length beside Transfer-Encoding it drops the length: see `length_lines`.
 pub(super) fn check_framing(request: &Request<Incoming>) -> Result<(), ApiError> {
     if request.version() != Version::HTTP_11 {
         return Ok(());
@@ -142,6 +143,11 @@ pub(super) fn check_framing(request: &Request<Incoming>) -> Result<(), ApiError>
     let host_is_one = host.is_some_and(|host| host.is_empty() || host.parse::<Authority>().is_ok());
     if !host_is_one || hosts.next().is_some() {
         return Err(ApiError::Ambiguous { detail: "one valid Host header is required" });
+    }
+    if request.extensions().get::<HiddenLength>().is_some() {
+        return Err(ApiError::Ambiguous {
+            detail: "Content-Length stands beside Transfer-Encoding",
+        });
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {

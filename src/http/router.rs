@@ -79,11 +79,15 @@ impl Route {
         let shown = |route: &&Route| match (surface, route.endpoint) {
             (Surface::All, _) => true,
             (Surface::Public, endpoint) => endpoint != Endpoint::Metrics,
-            (Surface::Metrics, endpoint) => {
-                [Endpoint::Liveness, Endpoint::Readiness, Endpoint::Metrics].contains(&endpoint)
-            }
+            (Surface::Api, _) => !route.is_probe(),
+            (Surface::Metrics, _) => route.is_probe(),
         };
         ROUTES.iter().find(|route| route.is_of(path)).filter(shown)
+    }
+
+    /// Whether balancers and monitoring ask for it all the time: health and metrics.
+    pub(super) fn is_probe(&self) -> bool {
+        [Endpoint::Liveness, Endpoint::Readiness, Endpoint::Metrics].contains(&self.endpoint)
     }
 
     fn is_of(&self, path: &str) -> bool {
@@ -150,7 +154,7 @@ pub(super) async fn dispatch(
         Endpoint::OpenApi => Ok(well_known::openapi(&call)),
         Endpoint::Liveness => Ok(health::liveness()),
         Endpoint::Readiness => health::readiness(call.edge).await,
-        Endpoint::Metrics => Ok(metrics::answer(call.edge)),
+        Endpoint::Metrics => Ok(metrics::answer(call.edge).await),
     }
 }
 
@@ -191,6 +195,11 @@ mod tests {
         assert!(Route::find("/metrics", Surface::Public).is_none());
         assert!(Route::find("/metrics", Surface::Metrics).is_some());
         assert!(Route::find("/api/v1/auth/token", Surface::Metrics).is_none());
+        for path in ["/health/liveness", "/health/readiness", "/metrics"] {
+            assert!(Route::find(path, Surface::Api).is_none(), "{path}");
+            assert!(Route::find(path, Surface::Metrics).is_some(), "{path}");
+        }
+        assert!(Route::find("/api/v1/auth/token", Surface::Api).is_some());
     }
 
     #[test]
@@ -201,8 +210,7 @@ mod tests {
         assert_eq!(paths.len(), ROUTES.len());
         for route in ROUTES {
             let exempt = Route::policies(Some(route)).is_empty();
-            let beside = route.path.starts_with("/health/") || route.path == "/metrics";
-            assert_eq!(exempt, beside, "{}", route.path);
+            assert_eq!(exempt, route.is_probe(), "{}", route.path);
         }
         assert_eq!(Route::policies(None), &[Policy::Global]);
     }

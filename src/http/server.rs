@@ -24,36 +24,51 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Connections that the kernel queues for us at most (and no more than `net.core.somaxconn`).
 const BACKLOG: u32 = 1024;
 
-/// A bound socket and what it speaks.
-pub struct Listener {
-    /// The socket.
-    pub socket: TcpListener,
-    /// What it speaks.
-    pub manner: Manner,
+/// A port that this process holds and does not listen on yet: the kernel refuses connections to it.
+///
+/// It is bound before the slow parts of the start, so that a port that is taken is known at once. It
+/// is listened on when the server is ready. With SO_REUSEPORT the kernel gives every listening socket
+/// its share of new connections, and the process that is being replaced must have them until then.
+pub struct Port {
+    address: SocketAddr,
+    socket: TcpSocket,
 }
 
-impl Listener {
+impl Port {
     /// Binds an address; port 0 takes a free one. With `reuse_port` other processes of the same
     /// user may listen on it, too, if they ask for that as well (SO_REUSEPORT, socket(7)): the
     /// kernel deals new connections out among them.
     ///
     /// # Errors
-    /// When the operating system refuses, for example because the port is taken.
-    pub fn bind(address: SocketAddr, manner: Manner, reuse_port: bool) -> io::Result<Self> {
+    /// When the operating system refuses, for example because another process listens on the port.
+    pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, manner })
+        Ok(Self { address: socket.local_addr()?, socket })
     }
 
-    /// Where it listens.
+    /// The address, with the port that was taken for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Listens: from now on connections wait to be accepted.
     ///
     /// # Errors
-    /// When the operating system does not say.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// When another process has come to listen on the port meanwhile.
+    pub fn listen(self, manner: Manner) -> io::Result<Listener> {
+        Ok(Listener { socket: self.socket.listen(BACKLOG)?, manner })
     }
+}
+
+/// A listening socket and what it speaks.
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What it speaks.
+    pub manner: Manner,
 }
 
 /// Serves until draining begins and every connection has ended. Connections are tracked in

@@ -34,7 +34,8 @@ pub(super) async fn answer(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let trace = Trace::new(trace_context(request.headers()));
+    let trusted = edge.config.trace_callers.contains(peer.ip());
+    let trace = Trace::new(trace_context(request.headers(), trusted));
     let route = Route::find(request.uri().path(), surface);
     let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
     let label = route.map_or("unmatched", |route| route.path);
@@ -44,6 +45,7 @@ pub(super) async fn answer(
         id: RequestId::of(request.headers(), trace.context().trace_id),
         method: request.method().clone(),
         route: label,
+        is_probe: route.is_some_and(Route::is_probe),
         client,
         sampled: edge.traces.sample(trace.context(), label),
         status: None,
@@ -64,15 +66,19 @@ async fn within(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Record { edge, client, .. } = *record;
-    let (quota, allowed) = rate_limit::check(edge, route, client);
+    let counted = rate_limit::check(edge, route, client);
     trace::note(Stage::Limit, None, record.begun, edge.clock.now());
-    let result = match allowed.and_then(|()| check_framing(&request)) {
+    let mut quota = counted.as_ref().ok().copied().flatten();
+    let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
             let call = Call { edge, client, request_id: record.id.as_str(), request };
             guarded(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
+    if let Err(ApiError::RateLimited(refused)) = &result {
+        quota = Some(*refused);
+    }
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(quota) = quota {
@@ -104,6 +110,7 @@ struct Record<'a> {
     id: RequestId,
     method: Method,
     route: &'static str,
+    is_probe: bool,
     client: IpAddr,
     trace: Trace,
     /// `None`: its trace is not exported.
@@ -116,7 +123,7 @@ impl Record<'_> {
     /// Tells a caller that traces where its request is found; others did not ask.
     fn traceresponse(&self) -> Option<HeaderValue> {
         let context = self.trace.context();
-        let sampled = self.sampled.filter(|_| context.parent.is_some())?;
+        let sampled = self.sampled.filter(|_| context.has_caller())?;
         HeaderValue::try_from(sampled.traceresponse(context)).ok()
     }
 }
@@ -135,6 +142,7 @@ impl Drop for Record<'_> {
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
         // Of a client's refusals, the one that is logged tells of the others.
         let unlogged = (status == Some(429) && !slow).then(|| edge.refusals.note(client, ended));
+        let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {
             ($level:ident, $what:literal) => {
@@ -145,6 +153,7 @@ impl Drop for Record<'_> {
                     latency_us,
                     request_id,
                     trace_id = %context.trace_id,
+                    caller_trace_id = linked,
                     session,
                     %client,
                     unlogged = unlogged.flatten().filter(|others| *others > 0),
@@ -161,6 +170,8 @@ impl Drop for Record<'_> {
             };
         }
         match status {
+            // Asked all the time, by anybody: what they show is in the metrics.
+            _ if self.is_probe && status != Some(500) => line!(debug, "request"),
             None => line!(warn, "client left"),
             Some(500) => line!(error, "request failed"),
             Some(_) if notes.failure.is_some() => line!(warn, "request failed"),
@@ -177,13 +188,13 @@ impl Drop for Record<'_> {
     }
 }
 
-/// The trace that the client is part of, if it sent exactly one `traceparent`.
-fn trace_context(headers: &HeaderMap) -> TraceContext {
+/// The trace of a request whose client may have sent one `traceparent`.
+fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     let one = |name| {
         let mut values = headers.get_all(name).iter();
         values.next().filter(|_| values.next().is_none())?.to_str().ok()
     };
-    TraceContext::of(one(TRACEPARENT), one(TRACESTATE))
+    TraceContext::of(one(TRACEPARENT), one(TRACESTATE), trusted)
 }
 
 /// A method as a metric label: clients can make up others.
@@ -201,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn d4_a_panic_in_an_endpoint_is_a_500_that_its_log_line_explains() {
-        let trace = Trace::new(TraceContext::of(None, None));
+        let trace = Trace::new(TraceContext::of(None, None, false));
         let endpoint = async {
             tokio::task::yield_now().await;
             panic!("injected");

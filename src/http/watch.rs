@@ -301,6 +301,7 @@ impl Watch {
     pub(super) fn with_limits(clock: &Clock, limit: Duration) -> Self {
         let config = HttpConfig {
             trusted_proxies: Default::default(),
+            trace_callers: Default::default(),
             connections_max: 1,
             connections_per_address: 1,
             header_timeout: limit,

@@ -11,6 +11,11 @@ pub(super) use disabled::fetch;
 #[cfg(feature = "postgres-download")]
 pub(super) use enabled::fetch;
 
+/// The version that is downloaded: pinned, so that every machine gets the same programs and a data
+/// folder never meets a new major version by itself. Raised for each of PostgreSQL's minor releases,
+/// which mend its security.
+pub(super) const VERSION: &str = "17.11.0";
+
 /// The pinned version's major number.
 pub(super) const MAJOR: u32 = 17;
 
@@ -26,6 +31,12 @@ pub(super) fn cache_folder(account: &Account) -> Option<PathBuf> {
     let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let folder = named.filter(|path| path.is_absolute());
     Some(folder.or_else(|| Some(std::env::home_dir()?.join(".cache")))?.join("staunch"))
+}
+
+/// Whether a folder of the cache has the pinned version, or a newer one of the same major version.
+pub(super) fn is_current(version: &[u32]) -> bool {
+    let pinned: Vec<u32> = VERSION.split('.').filter_map(|part| part.parse().ok()).collect();
+    version.first() == pinned.first() && version >= pinned.as_slice()
 }
 
 #[cfg(not(feature = "postgres-download"))]
@@ -51,12 +62,8 @@ mod enabled {
     use tokio::sync::oneshot;
     use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-    use super::PREFIX;
+    use super::{PREFIX, VERSION};
     use crate::postgres::error::NoDownload;
-
-    /// Pinned, so that every machine gets the same programs and a data folder never meets a new
-    /// major version by itself.
-    const VERSION: &str = "17.11.0";
 
     /// To hear that the server is there and has the version: a machine without a way out must not
     /// wait for long.
@@ -93,7 +100,7 @@ mod enabled {
             .await
             .map_err(|_| format!("no answer from Maven Central within {CONTACT_LIMIT:?}"))?
             .map_err(|error| format!("cannot reach Maven Central: {error}"))?;
-        tracing::info!(version, folder = %target.display(), "no PostgreSQL installed: downloading one");
+        tracing::info!(version, folder = %target.display(), "downloading PostgreSQL");
         let fetched = timeout(FETCH_LIMIT, get_archive(zonky::URL, &exactly));
         let (_, archive) = with_progress(version, fetched)
             .await
@@ -200,11 +207,6 @@ mod enabled {
         use super::*;
         use crate::postgres::account::Account;
 
-        #[test]
-        fn the_pinned_version_has_the_declared_major() {
-            assert!(VERSION.starts_with(&format!("{}.", super::super::MAJOR)));
-        }
-
         #[tokio::test]
         async fn a_folder_that_cannot_be_made_is_a_reason() {
             let reason = fetch(Path::new("/proc/nothing/here")).await.unwrap_err();
@@ -232,6 +234,20 @@ mod enabled {
                 String::from_utf8_lossy(&output.stdout).starts_with("postgres (PostgreSQL) 17."),
                 "{output:?}"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_version_has_the_declared_major() {
+        assert!(VERSION.starts_with(&format!("{MAJOR}.")));
+        assert!(is_current(&[MAJOR, 99, 0]));
+        for other in [&[MAJOR][..], &[MAJOR, 0, 0], &[MAJOR - 1, 99, 0], &[MAJOR + 1, 0, 0]] {
+            assert!(!is_current(other), "{other:?}");
         }
     }
 }

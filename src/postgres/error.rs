@@ -168,14 +168,14 @@ impl PostgresError {
         match self {
             Self::BadBinDir { .. } => Some(format!(
                 "It must name the folder that holds the programs `postgres` and `initdb`, version {} or later.",
-                super::find::OLDEST_MAJOR
+                super::programs::OLDEST_MAJOR
             )),
             Self::OtherMajor { wanted, .. } => Some(format!(
                 "Install PostgreSQL {wanted}, or point STAUNCH_POSTGRES_BIN to its programs; to change the version, move the data with pg_dump or pg_upgrade."
             )),
-            Self::InUse { .. } => Some(
-                "Stop it first, or give this one a folder of its own with STAUNCH_DATA_DIR.".into(),
-            ),
+            Self::InUse { .. } => {
+                Some("Stop it first, or give this one another folder with STAUNCH_DATA_DIR.".into())
+            }
             Self::Unreachable { blocked_by, .. } => Some(format!(
                 "Let it in (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can reach, such as /var/lib/staunch.",
                 blocked_by.display()
@@ -235,14 +235,20 @@ pub enum NoDownload {
     NotBuilt,
 }
 
+impl fmt::Display for NoDownload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(reason) => write!(f, "the download failed ({reason})"),
+            Self::Offline => f.write_str("STAUNCH_OFFLINE forbids a download"),
+            Self::NotBuilt => f.write_str("this build cannot download one"),
+        }
+    }
+}
+
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no PostgreSQL to run: none installed, and ")?;
-        match &self.download {
-            NoDownload::Failed(reason) => write!(f, "the download failed ({reason})")?,
-            NoDownload::Offline => f.write_str("STAUNCH_OFFLINE forbids a download")?,
-            NoDownload::NotBuilt => f.write_str("this build cannot download one")?,
-        }
+        self.download.fmt(f)?;
         write!(f, "\n  looked in: {}", self.looked_in.join(", "))?;
         for reason in &self.passed_over {
             write!(f, "\n  passed over: {reason}")?;

@@ -7,62 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::account::Account;
 use super::error::{NoDownload, NotFound};
+use super::programs::Programs;
 use super::{PostgresConfig, PostgresError, download};
-
-/// Older ones have no security fixes, and `--auth=scram-sha-256` with data checksums is tried from
-/// here on.
-pub(super) const OLDEST_MAJOR: u32 = 14;
-
-/// A folder with `postgres` and `initdb` that our account can run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Programs {
-    folder: PathBuf,
-    /// As the program says it, such as `15.14`.
-    pub(super) version: String,
-    pub(super) major: u32,
-}
-
-impl Programs {
-    pub(super) fn postgres(&self) -> PathBuf {
-        self.folder.join("postgres")
-    }
-
-    pub(super) fn initdb(&self) -> PathBuf {
-        self.folder.join("initdb")
-    }
-
-    /// Looks at one folder; the error is the reason for a reader.
-    async fn in_folder(folder: &Path, account: &Account) -> Result<Self, String> {
-        let postgres = folder.join("postgres");
-        for program in [&postgres, &folder.join("initdb")] {
-            if !program.is_file() {
-                return Err(format!("there is no {}", program.display()));
-            }
-        }
-        // Run as the server's account: root can read folders that PostgreSQL could not be started
-        // from.
-        let output = account.ask(&postgres, &["--version".as_ref()]).await.map_err(|error| {
-            format!("user {} cannot run {}: {error}", account.name, postgres.display())
-        })?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let Some((version, major)) = parse_version(&text) else {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            return Err(format!(
-                "{} --version says nothing we know: {}{}",
-                postgres.display(),
-                text.trim(),
-                complaint.trim()
-            ));
-        };
-        if major < OLDEST_MAJOR {
-            return Err(format!(
-                "{} is version {version}, older than {OLDEST_MAJOR}",
-                postgres.display()
-            ));
-        }
-        Ok(Self { folder: folder.to_path_buf(), version: version.to_owned(), major })
-    }
-}
 
 /// The version that existing data needs.
 #[derive(Debug, Clone, Copy)]
@@ -132,22 +78,13 @@ impl Search {
             };
         }
 
-        let mut passed_over = Vec::new();
-        let mut other_versions = Vec::new();
-        let mut seen = Vec::new();
-        for folder in self.folders().await {
-            // Most folders of PATH; saying so for each would hide what matters.
-            if !folder.join("postgres").is_file() || seen.contains(&folder) {
-                continue;
+        let mut seen = Seen::default();
+        let (current, outdated) = self.cached();
+        let installed = self.folders().await;
+        for folder in installed.into_iter().chain(current) {
+            if let Some(found) = seen.look(&folder, account, wanted).await {
+                return Ok(found);
             }
-            match Programs::in_folder(&folder, account).await {
-                Ok(found) if wanted.is_none_or(|wanted| wanted.major == found.major) => {
-                    return Ok(found);
-                }
-                Ok(found) => other_versions.push(found.version),
-                Err(reason) => passed_over.push(reason),
-            }
-            seen.push(folder);
         }
         // A download is of one version: of no use to data of another.
         let download_fits = wanted.is_none_or(|wanted| wanted.major == download::MAJOR);
@@ -160,9 +97,24 @@ impl Search {
                 },
                 Err(reason) => reason,
             },
-            (Some(_), false) => NoDownload::Failed("another version is needed".to_owned()),
+            (Some(_), false) => NoDownload::Failed(format!(
+                "the data needs another version than {}",
+                download::MAJOR
+            )),
             (None, false) => NoDownload::Failed("this user has no cache folder".to_owned()),
         };
+        // Last: what an earlier release of ours has downloaded lacks the fixes since.
+        for folder in outdated {
+            if let Some(found) = seen.look(&folder, account, wanted).await {
+                tracing::warn!(
+                    version = found.version,
+                    reason = %reason,
+                    "using a downloaded PostgreSQL that is not the pinned version and may lack security fixes"
+                );
+                return Ok(found);
+            }
+        }
+        let Seen { passed_over, other_versions, .. } = seen;
         if let Some(wanted) = wanted {
             return Err(wanted.missing(&other_versions, download_fits.then_some(&reason)));
         }
@@ -173,7 +125,7 @@ impl Search {
         })))
     }
 
-    /// Every folder worth a look, in the order of preference, links resolved.
+    /// Every folder where one may be installed, in the order of preference, links resolved.
     async fn folders(&self) -> Vec<PathBuf> {
         let mut folders = Vec::new();
         for folder in std::env::split_paths(&self.path).filter(|folder| folder.is_absolute()) {
@@ -185,12 +137,19 @@ impl Search {
         }
         folders.extend(self.pg_config_folder().await);
         for (parent, prefix, below) in &self.installs {
-            folders.extend(versions_in(Path::new(parent), prefix, below));
-        }
-        if let Some(cache) = &self.cache {
-            folders.extend(versions_in(cache, download::PREFIX, "bin"));
+            let found = versions_in(Path::new(parent), prefix, below);
+            folders.extend(found.into_iter().map(|(_, folder)| folder));
         }
         folders
+    }
+
+    /// The folders of the cache: those that a download would not replace, and the others.
+    fn cached(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let found = self.cache.iter().flat_map(|cache| versions_in(cache, download::PREFIX, "bin"));
+        let (current, outdated): (Vec<_>, Vec<_>) =
+            found.partition(|(version, _)| download::is_current(version));
+        let folders = |found: Vec<Version>| found.into_iter().map(|(_, folder)| folder).collect();
+        (folders(current), folders(outdated))
     }
 
     async fn pg_config_folder(&self) -> Option<PathBuf> {
@@ -214,12 +173,49 @@ impl Search {
     }
 }
 
+/// What a search has looked at.
+#[derive(Default)]
+struct Seen {
+    folders: Vec<PathBuf>,
+    /// Why some cannot be used.
+    passed_over: Vec<String>,
+    /// Of programs that work, and are not of the wanted major version.
+    other_versions: Vec<String>,
+}
+
+impl Seen {
+    /// The folder's programs, if it is looked at for the first time and they will do.
+    async fn look(
+        &mut self,
+        folder: &Path,
+        account: &Account,
+        wanted: Option<Wanted<'_>>,
+    ) -> Option<Programs> {
+        // Most folders of PATH have none; saying so for each would hide what matters.
+        if !folder.join("postgres").is_file() || self.folders.iter().any(|seen| seen == folder) {
+            return None;
+        }
+        self.folders.push(folder.to_owned());
+        match Programs::in_folder(folder, account).await {
+            Ok(found) if wanted.is_none_or(|wanted| wanted.major == found.major) => {
+                return Some(found);
+            }
+            Ok(found) => self.other_versions.push(found.version),
+            Err(reason) => self.passed_over.push(reason),
+        }
+        None
+    }
+}
+
+/// The numbers in a folder's name, and where its programs are.
+type Version = (Vec<u32>, PathBuf);
+
 /// `<parent>/<prefix><version>/<below>`, highest version first.
-fn versions_in(parent: &Path, prefix: &str, below: &str) -> Vec<PathBuf> {
+fn versions_in(parent: &Path, prefix: &str, below: &str) -> Vec<Version> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Vec::new();
     };
-    let mut found: Vec<(Vec<u32>, PathBuf)> = entries
+    let mut found: Vec<Version> = entries
         .filter_map(Result::ok)
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
@@ -230,17 +226,7 @@ fn versions_in(parent: &Path, prefix: &str, below: &str) -> Vec<PathBuf> {
         })
         .collect();
     found.sort_by(|left, right| right.cmp(left));
-    found.into_iter().map(|(_, folder)| folder).collect()
-}
-
-/// From `postgres (PostgreSQL) 15.14 (Debian ...)`, also `17beta1` and `18devel`: the version and
-/// its major number.
-fn parse_version(text: &str) -> Option<(&str, u32)> {
-    let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
-    let digits = version
-        .find(|letter: char| !letter.is_ascii_digit())
-        .map_or(version, |end| version.split_at(end).0);
-    Some((version, digits.parse().ok()?))
+    found
 }
 
 #[cfg(test)]
@@ -271,20 +257,18 @@ mod tests {
             fs::write(&program, format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n"))
                 .unwrap();
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            until_runnable(&program);
         }
         folder
     }
 
-    #[test]
-    fn versions_are_read_as_postgres_prints_them() {
-        for (text, expected) in [
-            ("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(("15.14", 15))),
-            ("postgres (PostgreSQL) 17beta1\n", Some(("17beta1", 17))),
-            ("postgres (PostgreSQL) 9.6.24\n", Some(("9.6.24", 9))),
-            ("psql (PostgreSQL) 15.14\n", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_version(text), expected);
+    /// A child that another test is starting holds the file open for writing until it runs its own
+    /// program, and meanwhile the file cannot be run (ETXTBSY).
+    fn until_runnable(program: &Path) {
+        let deadline = tokio::time::Instant::now() + crate::SOON;
+        while let Err(error) = std::process::Command::new(program).output() {
+            assert_eq!(error.kind(), std::io::ErrorKind::ExecutableFileBusy);
+            assert!(tokio::time::Instant::now() < deadline, "{error}");
         }
     }
 
@@ -296,7 +280,7 @@ mod tests {
         }
         let found = versions_in(top.path(), "pgsql-", "bin");
         let names: Vec<_> =
-            found.iter().map(|path| path.strip_prefix(top.path()).unwrap()).collect();
+            found.iter().map(|(_, path)| path.strip_prefix(top.path()).unwrap()).collect();
         assert_eq!(names, ["pgsql-17/bin", "pgsql-15/bin", "pgsql-9.6/bin"].map(Path::new));
     }
 
@@ -343,6 +327,58 @@ mod tests {
         assert_eq!(found.major, download::MAJOR);
         search.offline = true;
         assert_eq!(search.run(&account(), None).await.unwrap(), found);
+    }
+
+    /// Puts programs that claim to be this version into a cache.
+    fn cache(cache: &Path, version: &str) {
+        let folder = cache.join(format!("{}{version}", download::PREFIX));
+        fs::create_dir_all(&folder).unwrap();
+        for part in [cache, &folder] {
+            fs::set_permissions(part, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::rename(pretend(version).keep(), folder.join("bin")).unwrap();
+    }
+
+    // Of section 3 of the field list: a download of an earlier release won over the pinned version.
+    #[tokio::test]
+    async fn an_older_download_is_used_only_where_the_pinned_one_cannot_be_had() {
+        let top = tempfile::tempdir().unwrap();
+        let mut search = nowhere();
+        search.cache = Some(top.path().to_owned());
+        let old = format!("{}.0.0", download::MAJOR);
+        cache(top.path(), &old);
+        let account = account();
+        let found = search.run(&account, None).await.unwrap();
+        assert_eq!(found.version, old, "offline, rather that than none");
+
+        // The pinned version, or a newer minor one, is taken before any other, however it is called.
+        let newer_major = format!("{}.1.0", download::MAJOR + 1);
+        let current = format!("{}.999.0", download::MAJOR);
+        cache(top.path(), &newer_major);
+        cache(top.path(), &current);
+        assert_eq!(search.run(&account, None).await.unwrap().version, current);
+        let wanted = |major| Some(Wanted { major, data: Path::new("/data") });
+        let found = search.run(&account, wanted(download::MAJOR + 1)).await.unwrap();
+        assert_eq!(found.version, newer_major);
+    }
+
+    // The same: with a way out, the older one is what a failed download leaves.
+    #[cfg(feature = "postgres-download")]
+    #[tokio::test]
+    async fn a_download_is_tried_before_an_older_one_is_used() {
+        let top = tempfile::tempdir().unwrap();
+        let mut search = nowhere();
+        search.cache = Some(top.path().to_owned());
+        search.offline = false;
+        let old = format!("{}.0.0", download::MAJOR);
+        cache(top.path(), &old);
+        // Where the lock would be: the download ends before it asks anybody.
+        fs::create_dir(top.path().join("download.lock")).unwrap();
+        assert_eq!(search.run(&account(), None).await.unwrap().version, old);
+        fs::remove_dir(top.path().join("download.lock")).unwrap();
+        // Another process has brought it meanwhile.
+        cache(top.path(), download::VERSION);
+        assert_eq!(search.run(&account(), None).await.unwrap().version, download::VERSION);
     }
 
     #[tokio::test]

@@ -310,7 +310,7 @@ mod tests {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), opened).await.expect("it is free")
+        tokio::time::timeout(crate::SOON, opened).await.expect("it is free")
     }
 
     #[tokio::test]

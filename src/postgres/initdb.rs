@@ -12,9 +12,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::find::Programs;
 use super::folder::{DataFolder, make_folder, private_file};
 use super::guard::{Farewell, Guard};
+use super::programs::Programs;
 use super::{Durability, PostgresError, recover};
 
 /// The superuser of the embedded server, and the only role.

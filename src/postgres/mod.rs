@@ -22,6 +22,7 @@ mod guard;
 mod initdb;
 mod log_file;
 mod process;
+mod programs;
 mod recover;
 mod server;
 mod socket;

@@ -150,7 +150,7 @@ mod tests {
     async fn a_zombie_does_not_count() {
         // Not waited for until the end of the test: a zombie as soon as it has ended.
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + crate::SOON;
         loop {
             let seen = Seen::new(child.id()).await.expect("not reaped yet");
             if seen.zombie {

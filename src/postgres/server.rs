@@ -10,10 +10,10 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::account::Account;
-use super::find::Programs;
 use super::guard::{Farewell, Guard};
 use super::log_file::LogFile;
 use super::process::{self, LOOK_EVERY, STOP_STEPS};
+use super::programs::Programs;
 use super::socket::SocketFolder;
 use super::{PostgresError, recover};
 

@@ -100,12 +100,14 @@ pub enum ReadError {
 
 const FIND_USERNAME: Statement = statement!(
     "admin_find_username",
-    "SELECT id, email, username, is_active, created_at FROM users WHERE lower(username) = lower($1)"
+    "SELECT id, email, username, is_active, created_at FROM users 
+     WHERE lower(username COLLATE \"C\") = $1"
 );
 
 const FIND_EMAIL: Statement = statement!(
     "admin_find_email",
-    "SELECT id, email, username, is_active, created_at FROM users WHERE lower(email) = lower($1)"
+    "SELECT id, email, username, is_active, created_at FROM users 
+     WHERE lower(email COLLATE \"C\") = $1"
 );
 
 const DISABLE: Statement = statement!(

@@ -1,6 +1,5 @@
 //! Why a database call gave nothing.
 
-use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
 /// What was behind it, for the log. Holds no value of any row.
@@ -37,6 +36,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the database broke a statement off because it took too long: less work may succeed.
+    pub fn is_statement_timeout(&self) -> bool {
+        let Self::Unavailable { source: Some(source), .. } = self else { return false };
+        source.downcast_ref::<Said>().is_some_and(|said| said.state == SqlState::QUERY_CANCELED)
+    }
+
     /// Sorts a failed statement.
     pub(super) fn statement(context: &'static str, error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
@@ -68,9 +73,9 @@ impl StoreError {
         }
     }
 
-    /// Sorts a failure to get a connection from the pool.
-    pub(super) fn pool(context: &'static str, error: PoolError) -> Self {
-        Self::Unavailable { context, source: Some(error.into()) }
+    /// There is no connection.
+    pub(super) fn unavailable(context: &'static str, why: impl Into<Cause>) -> Self {
+        Self::Unavailable { context, source: Some(why.into()) }
     }
 
     /// Our own deadline passed.
@@ -80,9 +85,18 @@ impl StoreError {
 }
 
 /// What the server said without its DETAIL, which may repeat a row, password hash and all.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} (SQLSTATE {})", state.code())]
+struct Said {
+    message: String,
+    state: SqlState,
+}
+
 fn cause(error: tokio_postgres::Error) -> Cause {
     match error.as_db_error() {
-        Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()).into(),
+        Some(said) => {
+            Said { message: said.message().to_owned(), state: said.code().clone() }.into()
+        }
         None => error.into(),
     }
 }

@@ -1,11 +1,10 @@
-//! The audit log's lines that no other statement writes along, in batches, and their end.
+//! The audit log's lines that no other statement writes along, in batches.
 
-use super::sessions::{CLEANUP_LOCK, Cleaned};
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
 use crate::identity::UserId;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_postgres::types::ToSql;
 
 /// A line to be written.
@@ -34,22 +33,6 @@ pub(super) const INSERT_EVENTS: Statement = statement!(
           AS line (age, event, outcome, user_id, ip, request_id)"
 );
 
-// Ids come in the order of time but for a second or two: the first rows are the oldest, and a batch
-// that finds fewer old ones than it may take has found them all. Rows never change, so their places
-// in the table hold for the statement.
-pub(super) const CLEAN_EVENTS: Statement = statement!(
-    "clean_events",
-    "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
-     oldest AS MATERIALIZED (
-         SELECT ctid AS place, at FROM auth_events WHERE (SELECT mine FROM turn)
-         ORDER BY id LIMIT $2),
-     gone AS (
-         DELETE FROM auth_events WHERE ctid = ANY (ARRAY(
-             SELECT place FROM oldest WHERE at < now() - make_interval(secs => $3)))
-         RETURNING 1)
-     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone)"
-);
-
 impl Store {
     /// Writes lines into the audit log. `now` is the clock that dated them.
     ///
@@ -68,16 +51,5 @@ impl Store {
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&ages, &names, &outcomes, &users, &addresses, &request_ids];
         self.0.pool.query(&INSERT_EVENTS, &parameters).await.map(drop)
-    }
-
-    /// Removes up to `rows_max` lines that are older than `keep`, unless another node is doing so.
-    ///
-    /// # Errors
-    /// When the database gives no answer; the batch is all or nothing.
-    pub async fn clean_events(&self, keep: Duration, rows_max: u32) -> Result<Cleaned, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 3] =
-            [&CLEANUP_LOCK, &i64::from(rows_max), &keep.as_secs_f64()];
-        let rows = self.0.pool.query(&CLEAN_EVENTS, &parameters).await?;
-        Cleaned::read(CLEAN_EVENTS.name, &rows)
     }
 }

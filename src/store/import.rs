@@ -106,8 +106,10 @@ const INSERT: Statement = statement!(
 const TAKEN: Statement = statement!(
     "import_taken",
     "SELECT line,
-         EXISTS (SELECT FROM users WHERE lower(users.email) = lower(import_users.email)),
-         EXISTS (SELECT FROM users WHERE lower(users.username) = lower(import_users.username))
+         EXISTS (SELECT FROM users
+             WHERE lower(users.email COLLATE \"C\") = lower(import_users.email COLLATE \"C\")),
+         EXISTS (SELECT FROM users
+             WHERE lower(users.username COLLATE \"C\") = lower(import_users.username COLLATE \"C\"))
      FROM import_users WHERE line = ANY ($1) ORDER BY line"
 );
 

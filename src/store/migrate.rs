@@ -1,29 +1,30 @@
-//! Migrations: the files of `migrations/`, each applied once, in order, in a transaction, under a
-//! lock.
+//! Migrations: the files of `migrations/`, each applied once, in order, under a lock.
 //!
-//! The table `staunch_migrations` remembers which ran and the SHA-256 of each: a file that was
-//! changed after it ran, or a schema that a newer staunch made, stops the start with a clear line
-//! rather than serve on a schema that nobody has tested. A file runs whole or not at all, so a
-//! process that was killed half way is continued by the next start.
+//! The table `staunch_migrations` remembers which ran and the SHA-256 of each. A file that was
+//! changed after it ran, or a schema of a newer staunch, stops the start with a clear message.
+//!
+//! Most files run in one transaction, whole or not at all. A file that builds or drops indexes runs
+//! without one, because CONCURRENTLY needs that: it can be repeated, so the next start continues
+//! after an interruption. A file of the contract phase waits until servers of the version before are
+//! gone; see [`Mode`].
 
 use super::connect::{self, ConnectError, Endpoint};
+use super::migrations::{MIGRATIONS, Migration, Mode};
+use super::twins::Twins;
 use crate::telemetry::with_causes;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::time::Duration;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-/// Number, name and text, in order. Files are only ever added.
-const MIGRATIONS: &[(i32, &str, &str)] = &[
-    (1, "users", include_str!("../../migrations/0001_users.sql")),
-    (2, "refresh_tokens", include_str!("../../migrations/0002_refresh_tokens.sql")),
-    (3, "auth_events", include_str!("../../migrations/0003_auth_events.sql")),
-    (4, "clients", include_str!("../../migrations/0004_clients.sql")),
-];
-
-/// "migrate" in ASCII: the advisory lock that nodes starting together queue for.
+/// "migrate" in ASCII: the advisory lock of the node that migrates.
 const MIGRATION_LOCK: i64 = 0x6d_69_67_72_61_74_65;
-/// Longest wait for another node's migrations.
-const LOCK_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait for another node's migrations. Millions of accounts take minutes to index.
+const LOCK_DEADLINE: Duration = Duration::from_secs(600);
+/// Pause between two tries to get the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How often migrations start again after PostgreSQL has ended a deadlock.
+const DEADLOCK_RETRIES: u32 = 5;
 
 /// Why the schema is not what this binary needs.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub enum MigrateError {
     /// Another node held the lock too long.
     #[error("another node has been migrating for over {} s", LOCK_DEADLINE.as_secs())]
     Locked,
-    /// A newer staunch has been here.
+    /// The schema belongs to a newer staunch.
     #[error("the database has migration {found}, but this staunch ({}) knows only up to {known}: run a newer one", env!("CARGO_PKG_VERSION"))]
     Newer {
         /// The highest number in the database.
@@ -48,6 +49,21 @@ pub enum MigrateError {
         /// Its number.
         number: i32,
     },
+    /// Names that must be unique are not. Nothing was changed.
+    #[error(
+        "nothing was changed, because these rows have the same name but for the case of its letters A to Z. Keep one row of each line, and rename or delete the others (UPDATE users SET username = 'new-name' WHERE id = 1; UPDATE clients SET name = ...); then start again:{0}"
+    )]
+    Twins(Twins),
+    /// The role may not change the schema.
+    #[error(
+        "migration {name} is not applied yet, and this role may not apply it ({reason}): run `staunch migrate` as the owner of the tables"
+    )]
+    NotAllowed {
+        /// The file's name, or what was being done.
+        name: &'static str,
+        /// What the server said.
+        reason: String,
+    },
     /// The database refused a statement.
     #[error("migration {name} failed: {reason}")]
     Failed {
@@ -55,6 +71,8 @@ pub enum MigrateError {
         name: &'static str,
         /// What the server said.
         reason: String,
+        /// Whether another transaction was in the way, and is gone by now.
+        deadlock: bool,
     },
 }
 
@@ -63,11 +81,23 @@ pub enum MigrateError {
 /// # Errors
 /// See [`MigrateError`]. What was applied before the error stays.
 pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
+    let mut retries = DEADLOCK_RETRIES;
+    loop {
+        match migrate_once(database).await {
+            // A server of an older version waits for the lock inside a statement, and CONCURRENTLY
+            // waits for that statement. Its turn comes now that the lock is free.
+            Err(MigrateError::Failed { deadlock: true, .. }) if retries > 0 => retries -= 1,
+            result => return result,
+        }
+    }
+}
+
+async fn migrate_once(database: &Endpoint) -> Result<usize, MigrateError> {
     let (mut client, connection) = connect::alone(database).await?;
-    let lock = client.query_one("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]);
-    let locked =
-        tokio::time::timeout(LOCK_DEADLINE, lock).await.map_err(|_| MigrateError::Locked)?;
-    locked.map_err(failed("lock"))?;
+    // An index takes as long as it takes, whatever limit the role has.
+    client.batch_execute("SET statement_timeout = 0").await.map_err(failed("setup"))?;
+    let locked = tokio::time::timeout(LOCK_DEADLINE, lock(&client)).await;
+    locked.map_err(|_| MigrateError::Locked)??;
     let applied = apply(&mut client).await;
     // The lock ends with the connection.
     drop(client);
@@ -75,44 +105,164 @@ pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
     applied
 }
 
-async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
-    let table = "CREATE TABLE IF NOT EXISTS staunch_migrations (
-            number     integer PRIMARY KEY,
-            name       text NOT NULL,
-            sha256     bytea NOT NULL,
-            applied_at timestamptz NOT NULL DEFAULT now())";
-    client.batch_execute(table).await.map_err(failed("staunch_migrations"))?;
-    let done = client
-        .query("SELECT number, sha256 FROM staunch_migrations ORDER BY number", &[])
-        .await
-        .map_err(failed("staunch_migrations"))?;
-    let known = MIGRATIONS.last().map_or(0, |(number, ..)| *number);
-    for row in &done {
-        let (number, hash): (i32, Vec<u8>) = (row.get(0), row.get(1));
-        let Some((_, _, sql)) = MIGRATIONS.iter().find(|(known, ..)| *known == number) else {
-            return Err(MigrateError::Newer { found: number, known });
-        };
-        if digest(&SHA256, sql.as_bytes()).as_ref() != hash {
-            return Err(MigrateError::Changed { number });
+/// Polls for the lock. A blocking wait would be a statement under way, and the node that holds the
+/// lock waits for all of those when it builds an index.
+async fn lock(client: &Client) -> Result<(), MigrateError> {
+    let try_lock = "SELECT pg_try_advisory_lock($1)";
+    loop {
+        let row = client.query_one(try_lock, &[&MIGRATION_LOCK]).await.map_err(failed("lock"))?;
+        if row.get(0) {
+            return Ok(());
         }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
+}
+
+/// What `staunch_migrations` says of a file.
+struct Applied {
+    number: i32,
+    /// Longer ago than a rolling upgrade takes.
+    settled: bool,
+}
+
+async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
+    let done = read_applied(client).await?;
     let mut applied = 0;
-    for (number, name, sql) in MIGRATIONS {
-        if done.iter().any(|row| row.get::<_, i32>(0) == *number) {
+    for migration in MIGRATIONS {
+        let Migration { number, name, mode, .. } = migration;
+        if done.iter().any(|file| file.number == *number) {
             continue;
         }
-        let transaction = client.transaction().await.map_err(failed(name))?;
-        transaction.batch_execute(sql).await.map_err(failed(name))?;
-        let record = "INSERT INTO staunch_migrations (number, name, sha256) VALUES ($1, $2, $3)";
-        let hash = digest(&SHA256, sql.as_bytes());
-        transaction.execute(record, &[number, name, &hash.as_ref()]).await.map_err(failed(name))?;
-        transaction.commit().await.map_err(failed(name))?;
+        match mode {
+            Mode::Transaction => run_in_transaction(client, migration).await?,
+            Mode::BuildIndexes(indexes) => build_indexes(client, migration, indexes).await?,
+            Mode::Contract => {
+                let find = |number: i32| done.iter().find(|file| file.number == number);
+                // A server of the version before can run on a database that had its files.
+                let is_new = find(number - 2).is_none();
+                if !is_new && !find(number - 1).is_some_and(|file| file.settled) {
+                    tracing::info!(number, name, "migration waits for a day after the one before");
+                    continue;
+                }
+                // The server works without it, so a role that may not drop anything can serve.
+                if let Err(error) = run_statements(client, migration).await {
+                    tracing::warn!(%error, "tried again at the next start");
+                    continue;
+                }
+            }
+        }
         tracing::info!(number, name, "migration applied");
         applied += 1;
     }
     Ok(applied)
 }
 
+/// Reads which files were applied, and checks that they are this binary's. Makes the table if it is
+/// missing; where it is there, the role needs no right to create one.
+async fn read_applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
+    const TABLE: &str = "staunch_migrations";
+    let find = "SELECT to_regclass('staunch_migrations') IS NULL";
+    if client.query_one(find, &[]).await.map_err(failed(TABLE))?.get(0) {
+        let create = "CREATE TABLE staunch_migrations (
+            number     integer PRIMARY KEY,
+            name       text NOT NULL,
+            sha256     bytea NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now())";
+        client.batch_execute(create).await.map_err(failed(TABLE))?;
+    }
+    let read = "SELECT number, sha256, applied_at < now() - interval '1 day'
+                FROM staunch_migrations ORDER BY number";
+    let rows = client.query(read, &[]).await.map_err(failed(TABLE))?;
+    let known = MIGRATIONS.last().map_or(0, |last| last.number);
+    let check = |row: &tokio_postgres::Row| {
+        let (number, hash): (i32, Vec<u8>) = (row.get(0), row.get(1));
+        match MIGRATIONS.iter().find(|file| file.number == number) {
+            None => Err(MigrateError::Newer { found: number, known }),
+            Some(file) if file.sha256().as_ref() != hash => Err(MigrateError::Changed { number }),
+            Some(_) => Ok(Applied { number, settled: row.get(2) }),
+        }
+    };
+    rows.iter().map(check).collect()
+}
+
+impl Migration {
+    fn sha256(&self) -> aws_lc_rs::digest::Digest {
+        digest(&SHA256, self.sql.as_bytes())
+    }
+}
+
+const RECORD: &str = "INSERT INTO staunch_migrations (number, name, sha256) VALUES ($1, $2, $3)";
+
+async fn run_in_transaction(
+    client: &mut Client,
+    migration: &Migration,
+) -> Result<(), MigrateError> {
+    let Migration { number, name, sql, .. } = migration;
+    let hash = migration.sha256();
+    let run = async {
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(sql).await?;
+        transaction.execute(RECORD, &[number, name, &hash.as_ref()]).await?;
+        transaction.commit().await
+    };
+    run.await.map_err(failed(name))
+}
+
+async fn build_indexes(
+    client: &Client,
+    migration: &Migration,
+    indexes: &[&str],
+) -> Result<(), MigrateError> {
+    let failed = failed(migration.name);
+    if let Some(twins) = Twins::find(client).await.map_err(&failed)? {
+        return Err(MigrateError::Twins(twins));
+    }
+    // A build that was killed leaves an index that is maintained but not used.
+    drop_invalid(client, indexes).await.map_err(&failed)?;
+    let result = run_statements(client, migration).await;
+    if result.is_err() {
+        // A twin was registered meanwhile: the index that refused it would refuse others.
+        drop_invalid(client, indexes).await.map_err(&failed)?;
+        if let Some(twins) = Twins::find(client).await.map_err(&failed)? {
+            return Err(MigrateError::Twins(twins));
+        }
+    }
+    result
+}
+
+async fn drop_invalid(client: &Client, indexes: &[&str]) -> Result<(), tokio_postgres::Error> {
+    let invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid";
+    for index in indexes {
+        if client.query_opt(invalid, &[index]).await?.is_some() {
+            client.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn run_statements(client: &Client, migration: &Migration) -> Result<(), MigrateError> {
+    let Migration { number, name, .. } = migration;
+    let hash = migration.sha256();
+    let run = async {
+        for statement in migration.statements() {
+            client.batch_execute(statement).await?;
+        }
+        client.execute(RECORD, &[number, name, &hash.as_ref()]).await
+    };
+    run.await.map(drop).map_err(failed(name))
+}
+
 fn failed(name: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
-    move |error| MigrateError::Failed { name, reason: with_causes(&error) }
+    move |error| {
+        let reason = with_causes(&error);
+        match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                MigrateError::NotAllowed { name, reason }
+            }
+            code => {
+                let deadlock = code == Some(&SqlState::T_R_DEADLOCK_DETECTED);
+                MigrateError::Failed { name, reason, deadlock }
+            }
+        }
+    }
 }

@@ -5,25 +5,33 @@
 //! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
 //! ours, which also holds when the server is stopped or unreachable.
 
+mod abandoned;
 mod admin;
+mod cleanup;
 mod clients;
 mod connect;
+mod connection;
 mod ends;
 mod error;
 mod events;
+mod growth;
 mod health;
 mod import;
 mod migrate;
+mod migrations;
 mod notify;
 mod options;
 mod pool;
+mod session_blocks;
 mod sessions;
 mod statement;
 mod tls;
+mod twins;
 mod users;
 mod writes;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
+pub use cleanup::Cleaned;
 pub use clients::{Client, LiveRefresh};
 pub use connect::{ConnectError, Endpoint, parse_url, place};
 pub use ends::{Asking, NewPassword};
@@ -33,8 +41,10 @@ pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
 pub use notify::Notice;
 pub use pool::{CALL_DEADLINE, StoreConfig};
-pub use sessions::{Cleaned, NewSession, OwnSession, Refreshed};
+pub use session_blocks::SessionBlock;
+pub use sessions::{NewSession, OwnSession, Refreshed};
 pub use statement::{STATEMENTS, Statement};
+pub use twins::Twins;
 pub use users::{Account, Credentials, NewUser, RegisterError};
 
 use crate::clock::Clock;
@@ -46,13 +56,14 @@ use std::sync::Arc;
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    pool: pool::Pool,
+    pool: Arc<pool::Pool>,
     health: health::Health,
     listener: notify::Listener,
 }
 
 impl Store {
-    /// Opens the pool's minimum of connections.
+    /// Opens the first connection; the rest of the pool's minimum follows in the background. If the
+    /// database allows fewer, those that could be opened serve, and the log says so.
     ///
     /// # Errors
     /// When the first connection fails; the message names the host, never the password.
@@ -61,24 +72,29 @@ impl Store {
         metrics: &Metrics,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
-        let pool = pool::Pool::open(config, metrics, clock.clone()).await?;
-        let health = health::Health::new(config);
+        let pool = Arc::new(pool::Pool::open(config, metrics, clock.clone()).await?);
+        let health = health::Health::new(config, Arc::clone(&pool), clock.clone());
         let listener = notify::Listener::new(config, metrics, clock);
         Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 
-    /// Asks the database whether it takes writes, within 1 s, on a connection kept for this question.
+    /// Whether the database takes writes: its answer of at most a second ago, or a new one within a
+    /// second, on a connection kept for this question. However many ask, the database is asked once
+    /// a second at most. Logs a change.
     ///
     /// # Errors
     /// Why there was no answer in time, or what keeps it from writing.
+    ///
+    /// # Cancel safety
+    /// The question goes on, for the next caller.
     pub async fn check_health(&self) -> Result<(), StoreError> {
-        self.0.health.check(&self.0.pool).await
+        self.0.health.check().await
     }
 
     /// Drops dead connections, opens new ones up to the minimum, and updates the pool's gauges.
     /// Called every few seconds.
-    pub async fn maintain(&self) {
-        self.0.pool.maintain().await;
+    pub fn maintain(&self) {
+        self.0.pool.maintain();
     }
 
     /// Updates the pool's gauges, for a scrape.

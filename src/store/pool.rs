@@ -1,36 +1,33 @@
 //! The connection pool: a deadline on every call, and no connection that comes back half used.
 
+use super::abandoned::{Abandoned, Conversation};
 use super::connect::{self, ConnectError, Endpoint};
+use super::connection::Connection;
+use super::growth::Growth;
 use super::writes::Writes;
 use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
 use crate::telemetry::{Metrics, declared, with_causes};
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, RecyclingMethod, Runtime, Timeouts,
-};
-use futures_util::future::join_all;
+use deadpool::unmanaged::{self, Object};
 use metrics::{Counter, Histogram};
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Longest time a call may take in all: waiting for a connection, opening one, query and answer.
-/// Below the 5 s in which a login must hear of a database that is away.
+/// Longest time a call may take in all: waiting for a connection, query and answer. A login must be
+/// answered within 5 s while the database is away.
 pub const CALL_DEADLINE: Duration = Duration::from_millis(3_500);
-/// Longest wait for a connection that others hold.
+/// Longest wait for a connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a call waits before one more connection is opened: a few times the longest statement
 /// that serves requests.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// Longest time to open a connection, TCP and authentication together; and again to prepare its
-/// statements.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the database is reached.
 #[derive(Clone, Debug)]
@@ -39,23 +36,19 @@ pub struct StoreConfig {
     pub database: Endpoint,
     /// Connections opened at start and kept. At most `pool_max`.
     pub pool_min: usize,
-    /// Connections at most. The server must allow as many and three more: readiness has one of its
-    /// own, and so have the listener and migrations. Those that were opened stay open.
+    /// Connections at most. The server should allow as many and three more: readiness has one of its
+    /// own, and so have the listener and migrations. If it allows fewer, calls wait for those that
+    /// could be opened. Connections stay open once they were opened.
     pub pool_max: usize,
 }
 
 pub(super) struct Pool {
-    pool: deadpool_postgres::Pool,
-    /// As many as connections were opened. Whoever holds one finds a connection idle, or opens the
-    /// one that broke anew.
-    places: Arc<Semaphore>,
-    /// Connections opened or being opened.
-    opened: Arc<AtomicUsize>,
-    /// Held while one is being opened.
-    growth: Arc<Mutex<()>>,
+    /// Idle connections, for which calls wait in order.
+    pool: unmanaged::Pool<Connection>,
+    growth: Arc<Growth>,
+    abandoned: Abandoned,
+    closed: AtomicBool,
     waiting: AtomicUsize,
-    min: usize,
-    max: usize,
     writes: Writes,
     pool_wait: Histogram,
     /// Times and errors by the statement's name.
@@ -65,26 +58,20 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Opens the first connection. The rest of the minimum follows in the background.
     pub(super) async fn open(
         config: &StoreConfig,
         metrics: &Metrics,
         clock: Clock,
     ) -> Result<Self, ConnectError> {
-        let timeouts = Timeouts {
-            wait: Some(WAIT_TIMEOUT),
-            create: Some(CREATE_TIMEOUT),
-            recycle: Some(Duration::from_secs(1)),
-        };
-        let pool = build(&config.database, config.pool_max, timeouts, STATEMENTS);
+        let pool = unmanaged::Pool::new(config.pool_max);
         metrics.gauge(declared::DB_POOL_MAX, &[]).set(gauge(config.pool_max));
         let pool = Self {
+            growth: Arc::new(Growth::new(pool.clone(), config, metrics)),
             pool,
-            places: Arc::new(Semaphore::new(config.pool_min)),
-            opened: Arc::new(AtomicUsize::new(config.pool_min)),
-            growth: Arc::default(),
+            abandoned: Abandoned::new(metrics),
+            closed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            min: config.pool_min,
-            max: config.pool_max,
             writes: Writes::new(clock.clone()),
             pool_wait: metrics.histogram(declared::DB_POOL_WAIT_SECONDS, &[]),
             queries: STATEMENTS
@@ -100,12 +87,11 @@ impl Pool {
             metrics: metrics.clone(),
             clock,
         };
-        let first = pool.pool.get().await.map_err(|error| ConnectError::Refused {
+        pool.growth.open_first().await.map_err(|error| ConnectError::Refused {
             place: connect::place(&config.database),
             reason: with_causes(&error),
         })?;
-        drop(first);
-        pool.maintain().await;
+        pool.maintain();
         Ok(pool)
     }
 
@@ -113,47 +99,55 @@ impl Pool {
     /// one takes tens to open: so a new one is opened only when the wait gets long, in the
     /// background, and whichever comes first is taken.
     async fn checkout(&self, name: &'static str) -> Result<Checkout<'_>, StoreError> {
-        let waiting = Waiting::new(&self.waiting);
-        // One wait from beginning to end: a new one would go to the back of the line.
-        let mut acquired = pin!(self.places.acquire());
-        let place = loop {
-            tokio::select! {
-                place = acquired.as_mut() => break place.map_err(|_| StoreError::deadline(name))?,
-                () = tokio::time::sleep(PATIENCE) => self.grow(),
+        loop {
+            let connection = match self.pool.try_get() {
+                Ok(connection) => connection,
+                Err(_) => self.wait(name).await?,
+            };
+            if connection.is_closed() {
+                drop(Object::take(connection));
+            } else {
+                let (connection, conversation) = (Some(connection), Conversation::default());
+                return Ok(Checkout { connection, conversation, pool: self });
             }
-        };
-        drop(waiting);
-        // Boxed: it holds the opening of a connection, which every request would carry along.
-        let object = Box::pin(self.pool.get()).await;
-        let object = object.map_err(|error| StoreError::pool(name, error))?;
-        Ok(Checkout { object: Some(object), _place: Some(place) })
+        }
     }
 
-    /// Opens one more connection in the background, if there may be one more; one at a time, since
-    /// opening them takes CPU from the calls that they are to help.
-    fn grow(&self) {
-        let Ok(turn) = Arc::clone(&self.growth).try_lock_owned() else { return };
-        let more = |opened| (opened < self.max).then_some(opened + 1);
-        if self.opened.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
-            return;
+    /// Waits until a connection is idle. Fails early only if there is no connection at all and none
+    /// can be opened.
+    async fn wait(&self, name: &'static str) -> Result<Object<Connection>, StoreError> {
+        if self.is_closed() {
+            return Err(StoreError::unavailable(name, "the pool is closed"));
         }
-        let (pool, places, opened) =
-            (self.pool.clone(), Arc::clone(&self.places), Arc::clone(&self.opened));
-        tokio::spawn(async move {
-            // The pool gives an idle one if there is one: then the wait is over anyway.
-            if pool.get().await.is_ok() {
-                places.add_permits(1);
-            } else {
-                opened.fetch_sub(1, Ordering::AcqRel);
+        let _waiting = Waiting::new(&self.waiting);
+        let mut failures = self.growth.failures();
+        // One wait from beginning to end: a new one would go to the back of the line.
+        let mut idle = pin!(self.pool.get());
+        if self.growth.size() == 0 {
+            self.growth.grow();
+        }
+        loop {
+            tokio::select! {
+                biased;
+                connection = idle.as_mut() => {
+                    return connection.map_err(|_| StoreError::deadline(name));
+                }
+                Ok(()) = failures.changed() => {
+                    if self.growth.size() == 0 {
+                        let error = failures.borrow_and_update().to_string();
+                        return Err(StoreError::unavailable(name, error));
+                    }
+                }
+                () = tokio::time::sleep(PATIENCE) => self.growth.grow(),
             }
-            drop(turn);
-        });
+        }
     }
 
     /// Runs one statement and returns its rows.
     ///
-    /// Cancel safe: a call that is dropped half way closes its connection rather than return it
-    /// with an answer still to come; the server ends the statement by its own time-out.
+    /// # Cancel safety
+    /// The statement runs to its end; its connection goes back to the pool then, or is closed
+    /// ([`Abandoned`]).
     pub(super) async fn query(
         &self,
         statement: &Statement,
@@ -161,11 +155,12 @@ impl Pool {
     ) -> Result<Vec<Row>, StoreError> {
         let name = statement.name;
         let call = async {
-            let connection = self.connection(name).await?;
-            let result = self.run(&connection, statement, parameters).await;
-            match &result {
-                Err(error) if self.writes.is_stale(error) => drop(connection),
-                _ => connection.settle(&result),
+            let mut connection = self.connection(name).await?;
+            let result = self.run(&mut connection, statement, parameters).await;
+            if let Err(error) = &result
+                && self.writes.is_stale(error)
+            {
+                connection.close();
             }
             result.map_err(|error| StoreError::statement(name, error))
         };
@@ -175,7 +170,8 @@ impl Pool {
     /// Runs statements in one transaction, in order. Commits when each gave a row; false: one gave
     /// none, and nothing of it has happened.
     ///
-    /// Cancel safe as [`Pool::query`]: closing the connection rolls back.
+    /// # Cancel safety
+    /// As [`Pool::query`]. The transaction is rolled back unless its COMMIT was sent.
     pub(super) async fn transaction(
         &self,
         steps: &[(&Statement, &[&(dyn ToSql + Sync)])],
@@ -183,20 +179,17 @@ impl Pool {
         let name = steps.first().map_or("transaction", |(statement, _)| statement.name);
         let failed = |error| StoreError::statement(name, error);
         let call = async {
-            let connection = self.connection(name).await?;
+            let mut connection = self.connection(name).await?;
             connection.command("BEGIN").await.map_err(failed)?;
             for (statement, parameters) in steps {
-                let rows = self.run(&connection, statement, parameters).await;
+                let rows = self.run(&mut connection, statement, parameters).await;
                 let rows = rows.map_err(|error| StoreError::statement(statement.name, error))?;
                 if rows.is_empty() {
                     let result = connection.command("ROLLBACK").await;
-                    connection.settle(&result);
                     return result.map(|()| false).map_err(failed);
                 }
             }
-            let result = connection.command("COMMIT").await;
-            connection.settle(&result);
-            result.map(|()| true).map_err(failed)
+            connection.command("COMMIT").await.map(|()| true).map_err(failed)
         };
         self.in_time(name, call).await
     }
@@ -214,12 +207,12 @@ impl Pool {
     /// Runs a statement; notes how long it took.
     async fn run(
         &self,
-        connection: &Checkout<'_>,
+        connection: &mut Checkout<'_>,
         statement: &Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let begun = self.clock.now();
-        let result = connection.run(statement.sql, parameters).await;
+        let result = connection.run(statement, parameters).await;
         let ended = self.clock.now();
         if let Some((seconds, _)) = self.queries.get(statement.name) {
             seconds.record(ended.saturating_duration_since(begun));
@@ -255,16 +248,21 @@ impl Pool {
     /// Closes what is idle. A connection in use now, which may have learned what no longer holds,
     /// goes when it is refused for it.
     pub(super) fn renew(&self) {
-        self.pool.retain(|_, _| false);
+        self.close_idle();
+        self.growth.fill();
     }
 
-    pub(super) async fn maintain(&self) {
-        self.pool.retain(|client, _| !client.is_closed());
-        let status = self.pool.status();
-        let missing = self.min.saturating_sub(status.size);
-        if missing > 0 {
-            // All at once, and the idle ones too: else each would get the one before it back.
-            drop(join_all((0..missing + status.available).map(|_| self.pool.get())).await);
+    /// Drops connections that broke while they were idle, opens what is missing to the minimum in
+    /// the background, and updates the gauges.
+    pub(super) fn maintain(&self) {
+        let idle: Vec<_> = std::iter::from_fn(|| self.pool.try_get().ok()).collect();
+        for connection in idle {
+            if connection.is_closed() {
+                drop(Object::take(connection));
+            }
+        }
+        if !self.is_closed() {
+            self.growth.fill();
         }
         self.observe();
     }
@@ -278,96 +276,71 @@ impl Pool {
         set(declared::DB_POOL_WAITING, &[], self.waiting.load(Ordering::Acquire));
     }
 
+    /// Closes what is idle, and opens no more.
     pub(super) fn close(&self) {
-        self.pool.close();
+        self.closed.store(true, Ordering::Release);
+        self.close_idle();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close_idle(&self) {
+        while self.pool.try_remove().is_ok() {}
     }
 }
 
-/// A pool over that database, with our settings on every connection.
-pub(super) fn build(
-    database: &Endpoint,
-    max: usize,
-    timeouts: Timeouts,
-    statements: &'static [Statement],
-) -> deadpool_postgres::Pool {
-    let (config, tls) = connect::with_deadlines(database).parts();
-    let manager = Manager::from_config(
-        config,
-        tls,
-        ManagerConfig { recycling_method: RecyclingMethod::Fast },
-    );
-    let builder = deadpool_postgres::Pool::builder(manager)
-        .max_size(max)
-        .timeouts(timeouts)
-        .runtime(Runtime::Tokio1)
-        .post_create(Hook::async_fn(move |client, _| {
-            // Prepared while nobody waits.
-            Box::pin(async move {
-                // The pool's own time-out ends before this.
-                let prepare = async {
-                    for statement in statements {
-                        client.prepare_cached(statement.sql).await?;
-                    }
-                    Ok(())
-                };
-                match tokio::time::timeout(CREATE_TIMEOUT, prepare).await {
-                    Ok(prepared) => prepared.map_err(HookError::Backend),
-                    Err(_) => Err(HookError::message("statements were not prepared in time")),
-                }
-            })
-        }));
-    #[expect(
-        clippy::expect_used,
-        reason = "fails only for time-outs without a runtime; one is given"
-    )]
-    builder.build().expect("a runtime is given")
-}
-
-/// A connection out of the pool, which goes back only when its last answer has been read.
-pub(super) struct Checkout<'a> {
-    object: Option<Object>,
-    /// Given back after the connection.
-    _place: Option<SemaphorePermit<'a>>,
+/// A connection out of the pool, which goes back when its last answer has been read.
+struct Checkout<'a> {
+    /// `None` only while it is dropped.
+    connection: Option<Object<Connection>>,
+    conversation: Conversation,
+    pool: &'a Pool,
 }
 
 impl Checkout<'_> {
-    pub(super) fn of(object: Object) -> Self {
-        Self { object: Some(object), _place: None }
-    }
-
-    pub(super) async fn run(
-        &self,
-        sql: &str,
+    async fn run(
+        &mut self,
+        statement: &Statement,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let Some(client) = self.object.as_ref() else { return Ok(Vec::new()) };
-        let statement = client.prepare_cached(sql).await?;
-        client.query(&statement, parameters).await
+        let Some(connection) = &self.connection else { return Ok(Vec::new()) };
+        self.conversation.waiting_since = Some(Instant::now());
+        let result = connection.run(statement, parameters).await;
+        self.answered(&result);
+        result
     }
 
     /// Runs a command that has no parameters and gives no rows.
-    async fn command(&self, sql: &'static str) -> Result<(), tokio_postgres::Error> {
-        let Some(client) = self.object.as_ref() else { return Ok(()) };
-        client.batch_execute(sql).await
+    async fn command(&mut self, sql: &'static str) -> Result<(), tokio_postgres::Error> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        self.conversation.waiting_since = Some(Instant::now());
+        // Sent by the first poll: from then on the server is in a transaction, or is leaving it.
+        self.conversation.in_transaction = sql == "BEGIN";
+        let result = connection.command(sql).await;
+        self.answered(&result);
+        result
     }
 
-    /// Gives the connection back after an answer, also after a refusal by the server.
-    pub(super) fn settle<T>(mut self, result: &Result<T, tokio_postgres::Error>) {
-        let answered = match result {
-            Ok(_) => true,
-            Err(error) => error.as_db_error().is_some(),
-        };
-        if answered {
-            drop(self.object.take());
-        }
+    /// Notes an answer. A refusal by the server is one, too; after any other failure the connection
+    /// is closed.
+    fn answered<T>(&mut self, result: &Result<T, tokio_postgres::Error>) {
+        self.conversation.waiting_since = None;
+        self.conversation.broken =
+            result.as_ref().is_err_and(|error| error.as_db_error().is_none());
+    }
+
+    /// Closes the connection when this is dropped.
+    fn close(&mut self) {
+        self.conversation.broken = true;
     }
 }
 
 impl Drop for Checkout<'_> {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
-            // Leaves the pool for good; dropping the client closes the socket.
-            drop(Object::take(object));
+        if let Some(connection) = self.connection.take() {
+            self.pool.abandoned.take(connection, self.conversation);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: opened by a login, moved on by a refresh, ended, swept away.
+//! Sessions: opened by a login, moved on by a refresh, listed.
 
 use super::statement::statement;
 use super::users::Account;
@@ -57,18 +57,6 @@ pub enum Refreshed {
     /// No live session: unknown, ended, past its time, or its account is disabled.
     Dead,
 }
-
-/// What a clean-up batch did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cleaned {
-    /// Another node holds the lock.
-    Elsewhere,
-    /// So many rows are gone.
-    Removed(u64),
-}
-
-/// "staunch" in ASCII: the advisory lock of the clean-up.
-pub(super) const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
 
 // Stores nothing for an account that was disabled, or whose password changed, since it was read.
 // FOR SHARE: such a change that is under way is waited for and then seen; and one that begins now
@@ -145,21 +133,6 @@ pub(super) const ACCOUNT_SESSIONS: Statement = statement!(
     "SELECT id, created_at, last_used_at, ip, user_agent
      FROM refresh_tokens WHERE user_id = $1 AND NOT revoked AND expires_at > now()
      ORDER BY created_at DESC, id LIMIT 1000"
-);
-
-// A batch is one short transaction: locks are held for milliseconds, and the advisory lock goes
-// with it. Rows that a refresh holds are left for the next run. Each side of the OR says whether
-// the session is revoked, as the partial index that serves it does: without that the whole table
-// is read to find the last few.
-pub(super) const CLEAN_SESSIONS: Statement = statement!(
-    "clean_sessions",
-    "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
-     doomed AS MATERIALIZED (
-         SELECT id FROM refresh_tokens
-         WHERE (revoked OR (NOT revoked AND expires_at <= now())) AND (SELECT mine FROM turn)
-         LIMIT $2 FOR UPDATE SKIP LOCKED),
-     gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
-     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone)"
 );
 
 impl Store {
@@ -260,32 +233,5 @@ impl Store {
         };
         let account = rows.first().map(read).transpose();
         account.map_err(|error| StoreError::statement(SESSION_ACCOUNT.name, error))
-    }
-
-    /// Removes up to `rows_max` sessions that were ended or are past their time, unless another
-    /// node is doing so.
-    ///
-    /// # Errors
-    /// When the database gives no answer; the batch is all or nothing.
-    pub async fn clean_sessions(&self, rows_max: u32) -> Result<Cleaned, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 2] = [&CLEANUP_LOCK, &i64::from(rows_max)];
-        let rows = self.0.pool.query(&CLEAN_SESSIONS, &parameters).await?;
-        Cleaned::read(CLEAN_SESSIONS.name, &rows)
-    }
-}
-
-impl Cleaned {
-    /// Reads whether it was our turn, and the number of rows.
-    pub(super) fn read(statement: &'static str, rows: &[Row]) -> Result<Self, StoreError> {
-        let Some(row) = rows.first() else {
-            return Ok(Self::Elsewhere);
-        };
-        let read = || -> Result<Self, tokio_postgres::Error> {
-            if !row.try_get::<_, bool>(0)? {
-                return Ok(Self::Elsewhere);
-            }
-            Ok(Self::Removed(u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0)))
-        };
-        read().map_err(|error| StoreError::statement(statement, error))
     }
 }

@@ -1,6 +1,6 @@
 //! The list of statements that serve requests, for tests that ask PostgreSQL how it runs them.
 
-use super::{clients, ends, events, sessions, users};
+use super::{cleanup, clients, ends, events, session_blocks, sessions, users};
 
 /// One SQL statement with the name that its first line gives it.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,8 @@ pub const STATEMENTS: &[Statement] = &[
     sessions::REFRESH_SESSION,
     sessions::SESSION_ACCOUNT,
     sessions::ACCOUNT_SESSIONS,
-    sessions::CLEAN_SESSIONS,
+    session_blocks::SESSION_BLOCKS_BY_USERNAME,
+    session_blocks::SESSION_BLOCKS_BY_EMAIL,
     ends::REVOKE_SESSION,
     ends::END_SESSION,
     ends::LOCK_CALLER,
@@ -30,15 +31,17 @@ pub const STATEMENTS: &[Statement] = &[
     ends::REPLACE_PASSWORD,
     ends::END_OTHER_SESSIONS,
     events::INSERT_EVENTS,
-    events::CLEAN_EVENTS,
+    cleanup::CLEAN_EXPIRED_SESSIONS,
+    cleanup::CLEAN_ENDED_SESSIONS,
+    cleanup::CLEAN_EVENTS,
     clients::CLIENT_SECRET,
     clients::LIVE_REFRESH,
 ];
 
 /// Names a statement and starts its text with that name.
 macro_rules! statement {
-    ($name:literal, $sql:literal) => {
-        $crate::store::Statement { name: $name, sql: concat!("-- ", $name, "\n", $sql) }
+    ($name:literal, $($sql:literal),+) => {
+        $crate::store::Statement { name: $name, sql: concat!("-- ", $name, "\n", $($sql),+) }
     };
 }
 pub(super) use statement;

@@ -84,8 +84,8 @@ pub struct Credentials {
     pub is_active: bool,
     /// The account's version, handed back when the session is stored.
     pub updated_at: OffsetDateTime,
-    /// Both of its names, whichever was typed.
-    pub names: [String; 2],
+    /// Its username and its e-mail address, whichever was typed.
+    pub names: [LoginName; 2],
 }
 
 /// Why no account was made.
@@ -118,14 +118,14 @@ pub(super) const CREDENTIALS_BY_USERNAME: Statement = statement!(
     "credentials_by_username",
     "SELECT u.id, coalesce(u.password_hash, $2), coalesce(u.is_active, false),
          coalesce(u.updated_at, now()), coalesce(u.username, $1), coalesce(u.email, $1)
-     FROM (SELECT) AS asked LEFT JOIN users AS u ON lower(u.username) = lower($1)"
+     FROM (SELECT) AS asked LEFT JOIN users AS u ON lower(u.username COLLATE \"C\") = $1"
 );
 
 pub(super) const CREDENTIALS_BY_EMAIL: Statement = statement!(
     "credentials_by_email",
     "SELECT u.id, coalesce(u.password_hash, $2), coalesce(u.is_active, false),
          coalesce(u.updated_at, now()), coalesce(u.username, $1), coalesce(u.email, $1)
-     FROM (SELECT) AS asked LEFT JOIN users AS u ON lower(u.email) = lower($1)"
+     FROM (SELECT) AS asked LEFT JOIN users AS u ON lower(u.email COLLATE \"C\") = $1"
 );
 
 pub(super) const CREDENTIALS_BY_ID: Statement = statement!(
@@ -162,24 +162,24 @@ impl Store {
     }
 
     /// Looks up who may be logging in: one indexed read, for any name that is possible. A name that is
-    /// nobody's gets `stand_in` for its hash.
+    /// nobody's gets `dummy_hash` for its hash.
     ///
     /// # Errors
     /// When the database gives no answer.
     pub async fn credentials(
         &self,
         name: &LoginName,
-        stand_in: &str,
+        dummy_hash: &str,
     ) -> Result<Credentials, StoreError> {
         let (statement, text) = match name {
             LoginName::Username(text) => (&CREDENTIALS_BY_USERNAME, text),
             LoginName::Email(text) => (&CREDENTIALS_BY_EMAIL, text),
-            LoginName::Impossible => return Ok(Credentials::nobody(stand_in)),
+            LoginName::Impossible => return Ok(Credentials::nobody(dummy_hash)),
         };
-        let rows = self.0.pool.query(statement, &[text, &stand_in]).await?;
+        let rows = self.0.pool.query(statement, &[text, &dummy_hash]).await?;
         let credentials = rows.first().map(Credentials::read).transpose();
         let credentials = credentials.map_err(|error| StoreError::statement(statement.name, error));
-        Ok(credentials?.unwrap_or_else(|| Credentials::nobody(stand_in)))
+        Ok(credentials?.unwrap_or_else(|| Credentials::nobody(dummy_hash)))
     }
 
     /// What a login needs to know, of an account that is known.
@@ -194,13 +194,13 @@ impl Store {
 }
 
 impl Credentials {
-    fn nobody(stand_in: &str) -> Self {
+    fn nobody(dummy_hash: &str) -> Self {
         Self {
             user: None,
-            password_hash: stand_in.to_owned(),
+            password_hash: dummy_hash.to_owned(),
             is_active: false,
             updated_at: OffsetDateTime::UNIX_EPOCH,
-            names: [String::new(), String::new()],
+            names: [LoginName::Impossible, LoginName::Impossible],
         }
     }
 
@@ -211,7 +211,7 @@ impl Credentials {
             password_hash: row.try_get(1)?,
             is_active: row.try_get(2)?,
             updated_at: row.try_get(3)?,
-            names: [row.try_get(4)?, row.try_get(5)?],
+            names: [LoginName::parse(row.try_get(4)?), LoginName::parse(row.try_get(5)?)],
         })
     }
 }
@@ -224,7 +224,10 @@ pub(super) fn inserted(result: Result<Vec<Row>, StoreError>) -> Result<Account, 
             .map(Account::read)
             .ok_or_else(|| RegisterError::Store(StoreError::deadline(INSERT_USER.name)))?
             .map_err(|error| RegisterError::Store(StoreError::statement(INSERT_USER.name, error))),
-        Err(StoreError::Conflict { constraint }) if constraint == "users_email_key" => {
+        // The second one is dropped a day after an upgrade (`migrations/0006`).
+        Err(StoreError::Conflict { constraint })
+            if ["users_email_fold_key", "users_email_key"].contains(&constraint.as_str()) =>
+        {
             Err(RegisterError::EmailTaken)
         }
         Err(StoreError::Conflict { .. }) => Err(RegisterError::UsernameTaken),

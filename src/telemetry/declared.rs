@@ -67,6 +67,8 @@ metrics! {
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
     /// Idle connections closed to make room for new ones.
     HTTP_CONNECTIONS_EVICTED = Counter "staunch_http_connections_evicted_total" [] None;
+    /// Connections that ended with an error: bad_head (answered 400), head_too_large (431), timeout (a slow head, an answer that is not read), http2 (against the protocol), broken (the client left half-way).
+    HTTP_CONNECTION_ERRORS = Counter "staunch_http_connection_errors_total" ["kind": ["bad_head", "head_too_large", "timeout", "http2", "broken"]] None;
     /// HTTP/2 requests refused unread (REFUSED_STREAM): too many beside others on their connections.
     HTTP2_STREAMS_REFUSED = Counter "staunch_http2_streams_refused_total" [] None;
     /// TLS handshakes by outcome: success, error (plain text, an old version, a client that does not trust the certificate), timeout.
@@ -133,6 +135,10 @@ metrics! {
     DB_POOL_MAX = Gauge "staunch_db_pool_max" [] None;
     /// Calls waiting for a database connection.
     DB_POOL_WAITING = Gauge "staunch_db_pool_waiting" [] None;
+    /// Database connections opened for the pool by outcome: success, error (often because the database allows no more; the pool goes on with those it has).
+    DB_CONNECTIONS_OPENED = Counter "staunch_db_connections_opened_total" ["result": ["success", "error"]] None;
+    /// Statements whose client left before the answer, by what became of the connection: finished (back in the pool), closed (no answer within a second).
+    DB_ABANDONED = Counter "staunch_db_abandoned_statements_total" ["result": ["finished", "closed"]] None;
     /// Time that a call waited for a database connection, in seconds.
     DB_POOL_WAIT_SECONDS = Histogram "staunch_db_pool_wait_seconds" [] Some(Unit::Seconds);
     /// Time from the sending of a query to its last row, by the query's name, in seconds.

@@ -2,14 +2,16 @@
 //!
 //! Writing goes through a bounded queue to a thread of its own and drops lines rather than wait:
 //! a full disk or a closed pipe must not stop a login. Standard output is left to the few lines
-//! that the start prints.
+//! that the start prints for people.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
-use std::sync::Arc;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use std::sync::{Arc, Mutex};
+use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -18,6 +20,9 @@ use tracing_subscriber::{Layer, Registry, reload};
 const LINES_WAITING_MAX: usize = 65_536;
 /// Memory of those, when they are long. Unit: octets.
 pub const OCTETS_MAX: u64 = LINES_WAITING_MAX as u64 * 512;
+
+/// What a text log keeps back until the start lines are printed; more is written at once. Unit: octets.
+const START_OCTETS_MAX: usize = 64 * 1024;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,8 @@ pub struct Log(Option<Arc<Inner>>);
 
 struct Inner {
     filter: reload::Handle<Targets, Registry>,
+    /// `None`: its lines are JSON.
+    text: Option<TextWriter>,
     dropped: ErrorCounter,
 }
 
@@ -96,18 +103,23 @@ impl Log {
             .thread_name("staunch-log")
             .finish(std::io::stderr());
         let dropped = writer.error_counter();
-        let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+        let lines = tracing_subscriber::fmt::layer();
         let json =
             format == Format::Json || (format == Format::Auto && !std::io::stderr().is_terminal());
-        let lines = if json {
-            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-        } else {
-            lines.with_ansi(false).with_target(false).boxed()
+        let text = (!json).then(|| TextWriter::new(writer.clone()));
+        let lines = match &text {
+            None => {
+                let lines = lines.with_writer(writer).json().flatten_event(true);
+                lines.with_current_span(false).with_span_list(false).boxed()
+            }
+            Some(text) => {
+                lines.with_writer(text.clone()).with_ansi(false).with_target(false).boxed()
+            }
         };
         let (filter, handle) = reload::Layer::new(filter.0.clone());
         // Fails only if a log is running already.
         tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().ok();
-        (Self(Some(Arc::new(Inner { filter: handle, dropped }))), guard)
+        (Self(Some(Arc::new(Inner { filter: handle, text, dropped }))), guard)
     }
 
     /// Changes which lines are written, from now on.
@@ -118,9 +130,98 @@ impl Log {
         }
     }
 
+    /// Whether its lines are JSON.
+    pub fn is_json(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.text.is_none())
+    }
+
+    /// Keeps back the lines of a text log that are no warnings, until [`Log::release`].
+    pub fn hold(&self) {
+        if let Some(text) = self.0.as_ref().and_then(|inner| inner.text.as_ref()) {
+            text.hold();
+        }
+    }
+
+    /// Writes the lines that were kept back; from now on none is.
+    pub fn release(&self) {
+        if let Some(text) = self.0.as_ref().and_then(|inner| inner.text.as_ref()) {
+            text.release();
+        }
+    }
+
     /// Lines dropped since the start because standard error took them too slowly.
     pub fn lines_dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.dropped.dropped_lines() as u64)
+    }
+}
+
+/// Writes the lines of a text log. During the start those that are no warnings wait until the start
+/// lines have been printed, so that a person finds these first.
+#[derive(Clone)]
+struct TextWriter {
+    out: NonBlocking,
+    /// `None`: none waits.
+    waiting: Arc<Mutex<Option<Vec<u8>>>>,
+}
+
+impl TextWriter {
+    fn new(out: NonBlocking) -> Self {
+        Self { out, waiting: Arc::default() }
+    }
+
+    fn hold(&self) {
+        if let Ok(mut waiting) = self.waiting.lock() {
+            waiting.get_or_insert_default();
+        }
+    }
+
+    fn release(&self) {
+        let waiting = self.waiting.lock().ok().and_then(|mut waiting| waiting.take());
+        if let Some(lines) = waiting.filter(|lines| !lines.is_empty()) {
+            self.out.clone().write_all(&lines).ok();
+        }
+    }
+
+    /// Keeps a line, if lines still wait and there is room.
+    fn keep(&self, line: &[u8]) -> bool {
+        let Ok(mut waiting) = self.waiting.lock() else { return false };
+        let Some(lines) = waiting.as_mut() else { return false };
+        let fits = lines.len() + line.len() <= START_OCTETS_MAX;
+        if fits {
+            lines.extend_from_slice(line);
+        }
+        fits
+    }
+}
+
+impl<'a> MakeWriter<'a> for TextWriter {
+    type Writer = TextLine;
+
+    fn make_writer(&'a self) -> TextLine {
+        TextLine { writer: self.clone(), may_wait: false }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> TextLine {
+        TextLine { writer: self.clone(), may_wait: *meta.level() > Level::WARN }
+    }
+}
+
+/// One line on its way.
+struct TextLine {
+    writer: TextWriter,
+    may_wait: bool,
+}
+
+impl io::Write for TextLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.may_wait && self.writer.keep(line) {
+            return Ok(line.len());
+        }
+        self.writer.out.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.out.flush()
     }
 }
 

@@ -7,7 +7,7 @@
 //! the standard `OTEL_*` variables, which the SDK reads.
 
 use super::trace::{Notes, Span, Stage};
-use super::trace_context::{Parent, TraceContext};
+use super::trace_context::{Caller, TraceContext};
 use super::{Family, Metrics, declared, with_causes};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,14 +16,14 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+    Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchSpanProcessor, Config, IdGenerator, RandomIdGenerator, SamplingDecision, SpanData,
-    SpanProcessor,
+    SpanLinks, SpanProcessor,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -110,14 +110,12 @@ impl Traces {
     }
 
     /// Whether the request's trace is to be exported, as `OTEL_TRACES_SAMPLER` says; by default it
-    /// is if its caller's is, or if there is no caller.
+    /// is if its parent's is, or if there is no parent.
     pub fn sample(&self, context: &TraceContext, route: &str) -> Option<Sampled> {
         let inner = self.0.as_ref()?;
         let trace_id = TraceId::from(context.trace_id.0);
-        let parent = context
-            .parent
-            .as_ref()
-            .map(|parent| Context::new().with_remote_span_context(remote(trace_id, parent)));
+        let parent =
+            context.parent().map(|parent| Context::new().with_remote_span_context(remote(parent)));
         let sampler = &inner.config.sampler;
         let result =
             sampler.should_sample(parent.as_ref(), trace_id, route, &SpanKind::Server, &[], &[]);
@@ -139,7 +137,7 @@ impl Traces {
             let ago = served.ended.saturating_duration_since(time);
             served.ended_at.checked_sub(ago).unwrap_or(served.ended_at)
         };
-        let parent = context.parent.as_ref();
+        let parent = context.parent();
         let state = parent.map_or(TraceState::NONE, tracestate);
         let span = |id, parent: SpanId, kind, name: String, times: (Instant, Instant)| SpanData {
             span_context: SpanContext::new(trace_id, id, TraceFlags::SAMPLED, false, state.clone()),
@@ -174,8 +172,11 @@ impl Traces {
         }
         let above = parent.map_or(SpanId::INVALID, |parent| SpanId::from(parent.span_id));
         let name = format!("{} {}", served.method, served.route);
+        let mut links = SpanLinks::default();
+        links.links.extend(context.link().map(|caller| Link::with_context(remote(caller))));
         let root = SpanData {
             parent_span_is_remote: parent.is_some(),
+            links,
             attributes: attributes(notes, served),
             status: status(notes, served),
             ..span(sampled.0, above, SpanKind::Server, name, (served.begun, served.ended))
@@ -224,13 +225,14 @@ fn resource() -> Resource {
     resource.build()
 }
 
-fn remote(trace_id: TraceId, parent: &Parent) -> SpanContext {
-    let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
-    SpanContext::new(trace_id, SpanId::from(parent.span_id), flags, true, tracestate(parent))
+fn remote(caller: &Caller) -> SpanContext {
+    let flags = if caller.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
+    let (trace, span) = (TraceId::from(caller.trace_id.0), SpanId::from(caller.span_id));
+    SpanContext::new(trace, span, flags, true, tracestate(caller))
 }
 
-fn tracestate(parent: &Parent) -> TraceState {
-    parent.tracestate.parse().unwrap_or(TraceState::NONE)
+fn tracestate(caller: &Caller) -> TraceState {
+    caller.tracestate.parse().unwrap_or(TraceState::NONE)
 }
 
 fn attributes(notes: &Notes, served: &Served<'_>) -> Vec<KeyValue> {

@@ -176,7 +176,7 @@ mod tests {
         clock.advance(Duration::from_millis(2));
         let ended = clock.now();
         note(Stage::Query, Some("outside"), begun, ended);
-        let trace = Trace::new(TraceContext::of(None, None));
+        let trace = Trace::new(TraceContext::of(None, None, false));
         let request = async {
             note(Stage::Query, Some("one"), begun, ended);
             tokio::task::yield_now().await;
@@ -200,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn notes_are_bounded() {
         let now = Clock::manual().now();
-        let trace = Trace::new(TraceContext::of(None, None));
+        let trace = Trace::new(TraceContext::of(None, None, false));
         let request = async {
             for _ in 0..SPANS_MAX * 2 {
                 note(Stage::Query, None, now, now);

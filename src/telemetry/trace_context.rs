@@ -5,13 +5,18 @@ use std::fmt;
 /// Longest `tracestate` that is passed on, in octets: what the standard says should be (§3.3.1.5).
 const TRACESTATE_OCTETS_MAX: usize = 512;
 
-/// The trace of one request: its caller's, or a new one (W3C Trace Context, level 1).
+/// The trace of one request (W3C Trace Context, level 1).
+///
+/// A trusted caller's trace is continued: its span is the [parent](Self::parent), and its flag is
+/// heard by the sampler. Anybody else may send the header, too, and must not choose what is traced:
+/// neither by the flag nor by an id of which a ratio takes it. So the request begins a trace, and the
+/// caller's is [linked](Self::link).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     /// Never zero.
     pub trace_id: TraceId,
-    /// The caller's span; `None` begins a trace.
-    pub parent: Option<Parent>,
+    /// The caller's span; `None`: it sent none.
+    caller: Option<Caller>,
 }
 
 /// Sixteen octets, shown as 32 lower-case hexadecimal digits.
@@ -20,7 +25,9 @@ pub struct TraceId(pub u128);
 
 /// Where the request came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parent {
+pub struct Caller {
+    /// The caller's trace. Never zero.
+    pub trace_id: TraceId,
     /// The caller's span. Never zero.
     pub span_id: u64,
     /// Whether the caller records this trace.
@@ -30,22 +37,40 @@ pub struct Parent {
 }
 
 impl TraceContext {
-    /// The context that the headers carry. One that is not well-formed is ignored, as the standard
-    /// asks (§3.2.2.5): the request begins a trace then.
-    pub fn of(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        let Some((trace_id, mut parent)) = traceparent.and_then(parse) else {
-            return Self::new();
-        };
-        parent.tracestate = tracestate
-            .filter(|text| text.len() <= TRACESTATE_OCTETS_MAX)
-            .unwrap_or_default()
-            .into();
-        Self { trace_id, parent: Some(parent) }
+    /// The context that the headers of a caller carry. One that is not well-formed is ignored, as the
+    /// standard asks (§3.2.2.5).
+    pub fn of(traceparent: Option<&str>, tracestate: Option<&str>, trusted: bool) -> Self {
+        let mut caller = traceparent.and_then(parse);
+        if let Some(caller) = &mut caller {
+            caller.tracestate = tracestate
+                .filter(|text| text.len() <= TRACESTATE_OCTETS_MAX)
+                .unwrap_or_default()
+                .into();
+        }
+        let continued = caller.as_ref().filter(|_| trusted).map(|caller| caller.trace_id);
+        Self { trace_id: continued.unwrap_or_else(TraceId::random), caller }
     }
 
-    fn new() -> Self {
+    /// The caller's span whose trace goes on.
+    pub fn parent(&self) -> Option<&Caller> {
+        self.caller.as_ref().filter(|caller| caller.trace_id == self.trace_id)
+    }
+
+    /// The caller's span where its trace does not go on.
+    pub fn link(&self) -> Option<&Caller> {
+        self.caller.as_ref().filter(|caller| caller.trace_id != self.trace_id)
+    }
+
+    /// Whether the caller traces, and may want to hear where its request is found.
+    pub fn has_caller(&self) -> bool {
+        self.caller.is_some()
+    }
+}
+
+impl TraceId {
+    fn random() -> Self {
         // The request id of a client that sends none is made of it, so it is as random as a UUID.
-        Self { trace_id: TraceId(uuid::Uuid::new_v4().as_u128()), parent: None }
+        Self(uuid::Uuid::new_v4().as_u128())
     }
 }
 
@@ -57,7 +82,7 @@ impl fmt::Display for TraceId {
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags`, with more behind it in later versions.
-fn parse(text: &str) -> Option<(TraceId, Parent)> {
+fn parse(text: &str) -> Option<Caller> {
     let mut parts = text.split('-');
     let mut hex = |digits: usize| {
         let part = parts.next().filter(|part| part.len() == digits)?;
@@ -68,8 +93,13 @@ fn parse(text: &str) -> Option<(TraceId, Parent)> {
     let more = parts.next().is_some();
     let known = version == 0 && !more || (1..0xff).contains(&version);
     let span_id = u64::try_from(span_id).ok()?;
-    let parent = Parent { span_id, sampled: flags & 1 == 1, tracestate: String::new() };
-    (known && trace_id != 0 && span_id != 0).then_some((TraceId(trace_id), parent))
+    let caller = Caller {
+        trace_id: TraceId(trace_id),
+        span_id,
+        sampled: flags & 1 == 1,
+        tracestate: String::new(),
+    };
+    (known && trace_id != 0 && span_id != 0).then_some(caller)
 }
 
 #[cfg(test)]
@@ -79,16 +109,31 @@ mod tests {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
     #[test]
-    fn a_callers_trace_is_continued() {
+    fn a_trusted_callers_trace_is_continued() {
         let header = format!("00-{TRACE}-b7ad6b7169203331-01");
-        let context = TraceContext::of(Some(&header), Some("rojo=00f067aa0ba902b7"));
+        let context = TraceContext::of(Some(&header), Some("rojo=00f067aa0ba902b7"), true);
         assert_eq!(context.trace_id.to_string(), TRACE);
-        let parent = context.parent.unwrap();
+        let parent = context.parent().unwrap();
         assert_eq!((parent.span_id, parent.sampled), (0xb7ad_6b71_6920_3331, true));
         assert_eq!(parent.tracestate, "rojo=00f067aa0ba902b7");
         // A later version may say more.
-        let later = TraceContext::of(Some(&format!("01-{TRACE}-b7ad6b7169203331-00-new")), None);
-        assert!(!later.parent.unwrap().sampled);
+        let later =
+            TraceContext::of(Some(&format!("01-{TRACE}-b7ad6b7169203331-00-new")), None, true);
+        assert!(!later.parent().unwrap().sampled);
+        assert_eq!(later.link(), None);
+    }
+
+    #[test]
+    fn a_strangers_trace_is_linked_and_has_no_say() {
+        let header = format!("00-{TRACE}-b7ad6b7169203331-01");
+        let context = TraceContext::of(Some(&header), Some("a=b"), false);
+        assert_ne!(context.trace_id.to_string(), TRACE);
+        assert_eq!(context.parent(), None);
+        let link = context.link().unwrap();
+        assert_eq!(
+            (link.trace_id.to_string().as_str(), link.span_id),
+            (TRACE, 0xb7ad_6b71_6920_3331)
+        );
     }
 
     #[test]
@@ -105,13 +150,13 @@ mod tests {
             format!("00-{}-b7ad6b7169203331-01", TRACE.to_uppercase()),
             format!("00-+{}-b7ad6b7169203331-01", &TRACE[1..]),
         ] {
-            let context = TraceContext::of(Some(&header), Some("a=b"));
-            assert_eq!(context.parent, None, "{header}");
+            let context = TraceContext::of(Some(&header), Some("a=b"), true);
+            assert!(!context.has_caller(), "{header}");
             assert_ne!(context.trace_id.0, 0);
         }
         let long = "x".repeat(TRACESTATE_OCTETS_MAX + 1);
         let header = format!("00-{TRACE}-b7ad6b7169203331-01");
-        let context = TraceContext::of(Some(&header), Some(&long));
-        assert_eq!(context.parent.unwrap().tracestate, "");
+        let context = TraceContext::of(Some(&header), Some(&long), true);
+        assert_eq!(context.parent().unwrap().tracestate, "");
     }
 }

@@ -1,8 +1,8 @@
-//! Access tokens: JWTs (RFC 7519) in the shape of RFC 9068, as far as a first-party login goes.
+//! Access tokens: JWTs (RFC 7519) that follow RFC 9068 as far as a first-party login allows.
 //!
-//! `typ` is `at+jwt` (§2.1); of the claims of §2.2 there are `iss sub aud exp iat jti`, and `sid` names
-//! the session (registered by OpenID Connect Front-Channel Logout 1.0 §3). `client_id`, which §2.2
-//! asks for, is left out: a first-party login has no client.
+//! `typ` is `at+jwt` (§2.1). The claims are `iss sub aud exp iat jti` (§2.2) and `sid`, the session
+//! (registered by OpenID Connect Front-Channel Logout 1.0 §3). `client_id`, which §2.2 requires, is
+//! left out, because a first-party login has no client.
 
 use super::TokenConfig;
 use super::algorithm::Algorithm;
@@ -21,34 +21,34 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The header's `typ` (RFC 9068 §2.1): no other kind of JWT passes for an access token.
+/// The header's `typ` (RFC 9068 §2.1). JWTs of another type are rejected.
 const TYPE: &str = "at+jwt";
-/// Longest token that is looked at, in octets. Ours take about 450, with RSA 800.
-const TOKEN_OCTETS_MAX: usize = 4096;
-/// Tokens whose signature is remembered. At about 120 octets each, under 5 MB.
+/// The longest token that is checked, in bytes. Ours take about 450, with RSA 800.
+const TOKEN_BYTES_MAX: usize = 4096;
+/// Tokens whose signature check is cached. At about 120 bytes each, under 5 MB.
 const REMEMBERED_MAX: usize = 32_768;
-/// Memory of those, at most. Unit: octets.
-pub const OCTETS_MAX: u64 = REMEMBERED_MAX as u64 * 256;
+/// The most memory of the cached tokens. Unit: bytes.
+pub const BYTES_MAX: u64 = REMEMBERED_MAX as u64 * 256;
 
-/// What a valid access token says.
+/// The content of a valid access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessClaims {
-    /// Whose it is.
+    /// The account.
     pub user: UserId,
-    /// The session it came from, and ends with.
+    /// The session that the token belongs to. The token ends with it.
     pub session: SessionId,
-    /// Its own id.
+    /// The token's own id.
     pub token: Uuid,
-    /// When it was made, in seconds since 1970.
+    /// The time of issue, in seconds since 1970.
     pub issued_unix_s: u64,
-    /// When it ends, in seconds since 1970.
+    /// The time of expiry, in seconds since 1970.
     pub expires_unix_s: u64,
 }
 
 /// Why a token was not signed or not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// Not one of ours, not for us, or past its time.
+    /// Not signed by this server, not for this audience, or expired.
     #[error("access token rejected")]
     Rejected,
     /// The signing library failed.
@@ -56,7 +56,7 @@ pub enum AccessError {
     Sign(#[source] Unspecified),
 }
 
-/// The header as we write it (RFC 7515 §4.1).
+/// The header of our tokens (RFC 7515 §4.1).
 #[derive(Serialize)]
 struct Header<'a> {
     typ: &'static str,
@@ -64,7 +64,7 @@ struct Header<'a> {
     kid: &'a str,
 }
 
-/// The claims as they travel (RFC 7519 §4.1, RFC 9068 §2.2).
+/// The claims in their JSON form (RFC 7519 §4.1, RFC 9068 §2.2).
 #[derive(Serialize, Deserialize)]
 struct Payload {
     iss: String,
@@ -77,15 +77,16 @@ struct Payload {
 }
 
 pub(super) struct Access {
-    /// In the order in which they take over.
+    /// In the order of their start times.
     pub(super) keys: Vec<SigningKey>,
     signs: Algorithm,
     issuer: String,
     audience: String,
     validation: Validation,
     clock: Clock,
-    /// SHA-256 of a token that passed -> what it says. Goes with the keys: what one of them let
-    /// pass is forgotten when it is retired.
+    /// Maps the SHA-256 of an accepted token to its content.
+    ///
+    /// The cache is dropped with the keys, so a retired key's tokens are no longer accepted.
     remembered: Cache<[u8; 32], AccessClaims>,
     ttl: Duration,
 }
@@ -102,7 +103,7 @@ impl Access {
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // Times are checked below, by our own clock and without leeway: one server made both.
+        // Times are checked below, with our clock and no leeway, because one server sets both.
         validation.validate_exp = false;
         Ok(Self {
             keys,
@@ -116,15 +117,16 @@ impl Access {
         })
     }
 
-    /// The key that signs now: of those of the configured algorithm whose time has come the last.
-    /// While there is none, one of another algorithm signs on; if no key's time has come, as
-    /// clocks may differ, the first does.
+    /// The key that signs now: the latest started key of the configured algorithm.
+    ///
+    /// If there is none, a key of another algorithm continues to sign. If no key has started,
+    /// because clocks may differ, the first one signs.
     pub(super) fn signing(&self) -> Option<&SigningKey> {
         let now = self.clock.unix_s();
-        let come = || self.keys.iter().rev().filter(|key| key.from_unix_s <= now);
-        come()
+        let started = || self.keys.iter().rev().filter(|key| key.from_unix_s <= now);
+        started()
             .find(|key| key.algorithm == self.signs)
-            .or_else(|| come().next())
+            .or_else(|| started().next())
             .or_else(|| self.keys.first())
     }
 
@@ -160,14 +162,14 @@ impl Access {
             jti: Uuid::new_v4().to_string(),
             sid: session.to_string(),
         };
-        let begun = self.clock.now();
+        let start = self.clock.now();
         let signed = compact(key, &header, &payload);
-        trace::note(Stage::Sign, None, begun, self.clock.now());
+        trace::note(Stage::Sign, None, start, self.clock.now());
         signed.map(Secret::new).map_err(AccessError::Sign)
     }
 
     pub(super) fn verify(&self, token: &str) -> Result<AccessClaims, AccessError> {
-        if token.len() > TOKEN_OCTETS_MAX {
+        if token.len() > TOKEN_BYTES_MAX {
             return Err(AccessError::Rejected);
         }
         let mut fingerprint = [0; 32];
@@ -186,18 +188,18 @@ impl Access {
         Ok(claims)
     }
 
-    /// Everything about a token but whether its time has passed.
+    /// Checks everything about a token except its expiry.
     fn check(&self, token: &str) -> Result<AccessClaims, AccessError> {
         let rejected = |_| AccessError::Rejected;
         let header = jsonwebtoken::decode_header(token).map_err(rejected)?;
         let typed = header.typ.is_some_and(|typ| typ.eq_ignore_ascii_case(TYPE));
-        // We know no extension that a token could call critical (RFC 7515 §4.1.11).
+        // No extension is supported, so none may be marked critical (RFC 7515 §4.1.11).
         if !typed || header.crit.is_some() {
             return Err(AccessError::Rejected);
         }
         let key = self.keys.iter().find(|key| Some(&key.kid) == header.kid.as_ref());
         let key = key.ok_or(AccessError::Rejected)?;
-        // The key pins the algorithm, whatever the token's header says (RFC 8725 §3.1).
+        // The key decides the algorithm, whatever the token's header says (RFC 8725 §3.1).
         let validation =
             Validation { algorithms: vec![key.algorithm.jwa()], ..self.validation.clone() };
         let payload = jsonwebtoken::decode::<Payload>(token, &key.verify, &validation)
@@ -219,7 +221,7 @@ fn compact(
     header: &Header<'_>,
     payload: &Payload,
 ) -> Result<String, Unspecified> {
-    // Structs of strings and numbers: they always serialise.
+    // Structs of strings and numbers always serialise.
     let part = |json: Result<Vec<u8>, _>| {
         json.map(|json| base64url(&json)).map_err(|_: serde_json::Error| Unspecified)
     };
@@ -272,11 +274,12 @@ mod tests {
         clock.advance(TTL - Duration::from_secs(1));
         assert!(tokens.verify_access(token.expose()).is_ok());
         clock.advance(Duration::from_secs(1));
-        assert!(tokens.verify_access(token.expose()).is_err(), "remembered, but past its time");
+        assert!(tokens.verify_access(token.expose()).is_err(), "cached, but expired");
     }
 
+    // Reliability: F5.
     #[test]
-    fn f5_forged_tokens_are_rejected() {
+    fn forged_access_tokens_are_rejected() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
         let tokens = open(folder.path(), &clock);
         let good = tokens.sign_access(UserId(7), SessionId::random()).unwrap();
@@ -288,8 +291,8 @@ mod tests {
         let (header, payload) = (decode(parts[0]), decode(parts[1]));
         assert_eq!((&header["alg"], &header["typ"]), (&json!("EdDSA"), &json!("at+jwt")));
 
-        let ring = tokens.ring();
-        let key = &ring.access.keys[0];
+        let key_set = tokens.key_set();
+        let key = &key_set.access.keys[0];
         let sign = |header: Value, payload: &Value| {
             let input = format!("{}.{}", encode(&header), encode(payload));
             format!("{input}.{}", base64url(&key.sign(input.as_bytes()).unwrap()))
@@ -299,7 +302,7 @@ mod tests {
         };
         assert!(
             tokens.verify_access(&signed(TYPE, &key.kid, &payload)).is_ok(),
-            "the helper signs well"
+            "the helper makes valid tokens"
         );
         let with = |name: &str, value: Value| {
             let mut changed = payload.clone();
@@ -336,7 +339,7 @@ mod tests {
             ),
             ("another issuer", signed(TYPE, &key.kid, &with("iss", json!("https://evil.example")))),
             ("another audience", signed(TYPE, &key.kid, &with("aud", json!("other")))),
-            ("past its time", signed(TYPE, &key.kid, &with("exp", json!(clock.unix_s())))),
+            ("expired", signed(TYPE, &key.kid, &with("exp", json!(clock.unix_s())))),
             (
                 "a refresh token",
                 tokens
@@ -348,7 +351,7 @@ mod tests {
                     .to_owned(),
             ),
             ("nothing", String::new()),
-            ("too long", "a".repeat(TOKEN_OCTETS_MAX + 1)),
+            ("too long", "a".repeat(TOKEN_BYTES_MAX + 1)),
         ];
         for claim in ["iss", "sub", "aud", "exp", "iat", "jti", "sid"] {
             forged.push((claim, signed(TYPE, &key.kid, &without(claim))));
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn another_algorithm_takes_over_when_its_key_has_been_published_for_long_enough() {
+    fn a_new_algorithm_signs_once_its_key_was_published_long_enough() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
         let alg = |token: &Secret| jsonwebtoken::decode_header(token.expose()).unwrap().alg;
         let sign = |tokens: &Tokens| tokens.sign_access(UserId(1), SessionId::random()).unwrap();
@@ -374,7 +377,7 @@ mod tests {
             let token = sign(&tokens);
             assert_eq!(alg(&token), algorithm.jwa());
             made.extend([early, token]);
-            // Those that are not past their time, whatever signed them.
+            // The tokens that have not expired, whichever key signed them.
             for token in made.iter().rev().take(4) {
                 assert!(tokens.verify_access(token.expose()).is_ok(), "{algorithm}");
             }

@@ -1,7 +1,7 @@
-//! The algorithms that access tokens can be signed with, by their JWA names, and the keys they take.
+//! The signature algorithms of access tokens, with their JWA names and key formats.
 
-use super::error::KeyError;
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -11,25 +11,26 @@ use std::fmt;
 use std::str::FromStr;
 use zeroize::Zeroizing;
 
-/// Octets of an HMAC key: as many as SHA-256 puts out, the least that RFC 7518 §3.2 allows.
-pub(super) const HMAC_OCTETS: usize = 32;
+/// Bytes of an HMAC key: the output size of SHA-256, the minimum of RFC 7518 §3.2.
+pub(super) const HMAC_BYTES: usize = 32;
 
-/// An algorithm that access tokens are signed with.
+/// An algorithm that signs access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Ed25519 (RFC 8037 §3.1): small, fast, nothing to choose wrongly. RFC 9864 has `Ed25519` as a
-    /// more exact name, which few verifiers know yet.
+    /// Ed25519 (RFC 8037 §3.1): small, fast, and without parameters to get wrong.
+    ///
+    /// RFC 9864 defines the more exact name `Ed25519`, which few verifiers support yet.
     EdDsa,
     /// ECDSA on P-256 with SHA-256 (RFC 7518 §3.4).
     Es256,
-    /// RSA, PKCS #1 v1.5 with SHA-256 (RFC 7518 §3.3), for verifiers that know nothing newer.
+    /// RSA, PKCS #1 v1.5 with SHA-256 (RFC 7518 §3.3), for verifiers that support nothing newer.
     Rs256,
-    /// HMAC-SHA256 (RFC 7518 §3.2). There is no public key: only who asks staunch can check a token.
+    /// HMAC-SHA256 (RFC 7518 §3.2). It has no public key, so only staunch itself can check a token.
     Hs256,
 }
 
 impl Algorithm {
-    /// Every one there is.
+    /// All algorithms.
     pub const ALL: [Self; 4] = [Self::EdDsa, Self::Es256, Self::Rs256, Self::Hs256];
 
     /// The `alg` of a token's header (RFC 7515 §4.1.1).
@@ -42,7 +43,7 @@ impl Algorithm {
         }
     }
 
-    /// The start of its key files' names.
+    /// The start of the key files' names.
     pub(super) fn file_prefix(self) -> &'static str {
         match self {
             Self::EdDsa => "access-eddsa-",
@@ -52,7 +53,7 @@ impl Algorithm {
         }
     }
 
-    /// What the verifying library calls it.
+    /// The algorithm in the verifying library.
     pub(super) fn jwa(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
@@ -62,35 +63,33 @@ impl Algorithm {
         }
     }
 
-    /// A new secret: a PKCS #8 document (RFC 5958), or random octets for HMAC.
+    /// Generates a secret: a PKCS #8 document (RFC 5958), or random bytes for HMAC.
     ///
-    /// RSA keys have 2048 bits, the least that RFC 7518 §3.3 allows: a key signs for about a year
-    /// and its tokens live for minutes, so 112 bits of strength (NIST SP 800-57 part 1, good until
-    /// 2030) outlast both, and 3072 bits would make each signature, and so each login, about three
-    /// times as dear. A longer key in the folder is used all the same.
-    pub(super) fn generate(self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let failed = |_| KeyError::Generate;
+    /// RSA keys have 2048 bits, the minimum of RFC 7518 §3.3. A key signs for about a year and its
+    /// tokens live for minutes, so 112 bits of strength (NIST SP 800-57 part 1, good until 2030)
+    /// outlast both. 3072 bits would make each signature, and so each login, about three times as
+    /// expensive. A longer key in the folder is used all the same.
+    pub(super) fn generate(self) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
         let rng = SystemRandom::new();
         let document = match self {
-            Self::EdDsa => Ed25519KeyPair::generate_pkcs8(&rng).map_err(failed)?.as_ref().to_vec(),
-            Self::Es256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng)
-                .map_err(failed)?
+            Self::EdDsa => Ed25519KeyPair::generate_pkcs8(&rng)?.as_ref().to_vec(),
+            Self::Es256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng)?
                 .as_ref()
                 .to_vec(),
             Self::Rs256 => {
-                let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
-                pair.as_der().map_err(failed)?.as_ref().to_vec()
+                let pair = RsaKeyPair::generate(KeySize::Rsa2048)?;
+                pair.as_der()?.as_ref().to_vec()
             }
-            Self::Hs256 => return random_octets(),
+            Self::Hs256 => return random_bytes(),
         };
         Ok(Zeroizing::new(document))
     }
 }
 
-/// A new HMAC key.
-pub(super) fn random_octets() -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let mut secret = Zeroizing::new(vec![0; HMAC_OCTETS]);
-    aws_lc_rs::rand::fill(&mut secret).map_err(|_| KeyError::Generate)?;
+/// Generates an HMAC key.
+pub(super) fn random_bytes() -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+    let mut secret = Zeroizing::new(vec![0; HMAC_BYTES]);
+    aws_lc_rs::rand::fill(&mut secret)?;
     Ok(secret)
 }
 

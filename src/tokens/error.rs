@@ -1,11 +1,12 @@
-//! Why the keys cannot be used.
+//! The errors of loading and changing keys.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why the keys cannot be used. Each variant names the file; none is ever repaired by writing
-/// over it.
+/// Why the keys could not be loaded or changed. Each variant names the file.
+///
+/// A damaged file is never overwritten.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The operating system refused.
@@ -13,14 +14,14 @@ pub enum KeyError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// Why it failed.
         source: io::Error,
     },
-    /// Others than the owner may read it.
+    /// Users other than the owner may read the file.
     #[error(
-        "key file {path} may be read by others (mode {mode:04o}): chmod 600 it, or replace it if they did"
+        "key file {path} is readable by other users (mode {mode:04o}): run chmod 600, or replace the key if it may have been read"
     )]
     Exposed {
         /// The file.
@@ -28,7 +29,7 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Not what its name says.
+    /// The content does not match the name.
     #[error("key file {path} is damaged: {reason}")]
     Damaged {
         /// The file.
@@ -36,15 +37,15 @@ pub enum KeyError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// More files than rotations make.
-    #[error("key folder {path} holds {limit} keys or more: retire old ones")]
+    /// More files than any rotation needs.
+    #[error("key folder {path} has {limit} keys or more: retire old ones")]
     TooMany {
         /// The folder.
         path: PathBuf,
-        /// How many it may hold.
+        /// How many it may have.
         limit: usize,
     },
-    /// There is no key yet, or no folder. Nothing was made.
+    /// The folder does not exist or has no key. Nothing was created.
     #[error(
         "no keys in {path}: a server makes them at its first start; set STAUNCH_DATA_DIR or STAUNCH_KEYS_DIR if they are elsewhere"
     )]
@@ -52,21 +53,23 @@ pub enum KeyError {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder of a running server has lost all keys of a kind.
-    #[error("key folder {path} lacks keys: the ones that were read before stay in use")]
+    /// The folder of a running server has no access key or no refresh key.
+    #[error(
+        "key folder {path} has no access key or no refresh key: the keys loaded before stay in use"
+    )]
     Missing {
         /// The folder.
         path: PathBuf,
     },
-    /// Another process is at work in the folder, or was stopped in the middle of it.
+    /// Another process works in the folder, or was paused while it did.
     #[error("key folder {path} has been locked by another process for {} s", waited.as_secs())]
     Locked {
         /// The folder.
         path: PathBuf,
-        /// How long we waited for it.
+        /// The length of the wait.
         waited: Duration,
     },
     /// The random number generator or the key generator failed.
-    #[error("no new key could be made")]
+    #[error("generating a key failed")]
     Generate,
 }

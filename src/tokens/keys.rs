@@ -1,11 +1,12 @@
-//! The key folder: PEM files, mode 0600, made at the first start.
+//! The key folder: PEM files with mode 0600, created at the first start.
 //!
-//! A file's name says what it holds and from when on it makes tokens:
+//! The name of a file gives the kind of key and the time from which it signs:
 //! `access-<algorithm>-<unix seconds>.pem` (a PKCS #8 private key, RFC 5958, or for HS256 32 random
-//! octets) and `refresh-hmac-<unix seconds>.pem` (32 random octets). All of them check tokens, also
-//! before their time: whoever reads the folder knows a key before the first token that it makes.
+//! bytes) and `refresh-hmac-<unix seconds>.pem` (32 random bytes). All keys verify tokens, also
+//! before their time. A node that reads the folder therefore knows a key before its first token
+//! arrives.
 
-use super::algorithm::{Algorithm, HMAC_OCTETS, random_octets};
+use super::algorithm::{Algorithm, HMAC_BYTES, random_bytes};
 use super::error::KeyError;
 use crate::clock::Clock;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -15,29 +16,30 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// From the making of a key to its first token, where there are others: every node has read the
-/// folder by then (they do every 30 s), and every client its copy of the JWK set (good for 5 min).
+/// How long a new key waits before it signs, if other keys exist.
+///
+/// By then every node has read the folder (each reads it every 30 s), and every client's copy of
+/// the JWK set, valid for 5 minutes, has expired.
 pub const PUBLISH_DELAY: Duration = Duration::from_secs(10 * 60);
-/// Key files of a folder at most: a bound for the JWK set and for what is read at each look.
+/// The most key files in a folder. Bounds the JWK set and the reading of the folder.
 const FILES_MAX: usize = 64;
-/// Octets of a key file at most; an RSA key of 8192 bits takes 6.4 KB.
-const FILE_OCTETS_MAX: u64 = 16 * 1024;
-/// Longest wait for a folder's lock: who holds it makes a key, which takes a second at most.
+/// The most bytes of a key file. An RSA key of 8192 bits takes 6.4 KB.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+/// The longest wait for a folder's lock. Its holder generates a key, which takes at most a second.
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two tries to take it.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const HMAC_REFRESH_PREFIX: &str = "refresh-hmac-";
 
-/// What a key is for.
+/// The use of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum KeyKind {
     /// It signs access tokens.
     Access(Algorithm),
-    /// Its MAC makes refresh tokens.
+    /// Its MAC seals refresh tokens.
     Refresh,
 }
 
-impl Kind {
+impl KeyKind {
     const ALL: [Self; 5] = [
         Self::Access(Algorithm::EdDsa),
         Self::Access(Algorithm::Es256),
@@ -63,38 +65,39 @@ impl Kind {
     }
 
     fn generate(self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        match self {
+        let secret = match self {
             Self::Access(algorithm) => algorithm.generate(),
-            Self::Refresh => random_octets(),
-        }
+            Self::Refresh => random_bytes(),
+        };
+        secret.map_err(|_| KeyError::Generate)
     }
 }
 
-/// The secrets of a key folder, of each kind the one that takes over last at the end.
+/// The secrets of a key folder. In each list the key that starts last is at the end.
 #[derive(Default)]
 pub(super) struct Keys {
     pub(super) access: Vec<(Algorithm, KeyFile)>,
-    /// HMAC keys.
     pub(super) refresh: Vec<KeyFile>,
 }
 
-/// One key file, read.
 pub(super) struct KeyFile {
     pub(super) path: PathBuf,
-    /// From when on it makes tokens, as its name says; 0 if its name holds no time.
+    /// The time from which it signs; 0 if its name has no time.
     pub(super) from_unix_s: u64,
     pub(super) secret: Zeroizing<Vec<u8>>,
 }
 
 impl Keys {
-    /// Whether a key takes over at that second.
+    /// Whether a key starts at that second.
     pub(super) fn has_key_from(&self, unix_s: u64) -> bool {
         let access = self.access.iter().map(|(_, file)| file);
         access.chain(&self.refresh).any(|file| file.from_unix_s == unix_s)
     }
 
-    /// Reads the folder and makes what a server needs and is not there: a refresh key, and a key of
-    /// that algorithm. Beside older access keys a new one waits for [`PUBLISH_DELAY`].
+    /// Reads the folder and creates the keys that a server needs and that are missing.
+    ///
+    /// These are a refresh key, and a key of the algorithm `signs`. If there are older access keys,
+    /// the new one waits for [`PUBLISH_DELAY`].
     pub(super) fn open(folder: &Path, clock: &Clock, signs: Algorithm) -> Result<Self, KeyError> {
         let failed =
             |action| move |source| KeyError::Io { path: folder.to_owned(), action, source };
@@ -102,25 +105,24 @@ impl Keys {
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .map_err(failed("make the key folder"))?;
-        // Several nodes may share the folder and start together: one makes the keys.
+            .map_err(failed("create the key folder"))?;
+        // Several nodes may share the folder and start together. One of them creates the keys.
         let _lock = lock(folder)?;
         let keys = Self::read(folder)?;
         let now = clock.unix_s();
         let mut made = false;
         if keys.refresh.is_empty() {
-            write_new(folder, Kind::Refresh, now)?;
+            write_new(folder, KeyKind::Refresh, now)?;
             made = true;
         }
         if !keys.access.iter().any(|(algorithm, _)| *algorithm == signs) {
             let delay = if keys.access.is_empty() { 0 } else { PUBLISH_DELAY.as_secs() };
-            write_new(folder, Kind::Access(signs), now + delay)?;
+            write_new(folder, KeyKind::Access(signs), now + delay)?;
             made = true;
         }
         if made { Self::read(folder) } else { Ok(keys) }
     }
 
-    /// Reads the folder; makes nothing.
     pub(super) fn read(folder: &Path) -> Result<Self, KeyError> {
         let failed = |source| KeyError::Io {
             path: folder.to_owned(),
@@ -144,10 +146,10 @@ impl Keys {
         for (from_unix_s, path, kind) in found {
             let file = KeyFile { secret: read_file(&path, kind.label())?, from_unix_s, path };
             match kind {
-                Kind::Access(algorithm) => keys.access.push((algorithm, file)),
-                Kind::Refresh if file.secret.len() == HMAC_OCTETS => keys.refresh.push(file),
-                Kind::Refresh => {
-                    let reason = "it does not hold 32 octets";
+                KeyKind::Access(algorithm) => keys.access.push((algorithm, file)),
+                KeyKind::Refresh if file.secret.len() == HMAC_BYTES => keys.refresh.push(file),
+                KeyKind::Refresh => {
+                    let reason = "it does not contain 32 bytes";
                     return Err(KeyError::Damaged { path: file.path, reason });
                 }
             }
@@ -155,8 +157,8 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Whether one more key may be made.
-    pub(super) fn room(&self, folder: &Path) -> Result<(), KeyError> {
+    /// Fails if the folder has no space for another key.
+    pub(super) fn check_capacity(&self, folder: &Path) -> Result<(), KeyError> {
         let full = self.access.len() + self.refresh.len() >= FILES_MAX;
         if full {
             Err(KeyError::TooMany { path: folder.to_owned(), limit: FILES_MAX })
@@ -166,7 +168,7 @@ impl Keys {
     }
 }
 
-/// Takes the folder's lock, which goes with the file.
+/// Takes the folder's lock. Dropping the file releases it.
 pub(super) fn lock(folder: &Path) -> Result<File, KeyError> {
     lock_within(folder, LOCK_DEADLINE)
 }
@@ -186,17 +188,17 @@ fn lock_within(folder: &Path, limit: Duration) -> Result<File, KeyError> {
         }
         #[expect(
             clippy::disallowed_methods,
-            reason = "a file lock has no time-out; nothing serves yet"
+            reason = "a file lock has no timeout, and this thread serves no requests"
         )]
         std::thread::sleep(LOCK_PAUSE);
         waited += LOCK_PAUSE;
     }
 }
 
-/// What a file's name says; `None` for other files.
-fn parse_name(name: &str) -> Option<(Kind, u64)> {
+/// Parses a file's name. `None` for files that are not keys.
+fn parse_name(name: &str) -> Option<(KeyKind, u64)> {
     let stem = name.strip_suffix(".pem")?;
-    Kind::ALL.into_iter().find_map(|kind| {
+    KeyKind::ALL.into_iter().find_map(|kind| {
         let seconds = stem.strip_prefix(kind.prefix())?;
         Some((kind, seconds.parse().unwrap_or(0)))
     })
@@ -211,24 +213,28 @@ fn read_file(path: &Path, label: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
-    if metadata.len() > FILE_OCTETS_MAX {
-        return Err(damaged("it is longer than any key"));
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(damaged("it is too long for a key file"));
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     let block = pem::parse(text.as_str()).map_err(|_| damaged("it is not a PEM block"))?;
     if block.tag() != label {
-        return Err(damaged("its PEM label is not the one this kind of key has"));
+        return Err(damaged("its PEM label does not match its kind of key"));
     }
     Ok(Zeroizing::new(block.into_contents()))
 }
 
-/// Makes a key that makes tokens from that time on. Take the folder's lock first.
+/// Creates a key that signs from that time on. The caller must hold the folder's lock.
 ///
-/// The file is written beside its place and linked there: whoever sees it sees all of it, and an
-/// existing file stays as it is. It belongs to the folder's owner, so that one made by root can be
-/// read by a server that is not.
-pub(super) fn write_new(folder: &Path, kind: Kind, from_unix_s: u64) -> Result<PathBuf, KeyError> {
-    // Ten digits of seconds until the year 2286: a listing by name is in the order of time.
+/// The file is written under a temporary name and then linked, so that a reader always sees the
+/// whole file and an existing file stays unchanged. It gets the owner of the folder, so that a
+/// server that does not run as root can read a key that root created.
+pub(super) fn write_new(
+    folder: &Path,
+    kind: KeyKind,
+    from_unix_s: u64,
+) -> Result<PathBuf, KeyError> {
+    // Ten digits of seconds last until the year 2286, so names sort by time.
     let path = folder.join(format!("{}{from_unix_s:010}.pem", kind.prefix()));
     let failed = |action| {
         let path = path.clone();
@@ -246,19 +252,19 @@ pub(super) fn write_new(folder: &Path, kind: Kind, from_unix_s: u64) -> Result<P
         .map_err(failed("write the key file"))?;
     let owner = fs::metadata(folder).map_err(failed("write the key file"))?;
     if owner.uid() != file.metadata().map_err(failed("write the key file"))?.uid() {
-        // Only root may; for others the file is theirs, and they can read it.
+        // Only root may do this. Other users own the file that they created, and can read it.
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
     }
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(failed("write the key file"))?;
     fs::hard_link(&draft, &path).map_err(failed("write the key file"))?;
-    fs::remove_file(&draft).map_err(failed("remove the draft of the key file"))?;
+    fs::remove_file(&draft).map_err(failed("remove the temporary copy of the key file"))?;
     sync(folder)?;
     Ok(path)
 }
 
-/// Removes a key. Take the folder's lock first.
+/// Removes a key. The caller must hold the folder's lock.
 pub(super) fn remove(folder: &Path, path: &Path) -> Result<(), KeyError> {
     let failed =
         |source| KeyError::Io { path: path.to_owned(), action: "remove the key file", source };
@@ -285,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_made_once_with_mode_0600_and_found_again() {
+    fn keys_are_created_once_with_mode_0600_and_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("keys");
         let (first, again) = (open(&dir).unwrap(), open(&dir).unwrap());
@@ -296,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_algorithm_is_made_beside_the_first_and_waits() {
+    fn the_first_key_of_another_algorithm_waits_before_it_signs() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
         open(folder.path()).unwrap();
         let keys = Keys::open(folder.path(), &clock, Algorithm::Es256).unwrap();
@@ -306,8 +312,9 @@ mod tests {
         assert_eq!(keys.refresh.len(), 1);
     }
 
+    // Reliability: D6.
     #[test]
-    fn d6_an_exposed_or_damaged_file_is_an_error_that_names_it_and_leaves_it_alone() {
+    fn an_exposed_or_damaged_key_file_is_an_error_and_stays_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = open(folder.path()).unwrap().access[0].1.path.clone();
 
@@ -325,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_never_given_back_is_not_waited_for_for_ever() {
+    fn waiting_for_a_held_lock_ends() {
         let folder = tempfile::tempdir().unwrap();
         let held = lock(folder.path()).unwrap();
         let error = lock_within(folder.path(), LOCK_PAUSE).err().unwrap();
@@ -335,12 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_keys_are_read_and_not_without_bound() {
+    fn only_key_files_are_read_up_to_a_bound() {
         assert_eq!(
             parse_name("access-rs256-0000000007.pem"),
-            Some((Kind::Access(Algorithm::Rs256), 7))
+            Some((KeyKind::Access(Algorithm::Rs256), 7))
         );
-        assert_eq!(parse_name("refresh-hmac-mine.pem"), Some((Kind::Refresh, 0)));
+        assert_eq!(parse_name("refresh-hmac-mine.pem"), Some((KeyKind::Refresh, 0)));
         for name in ["access-none-7.pem", "access-eddsa-7.new", "notes.txt", ".pem", ""] {
             assert_eq!(parse_name(name), None, "{name}");
         }

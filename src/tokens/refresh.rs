@@ -1,9 +1,9 @@
-//! Refresh tokens: opaque text with a MAC, kept nowhere.
+//! Refresh tokens: opaque text with a MAC, which is not stored.
 //!
-//! `srt_` and base64url of: version (1 octet), key id (4), session id (16), generation (8, big
-//! endian), HMAC-SHA256 over all of that (32). Nobody can make one from the database alone, nor
-//! from the key alone without knowing a live session's random id. The text of a generation is
-//! always the same, until another key begins to seal; then both texts are good.
+//! The text is `srt_` and base64url of: version (1 byte), key id (4), session id (16), generation
+//! (8, big endian), and HMAC-SHA256 over all of these (32). Neither the database nor the key is
+//! enough to make one: the key holder must also know the random id of a live session. A generation
+//! always has the same text, until another key starts to seal; then both texts are valid.
 
 use super::keys::KeyFile;
 use crate::clock::Clock;
@@ -17,39 +17,39 @@ use std::path::PathBuf;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// Makes the tokens easy to find for those who scan code and logs for leaked secrets.
+/// Lets scanners find leaked tokens in code and logs.
 const PREFIX: &str = "srt_";
 const VERSION: u8 = 1;
-const KEY_ID_OCTETS: usize = 4;
-const BODY_OCTETS: usize = 1 + KEY_ID_OCTETS + 16 + 8;
-const MAC_OCTETS: usize = 32;
-const TOKEN_OCTETS: usize = BODY_OCTETS + MAC_OCTETS;
+const KEY_ID_BYTES: usize = 4;
+const BODY_BYTES: usize = 1 + KEY_ID_BYTES + 16 + 8;
+const MAC_BYTES: usize = 32;
+const TOKEN_BYTES: usize = BODY_BYTES + MAC_BYTES;
 
-/// What a refresh token carries.
+/// The content of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefreshClaims {
-    /// The session it continues.
+    /// The session that it continues.
     pub session: SessionId,
-    /// How often that session had been refreshed when the token was made.
+    /// How often the session had been refreshed when the token was made.
     pub generation: i64,
 }
 
-/// This server did not make that token.
+/// The error for a token that this server did not make.
 #[derive(Debug, thiserror::Error)]
 #[error("refresh token rejected")]
-pub struct RefreshError;
+pub struct RefreshTokenError;
 
 /// A key that seals refresh tokens.
 pub(super) struct RefreshKey {
-    id: [u8; KEY_ID_OCTETS],
-    /// It seals nothing before that time, in seconds since 1970.
+    id: [u8; KEY_ID_BYTES],
+    /// It seals nothing before this time, in seconds since 1970.
     pub(super) from_unix_s: u64,
     pub(super) path: PathBuf,
     mac: hmac::Key,
 }
 
 pub(super) struct Refresh {
-    /// In the order in which they take over.
+    /// In the order of their start times.
     pub(super) keys: Vec<RefreshKey>,
     clock: Clock,
 }
@@ -59,16 +59,17 @@ impl Refresh {
         Self { keys: files.into_iter().map(RefreshKey::new).collect(), clock }
     }
 
-    /// The key that seals now: of those whose time has come the last; if none's has, as clocks may
-    /// differ, the first.
+    /// The key that seals now: the latest one that has started.
+    ///
+    /// If none has started, because clocks may differ, the first one seals.
     pub(super) fn sealing(&self) -> Option<&RefreshKey> {
         let now = self.clock.unix_s();
-        let come = self.keys.iter().rev().find(|key| key.from_unix_s <= now);
-        come.or_else(|| self.keys.first())
+        let started = self.keys.iter().rev().find(|key| key.from_unix_s <= now);
+        started.or_else(|| self.keys.first())
     }
 
     pub(super) fn seal(&self, claims: RefreshClaims) -> Secret {
-        let mut token = Zeroizing::new(Vec::with_capacity(TOKEN_OCTETS));
+        let mut token = Zeroizing::new(Vec::with_capacity(TOKEN_BYTES));
         if let Some(key) = self.sealing() {
             token.push(VERSION);
             token.extend(key.id);
@@ -80,21 +81,22 @@ impl Refresh {
         Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&token)))
     }
 
-    pub(super) fn open(&self, token: &str) -> Result<RefreshClaims, RefreshError> {
-        let text = token.strip_prefix(PREFIX).ok_or(RefreshError)?;
-        // The engine refuses a non-canonical last character: one session has one text.
-        let mut octets = Zeroizing::new([0; TOKEN_OCTETS + 2]);
+    pub(super) fn open(&self, token: &str) -> Result<RefreshClaims, RefreshTokenError> {
+        let text = token.strip_prefix(PREFIX).ok_or(RefreshTokenError)?;
+        // The decoder refuses a non-canonical last character, so a session has one text only.
+        let mut bytes = Zeroizing::new([0; TOKEN_BYTES + 2]);
         let length =
-            URL_SAFE_NO_PAD.decode_slice(text, octets.as_mut()).map_err(|_| RefreshError)?;
-        let octets = octets.get(..length).ok_or(RefreshError)?;
-        let (body, mac) = octets.split_at_checked(BODY_OCTETS).ok_or(RefreshError)?;
-        let (version, rest) = body.split_first_chunk::<1>().ok_or(RefreshError)?;
-        let (key_id, rest) = rest.split_first_chunk::<KEY_ID_OCTETS>().ok_or(RefreshError)?;
-        let (session, generation) = rest.split_first_chunk::<16>().ok_or(RefreshError)?;
-        let generation = i64::from_be_bytes(generation.try_into().map_err(|_| RefreshError)?);
+            URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut()).map_err(|_| RefreshTokenError)?;
+        let bytes = bytes.get(..length).ok_or(RefreshTokenError)?;
+        let (body, mac) = bytes.split_at_checked(BODY_BYTES).ok_or(RefreshTokenError)?;
+        let (version, rest) = body.split_first_chunk::<1>().ok_or(RefreshTokenError)?;
+        let (key_id, rest) = rest.split_first_chunk::<KEY_ID_BYTES>().ok_or(RefreshTokenError)?;
+        let (session, generation) = rest.split_first_chunk::<16>().ok_or(RefreshTokenError)?;
+        let generation = i64::from_be_bytes(generation.try_into().map_err(|_| RefreshTokenError)?);
         let key = self.keys.iter().find(|key| key.id == *key_id && *version == [VERSION]);
-        // Constant time; a MAC of another length fails too.
-        hmac::verify(&key.ok_or(RefreshError)?.mac, body, mac).map_err(|_| RefreshError)?;
+        // Compares in constant time. A MAC of another length fails too.
+        hmac::verify(&key.ok_or(RefreshTokenError)?.mac, body, mac)
+            .map_err(|_| RefreshTokenError)?;
         Ok(RefreshClaims { session: SessionId(Uuid::from_bytes(*session)), generation })
     }
 }
@@ -103,7 +105,7 @@ impl RefreshKey {
     fn new(file: KeyFile) -> Self {
         let secret = file.secret.as_slice();
         let labelled = Zeroizing::new([b"staunch refresh key id".as_slice(), secret].concat());
-        let mut id = [0; KEY_ID_OCTETS];
+        let mut id = [0; KEY_ID_BYTES];
         for (to, from) in id.iter_mut().zip(digest(&SHA256, &labelled).as_ref()) {
             *to = *from;
         }
@@ -111,7 +113,7 @@ impl RefreshKey {
         Self { id, from_unix_s: file.from_unix_s, path: file.path, mac }
     }
 
-    /// Its id as people see it: 8 hexadecimal digits.
+    /// The id as shown to people: 8 hexadecimal digits.
     pub(super) fn kid(&self) -> String {
         format!("{:08x}", u32::from_be_bytes(self.id))
     }
@@ -137,15 +139,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_token_opens_and_is_always_the_same_text() {
+    fn a_sealed_token_opens_and_its_text_is_stable() {
         let (refresh, claims) = (refresh(&[[1; 32]]), claims(41));
         let token = refresh.seal(claims);
         assert_eq!(refresh.seal(claims).expose(), token.expose());
         assert_eq!(refresh.open(token.expose()).unwrap(), claims);
     }
 
+    // Reliability: F6.
     #[test]
-    fn f6_every_altered_character_is_rejected() {
+    fn a_refresh_token_with_an_altered_character_is_rejected() {
         let refresh = refresh(&[[1; 32]]);
         let token = refresh.seal(claims(3)).expose().to_owned();
         for at in 0..token.len() {
@@ -163,17 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn keys_rotate() {
+    fn an_old_key_opens_its_tokens_until_it_is_retired() {
         let token = refresh(&[[1; 32]]).seal(claims(0));
         let rotated = refresh(&[[1; 32], [2; 32]]);
-        assert!(rotated.open(token.expose()).is_ok(), "the old key still opens");
+        assert!(rotated.open(token.expose()).is_ok(), "the old key still opens its tokens");
         let newer = rotated.seal(claims(0));
-        assert!(refresh(&[[2; 32]]).open(newer.expose()).is_ok(), "the newest key seals");
+        assert!(
+            refresh(&[[2; 32]]).open(newer.expose()).is_ok(),
+            "the newest key seals new tokens"
+        );
         assert!(refresh(&[[2; 32]]).open(token.expose()).is_err(), "a retired key opens nothing");
     }
 
     #[test]
-    fn a_key_opens_before_its_time_and_seals_from_then_on() {
+    fn a_key_opens_tokens_before_its_start_and_seals_from_then_on() {
         let mut both = refresh(&[[1; 32], [2; 32]]);
         both.keys[1].from_unix_s = both.clock.unix_s() + 600;
         let session = claims(0);

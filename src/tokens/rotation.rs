@@ -1,35 +1,37 @@
-//! Rotation: what an operator sees of the keys, adds and removes.
+//! Key rotation: what an operator can list, add and remove.
 //!
-//! A new key checks tokens as soon as its file exists, and makes them from the time in its name on:
-//! by then every node has read it and every client's copy of the JWK set has expired. The key before
-//! it checks tokens until the last one that it made has expired; only then can it be retired.
+//! A new key verifies tokens as soon as its file exists, and signs from the time in its name on. By
+//! then every node has read it, and every client's copy of the JWK set has expired. The previous
+//! key verifies tokens until the last token that it signed has expired. Only then can it be
+//! retired.
 
 use super::TokenConfig;
 use super::error::KeyError;
-use super::keys::{self, Keys, Kind};
-use super::ring::Ring;
+use super::key_set::KeySet;
+use super::keys::{self, KeyKind, Keys};
 use crate::clock::Clock;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// For how long after its successor's time a key may still make tokens: nodes look at the folder
-/// every 30 s, and their clocks may differ.
+/// How long a key may still sign after its successor starts.
+///
+/// Nodes read the folder every 30 s, and their clocks may differ.
 const HANDOVER: Duration = Duration::from_secs(60);
 
-/// The key folder as an operator works on it, while servers use it.
+/// The key folder as an operator edits it, while servers use it.
 pub struct KeyFolder {
     config: TokenConfig,
     clock: Clock,
 }
 
-/// A key, without its secret.
+/// A key without its secret.
 #[derive(Clone, Debug)]
 pub struct KeyInfo {
     /// Its id: `kid` in a token's header, or 8 hexadecimal digits for a refresh key.
     pub kid: String,
-    /// What it is for.
-    pub kind: Kind,
-    /// From when on it makes tokens, in seconds since 1970.
+    /// The use of the key.
+    pub kind: KeyKind,
+    /// The time from which it signs, in seconds since 1970.
     pub from_unix_s: u64,
     /// What it does now.
     pub state: KeyState,
@@ -37,88 +39,92 @@ pub struct KeyInfo {
     pub path: PathBuf,
 }
 
-/// What a key does now, seen from this clock and setting.
+/// What a key does now, by this machine's clock and settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Its time has not come: it checks tokens only.
+    /// It has not started: it only verifies tokens.
     Waits,
-    /// It makes the tokens of its kind.
+    /// It signs the tokens of its kind.
     Signs,
-    /// Another makes them; it checks those that it made, the last of which ends at that time. `None`:
-    /// it could be in use where `STAUNCH_JWT_ALG` is another.
+    /// Another key signs. This one verifies its own tokens, the last of which expires at that time.
+    ///
+    /// `None`: it may be in use on a node with another `STAUNCH_JWT_ALG`.
     Checks {
         /// Seconds since 1970.
         until_unix_s: Option<u64>,
     },
 }
 
-/// What a rotation did.
+/// The result of a rotation.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     /// The new key.
     pub made: KeyInfo,
-    /// Keys of the same kind that would have taken over from the new one later. They are removed.
+    /// The removed keys of the same kind, which would have taken over from the new one.
     pub superseded: Vec<KeyInfo>,
 }
 
-/// Why a key was not retired. It is still there.
+/// Why a key was not retired. The key still exists.
 #[derive(Debug, thiserror::Error)]
 pub enum RetireError {
     /// No key has that id.
-    #[error("there is no key {kid} in {folder}")]
+    #[error("key folder {folder} has no key {kid}")]
     Unknown {
         /// The id that was given.
         kid: String,
         /// The folder.
         folder: PathBuf,
     },
-    /// It makes tokens now.
-    #[error("key {kid} makes tokens now: rotate first, so that another does")]
+    /// It signs tokens now.
+    #[error("key {kid} signs tokens now: rotate first, so that another key takes over")]
     Signs {
         /// Its id.
         kid: String,
     },
-    /// Tokens that it made are still valid.
-    #[error("key {kid} has made tokens that are valid for {} s more: retired now, they would be refused", left.as_secs())]
+    /// Tokens that it signed are still valid.
+    #[error("key {kid} has signed tokens that are valid for another {} s: retiring it now would reject them", left.as_secs())]
     Needed {
         /// Its id.
         kid: String,
-        /// How long it is needed.
+        /// How long it is still needed.
         left: Duration,
     },
-    /// It is newer than the one that signs, so another node, with another setting, may use it.
-    #[error("key {kid} may sign where STAUNCH_JWT_ALG is another: nothing says when it stopped")]
+    /// It is newer than the signing key: a node with another setting may use it.
+    #[error(
+        "key {kid} may sign on a node with another STAUNCH_JWT_ALG: its last token is not known"
+    )]
     Elsewhere {
         /// Its id.
         kid: String,
     },
-    /// The folder.
+    /// The folder cannot be read or changed.
     #[error(transparent)]
     Keys(#[from] KeyError),
 }
 
 impl KeyFolder {
-    /// The folder of these settings. Touches nothing.
+    /// Opens nothing; only stores the settings.
     pub fn new(config: TokenConfig, clock: Clock) -> Self {
         Self { config, clock }
     }
 
-    /// Every key, of each kind in the order in which they take over.
+    /// Lists every key, of each kind in the order of their start times.
     ///
     /// # Errors
-    /// [`KeyError::None`], or when the folder or a file cannot be read or understood.
+    /// [`KeyError::None`], or the folder or a file cannot be read or parsed.
     pub fn list(&self) -> Result<Vec<KeyInfo>, KeyError> {
         self.check_folder()?;
         let keys = Keys::read(&self.config.keys_dir)?;
         if keys.access.is_empty() && keys.refresh.is_empty() {
             return Err(KeyError::None { path: self.config.keys_dir.clone() });
         }
-        let ring = Ring::new(&self.config, keys, &self.clock)?;
-        let signs = ring.access.signing().map(|key| (key.algorithm, key.from_unix_s, &key.kid));
+        let key_set = KeySet::new(&self.config, keys, &self.clock)?;
+        let signs = key_set.access.signing().map(|key| (key.algorithm, key.from_unix_s, &key.kid));
         let mut found = Vec::new();
-        for key in &ring.access.keys {
-            // It stopped when the next of its own algorithm began, or the one that signs now.
-            let same = ring.access.keys.iter().filter(|other| other.algorithm == key.algorithm);
+        for key in &key_set.access.keys {
+            // A key stops when the next key of its algorithm starts, or when the signing key
+            // started.
+            let same = key_set.access.keys.iter().filter(|other| other.algorithm == key.algorithm);
             let next = same.map(|other| other.from_unix_s).find(|from| *from > key.from_unix_s);
             let stopped = signs.and_then(|(algorithm, from, _)| match next {
                 Some(next) if next <= self.clock.unix_s() => Some(next),
@@ -128,20 +134,20 @@ impl KeyFolder {
             let signs = signs.is_some_and(|(_, _, kid)| *kid == key.kid);
             found.push(KeyInfo {
                 kid: key.kid.clone(),
-                kind: Kind::Access(key.algorithm),
+                kind: KeyKind::Access(key.algorithm),
                 from_unix_s: key.from_unix_s,
                 state: self.state(signs, key.from_unix_s, stopped, self.config.access_ttl),
                 path: key.path.clone(),
             });
         }
-        let sealing = ring.refresh.sealing().map(|key| (key.from_unix_s, key.kid()));
-        for key in &ring.refresh.keys {
-            let later = ring.refresh.keys.iter().map(|other| other.from_unix_s);
+        let sealing = key_set.refresh.sealing().map(|key| (key.from_unix_s, key.kid()));
+        for key in &key_set.refresh.keys {
+            let later = key_set.refresh.keys.iter().map(|other| other.from_unix_s);
             let stopped = later.into_iter().find(|from| *from > key.from_unix_s);
             let seals = sealing.as_ref().is_some_and(|(_, kid)| *kid == key.kid());
             found.push(KeyInfo {
                 kid: key.kid(),
-                kind: Kind::Refresh,
+                kind: KeyKind::Refresh,
                 from_unix_s: key.from_unix_s,
                 state: self.state(seals, key.from_unix_s, stopped, self.config.refresh_ttl),
                 path: key.path.clone(),
@@ -150,26 +156,26 @@ impl KeyFolder {
         Ok(found)
     }
 
-    /// Makes a key, of the configured algorithm or for refresh tokens, which takes over after
-    /// [`keys::PUBLISH_DELAY`].
+    /// Creates another key, of the configured algorithm or for refresh tokens.
     ///
-    /// With `at_once` it takes over now: nodes and clients that do not know it yet refuse its tokens.
-    /// Keys of its kind that wait to take over are removed, so that the new key stays the last one.
+    /// It takes over after [`keys::PUBLISH_DELAY`]. With `at_once` it takes over now; nodes and
+    /// clients that do not know it yet then reject its tokens. Waiting keys of the same kind are
+    /// then removed, so that none of them takes over later.
     ///
     /// # Errors
-    /// [`KeyError::None`]: there is no folder. Else when it cannot be read or written, or is full.
+    /// [`KeyError::None`]: there is no folder. Otherwise it cannot be read or written, or is full.
     pub fn rotate(&self, refresh: bool, at_once: bool) -> Result<Rotation, KeyError> {
         let folder = &self.config.keys_dir;
-        let kind = if refresh { Kind::Refresh } else { Kind::Access(self.config.algorithm) };
+        let kind = if refresh { KeyKind::Refresh } else { KeyKind::Access(self.config.algorithm) };
         let delay = if at_once { Duration::ZERO } else { keys::PUBLISH_DELAY };
         self.check_folder()?;
         let lock = keys::lock(folder)?;
-        // A server could not read the folder either if this fails.
+        // A file that cannot be read now could not be read by a server either.
         let present = Keys::read(folder)?;
-        present.room(folder)?;
+        present.check_capacity(folder)?;
         let mut from_unix_s = self.clock.unix_s() + delay.as_secs();
-        // Times tell keys apart and put them in order: of two made in one second, the later one
-        // takes over a second later.
+        // Start times identify and order keys. Of two keys made in the same second, the later one
+        // starts a second later.
         while present.has_key_from(from_unix_s) {
             from_unix_s += 1;
         }
@@ -186,11 +192,11 @@ impl KeyFolder {
         Ok(Rotation { made, superseded })
     }
 
-    /// Removes a key. Servers forget it within 30 s, and refuse what it made from then on.
+    /// Removes a key. Servers forget it within 30 s and then reject its tokens.
     ///
     /// # Errors
-    /// See [`RetireError`]; `force` retires a key all the same whose tokens are still valid, but never
-    /// the one that makes tokens now.
+    /// See [`RetireError`]. `force` also retires a key whose tokens are still valid, but never the
+    /// key that signs now.
     pub fn retire(&self, kid: &str, force: bool) -> Result<KeyInfo, RetireError> {
         let folder = &self.config.keys_dir;
         self.check_folder()?;

@@ -1,6 +1,6 @@
-//! One key that signs access tokens: what it is called, what it makes, and what others check it by.
+//! One key for access tokens: its id, its signatures, and its public key.
 
-use super::algorithm::{Algorithm, HMAC_OCTETS};
+use super::algorithm::{Algorithm, HMAC_BYTES};
 use super::error::KeyError;
 use super::keys::KeyFile;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,33 +17,33 @@ use jsonwebtoken::DecodingKey;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Octets of the modulus of an RSA key at least (RFC 7518 §3.3).
-const RSA_OCTETS_MIN: usize = 256;
-/// Octets of a coordinate on P-256.
-const P256_OCTETS: usize = 32;
+/// The least bytes of the modulus of an RSA key (RFC 7518 §3.3).
+const RSA_BYTES_MIN: usize = 256;
+/// Bytes of a coordinate on P-256.
+const P256_BYTES: usize = 32;
 
 /// A key that signs access tokens.
 pub(super) struct SigningKey {
-    /// The RFC 7638 thumbprint of the public key; for HMAC, which has none, a hash of its own.
+    /// The RFC 7638 thumbprint of the public key. HMAC has no public key, so its id is a MAC.
     pub(super) kid: String,
     pub(super) algorithm: Algorithm,
-    /// It signs nothing before that time, in seconds since 1970.
+    /// It signs nothing before this time, in seconds since 1970.
     pub(super) from_unix_s: u64,
     pub(super) path: PathBuf,
     pub(super) verify: DecodingKey,
-    /// `None`: a secret that others must not have.
+    /// `None` for HMAC, whose key is a secret.
     pub(super) jwk: Option<Jwk>,
-    pair: Pair,
+    private: PrivateKey,
 }
 
-enum Pair {
+enum PrivateKey {
     Ed25519(Ed25519KeyPair),
     P256(EcdsaKeyPair),
     Rsa(RsaKeyPair),
     Hmac(Box<hmac::Key>),
 }
 
-/// A public key as RFC 7517 §4 writes it, with the members of RFC 7518 §6 and RFC 8037 §2.
+/// A public key as a JWK (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2).
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Jwk {
     kty: &'static str,
@@ -67,8 +67,8 @@ impl SigningKey {
     pub(super) fn read(algorithm: Algorithm, file: KeyFile) -> Result<Self, KeyError> {
         let damaged = |reason| KeyError::Damaged { path: file.path.clone(), reason };
         let jwk = Jwk { usage: "sig", alg: algorithm.name(), ..Jwk::default() };
-        // RFC 7638 §3.2: the members that make the key, in lexicographic order, without blanks.
-        let (pair, verify, jwk, thumbprint_of) = match algorithm {
+        // RFC 7638 §3.2: the required members, in lexicographic order, without whitespace.
+        let (private, verify, jwk, thumbprint_of) = match algorithm {
             Algorithm::EdDsa => {
                 let pair = Ed25519KeyPair::from_pkcs8(&file.secret)
                     .map_err(|_| damaged("it is not an Ed25519 private key"))?;
@@ -76,7 +76,7 @@ impl SigningKey {
                 let (verify, x) = (DecodingKey::from_ed_der(public), base64url(public));
                 let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
                 let jwk = Jwk { kty: "OKP", crv: Some("Ed25519"), x: Some(x), ..jwk };
-                (Pair::Ed25519(pair), verify, Some(jwk), members)
+                (PrivateKey::Ed25519(pair), verify, Some(jwk), members)
             }
             Algorithm::Es256 => {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &file.secret)
@@ -86,65 +86,67 @@ impl SigningKey {
                 // An uncompressed point (SEC 1 §2.3.3): 04, x, y.
                 let (x, y) = public
                     .strip_prefix(&[4])
-                    .and_then(|point| point.split_at_checked(P256_OCTETS))
+                    .and_then(|point| point.split_at_checked(P256_BYTES))
                     .map(|(x, y)| (base64url(x), base64url(y)))
                     .ok_or_else(|| damaged("its public key is not a P-256 point"))?;
                 let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
                 let jwk = Jwk { kty: "EC", crv: Some("P-256"), x: Some(x), y: Some(y), ..jwk };
-                (Pair::P256(pair), verify, Some(jwk), members)
+                (PrivateKey::P256(pair), verify, Some(jwk), members)
             }
             Algorithm::Rs256 => {
                 let pair = RsaKeyPair::from_pkcs8(&file.secret)
                     .map_err(|_| damaged("it is not an RSA private key"))?;
-                if pair.public_modulus_len() < RSA_OCTETS_MIN {
-                    return Err(damaged("an RSA key needs 2048 bits at least"));
+                if pair.public_modulus_len() < RSA_BYTES_MIN {
+                    return Err(damaged("an RSA key needs at least 2048 bits"));
                 }
                 let verify = DecodingKey::from_rsa_der(pair.public_key().as_ref());
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
                 let (n, e) = (base64url(&public.n), base64url(&public.e));
                 let members = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);
                 let jwk = Jwk { kty: "RSA", n: Some(n), e: Some(e), ..jwk };
-                (Pair::Rsa(pair), verify, Some(jwk), members)
+                (PrivateKey::Rsa(pair), verify, Some(jwk), members)
             }
             Algorithm::Hs256 => {
-                if file.secret.len() != HMAC_OCTETS {
-                    return Err(damaged("it does not hold 32 octets"));
+                if file.secret.len() != HMAC_BYTES {
+                    return Err(damaged("it does not contain 32 bytes"));
                 }
-                let pair = Pair::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &file.secret)));
+                let private =
+                    PrivateKey::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &file.secret)));
                 let verify = DecodingKey::from_secret(&file.secret);
-                // RFC 7638 §7: the thumbprint of a secret should not be shown. A MAC by it may be.
-                (pair, verify, None, String::new())
+                // RFC 7638 §7: the thumbprint of a secret should not be published. A MAC with it
+                // may be.
+                (private, verify, None, String::new())
             }
         };
-        let kid = match &pair {
-            Pair::Hmac(key) => base64url(hmac::sign(key, b"staunch access key id").as_ref()),
-            Pair::Ed25519(_) | Pair::P256(_) | Pair::Rsa(_) => {
+        let kid = match &private {
+            PrivateKey::Hmac(key) => base64url(hmac::sign(key, b"staunch access key id").as_ref()),
+            PrivateKey::Ed25519(_) | PrivateKey::P256(_) | PrivateKey::Rsa(_) => {
                 base64url(digest(&SHA256, thumbprint_of.as_bytes()).as_ref())
             }
         };
         let jwk = jwk.map(|jwk| Jwk { kid: kid.clone(), ..jwk });
         let (path, from_unix_s) = (file.path, file.from_unix_s);
-        Ok(Self { kid, algorithm, from_unix_s, path, verify, jwk, pair })
+        Ok(Self { kid, algorithm, from_unix_s, path, verify, jwk, private })
     }
 
-    /// The signature or MAC over a JWS signing input (RFC 7515 §5.1), in the form of RFC 7518 §3.
+    /// Signs a JWS signing input (RFC 7515 §5.1) in the form of RFC 7518 §3.
     pub(super) fn sign(&self, input: &[u8]) -> Result<Vec<u8>, Unspecified> {
         let rng = SystemRandom::new();
-        Ok(match &self.pair {
-            Pair::Ed25519(pair) => pair.sign(input).as_ref().to_vec(),
-            Pair::P256(pair) => pair.sign(&rng, input)?.as_ref().to_vec(),
-            Pair::Rsa(pair) => {
+        Ok(match &self.private {
+            PrivateKey::Ed25519(pair) => pair.sign(input).as_ref().to_vec(),
+            PrivateKey::P256(pair) => pair.sign(&rng, input)?.as_ref().to_vec(),
+            PrivateKey::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &rng, input, &mut signature)?;
                 signature
             }
-            Pair::Hmac(key) => hmac::sign(key, input).as_ref().to_vec(),
+            PrivateKey::Hmac(key) => hmac::sign(key, input).as_ref().to_vec(),
         })
     }
 }
 
-pub(super) fn base64url(octets: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+pub(super) fn base64url(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thumbprint_is_the_one_of_rfc_8037_appendix_a_3() {
+    fn the_thumbprint_matches_rfc_8037_appendix_a_3() {
         // The key pair of RFC 8037 appendix A.1 as PKCS #8 (RFC 8410 §7).
         let mut document =
             vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_signs_what_its_public_half_verifies() {
+    fn every_algorithm_verifies_its_own_signatures() {
         for algorithm in Algorithm::ALL {
             let key = read(algorithm, &algorithm.generate().unwrap()).unwrap();
             let signature = base64url(&key.sign(b"a.b").unwrap());

@@ -1,6 +1,6 @@
 //! TLS to the database: a PostgreSQL that lets nobody in without it.
 
-use crate::support::{Authority, TestApp, TestDatabase};
+use crate::support::{Authority, SOON, TestApp, TestDatabase, until};
 use staunch::postgres::{
     DataDir, DataFolder, Durability, EmbeddedPostgres, PostgresConfig, Purpose,
 };
@@ -53,6 +53,14 @@ impl Server {
         fs::set_permissions(at("bin"), fs::Permissions::from_mode(0o755)).unwrap();
         put(&at("bin/postgres"), &postgres, 0o755);
         put(&at("bin/initdb"), &format!("#!/bin/sh\nexec {real}/initdb \"$@\"\n"), 0o755);
+        for program in ["bin/postgres", "bin/initdb"] {
+            // A child of another test may still hold the file open for writing (ETXTBSY).
+            until("it can be run", SOON, async || {
+                let run = std::process::Command::new(at(program)).arg("--version").output();
+                run.is_ok()
+            })
+            .await;
+        }
 
         let data = DataFolder::open(&DataDir::Set(at("data")), Purpose::Database).await.unwrap();
         let config = PostgresConfig {
@@ -143,7 +151,7 @@ async fn every_connection_of_a_server_speaks_tls() {
     let app = TestApp::builder().set("STAUNCH_DATABASE_URL", url).start().await;
     app.register("ada").await;
     app.anonymous().log_in("ada").await;
-    app.anonymous().get("/health/readiness").await.assert_status(200);
+    app.ready().await;
     app.listening().await;
     let (client, connection) = server.postgres.connect_config().connect(NoTls).await.unwrap();
     let watching = tokio::spawn(connection);

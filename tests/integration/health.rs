@@ -1,7 +1,9 @@
 //! Liveness and readiness.
 
-use crate::support::TestApp;
+use crate::support::{Link, TestApp};
+use futures_util::future::join_all;
 use serde_json::json;
+use std::time::{Duration, SystemTime};
 
 #[tokio::test]
 async fn both_say_so_in_the_words_of_the_contract() {
@@ -15,33 +17,84 @@ async fn both_say_so_in_the_words_of_the_contract() {
     assert_eq!(ready.json(), json!({"status": "ready"}));
 }
 
+const ANSWERED: &str =
+    r#"staunch_http_requests_total{route="/health/readiness",method="GET",status="200"}"#;
+
+/// Which backend answered the last question, and when it was asked.
+async fn last_question(db: &tokio_postgres::Client) -> (i32, SystemTime) {
+    let query = "SELECT pid, query_start FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE '-- health%'";
+    let row = db.query_one(query, &[]).await.expect("one connection asks");
+    (row.get(0), row.get(1))
+}
+
 #[tokio::test]
 async fn b5_readiness_has_a_connection_of_its_own_and_keeps_it() {
     let app = TestApp::builder().set("STAUNCH_DB_POOL_MAX", "1").start().await;
     let db = app.db().await;
-    let backends = "SELECT count(*), max(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE '-- health%'";
-    let mut pids = Vec::new();
+    app.readiness().await.assert_status(200);
+    let (first, mut before) = last_question(&db).await;
     for _ in 0..5 {
-        app.anonymous().get("/health/readiness").await.assert_status(200);
-        let row = db.query_one(backends, &[]).await.unwrap();
-        assert_eq!(row.get::<_, i64>(0), 1);
-        pids.push(row.get::<_, i32>(1));
+        app.readiness().await.assert_status(200);
+        let (backend, asked) = last_question(&db).await;
+        assert!(backend == first && asked > before);
+        before = asked;
     }
-    pids.dedup();
-    assert_eq!(pids.len(), 1, "one connection, not one a question");
+}
+
+// Case F2 of the field list: 4,096 calls at a time, of which 50 in 51 were answered 503.
+#[tokio::test]
+async fn however_many_ask_for_readiness_the_database_is_asked_once_a_second() {
+    let app = TestApp::start().await;
+    let db = app.db().await;
+    app.readiness().await.assert_status(200);
+    let asked = last_question(&db).await;
+    let callers = (0..20).map(async |_| {
+        let client = app.anonymous();
+        for _ in 0..50 {
+            client.get("/health/readiness").await.assert_status(200);
+        }
+    });
+    join_all(callers).await;
+    assert_eq!(last_question(&db).await, asked, "the clock stands still");
+    assert_eq!(app.metric(ANSWERED).await, 1_001.0);
+    app.readiness().await.assert_status(200);
+    let next = last_question(&db).await;
+    assert!(next.0 == asked.0 && next.1 > asked.1, "a second later");
+}
+
+// Case F3 of the field list: each call that was cut off cost a connection to the database.
+#[tokio::test]
+async fn a_caller_that_leaves_does_not_cancel_the_question() {
+    let (builder, proxy) = TestApp::builder().behind_proxy().await;
+    let app = builder.start().await;
+    let db = app.db().await;
+    app.readiness().await.assert_status(200);
+    let asked = last_question(&db).await;
+    proxy.set(Link::Slow(Duration::from_millis(50)));
+    app.clock.advance(Duration::from_secs(1));
+    for _ in 0..5 {
+        let mut raw = app.raw().await;
+        raw.write("GET /health/readiness HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        // Most leave between the question and its answer. What must hold does not depend on it.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(raw);
+    }
+    app.anonymous().get("/health/readiness").await.assert_status(200);
+    proxy.set(Link::Open);
+    let next = last_question(&db).await;
+    assert!(next.0 == asked.0 && next.1 > asked.1, "one question, on the same connection");
 }
 
 #[tokio::test]
-async fn readiness_asks_the_database_each_time_and_liveness_never() {
+async fn readiness_follows_the_database_and_liveness_does_not() {
     let app = TestApp::start().await;
-    let client = app.anonymous();
-    client.get("/health/readiness").await.assert_status(200);
+    app.readiness().await.assert_status(200);
     app.database.set_open(false).await;
-    let reply = client.get("/health/readiness").await;
+    let reply = app.readiness().await;
     reply.assert_problem(503, "not-ready");
     assert!(!reply.text().contains(&app.database.name), "the reason is for the log");
-    client.get("/health/liveness").await.assert_status(200);
+    app.anonymous().get("/health/liveness").await.assert_status(200);
     app.database.set_open(true).await;
-    client.get("/health/readiness").await.assert_status(200);
+    app.readiness().await.assert_status(200);
 }

@@ -103,6 +103,47 @@ async fn a6_a_body_is_skipped_whole_where_nobody_reads_it() {
     }
 }
 
+// Case F21 of the field list: hyper takes such a head, by its coding alone, and hides the length.
+#[tokio::test]
+async fn a6_a_length_beside_a_coding_is_400_and_the_end_of_the_connection() {
+    let app = TestApp::start().await;
+    let (length, coding) = ("Content-Length: 4\r\n", "transfer-encoding: chunked\r\n");
+    for fields in [format!("{length}{coding}"), format!("{coding}{length}")] {
+        for line in ["GET /health/liveness", &format!("POST {LOGOUT}")] {
+            // In two pieces, on a connection that has served a request with a length before.
+            let mut raw = app.raw().await;
+            raw.write(format!("POST /nowhere HTTP/1.1\r\nHost: x\r\n{length}\r\n1234")).await;
+            assert_eq!(raw.reply().await.unwrap().status, 404);
+            let head = format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n0\r\n\r\n{SMUGGLED}");
+            let (first, second) = head.split_at(line.len() + 35);
+            raw.write(first).await;
+            tokio::task::yield_now().await;
+            raw.write(second).await;
+            let reply = raw.reply().await.unwrap();
+            assert_eq!(reply.status, 400, "{line}, {fields}: {}", reply.body);
+            assert!(reply.body.contains("urn:staunch:problem:ambiguous"), "{}", reply.body);
+            assert_eq!(raw.rest().await, "", "{fields}: closed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a6_a_coding_after_requests_with_lengths_is_served() {
+    let app = TestApp::start().await;
+    let mut raw = app.raw().await;
+    let chunked =
+        "GET /health/liveness HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let with_length = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab";
+    for request in [chunked, with_length, with_length, chunked, with_length, chunked] {
+        raw.write(request).await;
+        assert_eq!(raw.reply().await.unwrap().status, 200);
+    }
+    // Pipelined: the length came before the chunked head was read, and is the other request's.
+    raw.write(format!("{with_length}{chunked}")).await;
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+    assert_eq!(raw.reply().await.unwrap().status, 200);
+}
+
 #[tokio::test]
 async fn a6_one_valid_host_is_required() {
     let app = TestApp::start().await;

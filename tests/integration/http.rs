@@ -252,20 +252,33 @@ async fn cut(raw: &mut Raw, what: &str) {
     assert_eq!(rest.matches("HTTP/1.1").count(), usize::from(!status.is_empty()), "{rest}");
 }
 
+/// A connection that was served, which a busy machine may not manage within the deadline of a head.
+async fn used(app: &TestApp) -> Raw {
+    let mut used = None;
+    until("one is served", SOON, async || {
+        let mut raw = app.raw().await;
+        raw.write(ALIVE).await;
+        let reply = raw.reply().await;
+        used = reply.map(|reply| assert_eq!(reply.status, 200)).map(|()| raw);
+        used.is_some()
+    })
+    .await;
+    used.unwrap()
+}
+
 #[tokio::test]
 async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
-    let app = quick().start().await;
+    let app = quick().set("STAUNCH_IDLE_TIMEOUT", "1h").start().await;
     for start in ["", "G", "GET /health/liveness HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nS"] {
+        let begun = tokio::time::Instant::now();
         let mut raw = app.raw().await;
         raw.write(start).await;
-        let took = raw.closed_after().await;
-        let bounds = Duration::from_millis(250)..Duration::from_secs(5);
-        assert!(bounds.contains(&took), "{start:?}: {took:?}");
+        raw.closed().await;
+        let took = begun.elapsed();
+        assert!(took > Duration::from_millis(250), "{start:?} had its time: {took:?}");
     }
     // An octet at a time does not move the deadline, nor does an earlier good request.
-    let mut raw = app.raw().await;
-    raw.write(ALIVE).await;
-    assert_eq!(raw.reply().await.unwrap().status, 200);
+    let mut raw = used(&app).await;
     let mut written = 0;
     raw.write("GET /health/liveness HTTP/1.1\r\nX: ").await;
     let dripping = async {
@@ -281,14 +294,11 @@ async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
 #[tokio::test]
 async fn a1_a_slow_head_is_cut_though_the_connection_may_be_idle_for_long() {
     let app = quick().set("STAUNCH_IDLE_TIMEOUT", "1h").start().await;
-    let mut raw = app.raw().await;
-    raw.write(ALIVE).await;
-    assert_eq!(raw.reply().await.unwrap().status, 200);
+    let mut raw = used(&app).await;
     // Idle for longer than a head may take, so that the connection's timer has been set anew.
     tokio::time::sleep(Duration::from_millis(400)).await;
     raw.write("GET /health/liveness HTTP/1.1\r\nX: ").await;
-    let took = raw.closed_after().await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    raw.closed().await;
 }
 
 #[tokio::test]
@@ -308,23 +318,20 @@ async fn a2_a_body_that_does_not_come_is_408() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
+    // The connection looks at the clock every half of a header's time.
     let app = TestApp::builder()
-        .system_clock()
-        .set("STAUNCH_HEADER_TIMEOUT", "1500ms")
-        .set("STAUNCH_IDLE_TIMEOUT", "1500ms")
+        .set("STAUNCH_HEADER_TIMEOUT", "2s")
+        .set("STAUNCH_IDLE_TIMEOUT", "60s")
         .start()
         .await;
-    let mut raw = app.raw().await;
-    // Longer in all than the idle time and the header time.
-    let begun = tokio::time::Instant::now();
-    while begun.elapsed() < Duration::from_millis(2_000) {
+    let mut raw = used(&app).await;
+    for _ in 0..4 {
+        app.clock.advance(Duration::from_secs(59));
         raw.write(ALIVE).await;
         assert_eq!(raw.reply().await.unwrap().status, 200);
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let took = raw.closed_after().await;
-    let bounds = Duration::from_millis(1_000)..Duration::from_secs(8);
-    assert!(bounds.contains(&took), "{took:?}");
+    app.clock.advance(Duration::from_secs(60));
+    assert_eq!(raw.rest().await, "");
 }
 
 #[tokio::test]
@@ -345,6 +352,24 @@ async fn a4_large_heads_are_refused() {
         assert!(["", "414", "431"].contains(&status.as_str()), "{rest}");
     }
     app.anonymous().get("/health/liveness").await.assert_status(200);
+}
+
+// Case F22 of the field list: nothing told of them, neither the metrics nor the log.
+#[tokio::test]
+async fn a4_what_hyper_answers_by_itself_is_counted_by_kind() {
+    let app = TestApp::builder().system_clock().set("STAUNCH_HEADER_TIMEOUT", "3s").start().await;
+    let many = "x: 1\r\n".repeat(100);
+    for (kind, written, status) in [
+        ("bad_head", "garbage\r\n\r\n".to_owned(), Some(400)),
+        ("head_too_large", format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), Some(431)),
+        ("timeout", "GET / HTTP/1.1\r\nHost:".to_owned(), None),
+    ] {
+        let mut raw = app.raw().await;
+        raw.write(written).await;
+        assert_eq!(raw.reply().await.map(|reply| reply.status), status, "{kind}");
+        let series = format!("staunch_http_connection_errors_total{{kind=\"{kind}\"}}");
+        until(kind, SOON, async || app.metric(&series).await == 1.0).await;
+    }
 }
 
 #[tokio::test]
@@ -513,6 +538,23 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
 }
 
 #[tokio::test]
+async fn f11_health_can_leave_the_main_listener() {
+    let app = TestApp::builder()
+        .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
+        .set("STAUNCH_PUBLIC_HEALTH", "off")
+        .start()
+        .await;
+    for path in ["/health/liveness", "/health/readiness", "/metrics"] {
+        // Not by the client, which knows that these are routes.
+        let mut raw = app.raw().await;
+        raw.write(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        assert_eq!(raw.reply().await.unwrap().status, 404, "{path}");
+        Client::new(app.metrics_address.unwrap()).get(path).await.assert_status(200);
+    }
+    app.anonymous().get("/openapi.json").await.assert_status(200);
+}
+
+#[tokio::test]
 async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     let mut app = TestApp::builder()
         .set("STAUNCH_SHUTDOWN_GRACE", "30s")
@@ -550,27 +592,26 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
 #[tokio::test]
 async fn d2_what_the_grace_does_not_suffice_for_is_503_and_not_cut_off() {
     let mut app = TestApp::builder()
-        .set("STAUNCH_BCRYPT_COST", "11")
+        // Far more than can be hashed in the grace.
+        .set("STAUNCH_BCRYPT_COST", "14")
         .set("STAUNCH_SHUTDOWN_GRACE", "2s")
         .start()
         .await;
-    app.register("ada").await;
-    // Far more than can be hashed in the grace.
-    let logins: Vec<_> = (0..150)
-        .map(|_| {
+    let logins: Vec<_> = (0..40)
+        .map(|n| {
             let client = app.anonymous();
-            tokio::spawn(async move { client.login("ada", PASSWORD).await })
+            tokio::spawn(async move { client.login(&format!("nobody-{n}"), PASSWORD).await })
         })
         .collect();
     until("all have read their account", SOON, async || {
-        app.queries("credentials_by_username").await == 150.0
+        app.queries("credentials_by_username").await == 40.0
     })
     .await;
     app.begin_stop();
     let mut refused = 0;
     for login in logins {
         let reply = login.await.expect("an answer");
-        if reply.status != 200 {
+        if reply.status != 401 {
             reply.assert_status(503);
             refused += 1;
         }

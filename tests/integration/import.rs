@@ -3,6 +3,7 @@
 use crate::support::{PASSWORD, TestApp, TestDatabase};
 use staunch::auth::{ImportCount, ImportError, import_users};
 use staunch::store::{Importer, StoreError};
+use tokio_postgres::types::ToSql;
 
 /// The setting of the tests' servers.
 const COST: u32 = 4;
@@ -250,17 +251,32 @@ async fn a_batch_that_meets_a_deadlock_is_sent_again() {
     let database = std::sync::Arc::new(TestDatabase::create().await);
     let db = database.connect().await;
     let insert = "INSERT INTO users (email, username, password_hash) VALUES ($1, $2, '')";
-    // The import is the one that PostgreSQL breaks off.
+    // Holds the import between its two lines: it has `user-y` and has not come to x@example.com.
+    let gate = database.connect().await;
+    gate.batch_execute(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END';
+         CREATE TRIGGER hold BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.username = 'user-z')
+             EXECUTE FUNCTION hold();
+         SELECT pg_advisory_lock(7)",
+    )
+    .await
+    .unwrap();
+    // The import is the one that PostgreSQL breaks off, as the last that waits.
     db.batch_execute("SET deadlock_timeout = '1h'; BEGIN").await.unwrap();
     db.execute(insert, &[&"x@example.com", &"user-x"]).await.unwrap();
     let importing = tokio::spawn({
         let database = std::sync::Arc::clone(&database);
-        // It has `user-y` when it comes to wait for x@example.com.
         let lines = [line("y@example.com", "user-y", ""), line("x@example.com", "user-z", "")];
         async move { import(&database, lines.join("\n")).await }
     });
     database.until_blocked(1).await;
-    db.execute(insert, &[&"z@example.com", &"user-y"]).await.unwrap();
+    let parameters: [&(dyn ToSql + Sync); 2] = [&"z@example.com", &"user-y"];
+    let (inserted, ()) = tokio::join!(db.execute(insert, &parameters), async {
+        database.until_blocked(2).await;
+        gate.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    });
+    inserted.unwrap();
     db.batch_execute("COMMIT").await.unwrap();
     let outcome = importing.await.unwrap();
     outcome.assert(0, &[(1, "username: is taken"), (2, "email: is taken")]);

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::Method;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
-use staunch::tokens::{Algorithm, KeyError, KeyState, Kind, PUBLISH_DELAY, RetireError};
+use staunch::tokens::{Algorithm, KeyError, KeyKind, KeyState, PUBLISH_DELAY, RetireError};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -141,7 +141,7 @@ async fn a_key_is_published_before_it_signs_and_the_old_one_outlives_its_tokens(
     app.clock.advance(Duration::from_secs(3_600));
 
     let made = folder.rotate(false, false).unwrap().made;
-    assert_eq!((made.kind, made.state), (Kind::Access(Algorithm::EdDsa), KeyState::Waits));
+    assert_eq!((made.kind, made.state), (KeyKind::Access(Algorithm::EdDsa), KeyState::Waits));
     assert_eq!(published(&app).await, [old.as_str()], "not read yet");
     let tag = app.anonymous().get(JWKS).await.header("etag").unwrap().to_owned();
     assert!(app.keys.reload().unwrap());
@@ -235,7 +235,7 @@ async fn keys_made_in_one_second_take_over_one_after_the_other() {
     let keys = folder.list().unwrap();
     let signs: Vec<_> = keys
         .iter()
-        .filter(|key| key.kind != Kind::Refresh && key.state == KeyState::Signs)
+        .filter(|key| key.kind != KeyKind::Refresh && key.state == KeyState::Signs)
         .map(|key| &key.kid)
         .collect();
     assert_eq!(signs, [&second.kid]);
@@ -271,7 +271,7 @@ async fn refresh_keys_rotate_like_the_others() {
     let idle = app.anonymous().log_in("ada").await;
     let refresh_keys = || {
         let keys = folder.list().unwrap().into_iter();
-        keys.filter(|key| key.kind == Kind::Refresh).collect::<Vec<_>>()
+        keys.filter(|key| key.kind == KeyKind::Refresh).collect::<Vec<_>>()
     };
     let old = refresh_keys().remove(0);
     assert_eq!(old.state, KeyState::Signs);

@@ -261,6 +261,32 @@ async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
     app.anonymous().from("2001:db8:0:fe::1").login("no", "x").await.assert_status(401);
 }
 
+// Case F1 of the field list: strangers could ask about any number of ids, a query each.
+#[tokio::test]
+async fn a_caller_that_is_no_client_counts_to_the_global_limit_and_a_client_once() {
+    let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
+    let service = app.oauth_client().await;
+    let ask = async |id: &str, secret: &str| {
+        let fields = [("client_id", id), ("client_secret", secret), ("token", "x")];
+        app.anonymous().post_form(INTROSPECT, &fields).await
+    };
+    let id = service.id.to_string();
+    for _ in 0..10 {
+        ask(&id, service.secret.expose()).await.assert_status(200);
+    }
+    // The first of those has counted.
+    ask(&id, "wrong").await.assert_problem(401, "client-rejected");
+    ask("no id", "x").await.assert_problem(401, "client-rejected");
+    let queries = app.queries("client_secret").await;
+    for _ in 0..3 {
+        let refused = ask(&uuid::Uuid::new_v4().to_string(), "x").await;
+        refused.assert_problem(429, "rate-limited");
+        assert!(refused.header("ratelimit").unwrap().starts_with(r#""global";r=0"#));
+    }
+    assert_eq!(app.queries("client_secret").await, queries, "nothing was asked");
+    ask(&id, service.secret.expose()).await.assert_status(200);
+}
+
 #[tokio::test]
 async fn health_and_metrics_are_exempt_and_everything_else_counts() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;

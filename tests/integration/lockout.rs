@@ -166,6 +166,68 @@ async fn f4_an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
     assert_eq!(looked_at(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
 }
 
+/// Look-ups of sessions for known addresses.
+async fn lookups(app: &TestApp) -> f64 {
+    app.queries("session_blocks_by_username").await + app.queries("session_blocks_by_email").await
+}
+
+// Case F8 of the field list.
+#[tokio::test]
+async fn owners_are_known_at_home_after_a_restart() {
+    let first = app().await;
+    for name in ["ada", "grace"] {
+        first.register(name).await;
+        for home in [HOME, "2001:db8:0:7::1"] {
+            first.anonymous().from(home).log_in(name).await;
+        }
+    }
+    let restart = first.sibling().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1");
+    drop(first);
+    let app = restart.start().await;
+    for name in ["ada", "nobody", "grace@example.com"] {
+        for n in 1..=4 {
+            assert_eq!(looked_at(&app, &format!("198.51.100.{n}"), name, 5).await, 5);
+        }
+    }
+    assert_eq!(lookups(&app).await, 0.0);
+    app.anonymous().from(HOME).log_in("ada").await;
+    assert_eq!(lookups(&app).await, 1.0);
+    app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
+    assert_eq!(lookups(&app).await, 1.0, "one look-up finds all addresses");
+
+    // Strangers stay out, and cost one query for a name and wait, known or unknown.
+    for name in ["ada", "nobody", "grace@example.com"] {
+        for n in 1..=9 {
+            guess(&app, &format!("203.0.113.{n}"), name).await.assert_problem(429, "login-locked");
+        }
+    }
+    assert_eq!(lookups(&app).await, 3.0);
+    app.anonymous().from(HOME).log_in("grace@example.com").await;
+    assert_eq!(lookups(&app).await, 3.0);
+    app.clock.advance(Duration::from_secs(60));
+    for name in ["nobody", "NOBODY"] {
+        assert_eq!(guess(&app, "203.0.113.1", name).await.status == 401, name == "nobody");
+        guess(&app, "203.0.113.2", name).await.assert_status(429);
+    }
+    assert_eq!(lookups(&app).await, 4.0, "one in the next wait");
+}
+
+#[tokio::test]
+async fn ended_sessions_make_no_address_known() {
+    let first = app().await;
+    first.register("ada").await;
+    let session = first.anonymous().from(HOME).log_in("ada").await;
+    first.anonymous().logout(&session.refresh).await.assert_status(204);
+    let restart = first.sibling().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1");
+    drop(first);
+    let app = restart.start().await;
+    for n in 1..=20 {
+        guess(&app, &format!("198.51.100.{n}"), "ada").await.assert_status(401);
+    }
+    let home = app.anonymous().from(HOME);
+    home.login("ada", PASSWORD).await.assert_problem(429, "login-locked");
+}
+
 #[tokio::test]
 async fn it_can_be_turned_off() {
     let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;

@@ -7,18 +7,20 @@
     reason = "a helper that fails is a failed test; clippy exempts only the tests themselves"
 )]
 
+mod abandoned;
 mod audit;
 mod cleanup;
 mod clock;
 mod concurrency;
 mod connections;
 mod database_tls;
-mod foreign_hashes;
+mod few_connections;
 mod health;
 mod hostile;
 mod http;
 mod http2_floods;
 mod import;
+mod imported_hashes;
 mod introspect;
 mod keys;
 mod limits;
@@ -27,6 +29,7 @@ mod logout;
 mod me;
 mod metrics;
 mod migrate;
+mod names;
 mod notify;
 mod openapi;
 mod outage;

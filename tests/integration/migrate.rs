@@ -1,9 +1,58 @@
 //! Migrations.
 
-use crate::support::{TestApp, TestDatabase};
+use crate::support::{PASSWORD, SOON, TestApp, TestDatabase, until};
+use aws_lc_rs::digest::{SHA256, digest};
 use staunch::store::{MigrateError, migrate};
+use std::sync::Arc;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-async fn applied(db: &tokio_postgres::Client) -> i64 {
+/// The files of the version before indexes were built with a fixed collation.
+const OLD: [(i32, &str); 4] = [
+    (1, include_str!("../../migrations/0001_users.sql")),
+    (2, include_str!("../../migrations/0002_refresh_tokens.sql")),
+    (3, include_str!("../../migrations/0003_auth_events.sql")),
+    (4, include_str!("../../migrations/0004_clients.sql")),
+];
+
+/// A database with that ICU locale as that version left it; `None` without ICU.
+pub(crate) async fn old_database(locale: &str) -> Option<TestDatabase> {
+    let database = TestDatabase::create_icu(locale).await?;
+    make_old(&database.connect().await).await;
+    Some(database)
+}
+
+async fn make_old(db: &Client) {
+    let table = "CREATE TABLE staunch_migrations (number integer PRIMARY KEY, name text NOT NULL,
+         sha256 bytea NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
+    db.batch_execute(table).await.unwrap();
+    for (number, sql) in OLD {
+        db.batch_execute(sql).await.unwrap();
+        let record = "INSERT INTO staunch_migrations (number, name, sha256) VALUES ($1, '', $2)";
+        let hash = digest(&SHA256, sql.as_bytes());
+        db.execute(record, &[&number, &hash.as_ref()]).await.unwrap();
+    }
+}
+
+async fn insert_user(db: &Client, username: &str) -> i64 {
+    let insert = "INSERT INTO users (email, username, password_hash)
+         VALUES ($1::text || '@example.com', $1::text, 'none') RETURNING id";
+    db.query_one(insert, &[&username]).await.unwrap().get(0)
+}
+
+/// Indexes over names: which there are, and whether each is whole.
+async fn name_indexes(db: &Client) -> Vec<(String, bool)> {
+    let query = "SELECT indexrelid::regclass::text, indisvalid FROM pg_index
+         WHERE indexrelid::regclass::text ~ '^(users|clients)_.*(_key|_idx)$' ORDER BY 1";
+    let rows = db.query(query, &[]).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+fn whole(names: &[&str]) -> Vec<(String, bool)> {
+    names.iter().map(|name| ((*name).to_owned(), true)).collect()
+}
+
+async fn applied(db: &Client) -> i64 {
     let row = db.query_one("SELECT count(*) FROM staunch_migrations", &[]).await.unwrap();
     row.get(0)
 }
@@ -82,12 +131,13 @@ async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
     let config = database.config.clone();
     let waiting = tokio::spawn(async move { migrate(&config.into()).await });
     let db = database.connect().await;
-    let blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    crate::support::until("it waits", crate::support::SOON, async || {
-        db.query_one(blocked, &[]).await.unwrap().get::<_, i64>(0) == 1
+    let asking = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock($1)'";
+    until("it asks for the lock", SOON, async || {
+        db.query_one(asking, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
+    assert!(!waiting.is_finished());
     drop(dying);
     assert!(waiting.await.unwrap().unwrap() > 0);
 }
@@ -100,4 +150,170 @@ async fn a_server_migrates_what_it_starts_on() {
     drop(app);
     let again = TestApp::builder().set("STAUNCH_DATABASE_URL", database.url()).start().await;
     again.anonymous().log_in("ada").await;
+}
+
+// Case F5 of the field list.
+#[tokio::test]
+async fn names_that_would_be_equal_are_reported_before_anything_changes() {
+    let Some(database) = old_database("tr-TR").await else { return };
+    let db = database.connect().await;
+    insert_user(&db, "ada").await;
+    let ids = [insert_user(&db, "INFO").await, insert_user(&db, "info").await];
+    let before = name_indexes(&db).await;
+    let error = migrate(&database.config.clone().into()).await.unwrap_err();
+    assert!(matches!(error, MigrateError::Twins(_)), "{error}");
+    let message = error.to_string();
+    for part in [
+        format!("email: id {} \"INFO@example.com\", id {} \"info@example.com\"", ids[0], ids[1]),
+        format!("username: id {} \"INFO\", id {} \"info\"", ids[0], ids[1]),
+    ] {
+        assert!(message.contains(&part), "{message}");
+    }
+    assert!(!message.contains("ada"), "{message}");
+    assert_eq!((applied(&db).await, name_indexes(&db).await), (4, before));
+    // As the message says.
+    db.execute("DELETE FROM users WHERE id = $1", &[&ids[1]]).await.unwrap();
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_upgrade_keeps_the_indexes_of_older_servers_for_a_day() {
+    let database = TestDatabase::create_empty().await;
+    let db = database.connect().await;
+    make_old(&db).await;
+    insert_user(&db, "Ada").await;
+    let endpoint = database.config.clone().into();
+    let both = whole(&[
+        "clients_name_exact_key",
+        "clients_name_key",
+        "users_email_fold_key",
+        "users_email_key",
+        "users_username_fold_key",
+        "users_username_key",
+    ]);
+    assert_eq!(migrate(&endpoint).await.unwrap(), 1);
+    assert_eq!(migrate(&endpoint).await.unwrap(), 0);
+    assert_eq!(name_indexes(&db).await, both);
+    db.batch_execute("UPDATE staunch_migrations SET applied_at = now() - interval '25 hours'")
+        .await
+        .unwrap();
+    assert_eq!(migrate(&endpoint).await.unwrap(), 1);
+    let new = whole(&["clients_name_exact_key", "users_email_fold_key", "users_username_fold_key"]);
+    assert_eq!(name_indexes(&db).await, new);
+    assert_eq!(migrate(&endpoint).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_index_whose_build_was_killed_is_built_again() {
+    let database = TestDatabase::create_empty().await;
+    let db = database.connect().await;
+    make_old(&db).await;
+    db.batch_execute("DROP INDEX users_username_key").await.unwrap();
+    let twin = insert_user(&db, "ada").await;
+    db.execute(
+        "INSERT INTO users (email, username, password_hash) VALUES ('b@x.org', 'Ada', '')",
+        &[],
+    )
+    .await
+    .unwrap();
+    let build = "CREATE UNIQUE INDEX CONCURRENTLY users_username_fold_key
+         ON users (lower(username COLLATE \"C\"))";
+    db.batch_execute(build).await.unwrap_err();
+    let left = ("users_username_fold_key".to_owned(), false);
+    assert!(name_indexes(&db).await.contains(&left));
+    db.execute("DELETE FROM users WHERE id = $1", &[&twin]).await.unwrap();
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+    assert!(name_indexes(&db).await.contains(&(left.0, true)));
+}
+
+#[tokio::test]
+async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
+    let database = TestDatabase::create_empty().await;
+    let db = database.connect().await;
+    make_old(&db).await;
+    let id = insert_user(&db, "ada").await;
+    // Keeps the first index from being built until it ends.
+    let mut writer = database.connect().await;
+    let writing = writer.transaction().await.unwrap();
+    writing.execute("UPDATE users SET is_active = true WHERE id = $1", &[&id]).await.unwrap();
+    let config = database.config.clone();
+    let migrating = tokio::spawn(async move { migrate(&config.into()).await });
+    database.until_blocked(1).await;
+    let older = database.connect().await;
+    // PostgreSQL looks for a deadlock once a wait, so the later wait is the one that finds it.
+    older.batch_execute("SET deadlock_timeout = '1ms'").await.unwrap();
+    let older = tokio::spawn(async move {
+        older.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await
+    });
+    database.until_blocked(2).await;
+    writing.commit().await.unwrap();
+    // Each waits for the other now, until PostgreSQL ends one of the waits.
+    assert_eq!(migrating.await.unwrap().unwrap(), 1);
+    if let Err(error) = older.await.unwrap() {
+        assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error}");
+    }
+}
+
+/// The statements of README that give a role its rights, for that role.
+fn grants(role: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```sql\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| block.split("```").next());
+    let block = blocks.find(|block| block.contains("GRANT")).expect("README has the grants");
+    block.replace("staunch_server", role)
+}
+
+// Case F11 of the field list.
+#[tokio::test]
+async fn a_role_that_may_not_create_anything_serves_after_a_migration() {
+    let database = Arc::new(TestDatabase::create_empty().await);
+    let db = database.connect().await;
+    let role = format!("staunch_test_{}", uuid::Uuid::new_v4().simple());
+    // PostgreSQL before 15 lets everybody create tables.
+    db.batch_execute(&format!(
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN PASSWORD '{role}'"
+    ))
+    .await
+    .unwrap();
+    let mut config = database.config.clone();
+    config.user(&role).password(&role);
+    let as_role: staunch::store::Endpoint = config.clone().into();
+
+    let error = migrate(&as_role).await.unwrap_err();
+    assert!(matches!(error, MigrateError::NotAllowed { .. }), "{error}");
+    assert!(error.to_string().contains("run `staunch migrate` as the owner"), "{error}");
+    make_old(&db).await;
+    db.batch_execute(&grants(&role)).await.unwrap();
+    let error = migrate(&as_role).await.unwrap_err();
+    assert!(matches!(error, MigrateError::NotAllowed { name: "name_folds", .. }), "{error}");
+
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+    // What the role may not drop is left to its owner.
+    db.batch_execute("UPDATE staunch_migrations SET applied_at = now() - interval '25 hours'")
+        .await
+        .unwrap();
+    assert_eq!(migrate(&as_role).await.unwrap(), 0);
+
+    let builder = TestApp::builder().on(&database);
+    let builder = builder.set("STAUNCH_DATABASE_URL", database.url_as(&role, &role));
+    let app = builder.set("STAUNCH_CLEANUP_INTERVAL", "1s").start().await;
+    let client = app.anonymous();
+    client.get("/health/readiness").await.assert_status(200);
+    let tokens = app.registered("ada").await;
+    let tokens = client.refresh(&tokens.refresh).await.tokens();
+    client.sessions(&tokens.access).await.assert_status(200);
+    let changed = client.change_password(&tokens.access, PASSWORD, "Another-Pass-45").await;
+    changed.assert_status(204);
+    client.login("ada", PASSWORD).await.assert_status(401);
+    client.logout(&tokens.refresh).await.assert_status(204);
+    let cleaned = "staunch_cleanup_runs_total{result=\"success\"}";
+    until("the clean-up runs", SOON, async || app.metric(cleaned).await >= 1.0).await;
+    let log = "SELECT count(*) FROM auth_events WHERE outcome = 'rejected'";
+    until("the audit log is written", SOON, async || {
+        db.query_one(log, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    staunch::store::Importer::open(&as_role).await.unwrap().close().await;
+    drop(app);
+    db.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }

@@ -32,8 +32,10 @@ async fn fill(db: &Client) {
 fn arguments(name: &str) -> &'static str {
     match name {
         "insert_user" => "'new@example.com', 'new', 'hash', '192.0.2.1', 'request'",
-        "credentials_by_username" => "'User50000', 'hash'",
-        "credentials_by_email" => "'User50000@example.com', 'hash'",
+        "credentials_by_username" => "'user50000', 'hash'",
+        "credentials_by_email" => "'user50000@example.com', 'hash'",
+        "session_blocks_by_username" => "'user50000', 2592000.0, 8",
+        "session_blocks_by_email" => "'user50000@example.com', 2592000.0, 8",
         "insert_session" => {
             "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent', 49, 'request'"
         }
@@ -55,10 +57,11 @@ fn arguments(name: &str) -> &'static str {
         }
         "session_account" => "'00000000-0000-4000-8000-000000000000', 50000",
         "insert_events" => "'{1.5}', '{login}', '{rejected}', '{1}', '{192.0.2.1}', '{request}'",
-        "clean_events" => "32497639476945768, 1000, 7776000.0",
+        "clean_events" => "32497639476945768, 1000, 5, 7776000.0",
         "client_secret" => "'00000000-0000-4000-8000-000000000000'",
         "live_refresh" => "'00000000-0000-4000-8000-000000000000', 3",
-        "clean_sessions" => "32497639476945768, 1000",
+        "clean_expired_sessions" => "32497639476945768, 1000, now() - interval '1 hour'",
+        "clean_ended_sessions" => "32497639476945768, 1000, '00000000-0000-4000-8000-000000000000'",
         other => panic!("say here what {other} is called with"),
     }
 }
@@ -108,9 +111,9 @@ async fn each_name_is_unique_by_an_index() {
     let rows = db.query(query, &[]).await.unwrap();
     let indexes: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     for (unique, part) in [
-        (true, "users USING btree (lower(email))"),
-        (true, "users USING btree (lower(username))"),
-        (false, "users USING btree (id) WHERE (NOT is_active)"),
+        (true, "users USING btree (lower((email COLLATE \"C\")))"),
+        (true, "users USING btree (lower((username COLLATE \"C\")))"),
+        (true, "clients USING btree (name COLLATE \"C\")"),
         (false, "refresh_tokens USING btree (user_id, revoked)"),
         (false, "refresh_tokens USING btree (expires_at) WHERE (NOT revoked)"),
     ] {
@@ -118,6 +121,23 @@ async fn each_name_is_unique_by_an_index() {
         let found = found.unwrap_or_else(|| panic!("no index on {part}: {indexes:#?}"));
         assert_eq!(found.starts_with("CREATE UNIQUE"), unique, "{found}");
     }
+}
+
+// Case F6 of the field list.
+#[tokio::test]
+async fn no_index_depends_on_a_locale() {
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    let query = "SELECT i.indexrelid::regclass::text, c.collname
+         FROM pg_index AS i JOIN pg_class AS t ON t.oid = i.indrelid
+              CROSS JOIN LATERAL unnest(i.indcollation) AS used (\"collation\")
+              JOIN pg_collation AS c ON c.oid = used.\"collation\"
+         WHERE t.relnamespace = 'public'::regnamespace ORDER BY 1";
+    let rows = db.query(query, &[]).await.unwrap();
+    let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = ["clients_name_exact_key", "users_email_fold_key", "users_username_fold_key"]
+        .map(|index| (index.to_owned(), "C".to_owned()));
+    assert_eq!(found, expected);
 }
 
 /// JSON as PostgreSQL writes it.

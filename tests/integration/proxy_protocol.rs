@@ -1,7 +1,6 @@
 //! The PROXY protocol in front of HTTP and of TLS.
 
-use crate::support::{Authority, Builder, Raw, TestApp, form};
-use std::time::Duration;
+use crate::support::{Authority, Builder, Raw, SOON, TestApp, form, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -82,10 +81,10 @@ async fn a1_a_header_may_come_in_pieces_but_not_for_ever() {
     let app = builder.start().await;
     let mut slow = app.raw().await;
     slow.write(b"PROXY TCP4 203").await;
-    slow.closed_after().await;
+    slow.closed().await;
     let mut slow = app.raw().await;
     slow.write(&binary([1, 2, 3, 4])[..30]).await;
-    slow.closed_after().await;
+    slow.closed().await;
     assert_eq!(app.metric(&headers("timeout")).await, 2.0);
 
     let patient = behind("127.0.0.1").start().await;
@@ -118,10 +117,7 @@ async fn a9_connections_are_counted_by_the_address_in_the_header() {
     assert!(!open("203.0.113.1").await.1, "one too many");
     assert!(open("203.0.113.2").await.1, "another");
     drop(first);
-    crate::support::until("its place is free", Duration::from_secs(20), async || {
-        open("203.0.113.1").await.1
-    })
-    .await;
+    until("its place is free", SOON, async || open("203.0.113.1").await.1).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ const REUSE: &str = r#"staunch_refreshes_total{result="reuse"}"#;
 
 /// Moves a session's last rotation into the past, beyond the grace.
 async fn age_past_grace(db: &tokio_postgres::Client, session: Uuid) {
-    let age = "UPDATE refresh_tokens SET rotated_at = rotated_at - interval '11 s' WHERE id = $1";
+    let age = "UPDATE refresh_tokens SET rotated_at = rotated_at - interval '301 s' WHERE id = $1";
     assert_eq!(db.execute(age, &[&session]).await.unwrap(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! Traces: which requests are exported, and what a collector gets to see of them.
 
-use crate::support::{Collector, PASSWORD, SOON, TestApp, attributes, until};
+use crate::support::{Builder, Collector, PASSWORD, SOON, TestApp, attributes, until};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
@@ -11,8 +11,13 @@ fn hex(id: &[u8]) -> String {
     id.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
+/// A server that believes the `traceparent` of this machine.
 async fn traced(collector: &Collector) -> TestApp {
-    TestApp::builder().system_clock().set("STAUNCH_OTLP_ENDPOINT", collector.url()).start().await
+    exporting(collector).set("STAUNCH_TRACE_CALLERS", "127.0.0.1").start().await
+}
+
+fn exporting(collector: &Collector) -> Builder {
+    TestApp::builder().system_clock().set("STAUNCH_OTLP_ENDPOINT", collector.url())
 }
 
 // More threads than one: the collector answers while the test waits for the server's end.
@@ -87,7 +92,7 @@ async fn a_login_is_one_tree_of_its_stages_under_the_callers_span() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_caller_decides_and_without_one_the_request_id_is_the_trace() {
+async fn a_trusted_caller_decides_and_without_one_the_request_id_is_the_trace() {
     let collector = Collector::start().await;
     let app = traced(&collector).await;
     let client = app.anonymous();
@@ -105,6 +110,26 @@ async fn the_caller_decides_and_without_one_the_request_id_is_the_trace() {
     let root = spans.iter().find(|span| span.name == "GET unmatched").unwrap();
     assert_eq!(hex(&root.trace_id), id);
     assert!(root.parent_span_id.is_empty(), "{root:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strangers_trace_is_linked_and_its_flag_is_not_heard() {
+    let collector = Collector::start().await;
+    let app = exporting(&collector).start().await;
+    // Not sampled, says the caller; the sampler, which takes every root, does not ask it.
+    let stranger = app.anonymous().with("traceparent", &format!("00-{TRACE}-{CALLER}-00"));
+    let reply = stranger.get("/health/liveness").await;
+    let response = reply.header("traceresponse").unwrap().to_owned();
+    let id = reply.header("x-request-id").unwrap().to_owned();
+    assert!(id != TRACE && response.starts_with(&format!("00-{id}-")), "{response}");
+    drop(app);
+
+    let spans = collector.take().spans;
+    assert!(spans.iter().all(|span| hex(&span.trace_id) != TRACE), "{spans:?}");
+    let is_root = |span: &&Span| hex(&span.trace_id) == id && span.parent_span_id.is_empty();
+    let root = spans.iter().find(is_root).unwrap();
+    let link = &root.links[0];
+    assert_eq!((hex(&link.trace_id), hex(&link.span_id)), (TRACE.into(), CALLER.into()));
 }
 
 #[tokio::test]

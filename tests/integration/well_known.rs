@@ -112,6 +112,19 @@ async fn the_metadata_says_where_everything_is() {
     assert_eq!(tokens.claims()["iss"], issuer, "the very same text");
 }
 
+// Case F18 of the field list: it named http://localhost:8080, wherever the server was.
+#[tokio::test]
+async fn without_a_set_issuer_the_metadata_names_the_port_that_was_taken() {
+    let app = TestApp::builder().set("STAUNCH_JWT_ISSUER", "").start().await;
+    let base = format!("http://localhost:{}", app.address.port());
+    let metadata = app.anonymous().get(METADATA).await.json();
+    assert_eq!(metadata["issuer"], base);
+    assert_eq!(metadata["jwks_uri"], format!("{base}/.well-known/jwks.json"));
+    let tokens = app.registered("ada").await;
+    assert_eq!(tokens.claims()["iss"], base);
+    app.anonymous().me(&tokens.access).await.assert_status(200);
+}
+
 #[tokio::test]
 async fn both_count_to_the_limit_of_all_calls() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "2/min").start().await;

@@ -32,8 +32,8 @@ fn git(folder: &Path, arguments: &[&str]) -> Option<Vec<String>> {
     output.status.success().then(|| text.lines().map(str::to_owned).collect())
 }
 
-/// The entries of a folder that git tracks: what its owner keeps there besides is not part of the
-/// project. `None`: there is no repository, as in a source archive.
+/// The entries of a folder that git tracks; other files there are not part of the project. `None`:
+/// there is no repository, as in a source archive.
 fn tracked_entries(folder: &Path) -> Option<BTreeSet<String>> {
     let files = git(folder, &["ls-files"])?;
     let entries = files.iter().filter_map(|path| path.split('/').next());

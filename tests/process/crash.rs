@@ -54,7 +54,7 @@ async fn d1_every_acknowledged_registration_survives_a_kill() {
     for name in &acknowledged {
         assert_eq!(server.login(name).await.unwrap().status, 200, "{name}");
     }
-    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.ready().await;
     server.stop().await;
     assert_eq!(processes_on(top.path()), Vec::<String>::new());
 }
@@ -85,7 +85,7 @@ async fn c1_a_killed_postgres_is_back_without_a_restart() {
         reply.status == 200
     })
     .await;
-    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.ready().await;
     server.stop().await;
 }
 
@@ -110,7 +110,8 @@ async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
     fs::write(data.join("promote"), "").unwrap();
     kill_process(postgres(top.path()).unwrap(), Signal::USR1).unwrap();
     until("ready again", async || readiness().await == 200).await;
-    assert_eq!(server.login("ada").await.unwrap().status, 200);
+    // On a busy machine one answer of the database may be late.
+    until("logins work", async || server.login("ada").await.unwrap().status == 200).await;
     server.stop().await;
 }
 

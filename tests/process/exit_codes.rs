@@ -41,7 +41,7 @@ async fn a_command_on_existing_data_makes_no_database_in_an_empty_folder() {
         assert_eq!(ended.err.trim_end(), said, "{arguments:?}");
         assert_eq!(entries(top.path()), Vec::<String>::new(), "{arguments:?}");
     }
-    // A folder that has keys alone, as beside a database elsewhere.
+    // A folder that has only keys, because its database is elsewhere.
     fs::create_dir_all(top.path().join("data/keys")).unwrap();
     let ended = run(staunch(top.path(), &["audit", "--data-dir", "data"])).await;
     assert_eq!(ended.code, Some(69), "{}", ended.err);

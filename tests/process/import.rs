@@ -41,7 +41,7 @@ async fn an_import_beside_the_server_uses_its_embedded_database() {
     for name in ["ada", "grace"] {
         assert_eq!(server.login(name).await.unwrap().status, 200, "{name}");
     }
-    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.ready().await;
     server.stop().await;
     assert_eq!(processes_on(top.path()), Vec::<String>::new());
 }

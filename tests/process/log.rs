@@ -1,9 +1,12 @@
 //! The log of the real program: what a line holds, and its level while the server runs.
 
-use crate::support::{Server, folder, until};
+use crate::support::{SOON, Server, folder, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// The log's lines of that message.
 fn lines(server: &Server, message: &str) -> Vec<Value> {
@@ -53,9 +56,13 @@ async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
 async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "300s")]).await;
-    assert_eq!(server.get("/health/liveness").await.unwrap().status, 200);
+    // Case F2 of the field list: 7,000 lines a second about probes.
+    for probe in ["/health/liveness", "/health/readiness", "/metrics"] {
+        assert_eq!(server.get(probe).await.unwrap().status, 200);
+    }
+    assert_eq!(server.get("/openapi.json").await.unwrap().status, 200);
     let line = wait_for(&server, "request", 1).await.remove(0);
-    assert_eq!((&line["level"], &line["route"]), (&"INFO".into(), &"/health/liveness".into()));
+    assert_eq!((&line["level"], &line["route"]), (&"INFO".into(), &"/openapi.json".into()));
     assert!(line["limit_us"].is_null(), "{line}");
 
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -86,6 +93,36 @@ async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
     server.stop().await;
 }
 
+// Case F22 of the field list: a head that hyper refuses by itself had no line.
+#[tokio::test]
+async fn of_an_address_broken_heads_one_a_second_has_a_line() {
+    let top = folder();
+    let server = Server::start(top.path(), &[]).await;
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(b"garbage\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an end").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    // At least one of another second tells of those that had none.
+    let counted = || {
+        let lines = lines(&server, "connection error");
+        assert!(lines.iter().all(|line| line["kind"] == "bad_head" && line["status"] == 400));
+        let unlogged = lines.iter().filter_map(|line| line["unlogged"].as_u64()).sum::<u64>();
+        (lines.len() as u64, unlogged)
+    };
+    until("the others are told of", async || {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(b"garbage\r\n\r\n").await.unwrap();
+        let (lines, unlogged) = counted();
+        lines + unlogged >= 20
+    })
+    .await;
+    assert!(counted().0 < 20, "{}", server.log());
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn sighup_sets_the_level_that_env_says_now() {
     let top = folder();
@@ -96,7 +133,7 @@ async fn sighup_sets_the_level_that_env_says_now() {
     server.signal(Signal::HUP);
     wait_for(&server, "log level set", 1).await;
     let before = lines(&server, "request").len();
-    assert_eq!(server.get("/health/liveness").await.unwrap().status, 200);
+    assert_eq!(server.get("/openapi.json").await.unwrap().status, 200);
 
     fs::write(&env, "STAUNCH_LOG=lowd\n").unwrap();
     server.signal(Signal::HUP);
@@ -108,7 +145,7 @@ async fn sighup_sets_the_level_that_env_says_now() {
     fs::remove_file(&env).unwrap();
     server.signal(Signal::HUP);
     wait_for(&server, "log level set", 2).await;
-    assert_eq!(server.get("/health/liveness").await.unwrap().status, 200);
+    assert_eq!(server.get("/openapi.json").await.unwrap().status, 200);
     wait_for(&server, "request", before + 1).await;
     server.stop().await;
 }

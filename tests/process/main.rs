@@ -20,4 +20,5 @@ mod settings;
 mod stop;
 mod support;
 mod tls;
+mod traces;
 mod users;

@@ -111,7 +111,7 @@ async fn the_move_from_the_embedded_database_to_a_server_works_as_the_readme_say
     let url = README.split("`STAUNCH_DATABASE_URL=").nth(1).unwrap().split('`').next().unwrap();
     let url = url.replace("db.example", &host.replace('/', "%2F"));
     let server = Server::start(top.path(), &[own, ("STAUNCH_DATABASE_URL", &url)]).await;
-    assert!(server.lines.iter().any(|line| line.starts_with("database  PostgreSQL at")));
+    assert!(server.facts["database"].as_str().unwrap().starts_with("PostgreSQL at"));
     let token = |name: &str| tokens[name].as_str().unwrap();
     assert_eq!(server.me(token("access_token")).await.unwrap().status, 200, "the same keys");
     assert_eq!(server.refresh(token("refresh_token")).await.unwrap().status, 200);

@@ -1,12 +1,12 @@
 //! Start lines, settings and exit codes.
 
-use crate::support::{SOON, Server, folder, processes_on, run, staunch};
+use crate::support::{SOON, Server, folder, processes_on, run, staunch, until};
 use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_first_start_needs_nothing_and_says_what_it_did() {
     let top = folder();
-    let mut server = Server::start(top.path(), &[]).await;
+    let mut server = Server::start(top.path(), &[("STAUNCH_LOG_FORMAT", "text")]).await;
     let lines = server.lines.join("\n");
     assert!(server.lines.len() <= 12, "{lines}");
     assert!(lines.contains(env!("CARGO_PKG_VERSION")), "{lines}");
@@ -20,9 +20,7 @@ async fn a_first_start_needs_nothing_and_says_what_it_did() {
 
     let reply = server.get("/health/liveness").await.unwrap();
     assert_eq!((reply.status, reply.json()["status"].as_str().unwrap()), (200, "alive"));
-    let reply = server.get("/health/readiness").await.unwrap();
-    assert_eq!(reply.status, 200, "at once: {}", server.log());
-    assert_eq!(reply.json()["status"], "ready");
+    server.ready().await;
     let reply = server.register("testuser").await.unwrap();
     assert_eq!((reply.status, reply.json()["id"].as_i64()), (201, Some(1)));
     let reply = server.login("testuser").await.unwrap();
@@ -46,11 +44,61 @@ async fn a_first_start_needs_nothing_and_says_what_it_did() {
     assert!(ended.err.contains(&server.address), "{}", ended.err);
     assert_eq!(processes_on(other.path()), Vec::<String>::new());
 
-    assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+    server.ready().await;
     server.signal(rustix::process::Signal::INT);
     let (code, rest) = server.ended().await;
     assert_eq!((code, rest.as_str()), (Some(0), ""));
     assert_eq!(processes_on(top.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_start_lines_come_first_and_warnings_after_them() {
+    let top = folder();
+    let path = top.path().join("both");
+    let both = std::fs::File::create(&path).unwrap();
+    let mut command = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
+    command
+        .env("STAUNCH_LOG_FORMAT", "text")
+        .env("STAUNCH_BCRYPT_COST", "4")
+        .stdout(both.try_clone().unwrap())
+        .stderr(both);
+    let mut process = command.spawn().unwrap();
+    let written = || std::fs::read_to_string(&path).unwrap();
+    until("it warns", async || written().contains("STAUNCH_BCRYPT_COST=4 is weak")).await;
+    let text = written();
+    assert!(text.contains("migration applied"), "not lost: {text}");
+    let first: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).take(4).collect();
+    assert_eq!(first, ["staunch", "database", "bcrypt", "try"], "{text}");
+    let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(timeout(SOON, process.wait()).await.unwrap().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_json_log_has_the_start_as_one_line_and_nothing_else_is_printed() {
+    let top = folder();
+    let mut server = Server::start(top.path(), &[]).await;
+    let facts = server.facts.clone();
+    let database = facts["database"].as_str().unwrap();
+    assert!(database.starts_with("embedded PostgreSQL "), "{facts}");
+    assert_eq!((&facts["cost"], &facts["lanes"]), (&4.into(), &2.into()), "{facts}");
+    for number in ["hash_ms", "hashes_per_second", "threads"] {
+        assert!(facts[number].is_number(), "{number}: {facts}");
+    }
+    // The reason for which a start fails is such a line, too.
+    let mut second = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
+    second.env("STAUNCH_DATA_DIR", top.path().join("data"));
+    let ended = run(second).await;
+    let (out, line) = (ended.out.as_str(), ended.err.trim_end());
+    let line: serde_json::Value = serde_json::from_str(line).expect("one JSON line");
+    assert_eq!((out, ended.code, line["exit_code"].as_i64()), ("", Some(73), Some(73)), "{line}");
+
+    server.signal(rustix::process::Signal::TERM);
+    let (code, printed) = server.ended().await;
+    assert_eq!((code, printed.as_str()), (Some(0), ""));
+    for line in server.log().lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,12 @@ use rustix::process::Signal;
 #[tokio::test]
 async fn d2_sigterm_in_mid_login_lets_it_finish() {
     let top = folder();
-    // About 60 ms a hash: the signal comes while it is computed.
-    let settings = [("STAUNCH_BCRYPT_COST", "10"), ("STAUNCH_HASH_THREADS", "1")];
+    // The signal comes while a hash is computed, and the grace is long enough for some of them.
+    let settings = [
+        ("STAUNCH_BCRYPT_COST", "9"),
+        ("STAUNCH_HASH_THREADS", "1"),
+        ("STAUNCH_SHUTDOWN_GRACE", "2m"),
+    ];
     let mut server = Server::start(top.path(), &settings).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
     let logins: Vec<_> = (0..8)
@@ -121,12 +125,14 @@ async fn a_second_ctrl_c_ends_at_once() {
 async fn d7_a_full_log_disk_and_a_closed_standard_output_stop_nothing() {
     let top = folder();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut server = Server::start_logging_to(top.path(), &[], full).await;
+    let mut server =
+        Server::start_logging_to(top.path(), &[("STAUNCH_LOG_FORMAT", "text")], full).await;
     // The start lines are read; nobody reads on.
     server.close_output();
     for _ in 0..50 {
-        assert_eq!(server.get("/health/readiness").await.unwrap().status, 200);
+        assert_eq!(server.get("/nowhere").await.unwrap().status, 404, "a line in the log each");
     }
+    server.ready().await;
     server.signal(rustix::process::Signal::TERM);
     let (code, _) = server.ended().await;
     assert_eq!(code, Some(0));

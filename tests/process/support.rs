@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-/// For whatever must happen soon; far above what it takes, as the machine may be busy.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Limit of every wait: far above what any needs, because the machine may be busy, and many programs
+/// begin by making a database.
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 pub(crate) const PASSWORD: &str = "TestPass123!";
 
@@ -70,15 +71,17 @@ pub(crate) async fn run(mut command: Command) -> Ended {
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: String,
-    /// What it printed before it served.
+    /// The start lines of a server whose log is text.
     pub(crate) lines: Vec<String>,
+    /// The start line of a server whose log is JSON.
+    pub(crate) facts: Value,
     /// `None`: nobody reads on.
     out: Option<BufReader<tokio::process::ChildStdout>>,
     log: PathBuf,
 }
 
 impl Server {
-    /// Starts and waits for the start lines.
+    /// Starts and waits until it says that it listens.
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
         // A file takes every line; a pipe that nobody reads would fill.
         let log = folder.join("log");
@@ -93,13 +96,18 @@ impl Server {
         file: fs::File,
     ) -> Self {
         let log = folder.join("log");
+        let earlier = fs::read_to_string(&log).map_or(0, |text| text.len());
         let mut command = staunch(folder, &[]);
         command
             .env("STAUNCH_LISTEN", "127.0.0.1:0")
             .env("STAUNCH_DATA_DIR", folder.join("data"))
+            // Unset, it follows the port, and a restart takes another.
+            .env("STAUNCH_JWT_ISSUER", "http://localhost:8080")
             .env("STAUNCH_BCRYPT_COST", "4")
             // Not measured: the start is quicker.
             .env("STAUNCH_HASH_LANES", "2")
+            // The log's line of a slow request is another.
+            .env("STAUNCH_LOG_SLOW", "300s")
             .env("STAUNCH_DB_POOL_MIN", "1")
             .env("STAUNCH_DB_POOL_MAX", "5")
             .envs(settings.iter().copied());
@@ -109,25 +117,28 @@ impl Server {
         command.stderr(file);
         let mut process = command.spawn().unwrap();
         let mut out = BufReader::new(process.stdout.take().unwrap());
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            let read = timeout(SOON, out.read_line(&mut line)).await;
-            let count = read.expect("it starts").unwrap();
-            let written = || fs::read_to_string(&log).unwrap_or_default();
-            assert_ne!(count, 0, "it ended: {}", written());
-            lines.push(line.trim_end().to_owned());
-            if line.starts_with("try") {
-                break;
+        let written = || fs::read_to_string(&log).unwrap_or_default();
+        let (mut lines, mut facts) = (Vec::new(), Value::Null);
+        if settings.contains(&("STAUNCH_LOG_FORMAT", "text")) {
+            while lines.last().is_none_or(|line: &String| !line.starts_with("try")) {
+                let mut line = String::new();
+                let read = timeout(SOON, out.read_line(&mut line)).await;
+                assert_ne!(read.expect("it starts").unwrap(), 0, "it ended: {}", written());
+                lines.push(line.trim_end().to_owned());
             }
+        } else {
+            until("it listens", async || {
+                let ended = process.try_wait().unwrap();
+                let text = written();
+                facts = listening(&text[earlier..]);
+                assert!(ended.is_none() || facts.is_object(), "it ended: {text}");
+                facts.is_object()
+            })
+            .await;
         }
-        let address = lines
-            .iter()
-            .find_map(|line| line.split("://").nth(1))
-            .and_then(|rest| rest.split(['/', ' ']).next())
-            .unwrap()
-            .to_owned();
-        Self { process, address, lines, out: Some(out), log }
+        let told = lines.iter().find_map(|line| line.split("://").nth(1));
+        let address = told.or_else(|| facts["address"].as_str()).unwrap().to_owned();
+        Self { process, address, lines, facts, out: Some(out), log }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -172,6 +183,12 @@ impl Server {
 
     pub(crate) async fn get(&self, path: &str) -> Option<Reply> {
         request(&self.address, &format!("GET {path} HTTP/1.1\r\n"), "", "").await
+    }
+
+    /// Waits until the server is ready: on a busy machine one answer of the database may be late.
+    pub(crate) async fn ready(&self) {
+        until("it is ready", async || self.get("/health/readiness").await.unwrap().status == 200)
+            .await;
     }
 
     /// Whether a password is being hashed now.
@@ -223,6 +240,12 @@ impl Server {
     pub(crate) async fn login(&self, name: &str) -> Option<Reply> {
         login(&self.address, name).await
     }
+}
+
+/// The line of a log that says that the server listens; null while it is not there.
+fn listening(log: &str) -> Value {
+    let mut objects = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    objects.rfind(|line: &Value| line["message"] == "listening").unwrap_or_default()
 }
 
 pub(crate) async fn login(address: &str, name: &str) -> Option<Reply> {

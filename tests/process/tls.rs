@@ -60,6 +60,7 @@ async fn a16_a_renewed_certificate_is_taken_at_sighup_and_by_itself() {
         ("STAUNCH_TLS_CERT", "cert.pem"),
         ("STAUNCH_TLS_KEY", "key.pem"),
         ("STAUNCH_METRICS_LISTEN", "127.0.0.1:0"),
+        ("STAUNCH_LOG_FORMAT", "text"),
     ];
     let mut server = Server::start(top.path(), &settings).await;
     let lines = server.lines.join("\n");

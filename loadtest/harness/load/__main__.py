@@ -81,7 +81,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="loadtest-") as work,
         servers.running(servers.binary(options.staunch), settings) as server,
     ):
-        print("\n".join(server.start_lines()[:-1]))
+        print("\n".join(server.start_lines()))
         server.seed(options.users, options.cost)
         # Before the run, so that the load average is not that of the run.
         facts = report.facts(server)

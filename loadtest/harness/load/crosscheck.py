@@ -45,7 +45,7 @@ def main() -> int:
     settings = {"STAUNCH_BCRYPT_COST": str(options.cost)} | LIMITS_OFF
     good = True
     with server.running(server.binary(options.staunch), settings) as staunch:
-        print("\n".join(staunch.start_lines()[:-1]))
+        print("\n".join(staunch.start_lines()))
         staunch.seed(1, options.cost)
         measured: dict[tuple[str, str], list[generators.Measured]] = {}
         found = generators.available()

@@ -28,9 +28,14 @@ class Server(Staunch):
         self.chosen = chosen
 
     def start_lines(self) -> list[str]:
-        """What the server prints at its start; the last line begins with "try"."""
-        with self.log.open(errors="replace") as lines:
-            return [line.rstrip() for line in lines if not line.startswith("{")]
+        """Lines for people: where the server listens, its database, and what a hash takes."""
+        facts = self.start_facts()
+        speed = f"{facts['hash_ms']} ms per hash, {facts['hashes_per_second']} per second"
+        return [
+            f"staunch {facts['version']} at {facts['address']}",
+            f"database  {facts['database']}",
+            f"bcrypt    cost {facts['cost']}: {speed} with {facts['threads']} threads of {facts['lanes']} lanes",
+        ]
 
     def seed(self, users: int, cost: int) -> None:
         """Imports the accounts load000000, load000001 and so on.

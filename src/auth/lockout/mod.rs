@@ -39,6 +39,11 @@
 //! **Memory.** Keys are 64-bit hashes under a key of this process; no name or address is kept. Each
 //! table has 131,072 places and never gives up a run that costs time; see `table`. Each node counts
 //! for itself, and a restart forgets.
+//!
+//! **After a restart**, and on a node that an owner has not used, no block is known. So the first
+//! login that only the wait over all unknown blocks keeps out looks the account's live sessions up:
+//! the blocks that opened them are known again ([`Lockout::restore`]). One query for a name and wait,
+//! whether or not an account has the name; see `super::known_blocks`.
 
 mod run;
 mod table;
@@ -49,10 +54,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use table::{Key, Known, PLACES, Runs, SETS};
+pub(super) use table::{KNOWN_TTL, PLACES};
+use table::{Key, Known, Runs, SETS};
 
-/// Memory of the three tables when they are full.
-pub(super) const OCTETS_MAX: u64 = 3 * SETS as u64 * (40 + PLACES as u64 * 32);
+/// Memory of the three tables when they are full, and of a bit a set.
+pub(super) const OCTETS_MAX: u64 = 3 * SETS as u64 * (40 + PLACES as u64 * 32) + SETS as u64 / 4;
 
 /// By name and address block.
 const PAIR: Rule =
@@ -109,18 +115,10 @@ impl Lockout {
 
     /// The keys of a login; `None` for a name that no account can have, which needs no defence.
     pub(super) fn who(&self, name: &LoginName, address: IpAddr) -> Option<Who> {
-        match name {
-            LoginName::Username(name) | LoginName::Email(name) => Some(self.keys(name, address)),
-            LoginName::Impossible => None,
-        }
-    }
-
-    fn keys(&self, name: &str, address: IpAddr) -> Who {
-        // Letter by letter, as PostgreSQL's lower() does it.
-        let name: String = name.chars().flat_map(char::to_lowercase).collect();
-        let account = self.hasher.hash_one(&name);
-        let pair = self.hasher.hash_one((&name, address_block(address)));
-        Who { account: Key(account), pair: Key(pair) }
+        let (LoginName::Username(name) | LoginName::Email(name)) = name else { return None };
+        let account = self.hasher.hash_one(name);
+        let pair = self.hasher.hash_one((name, address_block(address)));
+        Some(Who { account: Key(account), pair: Key(pair) })
     }
 
     /// Whether the login may be tried. Counts nothing.
@@ -152,12 +150,35 @@ impl Lockout {
 
     /// Notes a login: the block's failures are forgotten, and it is known from now on, under each
     /// of the account's names. Ask [`Lockout::check`] first.
-    pub(super) fn succeed(&self, names: [&str; 2], address: IpAddr, now: Instant) {
+    pub(super) fn succeed(&self, names: &[LoginName], address: IpAddr, now: Instant) {
         let now_ms = self.millis(now);
-        for name in names {
-            let who = self.keys(name, address);
-            self.strangers.clear(who.pair);
+        for who in names.iter().filter_map(|name| self.who(name, address)) {
+            self.strangers.take(who.pair);
             self.known.succeed(who.account, who.pair, now_ms);
+        }
+    }
+
+    /// Claims the look-up of the account's sessions: true once in a wait, when nothing but the wait
+    /// over all unknown blocks keeps this login out. End it with [`Lockout::restore`], or with
+    /// [`Lockout::release_lookup`] if it gave nothing.
+    pub(super) fn claim_lookup(&self, who: Who, now: Instant) -> bool {
+        let now_ms = self.millis(now);
+        !self.known.has(who.account, who.pair, now_ms)
+            && !self.strangers.is_waiting(who.pair, now_ms)
+            && self.accounts.claim_lookup(who.account, now_ms)
+    }
+
+    /// Lets the next login look the sessions up.
+    pub(super) fn release_lookup(&self, who: Who, now: Instant) {
+        self.accounts.release_lookup(who.account, self.millis(now));
+    }
+
+    /// Makes blocks known that logged in under that name so long ago. Their failures still count.
+    pub(super) fn restore(&self, name: &LoginName, address: IpAddr, age: Duration, now: Instant) {
+        let seen_ms = self.millis(now).saturating_sub(run::millis(age));
+        if let Some(who) = self.who(name, address) {
+            let run = self.strangers.take(who.pair).unwrap_or_default();
+            self.known.restore(who.account, who.pair, seen_ms, run);
         }
     }
 
@@ -174,9 +195,9 @@ impl Lockout {
         self.known.sweep(turn, now_ms);
     }
 
+    /// Counts from [`KNOWN_TTL`] before the start, so that logins before the start have a time.
     fn millis(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.start);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        run::millis(now.saturating_duration_since(self.start).saturating_add(KNOWN_TTL))
     }
 }
 
@@ -218,7 +239,8 @@ mod tests {
         }
 
         fn log_in(&self, address: impl Into<IpAddr>) {
-            self.lockout.succeed(["ada", "ada@example.com"], address.into(), self.clock.now());
+            let names = ["ada", "ada@example.com"].map(LoginName::parse);
+            self.lockout.succeed(&names, address.into(), self.clock.now());
         }
     }
 
@@ -285,6 +307,41 @@ mod tests {
         assert_eq!(begun, 1_000);
         let answered = (0..1_000).filter(|_| scene.lockout.fail(who, now).is_ok()).count();
         assert_eq!(answered, 5);
+    }
+
+    // Case F8 of the field list.
+    #[test]
+    fn a_restored_block_is_known_and_keeps_its_failures() {
+        let scene = Scene::new();
+        let name = LoginName::parse("ada");
+        let hour = Duration::from_secs(3_600);
+        assert!(scene.guess("ada", [192, 0, 2, 2]));
+        for n in 0..19 {
+            assert!(scene.guess("ada", [198, 51, 100, n]));
+        }
+        let claim = |address: [u8; 4]| {
+            let who = scene.lockout.who(&name, address.into()).unwrap();
+            scene.lockout.claim_lookup(who, scene.clock.now()).then_some(who)
+        };
+        let who = claim(HOME).unwrap();
+        assert!(claim(HOME).is_none() && claim([203, 0, 113, 1]).is_none(), "once in a wait");
+        scene.lockout.release_lookup(who, scene.clock.now());
+        assert!(claim(HOME).is_some());
+        for address in [HOME, [192, 0, 2, 2]] {
+            scene.lockout.restore(&name, address.into(), hour, scene.clock.now());
+        }
+        assert!(scene.may_try("ada", HOME) && !scene.may_try("ada", [203, 0, 113, 1]));
+        assert_eq!((0..9).filter(|_| scene.guess("ada", HOME)).count(), 5);
+        assert_eq!((0..9).filter(|_| scene.guess("ada", [192, 0, 2, 2])).count(), 4);
+        // A known block waits for its own failures alone: nothing to look up.
+        scene.clock.advance(Duration::from_secs(60));
+        assert!(scene.guess("ada", [203, 0, 113, 1]));
+        assert!(claim(HOME).is_none() && claim([203, 0, 113, 2]).is_some(), "another wait");
+        scene.clock.advance(KNOWN_TTL - hour);
+        for n in 0..20 {
+            scene.guess("ada", [198, 51, 100, n]);
+        }
+        assert!(!scene.may_try("ada", HOME), "30 days after the login it is forgotten");
     }
 
     #[test]

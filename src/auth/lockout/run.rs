@@ -29,6 +29,8 @@ pub(super) struct Run {
     failures: u8,
     /// Whether somebody was refused since the last failure.
     refused: bool,
+    /// Whether the account's sessions were looked up since the last failure.
+    looked_up: bool,
 }
 
 /// A login that has to wait.
@@ -64,9 +66,20 @@ impl Run {
             let so_far = if self.is_over(now_ms) { 0 } else { self.failures };
             let failures = so_far.saturating_add(1).min(FAILURES_MAX);
             // Times of two threads may arrive in the wrong order.
-            *self = Self { failed_ms: self.failed_ms.max(now_ms), failures, refused: false };
+            *self = Self { failed_ms: self.failed_ms.max(now_ms), failures, ..Self::default() };
         }
         wait
+    }
+
+    /// Claims the one look-up of sessions that a wait allows; false if there is no wait, or somebody
+    /// has claimed it.
+    pub(super) fn claim_lookup(&mut self, rule: Rule, now_ms: u64) -> bool {
+        self.left(rule, now_ms).is_some() && !std::mem::replace(&mut self.looked_up, true)
+    }
+
+    /// Gives the look-up back: it did not happen.
+    pub(super) fn release_lookup(&mut self) {
+        self.looked_up = false;
     }
 
     /// Whether nothing of it counts any more.
@@ -99,7 +112,8 @@ impl Rule {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -214,7 +228,7 @@ mod tests {
 
         #[test]
         fn hostile_state_never_overflows(failed_ms: u64, failures: u8, now_ms: u64) {
-            let mut run = Run { failed_ms, failures, refused: false };
+            let mut run = Run { failed_ms, failures, ..Run::default() };
             for rule in [PAIR, ACCOUNT] {
                 run.wait(rule, now_ms);
                 run.fail(rule, now_ms);

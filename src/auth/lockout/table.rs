@@ -4,16 +4,18 @@
 //! knows which those are. A set takes memory when it is first used.
 
 use super::run::{Rule, Run, Wait};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Sets of a table: a power of two. 40 octets each at most.
 pub(super) const SETS: usize = 16_384;
 /// Places of a set. 131,072 in all, of up to 32 octets: with the sets 5 MiB a table when full.
-pub(super) const PLACES: usize = 8;
+pub(in crate::auth) const PLACES: usize = 8;
 
 /// How long a block that logged in stays known.
-pub(super) const KNOWN_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(in crate::auth) const KNOWN_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A keyed hash: no name and no address is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub(super) struct Key(pub(super) u64);
 pub(super) struct Runs {
     rule: Rule,
     sets: Box<[Mutex<RunSet>]>,
+    /// A bit a set: whether a key of it may have to wait. Written under the set's lock.
+    waiting: Box<[AtomicU64]>,
 }
 
 #[derive(Debug, Default)]
@@ -42,42 +46,74 @@ struct RunSet {
 
 impl Runs {
     pub(super) fn new(rule: Rule, sets: usize) -> Self {
-        let sets = (0..sets.next_power_of_two()).map(|_| Mutex::default()).collect();
-        Self { rule, sets }
+        let sets: Box<[_]> = (0..sets.next_power_of_two()).map(|_| Mutex::default()).collect();
+        let waiting = (0..sets.len().div_ceil(64)).map(|_| AtomicU64::default()).collect();
+        Self { rule, sets, waiting }
     }
 
     /// The wait that is left for that key.
     pub(super) fn wait(&self, key: Key, now_ms: u64) -> Option<Wait> {
+        self.set(key)?.find(key, self.rule, now_ms)?.wait(self.rule, now_ms)
+    }
+
+    /// Whether that key has to wait, for somebody who only looks.
+    pub(super) fn is_waiting(&self, key: Key, now_ms: u64) -> bool {
+        let Some(mut set) = self.set(key) else { return false };
+        set.find(key, self.rule, now_ms).is_some_and(|run| run.left(self.rule, now_ms).is_some())
+    }
+
+    /// See [`Run::claim_lookup`].
+    pub(super) fn claim_lookup(&self, key: Key, now_ms: u64) -> bool {
+        let Some(mut set) = self.set(key) else { return false };
+        set.find(key, self.rule, now_ms).is_some_and(|run| run.claim_lookup(self.rule, now_ms))
+    }
+
+    /// See [`Run::release_lookup`].
+    pub(super) fn release_lookup(&self, key: Key, now_ms: u64) {
+        if let Some(mut set) = self.set(key)
+            && let Some(run) = set.find(key, self.rule, now_ms)
+        {
+            run.release_lookup();
+        }
+    }
+
+    /// Takes the key's run out. Not the shared one: it is not its own.
+    pub(super) fn take(&self, key: Key) -> Option<Run> {
         let mut set = self.set(key)?;
-        if let Some((_, run)) = set.runs.iter_mut().find(|(other, _)| *other == key) {
-            return run.wait(self.rule, now_ms);
-        }
-        if set.has_room(self.rule, now_ms) {
-            return None;
-        }
-        set.shared.as_mut()?.wait(self.rule, now_ms)
+        let place = set.runs.iter().position(|(other, _)| *other == key)?;
+        Some(set.runs.swap_remove(place).1)
     }
 
     /// Counts a failure of that key, unless it has to wait.
     pub(super) fn fail(&self, key: Key, now_ms: u64) -> Option<Wait> {
         let mut set = self.set(key)?;
-        set.run(key, self.rule, now_ms).fail(self.rule, now_ms)
-    }
-
-    /// Ends the key's run. Not the shared one: it is not its own.
-    pub(super) fn clear(&self, key: Key) {
-        if let Some(mut set) = self.set(key) {
-            set.runs.retain(|(other, _)| *other != key);
+        let run = set.run(key, self.rule, now_ms);
+        let wait = run.fail(self.rule, now_ms);
+        if run.left(self.rule, now_ms).is_some() {
+            let place = index(key, self.sets.len());
+            if let Some(flags) = self.waiting.get(place / 64) {
+                flags.fetch_or(1 << (place % 64), Relaxed);
+            }
         }
+        wait
     }
 
-    /// Keys that have to wait now.
+    /// Keys that have to wait now. Locks only sets that may hold one.
     pub(super) fn waiting(&self, now_ms: u64) -> usize {
-        let in_set = |set: &Mutex<RunSet>| {
-            let set = lock(set);
-            set.runs.iter().filter(|(_, run)| run.left(self.rule, now_ms).is_some()).count()
-        };
-        self.sets.iter().map(in_set).sum()
+        let mut count = 0;
+        for (sets, flags) in self.sets.chunks(64).zip(&self.waiting) {
+            let flagged = flags.load(Relaxed);
+            for (bit, set) in sets.iter().enumerate().filter(|(bit, _)| flagged >> bit & 1 == 1) {
+                let set = lock(set);
+                let waits = |(_, run): &&(Key, Run)| run.left(self.rule, now_ms).is_some();
+                let waiting = set.runs.iter().filter(waits).count();
+                if waiting == 0 {
+                    flags.fetch_and(!(1 << bit), Relaxed);
+                }
+                count += waiting;
+            }
+        }
+        count
     }
 
     /// Gives back what runs that are over take, in a part of the sets; `turn` counts up.
@@ -100,6 +136,16 @@ impl RunSet {
     fn has_room(&self, rule: Rule, now_ms: u64) -> bool {
         let may_go = |(_, run): &(Key, Run)| run.is_over(now_ms) || !run.is_spent(rule);
         self.runs.len() < PLACES || self.runs.iter().any(may_go)
+    }
+
+    /// The run by which that key is judged, if there is one.
+    fn find(&mut self, key: Key, rule: Rule, now_ms: u64) -> Option<&mut Run> {
+        let has_room = self.has_room(rule, now_ms);
+        match self.runs.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, run)) => Some(run),
+            None if has_room => None,
+            None => self.shared.as_deref_mut(),
+        }
     }
 
     /// The run of that key, which gets a place if there is one.
@@ -164,18 +210,30 @@ impl Known {
         self.with(account, pair, now_ms, |run| run.fail(self.rule, now_ms))
     }
 
+    /// Whether the block is known.
+    pub(super) fn has(&self, account: Key, pair: Key, now_ms: u64) -> bool {
+        self.with(account, pair, now_ms, |_| ()).is_some()
+    }
+
     /// Notes a login, which ends the block's run of failures.
     pub(super) fn succeed(&self, account: Key, pair: Key, now_ms: u64) {
         let Some(set) = self.sets.get(index(account, self.sets.len())) else { return };
         let mut set = lock(set);
         set.retain(|block| block.pair != pair);
-        if set.len() >= PLACES {
-            let oldest = set.iter().enumerate().min_by_key(|(_, block)| block.seen_ms);
-            if let Some((place, _)) = oldest {
-                set.swap_remove(place);
-            }
-        }
+        make_room(&mut set, now_ms);
         set.push(KnownBlock { pair, seen_ms: now_ms, run: Run::default() });
+    }
+
+    /// Notes a login of `seen_ms` with the failures of its block since, unless the block is known, or
+    /// the set is full of blocks that were seen later.
+    pub(super) fn restore(&self, account: Key, pair: Key, seen_ms: u64, run: Run) {
+        let Some(set) = self.sets.get(index(account, self.sets.len())) else { return };
+        let mut set = lock(set);
+        if let Some(block) = set.iter_mut().find(|block| block.pair == pair) {
+            block.seen_ms = block.seen_ms.max(seen_ms);
+        } else if make_room(&mut set, seen_ms) {
+            set.push(KnownBlock { pair, seen_ms, run });
+        }
     }
 
     /// Gives back what blocks that are no longer known take, in a part of the sets.
@@ -198,6 +256,17 @@ impl Known {
         let block = set.iter_mut().find(|block| block.pair == pair && block.is_known(now_ms))?;
         Some(work(&mut block.run))
     }
+}
+
+/// Makes room for a block that was seen at `seen_ms`, by giving up the one that was not seen for the
+/// longest time. False: all were seen later.
+fn make_room(set: &mut Vec<KnownBlock>, seen_ms: u64) -> bool {
+    if set.len() < PLACES {
+        return true;
+    }
+    let oldest = set.iter().enumerate().min_by_key(|(_, block)| block.seen_ms);
+    let place = oldest.filter(|(_, block)| block.seen_ms <= seen_ms).map(|(place, _)| place);
+    place.map(|place| set.swap_remove(place)).is_some()
 }
 
 impl KnownBlock {
@@ -251,6 +320,23 @@ mod tests {
         }
         let held: usize = runs.sets.iter().map(|set| lock(set).runs.len()).sum();
         assert_eq!(held, 4 * PLACES);
+    }
+
+    // Case F9 of the field list.
+    #[test]
+    fn counting_the_waits_locks_only_sets_that_have_one() {
+        let runs = Runs::new(ACCOUNT, 256);
+        let flagged =
+            || runs.waiting.iter().map(|flags| flags.load(Relaxed).count_ones()).sum::<u32>();
+        spend(&runs, Key(3), ACCOUNT.first - 1);
+        assert_eq!((flagged(), runs.waiting(0)), (0, 0));
+        for key in [3, 70, 255] {
+            spend(&runs, Key(key), if key == 3 { 1 } else { ACCOUNT.first });
+        }
+        assert_eq!((flagged(), runs.waiting(59_999)), (3, 3));
+        assert_eq!((runs.waiting(60_000), flagged()), (0, 0));
+        assert_eq!(runs.fail(Key(70), 60_000), None);
+        assert_eq!((flagged(), runs.waiting(60_001)), (1, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::cli::beside::{failed, find, on_database, settings, shown, tame, text}
 use crate::cli::{FAILED, Failure, NOT_FOUND, REJECTED, prompt, tell};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::hashing::{HashConfig, HashEngine, Password, Purpose};
+use crate::hashing::{HashConfig, HashEngine, HashPurpose, Password};
 use crate::identity::{Email, Username};
 use crate::store::{Account, Admin, NewUser, RegisterError};
 use crate::telemetry::{Metrics, with_causes};
@@ -168,7 +168,7 @@ async fn hash(config: &Config, password: Password) -> Result<String, Failure> {
     };
     let engine = HashEngine::start(&hashing, &metrics, Clock::system())
         .map_err(|error| failed(error.to_string()))?;
-    let hashed = match engine.reserve(Purpose::Hash) {
+    let hashed = match engine.reserve(HashPurpose::Hash) {
         Ok(permit) => engine.hash(permit, password).await,
         Err(error) => Err(error),
     };

@@ -1,25 +1,27 @@
-//! The lanes of one thread: filled, stepped together, emptied one by one.
+//! The lanes of one thread: filled, stepped together, and emptied one by one.
 
 use std::fmt;
 
 use zeroize::Zeroize;
 
 use super::blowfish::{State, Words};
-use super::lane::{Digest, Job};
-use super::weave;
+use super::interleave;
+use super::lane::{Digest, LaneJob};
 
-/// Lanes of a batch, at most.
+/// The most lanes of a batch.
 pub const LANES_MAX: usize = 8;
 
-/// Up to [`LANES_MAX`] bcrypt computations that one thread steps in turn, each with the caller's
-/// tag. Jobs of different cost share a batch and come and go at any step.
+/// Up to [`LANES_MAX`] bcrypt computations that one thread steps together.
 ///
-/// Busy lanes stay packed at the front, so `k` of them are always run by the kernel for `k`:
-/// a free lane costs nothing. However a lane ends (retired, cancelled, the batch dropped, also
-/// while a panic unwinds), its password words and its state are zeroed before it is reused or freed.
+/// Each lane carries a tag of the caller. Jobs of different cost share a batch and can be added and
+/// removed at any step.
+///
+/// Busy lanes stay packed at the front, so `k` of them always run the kernel for `k` and a free
+/// lane costs nothing. A lane's password words and state are zeroed before they are reused or
+/// freed, however the lane ends: retired, cancelled, with the batch, or while a panic unwinds.
 pub struct Batch<T> {
     slots: Slots,
-    /// One a busy lane, in the order of the slots.
+    /// One entry for each busy lane, in the order of the slots.
     lanes: Vec<Lane<T>>,
 }
 
@@ -28,10 +30,10 @@ struct Lane<T> {
     tag: T,
 }
 
-/// A job that found every lane busy, handed back with its tag.
+/// A job that found every lane busy, returned with its tag.
 pub struct Full<T> {
-    /// The job, untouched.
-    pub job: Job,
+    /// The job, unchanged.
+    pub job: LaneJob,
     /// Its tag.
     pub tag: T,
 }
@@ -43,20 +45,20 @@ impl<T> fmt::Debug for Full<T> {
 }
 
 impl<T> Batch<T> {
-    /// A batch of `lanes` lanes, all free; brought into 1 to [`LANES_MAX`].
+    /// Creates a batch of `lanes` free lanes, clamped to 1 to [`LANES_MAX`].
     ///
-    /// All memory is allocated here: 4.3 KiB a lane.
+    /// All memory is allocated here: 4.3 KiB per lane.
     pub fn new(lanes: usize) -> Self {
         let lanes = lanes.clamp(1, LANES_MAX);
         Self { slots: Slots::new(lanes), lanes: Vec::with_capacity(lanes) }
     }
 
-    /// Lanes, busy or free.
+    /// The number of lanes, busy or free.
     pub fn lanes(&self) -> usize {
         self.slots.states.len()
     }
 
-    /// Lanes in use, those finished and not yet retired included.
+    /// Lanes in use, including those that are finished and not yet retired.
     pub fn busy(&self) -> usize {
         self.lanes.len()
     }
@@ -66,7 +68,7 @@ impl<T> Batch<T> {
         self.lanes.is_empty()
     }
 
-    /// Whether [`insert`](Self::insert) would hand the job back.
+    /// Whether [`insert`](Self::insert) would return the job.
     pub fn is_full(&self) -> bool {
         self.busy() == self.lanes()
     }
@@ -74,8 +76,8 @@ impl<T> Batch<T> {
     /// Starts a job in a free lane. Runs bcrypt's prologue, about half a loop round of one lane.
     ///
     /// # Errors
-    /// [`Full`]: every lane is busy; the job comes back.
-    pub fn insert(&mut self, job: Job, tag: T) -> Result<(), Full<T>> {
+    /// [`Full`]: every lane is busy; it returns the job.
+    pub fn insert(&mut self, job: LaneJob, tag: T) -> Result<(), Full<T>> {
         if self.is_full() {
             return Err(Full { job, tag });
         }
@@ -85,10 +87,11 @@ impl<T> Batch<T> {
         Ok(())
     }
 
-    /// Advances every busy lane by the same number of loop rounds and returns it: `rounds`, or
-    /// less if a lane is done sooner, so that the caller can retire it and fill the lane again.
+    /// Advances every busy lane by the same number of loop rounds, and returns that number.
     ///
-    /// Returns 0, having done nothing, if no lane is busy or one that is done was not retired.
+    /// It is `rounds`, or less if a lane finishes earlier, so that the caller can retire that lane
+    /// and fill it again. It is 0, and nothing is done, if no lane is busy or a finished one was
+    /// not retired.
     pub fn step(&mut self, rounds: u32) -> u32 {
         let rounds = self
             .lanes
@@ -103,14 +106,14 @@ impl<T> Batch<T> {
         rounds
     }
 
-    /// Takes one finished computation out and frees its lane; `None` once there is no other.
+    /// Takes out one finished computation and frees its lane. `None` if no lane is finished.
     pub fn retire(&mut self) -> Option<(T, Digest)> {
         let index = self.lanes.iter().position(|lane| lane.rounds_left == 0)?;
         let digest = self.slots.digest(index)?;
         Some((self.free(index), digest))
     }
 
-    /// Cancels every lane whose tag is refused and returns how many those were.
+    /// Cancels every lane whose tag is refused, and returns their number.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) -> usize {
         let before = self.lanes.len();
         let mut index = 0;
@@ -124,20 +127,20 @@ impl<T> Batch<T> {
         before - self.lanes.len()
     }
 
-    /// Loop rounds that the busy lanes still need, all together.
+    /// The loop rounds that all busy lanes together still need.
     #[cfg(test)]
     fn rounds_left(&self) -> u64 {
         self.lanes.iter().map(|lane| u64::from(lane.rounds_left)).sum()
     }
 
-    /// Moves the last busy lane into the place of this one.
+    /// Frees a lane and moves the last busy lane into its place.
     fn free(&mut self, index: usize) -> T {
         self.slots.vacate(index, self.lanes.len() - 1);
         self.lanes.swap_remove(index).tag
     }
 }
 
-/// The memory that holds secrets, apart from the tags so that zeroing it needs nothing of them.
+/// The memory that holds secrets. Separate from the tags, so that zeroing it needs no tag.
 struct Slots {
     states: Box<[State]>,
     words: Box<[Words]>,
@@ -151,7 +154,7 @@ impl Slots {
         }
     }
 
-    fn fill(&mut self, index: usize, job: Job) {
+    fn fill(&mut self, index: usize, job: LaneJob) {
         if let (Some(state), Some(words)) = (self.states.get_mut(index), self.words.get_mut(index))
         {
             job.load_into(words);
@@ -163,12 +166,12 @@ impl Slots {
         Some(Digest::new(self.states.get(index)?.finish()))
     }
 
-    /// Runs the first `busy` lanes with the kernel made for that many.
+    /// Runs the first `busy` lanes with the kernel for that number.
     fn run(&mut self, busy: usize, rounds: u32) {
         macro_rules! run {
             ($($n:literal)*) => { match busy {
                 $( $n => if let (Some(states), Some(words)) = (self.states.first_chunk_mut::<$n>(), self.words.first_chunk()) {
-                    weave::run(states, words, rounds);
+                    interleave::run(states, words, rounds);
                 }, )*
                 _ => {}
             } };
@@ -176,7 +179,7 @@ impl Slots {
         run!(1 2 3 4 5 6 7 8);
     }
 
-    /// Zeroes a slot; the content of slot `last` moves there if it is another.
+    /// Zeroes a slot, or moves the content of another slot `last` there.
     fn vacate(&mut self, index: usize, last: usize) {
         if let (Ok([to, from]), Ok([to_words, from_words])) = (
             self.states.get_disjoint_mut([index, last]),
@@ -217,19 +220,23 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::hashing::kernel::{Cost, Key};
+    use crate::hashing::kernel::{Cost, PasswordKey};
 
     thread_local! {
         /// For each batch dropped by this thread, whether its memory was blank when it was freed.
         pub(super) static DROPPED_BLANK: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
     }
 
-    fn job(password: &[u8], cost: u32) -> Job {
-        Job { key: Key::new(password).unwrap(), salt: [9; 16], cost: Cost::new(cost).unwrap() }
+    fn job(password: &[u8], cost: u32) -> LaneJob {
+        LaneJob {
+            key: PasswordKey::new(password).unwrap(),
+            salt: [9; 16],
+            cost: Cost::new(cost).unwrap(),
+        }
     }
 
     #[test]
-    fn a_full_batch_hands_the_job_back() {
+    fn a_full_batch_returns_the_job() {
         let mut batch = Batch::new(1);
         batch.insert(job(b"a", 4), 'a').unwrap();
         let full = batch.insert(job(b"b", 5), 'b').unwrap_err();
@@ -238,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn lane_counts_are_brought_into_range() {
+    fn lane_counts_are_clamped() {
         assert_eq!(Batch::<()>::new(0).lanes(), 1);
         assert_eq!(Batch::<()>::new(99).lanes(), LANES_MAX);
     }
 
     #[test]
-    fn a_step_ends_with_the_first_lane_that_does() {
+    fn a_step_ends_when_the_first_lane_is_done() {
         let mut batch = Batch::new(3);
         assert_eq!(batch.step(10), 0);
         batch.insert(job(b"a", 4), 'a').unwrap();
@@ -252,7 +259,7 @@ mod tests {
         batch.insert(job(b"b", 5), 'b').unwrap();
         assert_eq!(batch.rounds_left(), 10 + 32);
         assert_eq!(batch.step(100), 10);
-        assert_eq!(batch.step(100), 0, "a lane waits to be retired");
+        assert_eq!(batch.step(100), 0, "a finished lane must be retired first");
         assert_eq!(batch.retire().map(|(tag, _)| tag), Some('a'));
         assert!(batch.retire().is_none());
         assert_eq!(batch.step(100), 22);
@@ -261,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_zeroed_however_it_ends() {
+    fn every_way_to_end_a_lane_zeroes_it() {
         for lanes in 1..=LANES_MAX {
             let mut batch = Batch::new(lanes);
             for tag in 0..lanes {
@@ -285,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_zeroes_the_lanes_too() {
+    fn a_panic_zeroes_the_lanes() {
         DROPPED_BLANK.take();
         let unwound = std::panic::catch_unwind(|| {
             let mut batch = Batch::new(2);

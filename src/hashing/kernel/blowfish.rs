@@ -1,40 +1,41 @@
-//! Blowfish as bcrypt uses it, one state at a time: what comes before and after the long loop.
+//! Blowfish as bcrypt uses it, for one state: the work before and after the long loop.
 //!
-//! No branch and no loop count here depends on a key, a salt or a state. Which word of an S-box
-//! a round reads does, and that is Blowfish itself.
+//! No branch and no loop count depends on a key, a salt or a state. The S-box words that a round
+//! reads do depend on them, by Blowfish's design.
 
 use zeroize::Zeroize;
 
 use super::tables;
 
-/// One lane's Blowfish state, 4176 octets.
+/// One lane's Blowfish state, 4176 bytes.
 ///
-/// Aligned to a cache line, so that the S-boxes of each lane cover whole lines: 66 lines a lane.
+/// Aligned to a cache line, so that each lane's S-boxes cover whole lines: 66 lines per lane.
 #[repr(C, align(64))]
 pub(super) struct State {
     pub(super) boxes: [[u32; 256]; 4],
     pub(super) p: [u32; 18],
-    /// Where [`weave`](super::weave) keeps the half of the block that is not being looked up.
+    /// Where [`interleave`](super::interleave) keeps the half of the block that is not looked up.
     pub(super) parked: [u32; 2],
 }
 
-/// What a loop round mixes into a state: the password's words and the salt's, in the order in
-/// which the key schedule consumes them.
+/// The words of password and salt that a loop round mixes into a state.
+///
+/// They are in the order in which the key schedule consumes them.
 pub(super) struct Words {
-    /// The password and its NUL, repeated to fill 72 octets.
+    /// The password and its NUL, repeated to fill 72 bytes.
     pub(super) key: [u32; 18],
-    /// The salt's 16 octets.
+    /// The salt's 16 bytes.
     pub(super) salt: [u32; 4],
 }
 
 impl State {
-    /// A slot that holds nothing.
     pub(super) const BLANK: Self = Self { boxes: [[0; 256]; 4], p: [0; 18], parked: [0; 2] };
 
-    /// Starts over from pi, then expands salt and password into it: bcrypt's prologue, about half
-    /// a loop round.
+    /// Resets the state to pi, then expands salt and password into it.
+    ///
+    /// This is bcrypt's prologue, about half a loop round.
     pub(super) fn begin(&mut self, words: &Words) {
-        // in place: a `State` built here and moved would leave a copy on the stack
+        // in place, because a `State` built here and moved would leave a copy on the stack
         self.boxes.copy_from_slice(&tables::S);
         self.p.copy_from_slice(&tables::P);
         self.mix_in(&words.key);
@@ -48,9 +49,9 @@ impl State {
         self.replace(|| [0, 0]);
     }
 
-    /// Encrypts "OrpheanBeholderScryDoubt" 64 times over: bcrypt's epilogue.
+    /// Encrypts "OrpheanBeholderScryDoubt" 64 times: bcrypt's epilogue.
     ///
-    /// The three blocks know nothing of each other, so they are stepped together like lanes.
+    /// The three blocks are independent, so they are stepped together like lanes.
     pub(super) fn finish(&self) -> [u8; 24] {
         let mut blocks =
             [[0x4f72_7068, 0x6561_6e42], [0x6568_6f6c, 0x6465_7253], [0x6372_7944, 0x6f75_6274]];
@@ -58,14 +59,14 @@ impl State {
             self.encrypt(&mut blocks);
         }
         let mut out = [0; 24];
-        for (octets, word) in out.chunks_exact_mut(4).zip(blocks.as_flattened()) {
-            octets.copy_from_slice(&word.to_be_bytes());
+        for (bytes, word) in out.chunks_exact_mut(4).zip(blocks.as_flattened()) {
+            bytes.copy_from_slice(&word.to_be_bytes());
         }
         blocks.zeroize();
         out
     }
 
-    /// Adds 72 octets of key to P.
+    /// Adds 72 bytes of key to P.
     #[inline(always)]
     pub(super) fn mix_in(&mut self, key: &[u32; 18]) {
         for (p, word) in self.p.iter_mut().zip(key) {
@@ -73,15 +74,16 @@ impl State {
         }
     }
 
-    /// Takes over the state of another slot and leaves that one blank.
+    /// Moves the state of another slot here and leaves that slot blank.
     pub(super) fn take_from(&mut self, other: &mut Self) {
         self.boxes.copy_from_slice(&other.boxes);
         self.p.copy_from_slice(&other.p);
         other.zeroize();
     }
 
-    /// The chain of encryptions: P first, then the boxes, two words a time. Each block is the one
-    /// before it, plus what `salt` gives.
+    /// The chain of encryptions: P first, then the boxes, two words at a time.
+    ///
+    /// Each block encrypts the one before it, plus the words from `salt`.
     #[inline(always)]
     #[expect(
         clippy::indexing_slicing,
@@ -101,7 +103,6 @@ impl State {
         }
     }
 
-    /// One link of that chain.
     #[inline(always)]
     fn link(&self, [left, right]: [u32; 2], [a, b]: [u32; 2]) -> [u32; 2] {
         let mut blocks = [[left ^ a, right ^ b]];
@@ -110,13 +111,13 @@ impl State {
         block
     }
 
-    /// Encrypts blocks that do not depend on each other.
+    /// Encrypts independent blocks.
     #[inline(always)]
     fn encrypt<const BLOCKS: usize>(&self, blocks: &mut [[u32; 2]; BLOCKS]) {
         for [left, _] in &mut *blocks {
             *left ^= self.p[0];
         }
-        // written out, so that P is read at constant offsets and the halves never change places
+        // written out, so that P is read at constant offsets and the halves never swap
         macro_rules! two_rounds {
             ($($round:literal)*) => { $(
                 for [left, right] in &mut *blocks {
@@ -133,7 +134,6 @@ impl State {
         }
     }
 
-    /// Whether nothing is left in this slot.
     #[cfg(test)]
     pub(super) fn is_blank(&self) -> bool {
         let small = self.p.iter().chain(&self.parked);
@@ -151,25 +151,23 @@ impl Zeroize for State {
 
 /// Blowfish's F.
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "an octet indexes 256 words")]
+#[expect(clippy::indexing_slicing, reason = "a byte indexes 256 words")]
 fn scramble(boxes: &[[u32; 256]; 4], half: u32) -> u32 {
-    // not `to_be_bytes`: the compiler would make a byte swap of it
+    // not `to_be_bytes`, which the compiler would turn into a byte swap
     let [d, c, b, a] = half.to_le_bytes().map(usize::from);
     (boxes[0][a].wrapping_add(boxes[1][b]) ^ boxes[2][c]).wrapping_add(boxes[3][d])
 }
 
 impl Words {
-    /// A slot that holds nothing.
     pub(super) const BLANK: Self = Self { key: [0; 18], salt: [0; 4] };
 
-    /// Takes over the words of another slot and leaves that one blank.
+    /// Moves the words of another slot here and leaves that slot blank.
     pub(super) fn take_from(&mut self, other: &mut Self) {
         self.key.copy_from_slice(&other.key);
         self.salt.copy_from_slice(&other.salt);
         other.zeroize();
     }
 
-    /// Whether nothing is left in this slot.
     #[cfg(test)]
     pub(super) fn is_blank(&self) -> bool {
         self.key.iter().chain(&self.salt).all(|word| *word == 0)

@@ -1,4 +1,4 @@
-//! What goes into a lane and what comes out: the password's key words, the cost, the digest.
+//! Input and output of a lane: the password's key words, the cost, the digest.
 
 use std::fmt;
 
@@ -7,92 +7,91 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::blowfish::Words;
 
-/// Octets of a password, at most: bcrypt's key schedule reads no more.
-const PASSWORD_OCTETS_MAX: usize = 72;
+/// The most bytes of a password. bcrypt's key schedule reads no more.
+const PASSWORD_BYTES_MAX: usize = 72;
 
-/// A password in the form in which the key schedule takes it; zeroed when dropped.
+/// A password as key words, the form that the key schedule reads. Zeroed on drop.
 ///
-/// The octets, a NUL behind them, the whole repeated to 72 octets and cut there, as `$2a$`,
-/// `$2b$` and `$2y$` all have it. Its `Debug` shows nothing.
-pub struct Key {
-    /// Boxed, so that moving the key (through a channel, into a lane) leaves no copies behind.
+/// The password is followed by a NUL, repeated to 72 bytes and cut there, as `$2a$`, `$2b$` and
+/// `$2y$` all do. Its `Debug` shows nothing.
+pub struct PasswordKey {
+    /// Boxed, so that moving the key (through a channel, into a lane) leaves no copies.
     words: Box<[u32; 18]>,
 }
 
-impl Key {
-    /// Takes the words out of a password of 0 to 72 octets. Zeroing the octets passed in is the
-    /// caller's business.
+impl PasswordKey {
+    /// Converts a password of 0 to 72 bytes. The caller zeroes the bytes that it passes in.
     ///
     /// # Errors
-    /// - [`KeyError::TooLong`]: bcrypt would ignore what is past 72 octets.
-    /// - [`KeyError::ContainsNul`]: other implementations stop reading there.
-    pub fn new(password: &[u8]) -> Result<Self, KeyError> {
-        if password.len() > PASSWORD_OCTETS_MAX {
-            return Err(KeyError::TooLong);
+    /// - [`PasswordKeyError::TooLong`]: bcrypt would ignore the bytes after 72.
+    /// - [`PasswordKeyError::ContainsNul`]: other implementations stop reading there.
+    pub fn new(password: &[u8]) -> Result<Self, PasswordKeyError> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(PasswordKeyError::TooLong);
         }
-        // reads every octet wherever the NUL is
-        if password.iter().fold(false, |found, octet| found | (*octet == 0)) {
-            return Err(KeyError::ContainsNul);
+        // reads every byte, wherever the NUL is
+        if password.iter().fold(false, |found, byte| found | (*byte == 0)) {
+            return Err(PasswordKeyError::ContainsNul);
         }
-        let mut octets = password.iter().copied().chain(std::iter::once(0)).cycle();
+        let mut bytes = password.iter().copied().chain(std::iter::once(0)).cycle();
         let mut key = Self { words: Box::new([0; 18]) };
         for word in key.words.iter_mut() {
-            for octet in octets.by_ref().take(4) {
-                *word = (*word << 8) | u32::from(octet);
+            for byte in bytes.by_ref().take(4) {
+                *word = (*word << 8) | u32::from(byte);
             }
         }
         Ok(key)
     }
 }
 
-impl Zeroize for Key {
+impl Zeroize for PasswordKey {
     fn zeroize(&mut self) {
         self.words.zeroize();
     }
 }
 
-impl Drop for Key {
+impl Drop for PasswordKey {
     fn drop(&mut self) {
         self.zeroize();
     }
 }
 
-impl ZeroizeOnDrop for Key {}
+impl ZeroizeOnDrop for PasswordKey {}
 
-impl fmt::Debug for Key {
+impl fmt::Debug for PasswordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(..)")
+        f.write_str("PasswordKey(..)")
     }
 }
 
 /// Why a password cannot be hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyError {
-    /// It has more than 72 octets.
+pub enum PasswordKeyError {
+    /// It has more than 72 bytes.
     TooLong,
-    /// One of its octets is zero.
+    /// One of its bytes is zero.
     ContainsNul,
 }
 
-impl fmt::Display for KeyError {
+impl fmt::Display for PasswordKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TooLong => "password longer than 72 octets",
-            Self::ContainsNul => "password contains a NUL octet",
+            Self::TooLong => "password longer than 72 bytes",
+            Self::ContainsNul => "password contains a NUL byte",
         })
     }
 }
 
-impl std::error::Error for KeyError {}
+impl std::error::Error for PasswordKeyError {}
 
-/// bcrypt's work factor, 4 to 31: a hash takes 2^cost loop rounds.
+/// bcrypt's work factor, 4 to 31. A hash takes 2^cost loop rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cost(u8);
 
 impl Cost {
-    /// The least cost that bcrypt allows.
+    /// The lowest cost that bcrypt allows.
     pub const MIN: Self = Self(4);
-    /// The greatest: two thousand million loop rounds, more than a day.
+    /// The highest cost: two thousand million loop rounds, more than a day.
     pub const MAX: Self = Self(31);
 
     /// `None` outside 4 to 31.
@@ -114,48 +113,49 @@ impl Cost {
 
 /// One hash to compute.
 #[derive(Debug)]
-pub struct Job {
+pub struct LaneJob {
     /// The password.
-    pub key: Key,
-    /// The salt, decoded.
+    pub key: PasswordKey,
+    /// The decoded salt.
     pub salt: [u8; 16],
     /// The work factor.
     pub cost: Cost,
 }
 
-impl Job {
-    /// Moves the job's words into a slot; the job's own are zeroed as it is dropped here.
+impl LaneJob {
+    /// Copies the job's words into a slot. The job's own words are zeroed when it is dropped here.
     pub(super) fn load_into(self, slot: &mut Words) {
         slot.key.copy_from_slice(self.key.words.as_slice());
         let (words, _) = self.salt.as_chunks();
-        for (word, octets) in slot.salt.iter_mut().zip(words) {
-            *word = u32::from_be_bytes(*octets);
+        for (word, bytes) in slot.salt.iter_mut().zip(words) {
+            *word = u32::from_be_bytes(*bytes);
         }
     }
 }
 
-/// The 23 octets of a bcrypt hash: the cipher text without its last octet, which no string holds.
+/// The 23 bytes of a bcrypt hash: the cipher text without its last byte.
 ///
-/// Zeroed when dropped, compared in constant time only; its `Debug` shows nothing.
+/// The last byte is never stored. Zeroed on drop and compared only in constant time. Its `Debug`
+/// shows nothing.
 #[derive(Clone)]
 pub struct Digest([u8; 23]);
 
 impl Digest {
     pub(super) fn new(mut cipher_text: [u8; 24]) -> Self {
         let mut digest = Self([0; 23]);
-        for (octet, from) in digest.0.iter_mut().zip(cipher_text) {
-            *octet = from;
+        for (byte, from) in digest.0.iter_mut().zip(cipher_text) {
+            *byte = from;
         }
         cipher_text.zeroize();
         digest
     }
 
-    /// The octets, for encoding.
+    /// The bytes, for encoding.
     pub fn as_bytes(&self) -> &[u8; 23] {
         &self.0
     }
 
-    /// Whether this is the stored digest; takes the same time wherever they differ.
+    /// Whether this equals the stored digest, compared in constant time.
     pub fn matches(&self, stored: &[u8; 23]) -> bool {
         self.0.ct_eq(stored).into()
     }
@@ -186,23 +186,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_the_password_and_a_nul_over_and_over() {
-        assert_eq!(*Key::new(b"").unwrap().words, [0; 18]);
-        let key = Key::new(b"ab").unwrap();
+    fn a_key_repeats_the_password_and_a_nul() {
+        assert_eq!(*PasswordKey::new(b"").unwrap().words, [0; 18]);
+        let key = PasswordKey::new(b"ab").unwrap();
         assert_eq!(key.words[..3], [0x6162_0061, 0x6200_6162, 0x0061_6200]);
-        assert_eq!(*Key::new(&[0xff; 72]).unwrap().words, [0xffff_ffff; 18]);
-        assert_eq!(Key::new(&[0xff; 71]).unwrap().words[17], 0xffff_ff00);
+        assert_eq!(*PasswordKey::new(&[0xff; 72]).unwrap().words, [0xffff_ffff; 18]);
+        assert_eq!(PasswordKey::new(&[0xff; 71]).unwrap().words[17], 0xffff_ff00);
     }
 
     #[test]
     fn passwords_that_bcrypt_would_misread_are_refused() {
-        assert_eq!(Key::new(&[b'a'; 73]).unwrap_err(), KeyError::TooLong);
-        assert_eq!(Key::new(b"a\0b").unwrap_err(), KeyError::ContainsNul);
-        assert_eq!(Key::new(b"\0").unwrap_err(), KeyError::ContainsNul);
+        assert_eq!(PasswordKey::new(&[b'a'; 73]).unwrap_err(), PasswordKeyError::TooLong);
+        assert_eq!(PasswordKey::new(b"a\0b").unwrap_err(), PasswordKeyError::ContainsNul);
+        assert_eq!(PasswordKey::new(b"\0").unwrap_err(), PasswordKeyError::ContainsNul);
     }
 
     #[test]
-    fn costs_end_at_4_and_31() {
+    fn costs_range_from_4_to_31() {
         assert_eq!(Cost::new(3), None);
         assert_eq!(Cost::new(4).map(Cost::rounds), Some(16));
         assert_eq!(Cost::new(31).map(Cost::rounds), Some(1 << 31));
@@ -211,29 +211,30 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_matches_itself_only() {
+    fn a_digest_matches_only_itself() {
         let digest = Digest::new([7; 24]);
         assert!(digest.matches(&[7; 23]));
-        for octet in 0..23 {
+        for byte in 0..23 {
             let mut other = [7; 23];
-            other[octet] ^= 0x80;
+            other[byte] ^= 0x80;
             assert!(!digest.matches(&other));
         }
     }
 
     #[test]
-    fn nothing_secret_is_printed() {
-        let job = Job { key: Key::new(b"hunter2").unwrap(), salt: [0; 16], cost: Cost::MIN };
-        assert!(format!("{job:?}").contains("Key(..)"));
+    fn debug_output_shows_no_secret() {
+        let job =
+            LaneJob { key: PasswordKey::new(b"hunter2").unwrap(), salt: [0; 16], cost: Cost::MIN };
+        assert!(format!("{job:?}").contains("PasswordKey(..)"));
         assert_eq!(format!("{:?}", Digest::new([7; 24])), "Digest(..)");
     }
 
     #[test]
     fn a_key_is_zeroed() {
         const fn on_drop<T: ZeroizeOnDrop>() {}
-        on_drop::<Key>();
+        on_drop::<PasswordKey>();
         on_drop::<Digest>();
-        let mut key = Key::new(b"hunter2").unwrap();
+        let mut key = PasswordKey::new(b"hunter2").unwrap();
         key.zeroize();
         assert_eq!(*key.words, [0; 18]);
     }

@@ -1,8 +1,8 @@
-//! The kernel against the bcrypt crate and against published hashes.
+//! Compares the kernel with the bcrypt crate and with published hashes.
 
 use proptest::prelude::*;
 
-use super::{Batch, Cost, Digest, Job, Key, LANES_MAX};
+use super::{Batch, Cost, Digest, LANES_MAX, LaneJob, PasswordKey};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -12,15 +12,15 @@ struct Case {
 }
 
 impl Case {
-    fn job(&self) -> Job {
-        Job {
-            key: Key::new(&self.password).unwrap(),
+    fn job(&self) -> LaneJob {
+        LaneJob {
+            key: PasswordKey::new(&self.password).unwrap(),
             salt: self.salt,
             cost: Cost::new(self.cost).unwrap(),
         }
     }
 
-    /// The crate's raw function wants the NUL, and at most 72 octets.
+    /// The crate's raw function expects the NUL, and at most 72 bytes.
     fn expected(&self) -> [u8; 23] {
         let mut password = self.password.clone();
         password.push(0);
@@ -30,7 +30,7 @@ impl Case {
 }
 
 fn case(costs: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = Case> {
-    // short and full lengths are where the cutting and repeating happens
+    // short and full lengths test the cutting and repeating
     let length = prop_oneof![0..=72usize, 0..=4usize, 70..=72usize];
     let password = length.prop_flat_map(|n| prop::collection::vec(1..=255u8, n));
     (password, any::<[u8; 16]>(), costs).prop_map(|(password, salt, cost)| Case {
@@ -40,7 +40,6 @@ fn case(costs: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = Case> {
     })
 }
 
-/// One thing that a caller does between steps.
 #[derive(Debug, Clone)]
 enum Act {
     Insert(Case),
@@ -118,7 +117,7 @@ proptest! {
     }
 }
 
-/// Hashes that other implementations published: jBCrypt's tests and crypt_blowfish's.
+/// Hashes published by other implementations: the tests of jBCrypt and crypt_blowfish.
 const PUBLISHED: &[(&str, &str)] = &[
     ("", "$2a$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s."),
     ("", "$2a$08$HqWuK6/Ng6sg9gQzbLrgb.Tl.ZHfXLhvt/SgVyWhQqgqcZ7ZuUtye"),
@@ -147,7 +146,7 @@ const PUBLISHED: &[(&str, &str)] = &[
     ("U*U", "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"),
 ];
 
-/// Decodes bcrypt's own base64 into the first octets of an array.
+/// Decodes bcrypt's own base64 into the first bytes of an array.
 fn decode<const N: usize>(text: &str) -> [u8; N] {
     const ALPHABET: &str = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let mut bits = 0u32;
@@ -172,8 +171,8 @@ fn published_hashes_are_reproduced() {
     while left > 0 {
         while !batch.is_full() {
             let Some((password, text)) = next.next() else { break };
-            let job = Job {
-                key: Key::new(password.as_bytes()).unwrap(),
+            let job = LaneJob {
+                key: PasswordKey::new(password.as_bytes()).unwrap(),
                 salt: decode(&text[7..29]),
                 cost: Cost::new(text[4..6].parse().unwrap()).unwrap(),
             };
@@ -188,8 +187,8 @@ fn published_hashes_are_reproduced() {
 }
 
 #[test]
-fn octets_above_127_are_not_sign_extended() {
-    // crypt_blowfish's vectors for the $2x$ bug: the right answers, as $2y$ gives them
+fn bytes_above_127_are_not_sign_extended() {
+    // crypt_blowfish's vectors for the $2x$ bug: the right results, as $2y$ gives them
     let cases: [(&[u8], &str); 3] = [
         (b"\xa3", "$2y$05$/OK.fbVrR/bpIqNJ5ianF.Sa7shbm4.OzKpvFnX1pQLmQW96oUlCq"),
         (b"\xff\xff\xa3", "$2y$05$/OK.fbVrR/bpIqNJ5ianF.CE5elHaaO4EbggVDjb8P19RukzXSM3e"),
@@ -197,8 +196,8 @@ fn octets_above_127_are_not_sign_extended() {
     ];
     for (password, text) in cases {
         let mut batch = Batch::new(1);
-        let job = Job {
-            key: Key::new(password).unwrap(),
+        let job = LaneJob {
+            key: PasswordKey::new(password).unwrap(),
             salt: decode(&text[7..29]),
             cost: Cost::new(5).unwrap(),
         };

@@ -1,7 +1,7 @@
-//! The words that every Blowfish state starts from: the fraction of pi in hexadecimal, in order.
+//! The initial words of every Blowfish state: the fraction of pi in hexadecimal, in order.
 //!
-//! The P words come first and the four S-boxes after them, as Blowfish's definition has it. The
-//! tests compute pi to 33,344 bits and compare every word.
+//! The P words come first, then the four S-boxes, as Blowfish defines them. The tests compute pi to
+//! 33,344 bits and compare every word.
 
 /// The first 18 words.
 #[rustfmt::skip] // eight words a line
@@ -11,7 +11,7 @@ pub(super) const P: [u32; 18] = [
     0x9216_d5d9, 0x8979_fb1b,
 ];
 
-/// The 1024 words after them, box by box.
+/// The next 1024 words, box by box.
 #[rustfmt::skip]
 pub(super) const S: [[u32; 256]; 4] = [
     [
@@ -159,7 +159,7 @@ mod tests {
     /// Words of a number in `0..8`, most significant first: one whole word, then the fraction.
     type Fixed = Vec<u32>;
 
-    /// The words compared, and two more that take the rounding.
+    /// The compared words, and two more that absorb the rounding.
     const WORDS: usize = 1 + 18 + 1024 + 2;
 
     fn divide(number: &mut Fixed, divisor: u32) {

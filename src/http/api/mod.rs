@@ -14,9 +14,11 @@ pub(super) mod token;
 
 use super::client_credentials::Presented;
 use super::error::ApiError;
+use super::rate_limit;
 use super::request::{Call, JsonObject};
 use super::response::Answer;
 use crate::auth::{Account, ClientCredentials, FieldError, TokenPair};
+use crate::limiter::Policy;
 use crate::secret::Secret;
 use hyper::header::{HeaderValue, PRAGMA};
 use serde::Serialize;
@@ -69,7 +71,11 @@ fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
 
 /// What a client sends to ask about a token or to end it (RFC 7662 §2.1, RFC 7009 §2.1): who it is,
 /// and the token.
+///
+/// A caller that has not authenticated within the last minute counts to the global limit too. It
+/// counts before the database is asked, because strangers can leave before the answer.
 async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiError> {
+    let (edge, address) = (call.edge, call.client);
     let presented = Presented::of(call.request.headers());
     let mut form = call.form().await?;
     let client = presented.with(&mut form)?;
@@ -77,5 +83,8 @@ async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiE
         detail: "some fields are missing; see errors",
         errors: vec![FieldError { field: "token", message: "is required".to_owned() }],
     })?;
+    if !edge.auth.is_acquainted(&client) {
+        rate_limit::count(edge, &[Policy::Global], address)?;
+    }
     Ok((client, token))
 }

@@ -58,9 +58,9 @@ pub(super) fn check(method: &Method, target: &str, reply: &Reply) {
     let Some(operation) = operation else {
         // What the description says of other paths and methods, in words.
         let others: &[u16] = match (item, method == Method::OPTIONS) {
-            (None, _) => &[400, 404, 429],
-            (Some(_), true) => &[204, 400, 429],
-            (Some(_), false) => &[400, 405, 429],
+            (None, _) => &[400, 404, 429, 431],
+            (Some(_), true) => &[204, 400, 429, 431],
+            (Some(_), false) => &[400, 405, 429, 431],
         };
         assert!(others.contains(&reply.status), "{method} {target}: {}", reply.status);
         return;

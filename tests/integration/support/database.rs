@@ -21,6 +21,8 @@ use tokio_postgres::{Client, Config, NoTls};
 
 /// What tests leave behind on a shared server is removed when it is older than this.
 const LEFTOVER_AGE_S: u64 = 3_600;
+/// The lock of the node that cleans: "staunch" in ASCII.
+pub(crate) const CLEANUP_LOCK: i64 = 0x73_7461_756e_6368;
 /// Start of the folder's name of our own server.
 const FOLDER_PREFIX: &str = "staunch-tests-";
 
@@ -176,6 +178,20 @@ impl TestDatabase {
         Self::make("").await
     }
 
+    /// An empty database whose default locale is one of ICU's, or `None` where the server knows none:
+    /// PostgreSQL before 15, or built without ICU.
+    pub(crate) async fn create_icu(locale: &str) -> Option<Self> {
+        let query = "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1";
+        let task = server().runtime.spawn(async move { server().admin.query(query, &[]).await });
+        let known = !task.await.unwrap().unwrap().is_empty() && !server().strategy.is_empty();
+        if !known {
+            eprintln!("skipped: this PostgreSQL has no ICU locales for databases");
+            return None;
+        }
+        let from = format!(" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE '{locale}'");
+        Some(Self::make(&from).await)
+    }
+
     async fn make(from: &str) -> Self {
         let server = server();
         let name = name("t");
@@ -189,8 +205,20 @@ impl TestDatabase {
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        let (client, connection) = self.config.connect(NoTls).await.unwrap();
+        let mut config = self.config.clone();
+        // So that a test can tell its connections from those of the server.
+        config.application_name("staunch-test");
+        let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
+        client
+    }
+
+    /// Keeps servers from removing ended rows, as a node that cleans does, while this is connected.
+    pub(super) async fn without_cleanup(&self) -> Client {
+        let client = self.connect().await;
+        // Another server of the test may hold it already.
+        let lock = "SELECT pg_try_advisory_lock($1)";
+        client.execute(lock, &[&CLEANUP_LOCK]).await.unwrap();
         client
     }
 
@@ -228,6 +256,11 @@ impl TestDatabase {
         };
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
         self.url_with(&host, port)
+    }
+
+    /// The same as another role: of two values for a key, the last one counts.
+    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
+        format!("{} user='{user}' password='{password}'", self.url())
     }
 
     /// The same at another address, for a proxy in front.

@@ -2,10 +2,9 @@
 
 use super::SOON;
 use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// A request that any server answers while it lives.
 pub(crate) const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -57,11 +56,9 @@ impl Raw {
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
     }
 
-    /// How long it takes until the server closes.
-    pub(crate) async fn closed_after(&mut self) -> Duration {
-        let begun = Instant::now();
+    /// Waits until the server closes, whatever it sends before.
+    pub(crate) async fn closed(&mut self) {
         while self.read().await {}
-        begun.elapsed()
     }
 
     /// False at the end of the connection.

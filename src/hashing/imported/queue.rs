@@ -1,35 +1,38 @@
-//! The queue in front of the threads that verify foreign hashes.
+//! The queue in front of the threads that verify imported hashes.
 
-use super::ForeignHash;
-use super::worker::{ForeignJob, ForeignWork, ForeignWorker};
+use super::ImportedHash;
+use super::worker::{ImportedHashJob, ImportedHashWork, ImportedHashWorker};
 use crate::hashing::HashError;
-use crate::hashing::admission::{Permit, Purpose, places};
-use crate::hashing::engine::{Answer, HashConfig, Shared};
+use crate::hashing::admission::{HashPurpose, Permit, places};
+use crate::hashing::config::HashConfig;
+use crate::hashing::job::AnswerReceiver;
+use crate::hashing::shared::Shared;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-/// For so many hashing threads there is one that verifies foreign hashes, each with up to 128 MiB of
-/// memory while it does.
+/// Hashing threads for each thread that verifies imported hashes.
+///
+/// Such a thread uses up to 128 MiB of memory while it verifies a hash.
 const HASHING_THREADS_PER_THREAD: usize = 2;
 
-/// The queue. As many may wait in it as logins in that of bcrypt.
-pub(in crate::hashing) struct ForeignQueue {
-    jobs: Sender<ForeignJob>,
-    /// Longest time a job may wait.
+/// The queue of imported hashes. It has as many places as bcrypt's queue has for logins.
+pub(in crate::hashing) struct ImportedHashQueue {
+    jobs: Sender<ImportedHashJob>,
     deadline: Duration,
 }
 
-impl ForeignQueue {
-    /// How many threads there are beside so many that hash.
+impl ImportedHashQueue {
+    /// The number of threads for imported hashes, given the number of hashing threads.
     pub(in crate::hashing) fn threads(hashing: usize) -> usize {
         hashing.div_ceil(HASHING_THREADS_PER_THREAD)
     }
 
-    /// Starts so many in `pool`, which has room for them. They hold `alive`, and end when `stop` is
-    /// closed and nothing waits.
+    /// Starts the threads in `pool`, which must have room for them.
+    ///
+    /// They hold `alive`, and end when `stop` is closed and no job waits.
     pub(in crate::hashing) fn start(
         threads: usize,
         config: &HashConfig,
@@ -41,7 +44,8 @@ impl ForeignQueue {
         let (jobs, waiting) = bounded(places(config.queue));
         for index in 0..threads {
             let shared = Arc::clone(shared);
-            let worker = ForeignWorker { index, shared, jobs: waiting.clone(), stop: stop.clone() };
+            let worker =
+                ImportedHashWorker { index, shared, jobs: waiting.clone(), stop: stop.clone() };
             let alive = alive.clone();
             pool.spawn(move || {
                 worker.run();
@@ -51,7 +55,7 @@ impl ForeignQueue {
         Self { jobs, deadline: config.deadline }
     }
 
-    /// Queues a password on a place that was taken for it, at the time `now`.
+    /// Queues a password on a reserved place, at the time `now`.
     ///
     /// # Errors
     /// [`HashError::ShuttingDown`]: the threads have ended.
@@ -60,18 +64,18 @@ impl ForeignQueue {
         now: Instant,
         place: Permit,
         password: &[u8],
-        hash: ForeignHash,
-    ) -> Result<Answer<bool>, HashError> {
+        hash: ImportedHash,
+    ) -> Result<AnswerReceiver<bool>, HashError> {
         let (reply, answer) = oneshot::channel();
-        let job = ForeignJob {
-            work: ForeignWork { hash, password: Zeroizing::new(password.to_vec()) },
-            purpose: Purpose::Verify,
+        let job = ImportedHashJob {
+            work: ImportedHashWork { hash, password: Zeroizing::new(password.to_vec()) },
+            purpose: HashPurpose::Verify,
             queued_at: now,
             deadline: now + self.deadline,
             reply,
             permit: Some(place),
             #[cfg(test)]
-            panics: password == crate::hashing::tests::PANICS,
+            injected: crate::hashing::tests::Injected::of(password),
         };
         self.jobs.try_send(job).map_err(|_| HashError::ShuttingDown)?;
         Ok(answer)

@@ -1,16 +1,18 @@
-//! Hashes that other software stored: argon2, scrypt and PBKDF2. They are read, verified once, at
-//! their account's next login, and then replaced by bcrypt; none is ever made here.
+//! Hashes made by other software: argon2, scrypt and PBKDF2.
+//!
+//! Such a hash is verified at the next login of its account and then replaced by a bcrypt hash.
+//! This server never makes one.
 //!
 //! ```text
 //! text     numbers, base64 and bounds
-//! argon2   scrypt   pbkdf2     a form each: how it is written, what is computed at most, and how
-//! queue    where they wait, apart from bcrypt's
-//! worker   the threads that compute them, apart from the lanes
+//! argon2   scrypt   pbkdf2     one form each: its text, its bounds, its computation
+//! queue    the queue, separate from bcrypt's
+//! worker   the threads that compute them, separate from the lanes
 //! ```
 //!
-//! What a form may ask for is bounded where it is read, in an import as at a login. Each bound lies
-//! above what the recommendations and the defaults of common software ask for, and below what would
-//! let a planted row take the memory, or a core for seconds.
+//! The parameters of a form are bounded where it is parsed, in an import as at a login. Each bound
+//! lies above the recommendations and the defaults of common software. It is low enough that a
+//! planted row cannot exhaust the memory or occupy a core for seconds.
 
 mod argon2;
 mod pbkdf2;
@@ -21,7 +23,7 @@ mod tests;
 mod text;
 mod worker;
 
-pub(super) use queue::ForeignQueue;
+pub(super) use queue::ImportedHashQueue;
 
 use super::StoredHashError;
 use argon2::Argon2;
@@ -31,15 +33,15 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A hash that other software stored.
+/// A hash made by other software.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct ForeignHash {
+pub(super) struct ImportedHash {
     scheme: Scheme,
     salt: Vec<u8>,
     digest: Vec<u8>,
 }
 
-/// What was computed, and how much of it.
+/// The algorithm and its parameters.
 #[derive(Clone, PartialEq, Eq)]
 enum Scheme {
     Argon2(Argon2),
@@ -47,13 +49,13 @@ enum Scheme {
     Pbkdf2(Pbkdf2),
 }
 
-impl ForeignHash {
-    /// Reads a stored hash. `None`: its name is that of no form here.
+impl ImportedHash {
+    /// Parses a stored hash. `None`: the name is not one of the supported forms.
     ///
     /// # Errors
-    /// What is wrong with it. Repeats no salt and no digest.
+    /// What is wrong with the hash. Contains no part of the salt or digest.
     pub(super) fn parse(text: &str) -> Option<Result<Self, StoredHashError>> {
-        // Django writes its own name of the algorithm before the standard form.
+        // Django writes its own algorithm name before the standard form.
         let text = text.strip_prefix("argon2").filter(|rest| rest.starts_with('$')).unwrap_or(text);
         let (name, rest) = match text.strip_prefix('$') {
             Some(named) => named.split_once('$')?,
@@ -67,11 +69,11 @@ impl ForeignHash {
             .or_else(|| pbkdf2::parse(name, rest))
     }
 
-    /// The work of verifying it, in bcrypt rounds of a lone lane that take as long: at least 1.
+    /// The work of verifying it, at least 1. Unit: bcrypt rounds of one lane that take as long.
     ///
-    /// Measured on the machine of the README's figures (`cargo bench --bench hashing -- foreign`).
-    /// Another's may be off by a factor; the speed that admission reckons with is measured as hashes
-    /// are verified.
+    /// Measured on the machine of the published figures (`cargo bench --bench hashing --
+    /// imported`). On another machine it may be off by a factor. Admission measures the speed as
+    /// hashes are verified.
     pub(super) fn rounds(&self) -> u64 {
         let rounds = match &self.scheme {
             Scheme::Argon2(argon2) => argon2.rounds(),
@@ -81,25 +83,26 @@ impl ForeignHash {
         rounds.max(1)
     }
 
-    /// Whether it is that password's; takes the same time wherever they differ. `None`: there was
-    /// not enough memory to find out.
+    /// Whether the hash is that of `password`, compared in constant time.
+    ///
+    /// `None`: there was not enough memory to compute it.
     pub(super) fn matches(&self, password: &[u8]) -> Option<bool> {
-        let octets = match &self.scheme {
+        let bytes = match &self.scheme {
             Scheme::Argon2(_) | Scheme::Scrypt(_) => self.digest.len(),
-            Scheme::Pbkdf2(pbkdf2) => self.digest.len().min(pbkdf2.block_octets()),
+            Scheme::Pbkdf2(pbkdf2) => self.digest.len().min(pbkdf2.block_bytes()),
         };
-        let mut computed = Zeroizing::new(vec![0; octets]);
+        let mut computed = Zeroizing::new(vec![0; bytes]);
         match &self.scheme {
             Scheme::Argon2(argon2) => argon2.compute(password, &self.salt, &mut computed)?,
             Scheme::Scrypt(scrypt) => scrypt.compute(password, &self.salt, &mut computed)?,
             Scheme::Pbkdf2(pbkdf2) => pbkdf2.compute(password, &self.salt, &mut computed),
         }
-        Some(computed.ct_eq(self.digest.get(..octets)?).into())
+        Some(computed.ct_eq(self.digest.get(..bytes)?).into())
     }
 }
 
-/// The standard form (PHC's), in which all of them are stored here.
-impl fmt::Display for ForeignHash {
+/// The standard PHC form, in which all of them are stored here.
+impl fmt::Display for ImportedHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.scheme {
             Scheme::Argon2(argon2) => argon2.fmt(f)?,
@@ -110,8 +113,8 @@ impl fmt::Display for ForeignHash {
     }
 }
 
-impl fmt::Debug for ForeignHash {
+impl fmt::Debug for ImportedHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ForeignHash(***)")
+        f.write_str("ImportedHash(***)")
     }
 }

@@ -1,24 +1,27 @@
 //! scrypt (RFC 7914), as PHC text: `$scrypt$ln=<log2 N>,r=<block>,p=<times>$<salt>$<digest>`.
 
 use super::text::Named;
-use super::{ForeignHash, Scheme};
+use super::{ImportedHash, Scheme};
 use crate::hashing::StoredHashError;
 use ::scrypt::Params;
 use std::fmt;
 
 const SCRYPT: Named = Named("scrypt");
 
-/// N x r x p: the work, and at 128 octets each the most memory, 128 MiB. It is that of the
-/// heaviest forms that OWASP's Password Storage Cheat Sheet recommends, N = 2^17, r = 8, p = 1 and
-/// N = 2^16, r = 8, p = 2; the others, and Django's default (2^14, 8, 5), are below it.
+/// The most work, N x r x p. At 128 bytes each it is also the most memory, 128 MiB.
+///
+/// It equals the heaviest forms that OWASP's Password Storage Cheat Sheet recommends (N = 2^17, r =
+/// 8, p = 1 and N = 2^16, r = 8, p = 2). The others, and Django's default (2^14, 8, 5), are below
+/// it.
 const BLOCKS_MAX: u64 = 1 << 20;
-/// OWASP, passlib and Django all have 8. Bounded apart, as are the repetitions, since r x p blocks
-/// lie beside the memory above.
+/// The largest block size. OWASP, passlib and Django all use 8.
+///
+/// r and p are bounded separately, because r x p blocks are needed on top of the memory above.
 const R_MAX: u64 = 32;
-/// OWASP's largest is 10. They are computed one after another.
+/// The most repetitions, computed one after another. OWASP's largest value is 10.
 const P_MAX: u64 = 16;
 
-/// Of those blocks, how many are mixed in the time of one bcrypt round: 206 at 128 MiB, 290 at 16.
+/// Blocks mixed in the time of one bcrypt round. Measured: 206 at 128 MiB, 290 at 16.
 const BLOCKS_PER_ROUND: u64 = 208;
 
 /// Parameters within their bounds.
@@ -29,12 +32,12 @@ pub(super) struct Scrypt {
     p: u32,
 }
 
-/// Reads what follows the name; `None` if the name is not scrypt's.
-pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ForeignHash, StoredHashError>> {
+/// Parses the text after the name. `None` if the name is not scrypt's.
+pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ImportedHash, StoredHashError>> {
     (name == "scrypt").then(|| read(rest))
 }
 
-fn read(rest: &str) -> Result<ForeignHash, StoredHashError> {
+fn read(rest: &str) -> Result<ImportedHash, StoredHashError> {
     let [parameters, salt, digest] = SCRYPT.pieces(rest)?;
     let [log_n, r, p] = SCRYPT.numbers(parameters, ["ln", "r", "p"])?;
     let (r, p) = (SCRYPT.bounded("r", r, 1..=R_MAX)?, SCRYPT.bounded("p", p, 1..=P_MAX)?);
@@ -42,7 +45,7 @@ fn read(rest: &str) -> Result<ForeignHash, StoredHashError> {
     let log_n = SCRYPT.bounded("ln", log_n, 1..=u64::from(most))?;
     let log_n = u8::try_from(log_n).map_err(|_| SCRYPT.damaged())?;
     let scheme = Scheme::Scrypt(Scrypt { log_n, r, p });
-    Ok(ForeignHash { scheme, salt: SCRYPT.salt(salt)?, digest: SCRYPT.digest(digest)? })
+    Ok(ImportedHash { scheme, salt: SCRYPT.salt(salt)?, digest: SCRYPT.digest(digest)? })
 }
 
 impl Scrypt {
@@ -50,7 +53,9 @@ impl Scrypt {
         ((u64::from(self.r) * u64::from(self.p)) << self.log_n) / BLOCKS_PER_ROUND
     }
 
-    /// Its crate gives the memory back as it is, not zeroed. `None` is impossible within the bounds.
+    /// Computes the digest. `None` is impossible within the bounds.
+    ///
+    /// The scrypt crate frees its memory without zeroing it.
     pub(super) fn compute(self, password: &[u8], salt: &[u8], out: &mut [u8]) -> Option<()> {
         let parameters = Params::new(self.log_n, self.r, self.p).ok()?;
         ::scrypt::scrypt(password, salt, &parameters, out).ok()

@@ -1,21 +1,24 @@
-//! PBKDF2 (RFC 8018 §5.2) with HMAC-SHA-256 or HMAC-SHA-512. Stored as PHC text,
-//! `$pbkdf2-sha256$i=<iterations>$<salt>$<digest>`; read in Django's form too,
-//! `pbkdf2_sha256$<iterations>$<salt>$<digest>`, whose salt is plain text.
+//! PBKDF2 (RFC 8018 §5.2) with HMAC-SHA-256 or HMAC-SHA-512.
+//!
+//! Stored as PHC text, `$pbkdf2-sha256$i=<iterations>$<salt>$<digest>`. Also accepted in Django's
+//! form, `pbkdf2_sha256$<iterations>$<salt>$<digest>`, whose salt is plain text.
 //!
 //! Refused are SHA-1, SHA-384 and passlib's form, in which the iterations have no name.
 
 use super::text::Named;
-use super::{ForeignHash, Scheme};
+use super::{ImportedHash, Scheme};
 use crate::hashing::StoredHashError;
 use sha2::{Sha256, Sha512};
 use std::fmt;
 
 const PBKDF2: Named = Named("PBKDF2");
 
-/// Iterations with SHA-256. OWASP's Password Storage Cheat Sheet recommends 600,000, which is
-/// Keycloak's default; Django's is 1,000,000 in version 5.2 and grows with each.
+/// The most iterations with SHA-256.
+///
+/// OWASP's Password Storage Cheat Sheet recommends 600,000, which is Keycloak's default. Django's
+/// default is 1,000,000 in version 5.2 and grows with each version.
 const SHA256_ITERATIONS_MAX: u64 = 2_000_000;
-/// Iterations with SHA-512. OWASP and Keycloak have 210,000: as above, over three times that.
+/// The most iterations with SHA-512: over three times the 210,000 of OWASP and Keycloak.
 const SHA512_ITERATIONS_MAX: u64 = 700_000;
 
 /// Iterations in the time of one bcrypt round.
@@ -35,8 +38,8 @@ enum Hash {
     Sha512,
 }
 
-/// Reads what follows the name; `None` if the name is not PBKDF2's.
-pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ForeignHash, StoredHashError>> {
+/// Parses the text after the name. `None` if the name is not PBKDF2's.
+pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ImportedHash, StoredHashError>> {
     match name {
         "pbkdf2-sha256" => Some(read(Hash::Sha256, rest)),
         "pbkdf2-sha512" => Some(read(Hash::Sha512, rest)),
@@ -44,8 +47,11 @@ pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ForeignHash, Stored
     }
 }
 
-/// Reads what follows Django's name; `None` if the name is not PBKDF2's.
-pub(super) fn parse_django(name: &str, rest: &str) -> Option<Result<ForeignHash, StoredHashError>> {
+/// Parses the text after Django's name. `None` if the name is not PBKDF2's.
+pub(super) fn parse_django(
+    name: &str,
+    rest: &str,
+) -> Option<Result<ImportedHash, StoredHashError>> {
     match name {
         "pbkdf2_sha256" => Some(read_django(rest)),
         _ => unsupported(name).map(Err),
@@ -62,25 +68,25 @@ fn unsupported(name: &str) -> Option<StoredHashError> {
     }
 }
 
-fn read(hash: Hash, rest: &str) -> Result<ForeignHash, StoredHashError> {
+fn read(hash: Hash, rest: &str) -> Result<ImportedHash, StoredHashError> {
     let [parameters, salt, digest] = PBKDF2.pieces(rest)?;
     let digest = PBKDF2.digest(digest)?;
-    // Some write the digest's length as well.
+    // Some software writes the length of the digest as well.
     let iterations = match PBKDF2.numbers(parameters, ["i", "l"]) {
         Ok([iterations, length]) if length == digest.len() as u64 => iterations,
         Ok(_) => return Err(PBKDF2.damaged()),
         Err(_) => PBKDF2.numbers(parameters, ["i"]).map(|[iterations]| iterations)?,
     };
-    Ok(ForeignHash { scheme: scheme(hash, iterations)?, salt: PBKDF2.salt(salt)?, digest })
+    Ok(ImportedHash { scheme: scheme(hash, iterations)?, salt: PBKDF2.salt(salt)?, digest })
 }
 
-fn read_django(rest: &str) -> Result<ForeignHash, StoredHashError> {
+fn read_django(rest: &str) -> Result<ImportedHash, StoredHashError> {
     let [iterations, salt, digest] = PBKDF2.pieces(rest)?;
     let scheme = scheme(Hash::Sha256, PBKDF2.number(iterations)?)?;
-    let salt = PBKDF2.salt_octets(salt.as_bytes().to_vec())?;
-    // Padded to fours: 32 octets take one sign.
+    let salt = PBKDF2.salt_bytes(salt.as_bytes().to_vec())?;
+    // Padded to a multiple of four: 32 bytes need one `=`.
     let digest = PBKDF2.digest(digest.trim_end_matches('='))?;
-    Ok(ForeignHash { scheme, salt, digest })
+    Ok(ImportedHash { scheme, salt, digest })
 }
 
 fn scheme(hash: Hash, iterations: u64) -> Result<Scheme, StoredHashError> {
@@ -93,9 +99,12 @@ fn scheme(hash: Hash, iterations: u64) -> Result<Scheme, StoredHashError> {
 }
 
 impl Pbkdf2 {
-    /// Octets of one block of output. Only the first is compared where a digest has more (Keycloak's
-    /// has two of SHA-256): each costs all iterations again, and 256 bits tell passwords apart.
-    pub(super) fn block_octets(self) -> usize {
+    /// Bytes of one output block.
+    ///
+    /// Only the first block of a longer digest is compared (Keycloak's has two of SHA-256). Each
+    /// further block would cost all iterations again, and 256 bits are enough to tell passwords
+    /// apart.
+    pub(super) fn block_bytes(self) -> usize {
         match self.hash {
             Hash::Sha256 => 32,
             Hash::Sha512 => 64,

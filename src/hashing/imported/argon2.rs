@@ -1,11 +1,11 @@
 //! Argon2 (RFC 9106), as PHC text: `$argon2id$v=19$m=<KiB>,t=<passes>,p=<lanes>$<salt>$<digest>`.
 //!
-//! argon2i is read too, which PHP 7.2 and Django before 3.2 wrote. Refused are argon2d, whose memory
-//! accesses tell of the password to whoever shares the machine and which no password store
-//! writes, version 1.0 (before 2016), and a key or data.
+//! argon2i is accepted too, because PHP 7.2 and Django before 3.2 wrote it. Refused are argon2d,
+//! whose memory accesses reveal information about the password to others on the machine and which
+//! no password store writes, version 1.0 (before 2016), and hashes with a key or associated data.
 
 use super::text::Named;
-use super::{ForeignHash, Scheme};
+use super::{ImportedHash, Scheme};
 use crate::hashing::StoredHashError;
 use ::argon2::{Algorithm, Block, Params, Version};
 use std::fmt;
@@ -13,20 +13,27 @@ use zeroize::Zeroize;
 
 const ARGON2: Named = Named("argon2");
 
-/// Memory, in KiB: 128 MiB. RFC 9106 §4 recommends 64 MiB where memory is scarce, which is
-/// argon2-cffi's and PHP's default; OWASP's Password Storage Cheat Sheet 7 to 46; Django's default is
-/// 100. The RFC's first choice, 2 GiB, would take a small machine's memory for one login.
+/// The most memory, in KiB: 128 MiB.
+///
+/// RFC 9106 §4 recommends 64 MiB where memory is scarce, which is the default of argon2-cffi and
+/// PHP. OWASP's Password Storage Cheat Sheet recommends 7 to 46 MiB; Django's default is 100. The
+/// RFC's first choice, 2 GiB, would take a small machine's memory for one login.
 const MEMORY_KIB_MAX: u64 = 131_072;
-/// Memory times passes, in KiB: the work. 4 passes over 64 MiB are PHP's default and the most among
-/// those above (Django: 200 MiB, the RFC: 192, OWASP: 46 at most).
+/// The most work: memory times passes, in KiB.
+///
+/// 4 passes over 64 MiB are PHP's default and the most of the recommendations above (Django: 200
+/// MiB, the RFC: 192, OWASP: at most 46).
 const FILLED_KIB_MAX: u64 = 262_144;
-/// Lanes. The RFC recommends 4, Django has 8; here they are computed one after another, so they
-/// change neither time nor memory.
+/// The most lanes. The RFC recommends 4; Django uses 8.
+///
+/// Here they are computed one after another, so they change neither time nor memory.
 const LANES_MAX: u64 = 16;
-/// Each lane has four slices of two blocks at least (RFC 9106 §3.1).
+/// The least memory per lane: four slices of at least two blocks (RFC 9106 §3.1).
 const KIB_PER_LANE_MIN: u64 = 8;
 
-/// Blocks of 1 KiB filled in the time of one bcrypt round: 68 to 78 from 19 MiB up, 170 at 7 MiB.
+/// KiB filled in the time of one bcrypt round.
+///
+/// Measured: 68 to 78 from 19 MiB up, 170 at 7 MiB.
 const FILLED_KIB_PER_ROUND: u64 = 72;
 
 /// Parameters within their bounds.
@@ -38,8 +45,8 @@ pub(super) struct Argon2 {
     lanes: u32,
 }
 
-/// Reads what follows the name; `None` if the name is not argon2's.
-pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ForeignHash, StoredHashError>> {
+/// Parses the text after the name. `None` if the name is not argon2's.
+pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ImportedHash, StoredHashError>> {
     match name {
         "argon2id" => Some(read(Algorithm::Argon2id, rest)),
         "argon2i" => Some(read(Algorithm::Argon2i, rest)),
@@ -48,7 +55,7 @@ pub(super) fn parse(name: &str, rest: &str) -> Option<Result<ForeignHash, Stored
     }
 }
 
-fn read(algorithm: Algorithm, rest: &str) -> Result<ForeignHash, StoredHashError> {
+fn read(algorithm: Algorithm, rest: &str) -> Result<ImportedHash, StoredHashError> {
     let (version, rest) = rest.split_once('$').ok_or_else(|| ARGON2.damaged())?;
     match version {
         "v=19" => {}
@@ -66,7 +73,7 @@ fn read(algorithm: Algorithm, rest: &str) -> Result<ForeignHash, StoredHashError
         lanes: bounded_lanes,
     };
     let scheme = Scheme::Argon2(argon2);
-    Ok(ForeignHash { scheme, salt: ARGON2.salt(salt)?, digest: ARGON2.digest(digest)? })
+    Ok(ImportedHash { scheme, salt: ARGON2.salt(salt)?, digest: ARGON2.digest(digest)? })
 }
 
 impl Argon2 {
@@ -74,7 +81,7 @@ impl Argon2 {
         u64::from(self.memory_kib) * u64::from(self.passes) / FILLED_KIB_PER_ROUND
     }
 
-    /// `None`: the memory is not there.
+    /// `None`: not enough memory.
     pub(super) fn compute(self, password: &[u8], salt: &[u8], out: &mut [u8]) -> Option<()> {
         let Self { algorithm, memory_kib, passes, lanes } = self;
         let parameters = Params::new(memory_kib, passes, lanes, Some(out.len())).ok()?;
@@ -91,7 +98,7 @@ impl fmt::Display for Argon2 {
     }
 }
 
-/// Zeroed when dropped: its first blocks would let a guess be checked without the work.
+/// Zeroed on drop, because its first blocks would let an attacker check guesses cheaply.
 struct Memory(Vec<Block>);
 
 impl Memory {

@@ -1,29 +1,34 @@
-//! The pieces of which stored hashes are written (PHC string format: names, numbers in decimal,
-//! base64 without padding), and bounds for what they say.
+//! Parsing of stored hashes in the PHC string format, and bounds for their values.
+//!
+//! The format has names, decimal numbers, and base64 without padding.
 
 use crate::hashing::StoredHashError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use std::ops::RangeInclusive;
 
-/// Octets of a salt. Fewer than 8 are no salt (RFC 9106 §3.1 asks for 8 at least; Django's have 12
-/// or more); more than 64 nobody writes (16 is what all recommend).
-const SALT_OCTETS: RangeInclusive<u64> = 8..=64;
-/// Octets of a digest. Fewer than 16 could be met by chance (RFC 9106 §4: 128 bits suffice); 64 is
-/// the longest common one, Keycloak's.
-const DIGEST_OCTETS: RangeInclusive<u64> = 16..=64;
+/// Bytes of a salt.
+///
+/// RFC 9106 §3.1 requires at least 8; Django's have 12 or more. All recommend 16, and no known
+/// software writes more than 64.
+const SALT_BYTES: RangeInclusive<u64> = 8..=64;
+/// Bytes of a digest.
+///
+/// Fewer than 16 could match by chance (RFC 9106 §4: 128 bits suffice). 64 is the longest common
+/// one, Keycloak's.
+const DIGEST_BYTES: RangeInclusive<u64> = 16..=64;
 
-/// A stored hash of which the name has been read.
+/// A stored hash whose name has been parsed.
 #[derive(Clone, Copy)]
 pub(super) struct Named(pub(super) &'static str);
 
 impl Named {
-    /// It is written in a way that no version of its form is.
+    /// The error for text that no version of the form allows.
     pub(super) fn damaged(self) -> StoredHashError {
         StoredHashError::Damaged(self.0)
     }
 
-    /// Splits what follows the name: parameters, salt and digest.
+    /// Splits the text after the name into parameters, salt and digest.
     pub(super) fn pieces(self, rest: &str) -> Result<[&str; 3], StoredHashError> {
         let mut pieces = rest.split('$');
         let found = [pieces.next(), pieces.next(), pieces.next()];
@@ -33,7 +38,7 @@ impl Named {
         }
     }
 
-    /// Reads `a=1,b=2`, with these names in this order.
+    /// Parses `a=1,b=2`, with these names in this order.
     pub(super) fn numbers<const N: usize>(
         self,
         text: &str,
@@ -48,14 +53,13 @@ impl Named {
         if parts.next().is_some() { Err(self.damaged()) } else { Ok(values) }
     }
 
-    /// Reads a number as the format has it: digits alone, and no zero in front.
+    /// Parses a number as the format defines it: only digits, no leading zero.
     pub(super) fn number(self, text: &str) -> Result<u64, StoredHashError> {
         let plain =
             text.bytes().all(|c| c.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
         text.parse().ok().filter(|_| plain).ok_or_else(|| self.damaged())
     }
 
-    /// Refuses a number that is out of bounds.
     pub(super) fn bounded(
         self,
         parameter: &'static str,
@@ -67,24 +71,21 @@ impl Named {
         within.ok_or(StoredHashError::OutOfBounds { algorithm, parameter, value, least, most })
     }
 
-    /// Reads a salt in base64.
     pub(super) fn salt(self, text: &str) -> Result<Vec<u8>, StoredHashError> {
-        self.salt_octets(STANDARD_NO_PAD.decode(text).map_err(|_| self.damaged())?)
+        self.salt_bytes(STANDARD_NO_PAD.decode(text).map_err(|_| self.damaged())?)
     }
 
-    /// Takes a salt that is not encoded.
-    pub(super) fn salt_octets(self, salt: Vec<u8>) -> Result<Vec<u8>, StoredHashError> {
-        self.bounded("salt octets", salt.len() as u64, SALT_OCTETS).map(|_| salt)
+    /// Accepts a salt that is not encoded.
+    pub(super) fn salt_bytes(self, salt: Vec<u8>) -> Result<Vec<u8>, StoredHashError> {
+        self.bounded("salt bytes", salt.len() as u64, SALT_BYTES).map(|_| salt)
     }
 
-    /// Reads a digest in base64.
     pub(super) fn digest(self, text: &str) -> Result<Vec<u8>, StoredHashError> {
         let digest = STANDARD_NO_PAD.decode(text).map_err(|_| self.damaged())?;
-        self.bounded("digest octets", digest.len() as u64, DIGEST_OCTETS).map(|_| digest)
+        self.bounded("digest bytes", digest.len() as u64, DIGEST_BYTES).map(|_| digest)
     }
 }
 
-/// How octets are written.
-pub(super) fn base64(octets: &[u8]) -> String {
-    STANDARD_NO_PAD.encode(octets)
+pub(super) fn base64(bytes: &[u8]) -> String {
+    STANDARD_NO_PAD.encode(bytes)
 }

@@ -1,24 +1,23 @@
-//! The long loop, run for `N` lanes at once: one round of every lane, then the next round.
+//! The long loop for `N` lanes at once: one round of every lane, then the next round.
 //!
-//! The source below is shaped by the machine code it becomes; [the layer's page](super) has the
-//! figures. Three things do the work:
+//! The source is shaped by the machine code that it compiles to; [the module page](super) has the
+//! figures. Three things make it fast:
 //!
 //! * **One half of each block stays in a register, the other is parked in the lane's state.** Both
-//!   halves of 5 or more lanes do not fit 15 registers, and where the compiler must choose what to
-//!   spill it chooses badly. Parking a half right before it is taken apart also lets the code take
-//!   it apart where it is, without a copy.
-//! * **A fence between the turns.** [`compiler_fence`] makes no instruction, but keeps the
-//!   compiler from mixing the turns of different lanes (the processor does that better, and the
-//!   mixing costs registers) and from gathering several lanes' look-ups into one vector
-//!   instruction, which it else does for CPUs with AVX2 or AVX-512 and which is 2 to 3 times
-//!   slower. Nothing depends on the fences but speed.
-//! * **The order of the four look-ups**, which says what the compiler copies before it shifts.
+//!   halves of 5 or more lanes do not fit in 15 registers, and the compiler spills the wrong ones.
+//!   Parking a half just before it is split also lets the code split it in place, without a copy.
+//! * **A compiler fence between the steps of different lanes.** [`compiler_fence`] emits no
+//!   instruction. It keeps the compiler from mixing the steps of different lanes: the processor
+//!   does that better, and mixing costs registers. It also keeps the compiler from gathering the
+//!   look-ups of several lanes into one vector instruction, which it otherwise does for CPUs with
+//!   AVX2 or AVX-512, and which is 2 to 3 times slower. The fences affect only speed.
+//! * **The order of the four look-ups**, which decides what the compiler copies before a shift.
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::blowfish::{State, Words};
 
-/// Lanes up to which a turn's latency counts for more than its instructions.
+/// Up to this many lanes, latency matters more than the number of instructions.
 const FEW_LANES: usize = 5;
 
 /// Runs `rounds` loop rounds (expand the password, expand the salt) in each of `N` lanes.
@@ -26,24 +25,24 @@ pub(super) fn run<const N: usize>(states: &mut [State; N], words: &[Words; N], r
     for _ in 0..rounds {
         for (state, words) in states.iter_mut().zip(words) {
             state.mix_in(&words.key);
-            turn();
+            fence();
         }
         expand(states);
         for (state, words) in states.iter_mut().zip(words) {
             let [a, b, c, d] = words.salt;
             state.mix_in(&[a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d, a, b]);
-            turn();
+            fence();
         }
         expand(states);
     }
 }
 
-/// [`State::expand`] for several states; not inlined, as it is the same code for key and salt.
+/// [`State::expand`] for several states. Not inlined, because key and salt share the code.
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "pairs of 18 and of 256 words, counted by constants")]
 fn expand<const N: usize>(states: &mut [State; N]) {
     if let [state] = states.as_mut_slice() {
-        // with one lane both halves fit the registers
+        // with one lane both halves fit in the registers
         return state.expand();
     }
     let mut halves = [0; N];
@@ -69,7 +68,7 @@ fn expand<const N: usize>(states: &mut [State; N]) {
     }
 }
 
-/// Encrypts one block in each lane, hands it to `put`, and begins the next one with it.
+/// Encrypts a block in each lane, passes it to `put`, and starts the next.
 #[inline(always)]
 fn encrypt<const N: usize>(
     states: &mut [State; N],
@@ -81,23 +80,23 @@ fn encrypt<const N: usize>(
         ($($round:literal)*) => { $(
             for (half, state) in halves.iter_mut().zip(&mut *states) {
                 *half = if N <= FEW_LANES {
-                    // P goes into the half that waits, where there is time for it
+                    // P is added to the waiting half, where there is time for it
                     state.parked[$round % 2] = *half ^ state.p[$round + 2];
-                    turn();
+                    fence();
                     scramble::<N>(&state.boxes, *half) ^ state.parked[1 - $round % 2]
                 } else {
                     state.parked[$round % 2] = *half;
-                    turn();
+                    fence();
                     scramble::<N>(&state.boxes, *half)
                         ^ state.parked[1 - $round % 2]
                         ^ state.p[$round + 1]
                 };
-                turn();
+                fence();
             }
         )* };
     }
     rounds!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    // the last round of a lane and the beginning of its next block are one turn
+    // the last round of a lane and the start of its next block have no fence between lanes
     for (half, state) in halves.iter_mut().zip(&mut *states) {
         let left = *half ^ state.p[17];
         let mut right = scramble::<N>(&state.boxes, *half) ^ state.parked[0];
@@ -105,9 +104,9 @@ fn encrypt<const N: usize>(
             right ^= state.p[16];
         }
         put(state, left, right);
-        turn();
+        fence();
         *half = begin_block::<N>(state, left, right);
-        turn();
+        fence();
     }
 }
 
@@ -119,28 +118,28 @@ fn begin_block<const N: usize>(state: &mut State, left: u32, right: u32) -> u32 
     left ^ first
 }
 
-/// Blowfish's F. The sum is the same in any order; the machine code is not.
+/// Blowfish's F. The order of the sum changes the machine code but not the result.
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "an octet indexes 256 words")]
+#[expect(clippy::indexing_slicing, reason = "a byte indexes 256 words")]
 fn scramble<const N: usize>(boxes: &[[u32; 256]; 4], half: u32) -> u32 {
-    let octet = |shift: u32| usize::from((half >> shift).to_le_bytes()[0]);
+    let byte = |shift: u32| usize::from((half >> shift).to_le_bytes()[0]);
     if N <= FEW_LANES {
-        let b = boxes[1][octet(16)];
-        let c = boxes[2][octet(8)];
-        let a = boxes[0][octet(24)];
-        let d = boxes[3][octet(0)];
+        let b = boxes[1][byte(16)];
+        let c = boxes[2][byte(8)];
+        let a = boxes[0][byte(24)];
+        let d = boxes[3][byte(0)];
         (a.wrapping_add(b) ^ c).wrapping_add(d)
     } else {
-        let c = boxes[2][octet(8)];
-        let a = boxes[0][octet(24)];
-        let b = boxes[1][octet(16)];
-        let d = boxes[3][octet(0)];
+        let c = boxes[2][byte(8)];
+        let a = boxes[0][byte(24)];
+        let b = boxes[1][byte(16)];
+        let d = boxes[3][byte(0)];
         (a.wrapping_add(b) ^ c).wrapping_add(d)
     }
 }
 
-/// Ends a turn for the compiler; costs nothing at run time.
+/// Keeps the compiler from moving work across lanes. Costs nothing at run time.
 #[inline(always)]
-fn turn() {
+fn fence() {
     compiler_fence(Ordering::SeqCst);
 }

@@ -1,13 +1,13 @@
-//! The engine's metrics, looked up once.
+//! The metric handles of the hash engine, looked up once.
 
-use super::admission::Purpose;
+use super::admission::HashPurpose;
 use crate::telemetry::{Metrics, declared};
 use metrics::{Counter, Gauge, Histogram};
 
-pub(super) struct Meters {
+pub(super) struct HashMetrics {
     verify_seconds: Histogram,
     hash_seconds: Histogram,
-    pub(super) foreign_seconds: Histogram,
+    pub(super) imported_seconds: Histogram,
     pub(super) wait: Histogram,
     pub(super) depth: Gauge,
     pub(super) predicted_wait: Gauge,
@@ -21,14 +21,14 @@ pub(super) struct Meters {
     pub(super) panics: Counter,
 }
 
-impl Meters {
+impl HashMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let seconds = |op| metrics.histogram(declared::HASH_SECONDS, &[("op", op)]);
         let rejected = |reason| metrics.counter(declared::HASH_REJECTED, &[("reason", reason)]);
         Self {
-            verify_seconds: seconds(Purpose::Verify.label()),
-            hash_seconds: seconds(Purpose::Hash.label()),
-            foreign_seconds: seconds("foreign"),
+            verify_seconds: seconds(HashPurpose::Verify.label()),
+            hash_seconds: seconds(HashPurpose::Hash.label()),
+            imported_seconds: seconds("foreign"),
             wait: metrics.histogram(declared::HASH_WAIT_SECONDS, &[]),
             depth: metrics.gauge(declared::HASH_QUEUE_DEPTH, &[]),
             predicted_wait: metrics.gauge(declared::HASH_PREDICTED_WAIT_SECONDS, &[]),
@@ -43,10 +43,10 @@ impl Meters {
         }
     }
 
-    pub(super) fn seconds(&self, purpose: Purpose) -> &Histogram {
+    pub(super) fn seconds(&self, purpose: HashPurpose) -> &Histogram {
         match purpose {
-            Purpose::Verify => &self.verify_seconds,
-            Purpose::Hash => &self.hash_seconds,
+            HashPurpose::Verify => &self.verify_seconds,
+            HashPurpose::Hash => &self.hash_seconds,
         }
     }
 }

@@ -12,8 +12,8 @@ const SCRYPT: &str =
 const DJANGO: &str = "pbkdf2_sha256$1000$djangosalt12$EotNsBALWHRCFpdTep6pPFFDiZuoVq3Uz95QgbB4fnY=";
 const DJANGO_ARGON2: &str = "argon2$argon2id$v=19$m=64,t=1,p=1$ZGphbmdvc2FsdDEy$igHjZQoB12EYt9Mjxoy8Iakkt09lXia3ozVsPMVT9X4";
 
-/// How often a foreign hash was computed.
-const FOREIGN: &str = r#"staunch_hash_seconds_count{op="foreign"}"#;
+/// How often an imported hash was computed.
+const IMPORTED: &str = r#"staunch_hash_seconds_count{op="foreign"}"#;
 
 /// A credential as Keycloak exports it. The digest is Python's (`hashlib`, argon2-cffi), of
 /// [`PASSWORD`] with NULs up to 14 octets for PBKDF2, as Keycloak hashes it.
@@ -77,7 +77,7 @@ async fn stored(app: &TestApp, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_first_login_verifies_a_foreign_hash_and_makes_it_bcrypt() {
+async fn the_first_login_verifies_an_imported_hash_and_makes_it_bcrypt() {
     let app = TestApp::start().await;
     assert_eq!(import(&app.database, &file()).await, (count(7, 0), vec![]));
     let client = app.anonymous();
@@ -89,12 +89,12 @@ async fn the_first_login_verifies_a_foreign_hash_and_makes_it_bcrypt() {
         client.log_in(name).await;
         until("rehashed", SOON, async || stored(&app, name).await.starts_with("$2b$04$")).await;
     }
-    assert_eq!(app.metric(FOREIGN).await, 14.0);
+    assert_eq!(app.metric(IMPORTED).await, 14.0);
     for (name, _) in forms() {
         client.log_in(name).await;
         client.login(name, "Wrong-Pass123").await.assert_problem(401, "credentials-rejected");
     }
-    assert_eq!(app.metric(FOREIGN).await, 14.0, "bcrypt's from then on");
+    assert_eq!(app.metric(IMPORTED).await, 14.0, "bcrypt's from then on");
     assert_eq!(app.metric(r#"staunch_rehashes_total{result="success"}"#).await, 7.0);
 }
 
@@ -103,7 +103,7 @@ fn count(imported: u64, rejected: u64) -> ImportCount {
 }
 
 #[tokio::test]
-async fn f10_a_planted_foreign_hash_is_refused_and_not_computed() {
+async fn f10_a_planted_imported_hash_is_refused_and_not_computed() {
     let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;
     app.register("ada").await;
     let update = "UPDATE users SET password_hash = $1";
@@ -120,7 +120,7 @@ async fn f10_a_planted_foreign_hash_is_refused_and_not_computed() {
         app.anonymous().login("ada", PASSWORD).await.assert_problem(401, "credentials-rejected");
         assert_eq!(stored(&app, "ada").await, hash);
     }
-    assert_eq!(app.metric(FOREIGN).await, 0.0);
+    assert_eq!(app.metric(IMPORTED).await, 0.0);
     let ours = r#"staunch_hash_seconds_count{op="verify"}"#;
     assert_eq!(app.metric(ours).await, 6.0, "a dummy each");
 }
@@ -174,7 +174,7 @@ async fn export(database: &TestDatabase) -> String {
 }
 
 #[tokio::test]
-async fn an_import_of_an_export_has_the_same_foreign_hashes() {
+async fn an_import_of_an_export_has_the_same_imported_hashes() {
     let (first, second) = (TestDatabase::create().await, TestDatabase::create().await);
     import(&first, &file()).await;
     let exported = export(&first).await;
@@ -184,7 +184,7 @@ async fn an_import_of_an_export_has_the_same_foreign_hashes() {
 }
 
 #[tokio::test]
-async fn csv_has_foreign_hashes_too() {
+async fn csv_has_imported_hashes_too() {
     let (lines, csv) = (TestDatabase::create().await, TestDatabase::create().await);
     let mut file = "username,email,password_hash\n".to_owned();
     for (name, hash) in forms() {
@@ -197,7 +197,7 @@ async fn csv_has_foreign_hashes_too() {
 }
 
 #[tokio::test]
-async fn f7_a_long_password_goes_on_with_its_foreign_hash() {
+async fn f7_a_long_password_goes_on_with_its_imported_hash() {
     let app = TestApp::start().await;
     // argon2-cffi's, of 100 octets.
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$oAb2u8+dAuYXuLORAP7oDoJDSHneeYtfMEZBT95ViVY";
@@ -208,12 +208,12 @@ async fn f7_a_long_password_goes_on_with_its_foreign_hash() {
         let cut = "long ".repeat(20)[..72].to_owned();
         client.login("ada", &cut).await.assert_problem(401, "credentials-rejected");
     }
-    assert_eq!(app.metric(FOREIGN).await, 4.0);
+    assert_eq!(app.metric(IMPORTED).await, 4.0);
     assert_eq!(stored(&app, "ada").await, hash);
 }
 
 #[tokio::test]
-async fn a_new_password_replaces_a_foreign_hash() {
+async fn a_new_password_replaces_an_imported_hash() {
     let app = TestApp::start().await;
     import(&app.database, &line("ada", &ARGON2ID.into())).await;
     let update = "UPDATE users SET password_hash = $1";

@@ -1,0 +1,88 @@
+//! The threads that verify imported hashes, one hash at a time each.
+//!
+//! Their crates compute a hash in one call, for up to a third of a second. In a hashing worker,
+//! every lane would stall for that time. With separate threads the operating system shares the
+//! cores between both kinds. There are half as many as hashing threads, so that bcrypt always keeps
+//! half of the cores. Their number also bounds the memory of argon2 and scrypt.
+
+use super::ImportedHash;
+use crate::hashing::job::{Done, Queued, StartedJob};
+use crate::hashing::priority;
+use crate::hashing::shared::Shared;
+use crossbeam_channel::{Receiver, select};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// A shorter job does not count as a measurement of the speed. Only tests have such hashes.
+const MEASURED_MIN: Duration = Duration::from_millis(1);
+
+/// A password and the hash to check it against.
+pub(super) struct ImportedHashWork {
+    pub(super) hash: ImportedHash,
+    pub(super) password: Zeroizing<Vec<u8>>,
+}
+
+/// A queued password. The answer is whether it matches.
+pub(super) type ImportedHashJob = Queued<ImportedHashWork, bool>;
+
+pub(super) struct ImportedHashWorker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) jobs: Receiver<ImportedHashJob>,
+    pub(super) stop: Receiver<()>,
+}
+
+impl ImportedHashWorker {
+    /// Runs until the engine drains and no job waits.
+    pub(super) fn run(self) {
+        if let Err(error) = priority::lower() {
+            self.shared.priority_not_lowered(&error);
+        }
+        while let Some(job) = self.next() {
+            self.verify(job);
+        }
+    }
+
+    /// Sleeps until there is a job. `None`: there will be no more.
+    fn next(&self) -> Option<ImportedHashJob> {
+        select! {
+            recv(self.jobs) -> job => job.ok(),
+            recv(self.stop) -> _ => self.jobs.try_recv().ok(),
+        }
+    }
+
+    /// Answers one job, unless it is too late. A started job runs to the end.
+    fn verify(&self, job: ImportedHashJob) {
+        let Shared { clock, metrics, imported, .. } = &*self.shared;
+        #[cfg(test)]
+        let injected = job.injected;
+        let Some(job) = job.start(&self.shared, imported) else { return };
+        let StartedJob { work, started, reply, .. } = job;
+        // A panic in one job fails that job only. The thread goes on.
+        let computed = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            if let Some(injected) = injected {
+                injected.act(&self.shared.gate);
+            }
+            work.hash.matches(&work.password)
+        }));
+        match computed {
+            Ok(Some(matches)) => {
+                let took = clock.now().saturating_duration_since(started);
+                metrics.imported_seconds.record(took);
+                if took >= MEASURED_MIN {
+                    imported.measured(self.index, work.hash.rounds(), took);
+                }
+                // Sending fails if the client has left, which is no error.
+                reply.send(Ok(Done { answer: matches, started })).ok();
+            }
+            Ok(None) => tracing::error!("not enough memory to verify an imported hash"),
+            Err(_) => {
+                metrics.panics.increment(1);
+                tracing::error!("verifying an imported hash panicked");
+            }
+        }
+    }
+}

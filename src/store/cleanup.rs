@@ -1,0 +1,134 @@
+//! The clean-up's batches: sessions that expired, sessions that were ended, old lines of the audit log.
+//!
+//! A batch is one short transaction. Each begins where the one before it ended, in the order of an
+//! index: while a transaction holds an old snapshot, deleted rows keep their places in the index, and a
+//! batch that began at the first place would read all of them again.
+
+use super::statement::statement;
+use super::{Statement, Store, StoreError};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSqlOwned, ToSql};
+use uuid::Uuid;
+
+/// What a clean-up batch did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleaned<P> {
+    /// Another node holds the lock.
+    Elsewhere,
+    /// Rows are gone.
+    Removed {
+        /// How many.
+        rows: u64,
+        /// Where the next batch begins.
+        next: P,
+    },
+}
+
+/// "staunch" in ASCII: the advisory lock of the clean-up. It goes with the batch's transaction.
+const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
+
+// Rows that a refresh holds are left for the next run.
+pub(super) const CLEAN_EXPIRED_SESSIONS: Statement = statement!(
+    "clean_expired_sessions",
+    "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
+     doomed AS MATERIALIZED (
+         SELECT id, expires_at FROM refresh_tokens
+         WHERE NOT revoked AND expires_at <= now() AND expires_at >= $3 AND (SELECT mine FROM turn)
+         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
+     gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone),
+         coalesce((SELECT max(expires_at) FROM doomed), $3)"
+);
+
+pub(super) const CLEAN_ENDED_SESSIONS: Statement = statement!(
+    "clean_ended_sessions",
+    "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
+     doomed AS MATERIALIZED (
+         SELECT id FROM refresh_tokens
+         WHERE revoked AND id > $3 AND (SELECT mine FROM turn)
+         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
+     gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone),
+         coalesce((SELECT id FROM doomed ORDER BY id DESC LIMIT 1), $3)"
+);
+
+// Ids come in the order of time but for a second or two: the first rows are the oldest, and a batch
+// that finds fewer old ones than it may take has found them all. Rows never change, so their places
+// in the table hold for the statement.
+pub(super) const CLEAN_EVENTS: Statement = statement!(
+    "clean_events",
+    "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
+     oldest AS MATERIALIZED (
+         SELECT ctid AS place, id, at < now() - make_interval(secs => $4) AS is_old
+         FROM auth_events WHERE id > $3 AND (SELECT mine FROM turn)
+         ORDER BY id LIMIT $2),
+     gone AS (
+         DELETE FROM auth_events
+         WHERE ctid = ANY (ARRAY(SELECT place FROM oldest WHERE is_old)) RETURNING 1)
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone),
+         coalesce((SELECT min(id) - 1 FROM oldest WHERE NOT is_old),
+                  (SELECT max(id) FROM oldest), $3)"
+);
+
+impl Store {
+    /// Removes up to `rows_max` sessions that expired at `from` or later, the earliest first, unless
+    /// another node cleans up.
+    ///
+    /// # Errors
+    /// When the database gives no answer; the batch is all or nothing. So for the others below.
+    pub async fn clean_expired_sessions(
+        &self,
+        from: OffsetDateTime,
+        rows_max: u32,
+    ) -> Result<Cleaned<OffsetDateTime>, StoreError> {
+        self.clean(&CLEAN_EXPIRED_SESSIONS, &[&CLEANUP_LOCK, &i64::from(rows_max), &from]).await
+    }
+
+    /// Removes up to `rows_max` sessions that were ended and whose ids are above `after`, in the order
+    /// of their ids, unless another node cleans up.
+    ///
+    /// # Errors
+    /// See [`Store::clean_expired_sessions`].
+    pub async fn clean_ended_sessions(
+        &self,
+        after: Uuid,
+        rows_max: u32,
+    ) -> Result<Cleaned<Uuid>, StoreError> {
+        self.clean(&CLEAN_ENDED_SESSIONS, &[&CLEANUP_LOCK, &i64::from(rows_max), &after]).await
+    }
+
+    /// Removes up to `rows_max` lines of the audit log that are older than `keep` and whose ids are
+    /// above `after`, in the order of their ids, unless another node cleans up.
+    ///
+    /// # Errors
+    /// See [`Store::clean_expired_sessions`].
+    pub async fn clean_events(
+        &self,
+        keep: Duration,
+        after: i64,
+        rows_max: u32,
+    ) -> Result<Cleaned<i64>, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&CLEANUP_LOCK, &i64::from(rows_max), &after, &keep.as_secs_f64()];
+        self.clean(&CLEAN_EVENTS, &parameters).await
+    }
+
+    async fn clean<P: FromSqlOwned>(
+        &self,
+        statement: &'static Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Cleaned<P>, StoreError> {
+        let rows = self.0.pool.query(statement, parameters).await?;
+        let read = |row: &Row| -> Result<Cleaned<P>, tokio_postgres::Error> {
+            if !row.try_get::<_, bool>(0)? {
+                return Ok(Cleaned::Elsewhere);
+            }
+            let rows = u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0);
+            Ok(Cleaned::Removed { rows, next: row.try_get(2)? })
+        };
+        let cleaned = rows.first().map_or(Ok(Cleaned::Elsewhere), read);
+        cleaned.map_err(|error| StoreError::statement(statement.name, error))
+    }
+}

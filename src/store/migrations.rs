@@ -1,0 +1,104 @@
+//! The list of migrations: the files of `migrations/`, and how each one runs.
+
+/// One file of `migrations/`.
+#[derive(Debug)]
+pub(super) struct Migration {
+    /// Its place in the order.
+    pub(super) number: i32,
+    /// The file's name without its number.
+    pub(super) name: &'static str,
+    /// The file's text.
+    pub(super) sql: &'static str,
+    pub(super) mode: Mode,
+}
+
+/// How a migration runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// In one transaction: all of it or nothing.
+    Transaction,
+    /// Builds these unique indexes over names without locking their tables, statement by statement.
+    /// Names that would be equal stop it before its first statement.
+    BuildIndexes(&'static [&'static str]),
+    /// Drops what servers of the version before the previous migration still use, statement by
+    /// statement: a day after that migration, or at once in a new database.
+    Contract,
+}
+
+/// Files are only ever added.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "users",
+        sql: include_str!("../../migrations/0001_users.sql"),
+        mode: Mode::Transaction,
+    },
+    Migration {
+        number: 2,
+        name: "refresh_tokens",
+        sql: include_str!("../../migrations/0002_refresh_tokens.sql"),
+        mode: Mode::Transaction,
+    },
+    Migration {
+        number: 3,
+        name: "auth_events",
+        sql: include_str!("../../migrations/0003_auth_events.sql"),
+        mode: Mode::Transaction,
+    },
+    Migration {
+        number: 4,
+        name: "clients",
+        sql: include_str!("../../migrations/0004_clients.sql"),
+        mode: Mode::Transaction,
+    },
+    Migration {
+        number: 5,
+        name: "name_folds",
+        sql: include_str!("../../migrations/0005_name_folds.sql"),
+        mode: Mode::BuildIndexes(&[
+            "users_email_fold_key",
+            "users_username_fold_key",
+            "clients_name_exact_key",
+        ]),
+    },
+    Migration {
+        number: 6,
+        name: "drop_locale_indexes",
+        sql: include_str!("../../migrations/0006_drop_locale_indexes.sql"),
+        mode: Mode::Contract,
+    },
+];
+
+impl Migration {
+    /// The statements of a file that runs without a transaction.
+    pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {
+        self.sql.split_inclusive(";\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_count_from_one_and_a_contract_follows_what_it_waits_for() {
+        for (place, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(usize::try_from(migration.number).unwrap(), place + 1);
+        }
+        assert_ne!(MIGRATIONS[0].mode, Mode::Contract);
+    }
+
+    #[test]
+    fn a_file_without_a_transaction_can_be_repeated_at_each_statement() {
+        for migration in MIGRATIONS.iter().filter(|file| file.mode != Mode::Transaction) {
+            for statement in migration.statements() {
+                let code: Vec<&str> =
+                    statement.lines().filter(|line| !line.starts_with("--")).collect();
+                let code = code.join(" ");
+                let repeatable = code.contains(" CONCURRENTLY IF NOT EXISTS ")
+                    || code.contains(" CONCURRENTLY IF EXISTS ");
+                assert!(repeatable && code.matches(';').count() == 1, "{code}");
+            }
+        }
+    }
+}

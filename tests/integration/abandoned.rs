@@ -1,0 +1,131 @@
+//! Clients that leave in the middle of a statement: their connections to the database stay.
+
+use crate::introspect::{INTROSPECT, REVOKE};
+use crate::support::{PASSWORD, SOON, TestApp, Tokens, form, until};
+use futures_util::future::join_all;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+const FINISHED: &str = r#"staunch_db_abandoned_statements_total{result="finished"}"#;
+const CLOSED: &str = r#"staunch_db_abandoned_statements_total{result="closed"}"#;
+/// Connections of the pool in these tests.
+const CONNECTIONS: usize = 4;
+
+async fn start() -> TestApp {
+    TestApp::builder()
+        .set("STAUNCH_DB_POOL_MIN", CONNECTIONS.to_string())
+        .set("STAUNCH_DB_POOL_MAX", CONNECTIONS.to_string())
+        .start()
+        .await
+}
+
+/// A request that changes ada's password.
+fn change_password(tokens: &Tokens) -> String {
+    let body = format!(r#"{{"current_password":"{PASSWORD}","new_password":"AnotherPass456!"}}"#);
+    format!(
+        "POST /api/v1/auth/password HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+        tokens.access,
+        body.len()
+    )
+}
+
+// Case F1 of the field list: 600 such requests a second cost 599 new connections a second, and the
+// logins at the same time were answered 503.
+#[tokio::test]
+async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
+    let app = start().await;
+    app.register("ada").await;
+    let before = app.backends(CONNECTIONS).await;
+    let reset = async |number: u64| {
+        let id = uuid::Uuid::new_v4().to_string();
+        let body = form(&[("client_id", &id), ("client_secret", "x"), ("token", "x")]);
+        let path = [INTROSPECT, REVOKE][usize::from(number.is_multiple_of(2))];
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // At another moment of the query each time.
+        tokio::time::sleep(Duration::from_micros(number * 5)).await;
+        stream.set_zero_linger().unwrap();
+    };
+    let resets = async {
+        for round in 0..40 {
+            join_all((0..16).map(|number| reset(16 * round + number))).await;
+        }
+    };
+    let logins = async {
+        for _ in 0..10 {
+            app.anonymous().log_in("ada").await;
+        }
+    };
+    tokio::join!(resets, logins);
+    until("some left in the middle of a query", SOON, async || app.metric(FINISHED).await >= 1.0)
+        .await;
+    // A statement that takes a second on a busy machine is closed; before, most were.
+    let closed = app.metric(CLOSED).await;
+    assert!(closed <= 5.0, "{closed}");
+    let after = app.backends(CONNECTIONS).await;
+    let kept = before.intersection(&after).count();
+    assert!(kept as f64 + closed >= CONNECTIONS as f64, "{before:?}, {after:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_client_leaves_is_rolled_back_and_its_connection_stays() {
+    let app = start().await;
+    let tokens = app.registered("ada").await;
+    app.anonymous().me(&tokens.access).await.assert_status(200);
+    let before = app.backends(CONNECTIONS).await;
+    let db = app.db().await;
+    // Holds up the first statement of the transaction.
+    db.batch_execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE").await.unwrap();
+    let mut raw = app.raw().await;
+    raw.write(change_password(&tokens)).await;
+    app.database.until_blocked(1).await;
+    drop(raw);
+    let left =
+        r#"staunch_http_requests_total{route="/api/v1/auth/password",method="POST",status="499"}"#;
+    until("it is seen to have left", SOON, async || app.metric(left).await == 1.0).await;
+    db.batch_execute("COMMIT").await.unwrap();
+    let done = async || app.metric(FINISHED).await + app.metric(CLOSED).await;
+    until("its connection is dealt with", SOON, async || done().await == 1.0).await;
+    let open = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    until("no transaction stays open", SOON, async || {
+        db.query_one(open, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    let closed = app.metric(CLOSED).await;
+    let kept = before.intersection(&app.backends(CONNECTIONS).await).count();
+    assert_eq!(kept as f64 + closed, CONNECTIONS as f64);
+    app.anonymous().log_in("ada").await;
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_not_waited_for_when_its_client_has_left() {
+    let app = start().await;
+    let tokens = app.registered("ada").await;
+    let before = app.backends(CONNECTIONS).await;
+    let db = app.db().await;
+    db.batch_execute("BEGIN; SELECT 1 FROM refresh_tokens FOR UPDATE").await.unwrap();
+    let body = format!(r#"{{"refresh_token":"{}"}}"#, tokens.refresh);
+    let mut raw = app.raw().await;
+    raw.write(format!(
+        "POST /api/v1/auth/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+    .await;
+    app.database.until_blocked(1).await;
+    drop(raw);
+    until("its connection is closed", SOON, async || app.metric(CLOSED).await == 1.0).await;
+    db.batch_execute("ROLLBACK").await.unwrap();
+    let after = app.backends(CONNECTIONS).await;
+    assert_eq!(before.intersection(&after).count(), CONNECTIONS - 1, "one was replaced");
+    app.anonymous().refresh(&tokens.refresh).await;
+    app.anonymous().log_in("ada").await;
+}
