@@ -140,10 +140,9 @@ async fn pages(db: &tokio_postgres::Client, statement: &str, arguments: &str) ->
 #[tokio::test]
 async fn a_batch_costs_the_same_however_many_rows_are_gone_while_a_snapshot_is_held() {
     const BATCHES: usize = 20;
-    let app = TestApp::start().await;
-    app.register("ada").await;
-    let db = app.db().await;
-    db.batch_execute("TRUNCATE auth_events RESTART IDENTITY").await.unwrap();
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    store(&database, &db).await.close();
     fill_log(&db, 25_000).await;
     fill(&db, 0, 25_000, 25_000).await;
     // One a second, so that no two are equal in the order.
@@ -155,7 +154,7 @@ async fn a_batch_costs_the_same_however_many_rows_are_gone_while_a_snapshot_is_h
     .await
     .unwrap();
     db.batch_execute("VACUUM ANALYZE refresh_tokens, auth_events").await.unwrap();
-    let holder = app.db().await;
+    let holder = database.connect().await;
     let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM auth_events";
     holder.batch_execute(hold).await.unwrap();
     db.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
