@@ -21,7 +21,7 @@ use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
 use crate::store::{self, ConnectError, Endpoint, MigrateError, Store, StoreConfig};
 use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
-use crate::telemetry::{Metrics, declared};
+use crate::telemetry::{Metrics, definitions};
 use crate::tokens::{KeyError, Tokens};
 use ports::Ports;
 use std::net::SocketAddr;
@@ -225,10 +225,10 @@ impl App {
         };
         let limiter = Limiter::new(&config.limiter(), clock.now());
         for (name, value) in [
-            (declared::HTTP_CONNECTIONS_MAX, config.settings.connections_max.0 as f64),
-            (declared::RATE_LIMIT_KEYS_MAX, limiter.keys_max() as f64),
-            (declared::CLEANUP_INTERVAL, config.settings.cleanup_interval.0.as_secs_f64()),
-            (declared::HASH_DEADLINE, config.settings.hash_deadline.0.as_secs_f64()),
+            (definitions::HTTP_CONNECTIONS_MAX, config.settings.connections_max.0 as f64),
+            (definitions::RATE_LIMIT_KEYS_MAX, limiter.keys_max() as f64),
+            (definitions::CLEANUP_INTERVAL, config.settings.cleanup_interval.0.as_secs_f64()),
+            (definitions::HASH_DEADLINE, config.settings.hash_deadline.0.as_secs_f64()),
         ] {
             metrics.gauge(name, &[]).set(value);
         }
@@ -279,7 +279,7 @@ impl App {
         // once shall hear that we are ready.
         lifecycle.started();
         let startup = edge.clock.now().saturating_duration_since(begun);
-        edge.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
+        edge.metrics.gauge(definitions::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
         edge.is_ready().await;
         spawn_background(&edge, tls, config.settings.cleanup_interval.0);
         // Not one of them: it has to outlive the last request.

@@ -1,6 +1,6 @@
 //! The handle through which the program counts.
 
-use super::declared::{self, DECLARED, Declared, Kind, SECONDS_BUCKETS};
+use super::definitions::{self, DEFINITIONS, Kind, MetricDefinition, SECONDS_BUCKETS};
 use dashmap::DashMap;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -31,7 +31,7 @@ impl Metrics {
     /// When the exporter refuses the bucket list; it is not empty, so it does not.
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS)?.build_recorder();
-        for metric in DECLARED {
+        for metric in DEFINITIONS {
             let (name, unit, help) = (metric.name.into(), metric.unit, metric.help.trim().into());
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(name, unit, help),
@@ -44,7 +44,7 @@ impl Metrics {
         let handle = recorder.handle();
         let metrics = Self(Arc::new(Inner { recorder, handle, process, requests: DashMap::new() }));
         // Whoever looks at a fresh server shall see zeros, not gaps.
-        for metric in DECLARED {
+        for metric in DEFINITIONS {
             match metric.labels {
                 [] => metrics.begin(metric, &[]),
                 [(label, values)] => {
@@ -55,7 +55,7 @@ impl Metrics {
                 _ => {}
             }
         }
-        metrics.gauge(declared::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        metrics.gauge(definitions::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(metrics)
     }
 
@@ -80,7 +80,7 @@ impl Metrics {
 
     /// The counters of a metric with one label, of which every value is declared.
     pub fn family(&self, name: &'static str) -> Family {
-        let declared = DECLARED.iter().find(|metric| metric.name == name);
+        let declared = DEFINITIONS.iter().find(|metric| metric.name == name);
         let labels = declared.map_or(&[][..], |metric| metric.labels);
         let counters = labels.iter().flat_map(|(label, values)| {
             values.iter().map(|value| (*value, self.counter(name, &[(label, value)])))
@@ -88,7 +88,7 @@ impl Metrics {
         Family(counters.collect())
     }
 
-    fn begin(&self, metric: &Declared, labels: &[(&'static str, &'static str)]) {
+    fn begin(&self, metric: &MetricDefinition, labels: &[(&'static str, &'static str)]) {
         match metric.kind {
             Kind::Counter => self.counter(metric.name, labels).increment(0),
             Kind::Gauge => self.gauge(metric.name, labels).increment(0.0),
@@ -113,8 +113,8 @@ impl Metrics {
         let requests = self
             .0
             .recorder
-            .register_counter(&Key::from_parts(declared::HTTP_REQUESTS, labels), &METADATA);
-        let seconds = self.histogram(declared::HTTP_REQUEST_SECONDS, &[("route", route)]);
+            .register_counter(&Key::from_parts(definitions::HTTP_REQUESTS, labels), &METADATA);
+        let seconds = self.histogram(definitions::HTTP_REQUEST_SECONDS, &[("route", route)]);
         requests.increment(1);
         seconds.record(took);
         self.0.requests.insert(key, (requests, seconds));

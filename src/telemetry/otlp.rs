@@ -8,7 +8,7 @@
 
 use super::trace::{Notes, Span, Stage};
 use super::trace_context::{Caller, TraceContext};
-use super::{Family, Metrics, declared, with_causes};
+use super::{Family, Metrics, definitions, with_causes};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response};
@@ -90,7 +90,7 @@ impl Traces {
         let client = Collector {
             client: Client::builder(TokioExecutor::new()).build(https),
             runtime: Handle::current(),
-            exports: Arc::new(metrics.family(declared::TRACE_EXPORTS)),
+            exports: Arc::new(metrics.family(definitions::TRACE_EXPORTS)),
         };
         let mut exporter = SpanExporter::builder()
             .with_http()

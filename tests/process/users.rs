@@ -52,7 +52,7 @@ async fn accounts_are_worked_on_beside_the_server() {
         (&["add", "x", "a@example.com"], &secret, 65, "username: must be 3 to 64"),
         (&["add", "bob", "bob"], &secret, 65, "email: must be"),
         (&["add", "bob", "bob@example.com"], "short\n", 65, "password: must be at least 8"),
-        (&["add", "bob", "bob@example.com"], "", 65, "password: standard input has none"),
+        (&["add", "bob", "bob@example.com"], "", 65, "password: standard input is empty"),
         (&["add", "bob", "bob@example.com"], &"x".repeat(5_000), 70, "too long"),
         (&["disable", "bob"], "", 67, "no account"),
         (&["delete", "ada"], "y\n", 64, "--yes"),

@@ -15,7 +15,7 @@ pub enum Kind {
 
 /// One metric as `/metrics` shows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Declared {
+pub struct MetricDefinition {
     /// Name, unit last.
     pub name: &'static str,
     /// Kind.
@@ -43,7 +43,7 @@ macro_rules! metrics {
         $($(#[doc = $help])+ pub const $constant: &str = $name;)*
 
         /// Every metric, in the order of `/metrics`' documentation in the README.
-        pub const DECLARED: &[Declared] = &[$(Declared {
+        pub const DEFINITIONS: &[MetricDefinition] = &[$(MetricDefinition {
             name: $name,
             kind: Kind::$kind,
             unit: $unit,
@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn names_follow_the_prometheus_conventions() {
-        for metric in DECLARED {
-            let Declared { name, kind, unit, .. } = *metric;
+        for metric in DEFINITIONS {
+            let MetricDefinition { name, kind, unit, .. } = *metric;
             assert!(name.starts_with("staunch_"), "{name}");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert_eq!(name.ends_with("_seconds"), unit == Some(Unit::Seconds), "{name}");
