@@ -74,7 +74,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
             "sessions, lockout, clients, audit lines, checked tokens".into(),
         ),
         term("database", pool * DATABASE_CONNECTION, format!("{pool} connections")),
-        term("log", log::OCTETS_MAX, "lines waiting for standard error".into()),
+        term("log", log::BYTES_MAX, "lines waiting for standard error".into()),
     ];
     terms.extend(tls);
     terms
