@@ -72,7 +72,7 @@ async fn accounts_are_worked_on_beside_the_server() {
     assert_eq!(user(&["enable", "ada"], "").await.out, "ada is enabled\n");
     assert_eq!(server.login("ada").await.unwrap().status, 200);
     let ended = user(&["set-password", "ada"], "Another-Pass123\n").await;
-    assert_eq!(ended.out, "ada has another password, ended 1 sessions\n", "{}", ended.err);
+    assert_eq!(ended.out, "changed the password of ada, ended 1 sessions\n", "{}", ended.err);
     assert_eq!(server.login("ada").await.unwrap().status, 401);
     server.stop().await;
 

@@ -74,7 +74,7 @@ pub(super) fn disable(matches: &ArgMatches) -> Result<(), Failure> {
     })?;
     match ended {
         Some(ended) => tell(&[format!("disabled {name}, ended {ended} sessions")]),
-        None => tell(&[format!("{name} is disabled already")]),
+        None => tell(&[format!("{name} is already disabled")]),
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
     let (name, enabled) = on_account(matches, async |admin, account| {
         admin.enable(account.id).await.map_err(|error| failed(&error))
     })?;
-    tell(&[format!("{name} is enabled{}", if enabled { "" } else { " already" })]);
+    tell(&[format!("{name} is {}", if enabled { "enabled" } else { "already enabled" })]);
     Ok(())
 }
 
@@ -96,7 +96,7 @@ pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
         let ended = admin.set_password(account.id, &hash).await.map_err(|error| failed(&error))?;
         Ok((account.username.clone(), ended.ok_or_else(|| gone(&account))?))
     })?;
-    tell(&[format!("{name} has another password, ended {ended} sessions")]);
+    tell(&[format!("changed the password of {name}, ended {ended} sessions")]);
     Ok(())
 }
 
@@ -114,7 +114,7 @@ pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
             Err(error) => Err(failed(&error)),
         }
     })?;
-    tell(&[format!("{name} {}", if deleted { "is removed" } else { "stays" })]);
+    tell(&[format!("{name} {}", if deleted { "is removed" } else { "was not removed" })]);
     Ok(())
 }
 
