@@ -101,7 +101,7 @@ settings! {
     data_dir: PathBuf = "./staunch-data", "STAUNCH_DATA_DIR", parsed("a path");
     /// Folder with the programs postgres and initdb; unset: searched for.
     postgres_bin: Option<PathBuf> = "", "STAUNCH_POSTGRES_BIN", optional(parsed("a path"));
-    /// Whether PostgreSQL is never downloaded.
+    /// Never download PostgreSQL.
     offline: bool = "off", "STAUNCH_OFFLINE", flag;
     /// Minimum number of database connections, kept open.
     db_pool_min: Count<usize, 1, 1000> = "5", "STAUNCH_DB_POOL_MIN", own;

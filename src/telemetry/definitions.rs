@@ -68,7 +68,7 @@ metrics! {
     HTTP_CONNECTIONS_REFUSED = Counter "staunch_http_connections_refused_total" ["reason": ["per_address"]] None;
     /// Idle connections closed to make room for new ones.
     HTTP_CONNECTIONS_EVICTED = Counter "staunch_http_connections_evicted_total" [] None;
-    /// Connections that ended with an error: bad_head (answered 400), head_too_large (431), timeout (a slow head, or an answer that the client does not read), http2 (a protocol error), broken (the client disconnected in mid-request).
+    /// Connections ended by an error: bad_head (answered 400), head_too_large (431), timeout (a slow head, or an unread answer), http2 (a protocol error), broken (the client disconnected in mid-request).
     HTTP_CONNECTION_ERRORS = Counter "staunch_http_connection_errors_total" ["kind": ["bad_head", "head_too_large", "timeout", "http2", "broken"]] None;
     /// HTTP/2 requests refused unread (REFUSED_STREAM), because too many were concurrent with others of their connections.
     HTTP2_STREAMS_REFUSED = Counter "staunch_http2_streams_refused_total" [] None;
