@@ -127,7 +127,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .thread_name("staunch-io")
         .build()
-        .map_err(|error| Failure { code: FAILED, message: format!("cannot start the async runtime: {error}") })
+        .map_err(|error| Failure {
+            code: FAILED,
+            message: format!("cannot start the async runtime: {error}"),
+        })
 }
 
 impl From<StartError> for Failure {

@@ -21,7 +21,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (log, _guard) = Log::start(config.settings.log_format, &filter);
     log.hold();
     let served = serve(&source, config, &log, &filter);
-    // Prints the lines of a start that failed.
+    // Prints the held lines of a failed start.
     log.release();
     match served {
         // A JSON log carries the reason as a log line.
@@ -37,8 +37,9 @@ fn serve(source: &Source<'_>, config: Config, log: &Log, filter: &Filter) -> Res
     raise_file_limit();
     let mut warnings = config.warnings();
     let unknown = source.unknown();
-    warnings
-        .extend(unknown.iter().map(|name| format!("{name} is set, but staunch has no such setting")));
+    warnings.extend(
+        unknown.iter().map(|name| format!("{name} is set, but staunch has no such setting")),
+    );
     runtime()?.block_on(async {
         // Handled from the start, so that a ctrl-C while the database starts stops it cleanly.
         let stop = lifecycle::termination();
@@ -95,7 +96,9 @@ async fn reload(
                     tracing::warn!(%filter, "log level set");
                 }
             }
-            Err(error) => tracing::error!(error, "cannot read the log level, keeping the one in use"),
+            Err(error) => {
+                tracing::error!(error, "cannot read the log level, keeping the one in use")
+            }
         }
         app::reload_keys(tokens.clone()).await;
         if let Some(tls) = tls {
@@ -153,7 +156,7 @@ fn start_lines(facts: &Facts) -> Vec<String> {
     lines.push(format!(
         "bcrypt    cost {cost}: {ms:.0} ms a hash here, {rate:.1} a second with {hash_threads} threads of {hash_lanes} lanes"
     ));
-    // The certificate does not name the IP address in this local test command.
+    // The command connects by IP address, which the certificate does not name.
     let trusting = if facts.tls { "--insecure " } else { "" };
     lines.push(format!("try       curl {trusting}{scheme}://{address}/health/readiness"));
     lines

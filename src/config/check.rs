@@ -4,8 +4,8 @@ use super::{Problem, Settings, issuer};
 use crate::http::TrustedProxies;
 use crate::limiter::LimiterConfig;
 
-/// Lowest recommended cost. Below it, attacks on stolen hashes are too cheap (OWASP Password Storage
-/// Cheat Sheet: a work factor of at least 10).
+/// Lowest recommended cost. Below it, offline attacks on stolen hashes are too cheap (OWASP Password
+/// Storage Cheat Sheet: a work factor of at least 10).
 const COST_RECOMMENDED_MIN: u32 = 10;
 
 pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {

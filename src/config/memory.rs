@@ -88,7 +88,11 @@ pub(super) fn lines(terms: &[Term]) -> Vec<String> {
     let http2 = terms.iter().find(|term| term.what == HTTP2).map_or(0, |term| term.bytes);
     let mut lines: Vec<String> =
         terms.iter().map(|term| line(term.what, term.bytes, &term.from)).collect();
-    lines.push(line("at most, without HTTP/2", sum - http2, "an embedded PostgreSQL is not counted"));
+    lines.push(line(
+        "at most, without HTTP/2",
+        sum - http2,
+        "an embedded PostgreSQL is not counted",
+    ));
     lines.push(line("at most", sum, "every connection in full use at once"));
     lines
 }

@@ -296,7 +296,10 @@ impl opentelemetry_http::HttpClient for Collector {
                 tracing::debug!(error = with_causes(error.as_ref()), "cannot send traces");
             }
             Ok(response) if !sent => {
-                tracing::debug!(status = response.status().as_u16(), "the collector refused traces");
+                tracing::debug!(
+                    status = response.status().as_u16(),
+                    "the collector refused traces"
+                );
             }
             Ok(_) => {}
         }

@@ -1,7 +1,9 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
 use crate::app::IfAbsent;
-use crate::cli::database_context::{failed, find, on_database, settings, shown, strip_controls, text};
+use crate::cli::database_context::{
+    failed, find, on_database, settings, shown, strip_controls, text,
+};
 use crate::cli::{FAILED, Failure, NOT_FOUND, REJECTED, prompt, tell};
 use crate::clock::Clock;
 use crate::config::Config;

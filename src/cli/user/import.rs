@@ -23,8 +23,7 @@ use tokio::io::BufReader;
 /// Size of the read buffer. Unit: bytes.
 const READ_BYTES: usize = 256 * 1024;
 
-const ABOUT_IMPORT: &str =
-    "Import accounts with their password hashes from JSON lines or CSV";
+const ABOUT_IMPORT: &str = "Import accounts with their password hashes from JSON lines or CSV";
 
 const HELP_IMPORT: &str = "A line of FILE:\n
   {\"email\": \"ada@example.com\", \"username\": \"ada\", \"password_hash\": \"$2b$12$...\"}\n
