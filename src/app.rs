@@ -332,7 +332,7 @@ impl App {
 /// Starts what runs beside the requests; all of it ends when draining begins.
 fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Duration) {
     let auth = edge.auth.clone();
-    edge.lifecycle.spawn(async move { auth.follow_notices().await });
+    edge.lifecycle.spawn(async move { auth.follow_session_events().await });
     spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
         edge.store.maintain();
         edge.is_ready().await;
