@@ -6,7 +6,7 @@
 //! A login that only failures from unknown blocks lock out looks up the account's sessions. A name
 //! causes at most one query per wait, whether or not it exists, and [`LOOKUPS_MAX`] run at a time.
 
-use super::lockout::{KNOWN_TTL, SLOTS, LoginKey};
+use super::lockout::{KNOWN_TTL, LoginKey, SLOTS};
 use super::{Auth, Inner};
 use crate::identity::LoginName;
 

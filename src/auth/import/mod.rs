@@ -68,7 +68,8 @@ pub fn read_line(header: Option<&[u8]>, line: &[u8], cost: u32) -> Result<Import
     match header {
         None => record::parse(1, line, cost),
         Some(header) => {
-            let columns = csv::Columns::parse(header).ok_or("the header has no password_hash column")?;
+            let columns =
+                csv::Columns::parse(header).ok_or("the header has no password_hash column")?;
             record::of_members(1, columns.members(line)?, cost)
         }
     }

@@ -54,7 +54,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-pub(super) use table::{KNOWN_TTL, SLOTS};
+pub(super) use table::{KNOWN_TTL, LoginKey, SLOTS};
 use table::{KnownBlocks, LockoutKey, SETS, StreakTable};
 
 /// The memory of the three tables when full, and of their bits per set. Unit: bytes.
@@ -76,13 +76,6 @@ pub(super) struct Lockout {
     names: StreakTable,
     known_blocks: KnownBlocks,
     sweeps: AtomicUsize,
-}
-
-/// The keys of a login: hashes of its name, and of its name and address block.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LoginKey {
-    account: LockoutKey,
-    pair: LockoutKey,
 }
 
 /// The refusal of a login before its password is checked.
@@ -127,7 +120,7 @@ impl Lockout {
     /// The wait, if the login is locked out.
     pub(super) fn check(&self, login: LoginKey, now: Instant) -> Result<(), Locked> {
         let now_ms = self.millis(now);
-        let wait = self.known_blocks.wait(login.account, login.pair, now_ms).unwrap_or_else(|| {
+        let wait = self.known_blocks.wait(login, now_ms).unwrap_or_else(|| {
             let pair = self.unknown_blocks.wait(login.pair, now_ms);
             longer(pair, self.names.wait(login.account, now_ms))
         });
@@ -141,7 +134,7 @@ impl Lockout {
     /// reveal more than that.
     pub(super) fn fail(&self, login: LoginKey, now: Instant) -> Result<(), Locked> {
         let now_ms = self.millis(now);
-        let wait = self.known_blocks.fail(login.account, login.pair, now_ms).unwrap_or_else(|| {
+        let wait = self.known_blocks.fail(login, now_ms).unwrap_or_else(|| {
             let account = self.names.fail(login.account, now_ms);
             longer(self.unknown_blocks.fail(login.pair, now_ms), account)
         });
@@ -154,7 +147,7 @@ impl Lockout {
         let now_ms = self.millis(now);
         for login in names.iter().filter_map(|name| self.login_key(name, address)) {
             self.unknown_blocks.take(login.pair);
-            self.known_blocks.succeed(login.account, login.pair, now_ms);
+            self.known_blocks.succeed(login, now_ms);
         }
     }
 
@@ -164,7 +157,7 @@ impl Lockout {
     /// [`Lockout::restore`] afterwards, or [`Lockout::release_lookup`] if the look-up failed.
     pub(super) fn claim_lookup(&self, login: LoginKey, now: Instant) -> bool {
         let now_ms = self.millis(now);
-        !self.known_blocks.has(login.account, login.pair, now_ms)
+        !self.known_blocks.has(login, now_ms)
             && !self.unknown_blocks.is_waiting(login.pair, now_ms)
             && self.names.claim_lookup(login.account, now_ms)
     }
@@ -179,7 +172,7 @@ impl Lockout {
         let seen_ms = self.millis(now).saturating_sub(failure_streak::millis(age));
         if let Some(login) = self.login_key(name, address) {
             let streak = self.unknown_blocks.take(login.pair).unwrap_or_default();
-            self.known_blocks.restore(login.account, login.pair, seen_ms, streak);
+            self.known_blocks.restore(login, seen_ms, streak);
         }
     }
 

@@ -4,24 +4,27 @@
 //! cannot know which keys those are. A set allocates memory when it is first used.
 
 use super::failure_streak::{FailureStreak, Rule, Wait};
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The number of sets in a table: a power of two. A set takes at most 40 bytes.
 pub(super) const SETS: usize = 16_384;
-/// The slots per set.
-///
-/// A table has 131,072 slots of up to 32 bytes. With its sets, a full table takes 5 MiB.
+/// The slots per set. 131,072 in all, of up to 32 bytes: with its sets, a full table takes 5 MiB.
 pub(in crate::auth) const SLOTS: usize = 8;
-
 /// How long an address block stays known after a login.
 pub(in crate::auth) const KNOWN_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A keyed hash, so that no name or address is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LockoutKey(pub(super) u64);
+
+/// The keys of a login: hashes of its name, and of its name and address block.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::auth) struct LoginKey {
+    pub(super) account: LockoutKey,
+    pub(super) pair: LockoutKey,
+}
 
 /// Failure streaks by key.
 ///
@@ -41,10 +44,12 @@ pub(super) struct StreakTable {
 #[derive(Debug, Default)]
 struct StreakSet {
     /// At most [`SLOTS`].
-    streaks: Vec<(LockoutKey, FailureStreak)>,
+    streaks: Vec<Slot>,
     /// The streak of all keys without a slot.
     shared: Option<Box<FailureStreak>>,
 }
+
+type Slot = (LockoutKey, FailureStreak);
 
 impl StreakTable {
     pub(super) fn new(rule: Rule, sets: usize) -> Self {
@@ -61,13 +66,15 @@ impl StreakTable {
     /// Whether a key has to wait. Records no refusal.
     pub(super) fn is_waiting(&self, key: LockoutKey, now_ms: u64) -> bool {
         let Some(mut set) = self.set(key) else { return false };
-        set.find(key, self.rule, now_ms).is_some_and(|streak| streak.left(self.rule, now_ms).is_some())
+        set.find(key, self.rule, now_ms)
+            .is_some_and(|streak| streak.left(self.rule, now_ms).is_some())
     }
 
     /// See [`FailureStreak::claim_lookup`].
     pub(super) fn claim_lookup(&self, key: LockoutKey, now_ms: u64) -> bool {
         let Some(mut set) = self.set(key) else { return false };
-        set.find(key, self.rule, now_ms).is_some_and(|streak| streak.claim_lookup(self.rule, now_ms))
+        set.find(key, self.rule, now_ms)
+            .is_some_and(|streak| streak.claim_lookup(self.rule, now_ms))
     }
 
     /// See [`FailureStreak::release_lookup`].
@@ -107,7 +114,7 @@ impl StreakTable {
             let flagged = flags.load(Relaxed);
             for (bit, set) in sets.iter().enumerate().filter(|(bit, _)| flagged >> bit & 1 == 1) {
                 let set = lock(set);
-                let waits = |(_, streak): &&(LockoutKey, FailureStreak)| streak.left(self.rule, now_ms).is_some();
+                let waits = |(_, streak): &&Slot| streak.left(self.rule, now_ms).is_some();
                 let waiting = set.streaks.iter().filter(waits).count();
                 if waiting == 0 {
                     flags.fetch_and(!(1 << bit), Relaxed);
@@ -136,7 +143,7 @@ impl StreakTable {
 impl StreakSet {
     /// Whether a new key would get a slot.
     fn has_room(&self, rule: Rule, now_ms: u64) -> bool {
-        let may_go = |(_, streak): &(LockoutKey, FailureStreak)| streak.is_over(now_ms) || !streak.is_spent(rule);
+        let may_go = |(_, streak): &Slot| streak.is_over(now_ms) || !streak.is_spent(rule);
         self.streaks.len() < SLOTS || self.streaks.iter().any(may_go)
     }
 
@@ -203,39 +210,40 @@ impl KnownBlocks {
     }
 
     /// Returns the remaining wait of a known block, or `None` if it is not known.
-    pub(super) fn wait(&self, account: LockoutKey, pair: LockoutKey, now_ms: u64) -> Option<Option<Wait>> {
-        self.with(account, pair, now_ms, |streak| streak.wait(self.rule, now_ms))
+    pub(super) fn wait(&self, login: LoginKey, now_ms: u64) -> Option<Option<Wait>> {
+        self.with(login, now_ms, |streak| streak.wait(self.rule, now_ms))
     }
 
     /// Counts a failure of a known block, unless it has to wait. `None` if it is not known.
-    pub(super) fn fail(&self, account: LockoutKey, pair: LockoutKey, now_ms: u64) -> Option<Option<Wait>> {
-        self.with(account, pair, now_ms, |streak| streak.fail(self.rule, now_ms))
+    pub(super) fn fail(&self, login: LoginKey, now_ms: u64) -> Option<Option<Wait>> {
+        self.with(login, now_ms, |streak| streak.fail(self.rule, now_ms))
     }
 
     /// Whether the block is known.
-    pub(super) fn has(&self, account: LockoutKey, pair: LockoutKey, now_ms: u64) -> bool {
-        self.with(account, pair, now_ms, |_| ()).is_some()
+    pub(super) fn has(&self, login: LoginKey, now_ms: u64) -> bool {
+        self.with(login, now_ms, |_| ()).is_some()
     }
 
     /// Records a login, which resets the block's failure streak.
-    pub(super) fn succeed(&self, account: LockoutKey, pair: LockoutKey, now_ms: u64) {
-        let Some(set) = self.sets.get(index(account, self.sets.len())) else { return };
+    pub(super) fn succeed(&self, login: LoginKey, now_ms: u64) {
+        let Some(set) = self.sets.get(index(login.account, self.sets.len())) else { return };
         let mut set = lock(set);
-        set.retain(|block| block.pair != pair);
+        set.retain(|block| block.pair != login.pair);
         make_room(&mut set, now_ms);
-        set.push(KnownBlock { pair, seen_ms: now_ms, streak: FailureStreak::default() });
+        let streak = FailureStreak::default();
+        set.push(KnownBlock { pair: login.pair, seen_ms: now_ms, streak });
     }
 
     /// Records an earlier login at `seen_ms` with the block's failures since then.
     ///
     /// Keeps the streak of a known block. Does nothing if the set is full of blocks seen later.
-    pub(super) fn restore(&self, account: LockoutKey, pair: LockoutKey, seen_ms: u64, streak: FailureStreak) {
-        let Some(set) = self.sets.get(index(account, self.sets.len())) else { return };
+    pub(super) fn restore(&self, login: LoginKey, seen_ms: u64, streak: FailureStreak) {
+        let Some(set) = self.sets.get(index(login.account, self.sets.len())) else { return };
         let mut set = lock(set);
-        if let Some(block) = set.iter_mut().find(|block| block.pair == pair) {
+        if let Some(block) = set.iter_mut().find(|block| block.pair == login.pair) {
             block.seen_ms = block.seen_ms.max(seen_ms);
         } else if make_room(&mut set, seen_ms) {
-            set.push(KnownBlock { pair, seen_ms, streak });
+            set.push(KnownBlock { pair: login.pair, seen_ms, streak });
         }
     }
 
@@ -250,13 +258,13 @@ impl KnownBlocks {
 
     fn with<R>(
         &self,
-        account: LockoutKey,
-        pair: LockoutKey,
+        login: LoginKey,
         now_ms: u64,
         work: impl FnOnce(&mut FailureStreak) -> R,
     ) -> Option<R> {
-        let mut set = lock(self.sets.get(index(account, self.sets.len()))?);
-        let block = set.iter_mut().find(|block| block.pair == pair && block.is_known(now_ms))?;
+        let mut set = lock(self.sets.get(index(login.account, self.sets.len()))?);
+        let is_it = |block: &&mut KnownBlock| block.pair == login.pair && block.is_known(now_ms);
+        let block = set.iter_mut().find(is_it)?;
         Some(work(&mut block.streak))
     }
 }
@@ -361,25 +369,28 @@ mod tests {
         for key in 20..25 {
             assert_eq!(streaks.fail(LockoutKey(key), 0), None);
         }
-        assert!(streaks.wait(LockoutKey(99), 0).is_some() && streaks.fail(LockoutKey(25), 0).is_some());
+        assert!(streaks.wait(LockoutKey(99), 0).is_some());
+        assert!(streaks.fail(LockoutKey(25), 0).is_some());
         // A slot is free again as soon as its streak ends.
         assert_eq!(streaks.wait(LockoutKey(99), DAY_MS), None);
         streaks.sweep(0, DAY_MS);
-        assert!(lock(&streaks.sets[0]).streaks.is_empty() && lock(&streaks.sets[0]).shared.is_none());
+        let set = lock(&streaks.sets[0]);
+        assert!(set.streaks.is_empty() && set.shared.is_none());
     }
 
     #[test]
     fn an_account_evicts_only_its_own_blocks() {
+        let login = |a, pair| LoginKey { account: LockoutKey(a), pair: LockoutKey(pair) };
         let known = KnownBlocks::new(PAIR, 2);
-        known.succeed(LockoutKey(0), LockoutKey(1_000), 0);
+        known.succeed(login(0, 1_000), 0);
         for pair in 0..100 {
-            known.succeed(LockoutKey(1), LockoutKey(pair), pair);
+            known.succeed(login(1, pair), pair);
         }
-        assert_eq!(known.wait(LockoutKey(0), LockoutKey(1_000), 200), Some(None));
-        assert_eq!(known.wait(LockoutKey(1), LockoutKey(91), 200), None, "evicted");
-        assert_eq!(known.wait(LockoutKey(1), LockoutKey(92), 200), Some(None));
+        assert_eq!(known.wait(login(0, 1_000), 200), Some(None));
+        assert_eq!(known.wait(login(1, 91), 200), None, "evicted");
+        assert_eq!(known.wait(login(1, 92), 200), Some(None));
         let month_ms = 30 * DAY_MS;
-        assert_eq!(known.wait(LockoutKey(1), LockoutKey(92), 92 + month_ms), None);
+        assert_eq!(known.wait(login(1, 92), 92 + month_ms), None);
         for turn in 0..SWEEP_PARTS {
             known.sweep(turn, 200 + month_ms);
         }
