@@ -250,7 +250,7 @@ mod tests {
             (line("").replace(r#""ada""#, "1"), "username: must be a string"),
             (line("").replace(r#""ada""#, "null"), "username: must be a string"),
             (line(r#","is_active":"yes""#), "is_active: must be true or false"),
-            (line(r#","created_at":"2020-02-30T00:00:00Z""#), "created_at: must be a time"),
+            (line(r#","created_at":"2020-02-30T00:00:00Z""#), "created_at: must be an RFC 3339 time"),
             (line(r#","created_at":17"#), "created_at: must be a string"),
             (line(r#","created_at":"1969-12-31T23:59:59Z""#), "created_at: must be in"),
             (line(r#","created_at":"9999-12-31T23:59:59-23:59""#), "created_at: must be in"),

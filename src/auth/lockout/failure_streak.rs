@@ -112,7 +112,6 @@ impl Rule {
     }
 }
 
-/// Converts to whole milliseconds.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
