@@ -1,12 +1,12 @@
-//! Who is who: the names and ids that every layer speaks of.
+//! The names and ids of accounts and sessions, used by every layer.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// The longest e-mail address, in octets (RFC 5321 §4.5.3.1.3 as read by erratum 1690 of RFC 3696).
-pub const EMAIL_OCTETS_MAX: usize = 254;
+/// The longest e-mail address, in bytes (RFC 5321 §4.5.3.1.3 as read by erratum 1690 of RFC 3696).
+pub const EMAIL_BYTES_MAX: usize = 254;
 /// The shortest username, in characters.
 pub const USERNAME_CHARS_MIN: usize = 3;
 /// The longest username, in characters.
@@ -22,18 +22,19 @@ impl fmt::Display for UserId {
     }
 }
 
-/// A session's 128-bit id, the `sid` of its tokens. Not a secret: it opens nothing by itself.
+/// A session's 128-bit id, the `sid` of its tokens. Not a secret: it grants no access by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(pub Uuid);
 
 impl SessionId {
-    /// A new one, from the operating system's random numbers (122 random bits, RFC 9562 §5.4).
+    /// Makes a new id of 122 random bits from the operating system (RFC 9562 §5.4).
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Reads the one form in which we write it: 36 characters, lower case, with hyphens (RFC 9562
-    /// §4). `None` for any other text, those that mean the same id among them.
+    /// Parses the canonical form: 36 lower-case characters with hyphens (RFC 9562 §4).
+    ///
+    /// `None` for any other text, including other forms of the same id.
     pub fn parse_canonical(text: &str) -> Option<Self> {
         let id = Uuid::try_parse(text).ok()?;
         let mut buffer = Uuid::encode_buffer();
@@ -55,19 +56,20 @@ impl FromStr for SessionId {
     }
 }
 
-/// Where a request came from, as its session and the audit log keep it.
+/// The origin of a request, as stored with its session and in the audit log.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The client's address.
     pub address: IpAddr,
     /// The start of the client's User-Agent, at most 256 characters.
     pub user_agent: Option<String>,
-    /// By which the request is found in the log. 1 to 128 characters.
+    /// The id that identifies the request in the log. 1 to 128 characters.
     pub request_id: String,
 }
 
-/// What one customer holds and can pick from at will: an IPv4 address, or the /64 of an IPv6
-/// address (RFC 6177 §2). What is counted by address is counted by this.
+/// The block of addresses that one customer controls, used for counting by address.
+///
+/// An IPv4 address, or the /64 of an IPv6 address (RFC 6177 §2).
 pub fn address_block(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -75,25 +77,27 @@ pub fn address_block(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A valid e-mail address, in the case its owner typed.
+/// A valid e-mail address. Keeps its case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email(String);
 
 impl Email {
-    /// Checks an address by the grammar of RFC 5322's `addr-spec`, without quoted local parts,
-    /// comments and address literals, which no mail provider gives out.
+    /// Parses an address by the grammar of RFC 5322's `addr-spec`.
+    ///
+    /// Quoted local parts, comments and address literals are refused, as no mail provider issues
+    /// them.
     ///
     /// # Errors
-    /// A sentence for the client that says which rule is broken.
+    /// A message for the client with the broken rule.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > EMAIL_OCTETS_MAX {
-            return Err(format!("must be at most {EMAIL_OCTETS_MAX} octets"));
+        if text.len() > EMAIL_BYTES_MAX {
+            return Err(format!("must be at most {EMAIL_BYTES_MAX} bytes"));
         }
         let options = email_address::Options::default()
             .with_required_tld()
             .without_domain_literal()
             .without_display_text();
-        // A quoted local part may hold spaces, `@` and controls: refuse it whole.
+        // A quoted local part may contain spaces, `@` and control characters, so all are refused.
         if text.contains(['"', '\\']) || text.chars().any(char::is_control) {
             return Err("must be a valid e-mail address".into());
         }
@@ -108,17 +112,17 @@ impl Email {
     }
 }
 
-/// A valid username, in the case its owner typed.
+/// A valid username. Keeps its case.
 ///
-/// ASCII only: names that look alike in different scripts would be different accounts.
+/// ASCII only, because similar letters of different scripts would make confusable accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Username(String);
 
 impl Username {
-    /// Checks a name: 3 to 64 characters of letters, digits, `.`, `_`, `-`.
+    /// Parses a name: 3 to 64 characters of ASCII letters, digits, `.`, `_`, `-`.
     ///
     /// # Errors
-    /// A sentence for the client that says which rule is broken.
+    /// A message for the client with the broken rule.
     pub fn parse(text: &str) -> Result<Self, String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if !text.chars().all(allowed) {
@@ -138,33 +142,33 @@ impl Username {
     }
 }
 
-/// Folds a name or an e-mail address for comparison: two texts are the same identity if, and only
-/// if, they fold to the same text.
+/// Folds a name or an e-mail address for comparison.
 ///
-/// Only the letters A to Z are folded, exactly as PostgreSQL's `lower(x COLLATE "C")` does it. The
-/// result depends on no locale and no Unicode version, so every node and every database agree.
+/// Two texts are the same identity if and only if they fold to the same text. Only the letters A to
+/// Z are folded, exactly as PostgreSQL's `lower(x COLLATE "C")` does. The result depends on no
+/// locale and no Unicode version, so all nodes and databases agree.
 pub fn fold(text: &str) -> String {
     text.to_ascii_lowercase()
 }
 
-/// The name field of a login, folded: a username or an e-mail address.
+/// The folded name of a login: a username or an e-mail address.
 ///
-/// A username has no `@` and an address has one, so the two never mean different accounts. Equal
-/// values find the same account, and the lockout counts them together.
+/// A username contains no `@` and an address does, so no text is both. Equal values find the same
+/// account, and the lockout counts them together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginName {
     /// A valid username, folded.
     Username(String),
-    /// Could be an e-mail address; folded.
+    /// A possible e-mail address, folded.
     Email(String),
-    /// Can be neither, so no account has it.
+    /// Neither, so no account has it.
     Impossible,
 }
 
 impl LoginName {
-    /// Sorts a name by its form. Only the store knows whether an account has it.
+    /// Classifies a name by its form. Only the store knows whether an account has it.
     pub fn parse(text: &str) -> Self {
-        if text.contains('@') && text.len() <= EMAIL_OCTETS_MAX && !text.contains('\0') {
+        if text.contains('@') && text.len() <= EMAIL_BYTES_MAX && !text.contains('\0') {
             Self::Email(fold(text))
         } else if Username::parse(text).is_ok() {
             Self::Username(fold(text))
@@ -179,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usernames_have_3_to_64_plain_characters() {
+    fn a_username_has_3_to_64_ascii_letters_digits_and_marks() {
         for good in ["abc", "A.b_c-9", &"x".repeat(64)] {
             assert!(Username::parse(good).is_ok(), "{good}");
         }
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_id_has_one_form() {
+    fn only_the_canonical_form_of_a_session_id_is_parsed() {
         let text = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
         assert_eq!(SessionId::parse_canonical(text).unwrap().to_string(), text);
         for other in [
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn emails_follow_addr_spec() {
+    fn an_email_address_follows_addr_spec() {
         let longest = format!("{}@{}.example.com", "l".repeat(64), "d".repeat(60));
         for good in ["a@example.com", "first.last+tag@sub.example.co.uk", longest.as_str()] {
             assert!(Email::parse(good).is_ok(), "{good}");
@@ -234,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn a_login_name_is_a_username_or_an_address_by_its_at_sign() {
+    fn a_login_name_with_an_at_sign_is_an_address() {
         assert_eq!(LoginName::parse("Ada"), LoginName::Username("ada".into()));
         assert_eq!(LoginName::parse("A@B.org"), LoginName::Email("a@b.org".into()));
-        // Letters outside A to Z are compared as they were typed.
+        // Letters other than A to Z are not folded.
         assert_eq!(LoginName::parse("\u{c9}@B.org"), LoginName::Email("\u{c9}@b.org".into()));
         for impossible in ["a\0b", "a\0@b.org", "ab", "a b c", &"x".repeat(65)] {
             assert_eq!(LoginName::parse(impossible), LoginName::Impossible, "{impossible}");
@@ -246,10 +250,9 @@ mod tests {
         assert_eq!(LoginName::parse(&too_long), LoginName::Impossible);
     }
 
-    // Case F4 of the field list.
     #[test]
-    fn letters_that_a_locale_folds_to_ascii_make_no_username() {
-        // Dotted capital and dotless small i, the Kelvin sign, long s, full-width i, i and a dot.
+    fn letters_that_a_locale_folds_to_ascii_are_refused_in_usernames() {
+        // Dotted capital and dotless small i, the Kelvin sign, long s, full-width i, i with a dot.
         for name in [
             "al\u{130}ce",
             "al\u{131}ce",

@@ -20,7 +20,7 @@ const CLEANUP_DELAY: Duration = Duration::from_secs(10);
 /// Starts the background tasks. They end when draining begins.
 pub(super) fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Duration) {
     let auth = edge.auth.clone();
-    edge.lifecycle.spawn(async move { auth.follow_notices().await });
+    edge.lifecycle.spawn(async move { auth.follow_session_events().await });
     spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
         edge.store.maintain();
         edge.is_ready().await;

@@ -1,8 +1,8 @@
-//! The audit log of what went wrong: queued by the request, written behind it.
+//! The queue of audit log lines about events that change no row.
 //!
-//! What changes a row is logged by the statement that changes it. A rejected password changes
-//! none, and shall not wait for one: its line goes into a bounded queue, and one task writes what is
-//! queued once a second. A full queue drops lines, and counts them, rather than hold logins up.
+//! A statement that changes a row also writes its audit log line. A rejected password changes no
+//! row and must not wait for a statement. Its line goes into a bounded queue, and one task writes
+//! the queued lines once a second. A full queue drops and counts lines instead of delaying logins.
 
 use super::{Auth, Inner};
 use crate::identity::{Origin, UserId};
@@ -13,18 +13,18 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc};
 
-/// Lines that may wait, of some 200 octets: what a machine of a hundred cores rejects in a second.
+/// The most queued lines, about 200 bytes each: the rejections of a 100-core machine in a second.
 const LINES_MAX: usize = 16_384;
-/// Their memory, when each has the longest name and user agent.
-pub(super) const OCTETS_MAX: u64 = LINES_MAX as u64 * 2_048;
-/// Lines a statement.
+/// The memory of the queue, if each line has the longest name and user agent. Unit: bytes.
+pub(super) const BYTES_MAX: u64 = LINES_MAX as u64 * 2_048;
+/// Lines per statement.
 const BATCH_LINES: usize = 1_000;
-/// How long a line waits at most, while the database takes them.
+/// The longest wait of a line, while the database is available.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Audit {
     lines: mpsc::Sender<NewEvent>,
-    /// Held by the task that writes.
+    /// Locked by the task that writes.
     queue: Mutex<mpsc::Receiver<NewEvent>>,
     dropped: Counter,
 }
@@ -52,10 +52,12 @@ impl Audit {
 }
 
 impl Auth {
-    /// Writes queued lines into the audit log once a second, and what is left when `ended`
-    /// completes. While the database is away they wait in the queue.
+    /// Writes the queued lines once a second, and the remaining ones when `ended` completes.
     ///
-    /// Dropping the future loses the lines of the batch under way.
+    /// Lines wait in the queue while the database is unavailable.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the lines of the current batch.
     pub async fn write_audit_log(&self, ended: impl Future<Output = ()>) {
         let mut queue = self.0.audit.queue.lock().await;
         let mut ended = pin!(ended);
@@ -74,8 +76,9 @@ impl Auth {
         }
     }
 
-    /// Writes one batch, which keeps what could not be written yet; whether it was a whole one, and
-    /// more may wait.
+    /// Writes one batch. Returns true if it was full, as more lines may be queued.
+    ///
+    /// `batch` keeps its lines if the database is unavailable.
     async fn write_batch(
         &self,
         queue: &mut mpsc::Receiver<NewEvent>,
@@ -94,7 +97,7 @@ impl Auth {
             Ok(()) => {}
             Err(StoreError::Unavailable { .. }) => return false,
             Err(error @ (StoreError::Conflict { .. } | StoreError::Failed { .. })) => {
-                // Tried again it would fail again, and hold up those behind it.
+                // A retry would fail again and block the lines behind it.
                 tracing::error!(%error, lines = batch.len(), "lines of the audit log are lost");
                 audit.dropped.increment(u64::try_from(batch.len()).unwrap_or(u64::MAX));
             }

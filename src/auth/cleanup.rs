@@ -1,5 +1,4 @@
-//! The clean-up: sessions that ended or expired leave their table, and lines of the audit log that are
-//! old enough leave theirs.
+//! Deletes ended and expired sessions, and old lines of the audit log.
 
 use super::{Auth, Inner};
 use crate::store::{Cleaned, StoreError};
@@ -8,19 +7,18 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Rows a batch: a few tens of milliseconds, and few locks at a time.
+/// Rows per batch. A batch takes a few tens of milliseconds and holds few locks.
 const BATCH_ROWS: u32 = 1_000;
-/// Rows of the smallest batch that is tried when the database is too slow for larger ones.
+/// Rows of the smallest batch, for a database that is too slow for larger ones.
 const BATCH_ROWS_MIN: u32 = 10;
-/// Pause between batches, so that a large backlog does not crowd out logins.
+/// The pause between batches, so that a large backlog does not crowd out logins.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
-/// Where the next batch of each kind begins. A run that fails is continued from there.
+/// Where the next batch of each kind starts. The run after a failed one continues there.
 pub(super) struct Progress {
     expired: OffsetDateTime,
     ended: Uuid,
-    /// Never goes back while the process lives: lines before it were removed, and new lines have
-    /// larger ids.
+    /// Never moves back: earlier lines were removed, and new lines have larger ids.
     events: i64,
 }
 
@@ -31,29 +29,30 @@ impl Default for Progress {
 }
 
 impl Auth {
-    /// Removes every ended session, then every old line of the audit log, batch by batch, unless
-    /// another node is doing so. Returns how many sessions are gone.
+    /// Removes every ended session, then every old line of the audit log, in batches.
+    ///
+    /// Does nothing if another node is cleaning up. Returns the number of removed sessions.
     ///
     /// # Errors
-    /// When the database gives no answer; finished batches stay removed.
+    /// The database did not answer; finished batches stay removed.
     pub async fn clean_up(&self, now_unix_s: u64) -> Result<u64, StoreError> {
-        let Inner { cleanup, metrics, meters, .. } = &*self.0;
+        let Inner { cleanup, telemetry, metrics, .. } = &*self.0;
         let mut removed = 0;
         let result = self.clean_all(&mut *cleanup.lock().await, &mut removed).await;
         let label = *result.as_ref().unwrap_or(&"error");
-        meters.cleanup_runs.increment(label);
-        metrics.counter(definitions::CLEANUP_REMOVED, &[]).increment(removed);
+        metrics.cleanup_runs.increment(label);
+        telemetry.counter(definitions::CLEANUP_REMOVED, &[]).increment(removed);
         if label == "success" {
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "seconds stay exact for millions of years"
             )]
-            metrics.gauge(definitions::CLEANUP_LAST_SUCCESS, &[]).set(now_unix_s as f64);
+            telemetry.gauge(definitions::CLEANUP_LAST_SUCCESS, &[]).set(now_unix_s as f64);
         }
         result.map(|_| removed)
     }
 
-    /// Counts removed sessions in `removed`, also where it fails later; returns the run's label.
+    /// Returns the run's label. `removed` counts the removed sessions, even if the run fails.
     async fn clean_all(
         &self,
         progress: &mut Progress,
@@ -62,18 +61,19 @@ impl Auth {
         if !self.clean(Kind::Expired, progress, removed).await? {
             return Ok("skipped");
         }
-        // Where another node cleans now, it began later than this one, and ends later.
+        // If another node is cleaning up now, it started later than this one and ends later.
         if !self.clean(Kind::Ended, progress, removed).await? {
             return Ok("success");
         }
-        // A row that a refresh held may be anywhere: the next run begins at the beginning.
+        // A refresh may have locked a row anywhere, so the next run starts from the beginning.
         *progress = Progress { events: progress.events, ..Progress::default() };
         self.clean(Kind::Events, progress, &mut 0).await?;
         Ok("success")
     }
 
-    /// Removes batch by batch until one finds fewer rows than it may take. False: another node cleans
-    /// up. A batch that takes the database too long is tried again with half of the rows.
+    /// Removes rows in batches until a batch is not full. False if another node is cleaning up.
+    ///
+    /// A batch that exceeds the statement timeout is retried with half of the rows.
     async fn clean(
         &self,
         kind: Kind,
@@ -92,7 +92,7 @@ impl Auth {
                 }
                 Err(error) if error.is_statement_timeout() && rows_max > BATCH_ROWS_MIN => {
                     rows_max = (rows_max / 2).max(BATCH_ROWS_MIN);
-                    tracing::debug!(%error, rows_max, "a smaller clean-up batch is tried");
+                    tracing::debug!(%error, rows_max, "a clean-up batch timed out: retrying with fewer rows");
                 }
                 Err(error) => return Err(error),
             }
@@ -100,8 +100,7 @@ impl Auth {
         }
     }
 
-    /// Removes up to `rows_max` rows and notes where the next batch begins. `None`: another node
-    /// cleans up.
+    /// Removes up to `rows_max` rows and moves `progress`. `None` if another node is cleaning up.
     async fn clean_batch(
         &self,
         kind: Kind,

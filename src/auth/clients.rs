@@ -1,4 +1,4 @@
-//! OAuth clients: services that ask about tokens and end them.
+//! OAuth clients: services that introspect and revoke tokens.
 
 use super::Auth;
 use crate::clock::Clock;
@@ -13,25 +13,27 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// How long a client is believed without asking: the most that its removal can take to be seen. An
-/// id without a client is remembered for as long.
+/// How long a lookup stays cached, for known and unknown ids.
+///
+/// The removal of a client takes effect within this time.
 const CLIENT_TTL: Duration = Duration::from_secs(2);
-/// How long a client's secret is remembered after that, to tell its calls from those of strangers.
-const ACQUAINTANCE: Duration = Duration::from_secs(60);
-/// Clients remembered at most. Beyond it, calls ask the database.
+/// How much longer a secret is kept, to tell the client's calls from those of strangers.
+const RECENT_TTL: Duration = Duration::from_secs(60);
+/// The most cached clients.
 const CLIENTS_MAX: usize = 1_024;
-/// Ids without a client remembered at most, apart from the clients: strangers can make up any number
-/// of ids, and crowd out no client.
+/// The most cached ids without a client.
+///
+/// Kept apart from the clients, so that invented ids cannot crowd out a client.
 const UNKNOWN_MAX: usize = 4_096;
-/// Memory of both.
-pub(super) const OCTETS_MAX: u64 = CLIENTS_MAX as u64 * 1_024 + UNKNOWN_MAX as u64 * 128;
-/// Characters of a client's name at most.
+/// The memory of both caches. Unit: bytes.
+pub(super) const BYTES_MAX: u64 = CLIENTS_MAX as u64 * 1_024 + UNKNOWN_MAX as u64 * 128;
+/// The most characters of a client's name.
 const NAME_CHARS_MAX: usize = 64;
-const SECRET_OCTETS: usize = 32;
-/// Makes secrets easy to find for those who scan code and logs for leaked ones.
+const SECRET_BYTES: usize = 32;
+/// Lets secret scanners recognise leaked secrets in code and logs.
 const SECRET_PREFIX: &str = "scs_";
 
-/// Who a caller says it is (RFC 6749 §2.3.1).
+/// The id and secret that a caller presents (RFC 6749 §2.3.1).
 #[derive(Debug)]
 pub struct ClientCredentials {
     /// `client_id`.
@@ -40,46 +42,47 @@ pub struct ClientCredentials {
     pub secret: Secret,
 }
 
-/// A client that was just made. The secret is kept nowhere.
+/// A newly created client. The secret is stored nowhere.
 #[derive(Debug)]
 pub struct NewClient {
     /// `client_id`.
     pub id: Uuid,
-    /// `client_secret`, for its owner's eyes.
+    /// `client_secret`, to be shown once to its owner.
     pub secret: Secret,
 }
 
-/// Why a caller is no client.
+/// Why client credentials were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Unknown, removed, or another secret: one variant, so that no answer can tell them apart.
+    /// Unknown id, removed client or wrong secret: one variant, so that the response cannot tell
+    /// them apart.
     #[error("client rejected")]
     Rejected,
-    /// The database gave no answer.
-    #[error("the client store gave no answer")]
+    /// The database did not answer.
+    #[error("the client store did not answer")]
     Store(#[source] StoreError),
 }
 
-/// Why a client was not made.
+/// Why no client was created.
 #[derive(Debug, thiserror::Error)]
 pub enum AddClientError {
-    /// The name breaks a rule.
+    /// The name is invalid.
     #[error(
-        "NAME: must be 1 to {NAME_CHARS_MAX} characters without control characters and without blanks at its ends"
+        "NAME: must be 1 to {NAME_CHARS_MAX} characters without control characters and without leading or trailing blanks"
     )]
     BadName,
-    /// Another has it.
-    #[error("NAME: a client of that name exists")]
+    /// Another client has the name.
+    #[error("NAME: a client with this name exists")]
     NameTaken,
     /// The random number generator failed.
-    #[error("no random numbers")]
+    #[error("the operating system provided no random numbers")]
     Random,
-    /// The database gave no answer; the client may be there.
-    #[error("the client store gave no answer")]
+    /// The database did not answer; the client may exist.
+    #[error("the client store did not answer")]
     Store(#[source] StoreError),
 }
 
-/// Makes a client with a random id and secret.
+/// Creates a client with a random id and secret.
 ///
 /// # Errors
 /// See [`AddClientError`].
@@ -88,10 +91,10 @@ pub async fn add_client(admin: &Admin, name: &str) -> Result<NewClient, AddClien
     if !fits || name.chars().any(char::is_control) || name.trim() != name {
         return Err(AddClientError::BadName);
     }
-    let mut octets = Zeroizing::new([0; SECRET_OCTETS]);
-    aws_lc_rs::rand::fill(octets.as_mut()).map_err(|_| AddClientError::Random)?;
+    let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+    aws_lc_rs::rand::fill(bytes.as_mut()).map_err(|_| AddClientError::Random)?;
     let secret =
-        Secret::new(format!("{SECRET_PREFIX}{}", URL_SAFE_NO_PAD.encode(octets.as_slice())));
+        Secret::new(format!("{SECRET_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes.as_slice())));
     let id = Uuid::new_v4();
     match admin.insert_client(id, name, &hash(&secret)).await {
         Ok(()) => Ok(NewClient { id, secret }),
@@ -100,29 +103,29 @@ pub async fn add_client(admin: &Admin, name: &str) -> Result<NewClient, AddClien
     }
 }
 
-/// What the database said of client ids in the last seconds.
+/// A cache of the database's recent answers about client ids.
 pub(super) struct ClientCache {
-    clients: DashMap<Uuid, Remembered>,
-    /// Until when an id is taken to have no client.
+    clients: DashMap<Uuid, CachedClient>,
+    /// Ids without a client, and when each entry expires.
     unknown: DashMap<Uuid, Instant>,
     clock: Clock,
 }
 
-struct Remembered {
+struct CachedClient {
     secret_sha256: [u8; 32],
-    /// Until when it is believed.
+    /// When the entry expires.
     until: Instant,
 }
 
-/// What is remembered of an id.
+/// The result of a cache lookup.
 #[derive(Debug, PartialEq, Eq)]
-enum Lookup {
-    /// The hash of its client's secret.
+enum ClientLookup {
+    /// The hash of the client's secret.
     Known([u8; 32]),
-    /// It has no client.
+    /// No client has the id.
     Unknown,
-    /// Nothing: ask the database.
-    Ask,
+    /// Not cached: query the database.
+    Miss,
 }
 
 impl ClientCache {
@@ -130,23 +133,23 @@ impl ClientCache {
         Self { clients: DashMap::new(), unknown: DashMap::new(), clock }
     }
 
-    fn look(&self, client: Uuid) -> Lookup {
+    fn look_up(&self, client: Uuid) -> ClientLookup {
         let now = self.clock.now();
         match self.clients.get(&client) {
-            Some(entry) if entry.until > now => return Lookup::Known(entry.secret_sha256),
+            Some(entry) if entry.until > now => return ClientLookup::Known(entry.secret_sha256),
             _ => {}
         }
         let unknown = self.unknown.get(&client).is_some_and(|until| *until > now);
-        if unknown { Lookup::Unknown } else { Lookup::Ask }
+        if unknown { ClientLookup::Unknown } else { ClientLookup::Miss }
     }
 
-    /// Keeps what the database answered to a question of that time.
-    fn remember(&self, client: Uuid, answer: Option<[u8; 32]>, asked: Instant) {
+    /// Caches the database's answer to a query sent at `asked`.
+    fn insert(&self, client: Uuid, answer: Option<[u8; 32]>, asked: Instant) {
         let until = asked + CLIENT_TTL;
         match answer {
             Some(secret_sha256) => {
                 if self.clients.len() < CLIENTS_MAX || self.clients.contains_key(&client) {
-                    self.clients.insert(client, Remembered { secret_sha256, until });
+                    self.clients.insert(client, CachedClient { secret_sha256, until });
                 }
             }
             None => {
@@ -158,46 +161,46 @@ impl ClientCache {
         }
     }
 
-    /// Whether these credentials were right within the last minute or so.
-    fn is_acquainted(&self, given: &ClientCredentials) -> bool {
+    /// Whether these credentials were right within about the last minute.
+    fn is_recent_client(&self, given: &ClientCredentials) -> bool {
         let known = Uuid::try_parse(&given.id).ok().and_then(|id| self.clients.get(&id));
         known.is_some_and(|known| {
-            known.until + ACQUAINTANCE > self.clock.now() && is_secret(&known.secret_sha256, given)
+            known.until + RECENT_TTL > self.clock.now() && is_secret(&known.secret_sha256, given)
         })
     }
 
-    /// Drops what is past its time.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
-        self.clients.retain(|_, known| known.until + ACQUAINTANCE > now);
+        self.clients.retain(|_, known| known.until + RECENT_TTL > now);
         self.unknown.retain(|_, until| *until > now);
     }
 }
 
 impl Auth {
-    /// Whether a caller proved within the last minute that it is a client. Asks no database, so it is
-    /// no proof; calls of others count to the global limit before the database is asked.
-    pub fn is_acquainted(&self, given: &ClientCredentials) -> bool {
-        self.0.clients.is_acquainted(given)
+    /// Whether these client credentials were right within about the last minute.
+    ///
+    /// This is no proof, as the database is not queried. Calls with other credentials count against
+    /// the global limit before the database is queried.
+    pub fn is_recent_client(&self, given: &ClientCredentials) -> bool {
+        self.0.clients.is_recent_client(given)
     }
 
-    /// Checks who is asking. A client that asked in the last two seconds costs no query, nor does an
-    /// id that had no client then, nor a malformed one.
+    /// Checks the credentials of a client.
     ///
-    /// The secret is compared in constant time, by its hash. Ids are no secret: that an unknown one
-    /// costs a query tells nothing worth knowing.
+    /// A cached or malformed id costs no query. The secret's hash is compared in constant time. Ids
+    /// are not secret, so the time of the query reveals nothing useful.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub(super) async fn client(&self, given: &ClientCredentials) -> Result<(), ClientError> {
         let id = Uuid::try_parse(&given.id).map_err(|_| ClientError::Rejected)?;
-        let known = match self.0.clients.look(id) {
-            Lookup::Known(hash) => Some(hash),
-            Lookup::Unknown => None,
-            Lookup::Ask => {
+        let known = match self.0.clients.look_up(id) {
+            ClientLookup::Known(hash) => Some(hash),
+            ClientLookup::Unknown => None,
+            ClientLookup::Miss => {
                 let asked = self.0.clock.now();
                 let found = self.0.store.client_secret(id).await.map_err(ClientError::Store)?;
-                self.0.clients.remember(id, found, asked);
+                self.0.clients.insert(id, found, asked);
                 found
             }
         };
@@ -206,7 +209,6 @@ impl Auth {
     }
 }
 
-/// Compares in constant time.
 fn is_secret(secret_sha256: &[u8; 32], given: &ClientCredentials) -> bool {
     hash(&given.secret).ct_eq(secret_sha256).into()
 }
@@ -222,49 +224,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_believed_for_two_seconds_and_there_is_a_bound() {
+    fn a_client_is_cached_for_two_seconds_and_the_cache_is_bounded() {
         let clock = Clock::manual();
         let cache = ClientCache::new(clock.clone());
         let first = Uuid::new_v4();
         let asked = clock.now();
-        // The answer took a second.
+        // The query took a second.
         clock.advance(Duration::from_secs(1));
-        cache.remember(first, Some([7; 32]), asked);
+        cache.insert(first, Some([7; 32]), asked);
         for _ in 0..CLIENTS_MAX * 2 {
-            cache.remember(Uuid::new_v4(), Some([1; 32]), asked);
+            cache.insert(Uuid::new_v4(), Some([1; 32]), asked);
         }
         assert_eq!(cache.clients.len(), CLIENTS_MAX);
         clock.advance(CLIENT_TTL - Duration::from_millis(1_001));
-        assert_eq!(cache.look(first), Lookup::Known([7; 32]));
+        assert_eq!(cache.look_up(first), ClientLookup::Known([7; 32]));
         clock.advance(Duration::from_millis(1));
-        assert_eq!(cache.look(first), Lookup::Ask);
-        clock.advance(ACQUAINTANCE);
+        assert_eq!(cache.look_up(first), ClientLookup::Miss);
+        clock.advance(RECENT_TTL);
         cache.sweep();
         assert!(cache.clients.is_empty());
     }
 
-    // Case F1 of the field list: each random id cost a query.
+    // Regression: each random id cost a query.
     #[test]
-    fn an_id_without_a_client_is_remembered_and_crowds_out_no_client() {
+    fn an_id_without_a_client_is_cached_and_evicts_no_client() {
         let clock = Clock::manual();
         let cache = ClientCache::new(clock.clone());
         let (client, stranger) = (Uuid::new_v4(), Uuid::new_v4());
-        cache.remember(stranger, None, clock.now());
+        cache.insert(stranger, None, clock.now());
         for _ in 0..UNKNOWN_MAX * 2 {
-            cache.remember(Uuid::new_v4(), None, clock.now());
+            cache.insert(Uuid::new_v4(), None, clock.now());
         }
         assert_eq!(cache.unknown.len(), UNKNOWN_MAX);
-        cache.remember(client, Some([7; 32]), clock.now());
-        assert_eq!(cache.look(stranger), Lookup::Unknown);
-        assert_eq!(cache.look(client), Lookup::Known([7; 32]));
+        cache.insert(client, Some([7; 32]), clock.now());
+        assert_eq!(cache.look_up(stranger), ClientLookup::Unknown);
+        assert_eq!(cache.look_up(client), ClientLookup::Known([7; 32]));
         clock.advance(CLIENT_TTL);
-        assert_eq!(cache.look(stranger), Lookup::Ask);
+        assert_eq!(cache.look_up(stranger), ClientLookup::Miss);
         cache.sweep();
         assert!(cache.unknown.is_empty());
     }
 
     #[test]
-    fn a_client_is_told_from_strangers_for_a_minute_by_its_secret() {
+    fn a_client_is_recognised_by_its_secret_for_a_minute() {
         let clock = Clock::manual();
         let cache = ClientCache::new(clock.clone());
         let id = Uuid::new_v4();
@@ -272,15 +274,15 @@ mod tests {
             id: id.to_string(),
             secret: Secret::new(secret.to_owned()),
         };
-        assert!(!cache.is_acquainted(&with("right")));
-        cache.remember(id, Some(hash(&with("right").secret)), clock.now());
-        clock.advance(CLIENT_TTL + ACQUAINTANCE - Duration::from_millis(1));
+        assert!(!cache.is_recent_client(&with("right")));
+        cache.insert(id, Some(hash(&with("right").secret)), clock.now());
+        clock.advance(CLIENT_TTL + RECENT_TTL - Duration::from_millis(1));
         cache.sweep();
-        assert!(cache.is_acquainted(&with("right")) && !cache.is_acquainted(&with("wrong")));
-        cache.remember(id, None, clock.now());
-        assert!(!cache.is_acquainted(&with("right")), "it was removed");
-        cache.remember(id, Some(hash(&with("right").secret)), clock.now());
-        clock.advance(CLIENT_TTL + ACQUAINTANCE);
-        assert!(!cache.is_acquainted(&with("right")));
+        assert!(cache.is_recent_client(&with("right")) && !cache.is_recent_client(&with("wrong")));
+        cache.insert(id, None, clock.now());
+        assert!(!cache.is_recent_client(&with("right")), "it was removed");
+        cache.insert(id, Some(hash(&with("right").secret)), clock.now());
+        clock.advance(CLIENT_TTL + RECENT_TTL);
+        assert!(!cache.is_recent_client(&with("right")));
     }
 }

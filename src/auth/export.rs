@@ -1,11 +1,11 @@
-//! Accounts for elsewhere: the lines that an import takes back.
+//! Exports accounts as lines that an import reads.
 
 use crate::store::{Admin, ExportedUser, ReadError};
 use serde::Serialize;
 use std::io::{self, Write};
 use time::format_description::well_known::Rfc3339;
 
-/// A line.
+/// One line of an export.
 #[derive(Serialize)]
 struct Line<'a> {
     email: &'a str,
@@ -15,11 +15,12 @@ struct Line<'a> {
     created_at: String,
 }
 
-/// Writes every account as a JSON line, hash and all, as of one moment; returns how many. Memory
-/// does not grow with them.
+/// Writes every account as a JSON line with its hash, and returns their number.
+///
+/// The lines are a consistent snapshot. Memory does not grow with the number of accounts.
 ///
 /// # Errors
-/// When the database stops giving or `output` stops taking; what was written before is whole lines.
+/// Reading from the database or writing to `output` failed. The lines already written are complete.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the lines written so far.

@@ -1,7 +1,7 @@
-//! Introspection (RFC 7662) and revocation (RFC 7009): what a client may ask and do about a token.
+//! Token introspection (RFC 7662) and revocation (RFC 7009) for clients.
 //!
-//! A token's form says which kind it is, so `token_type_hint` has nothing to add (RFC 7662 §2.1 and
-//! RFC 7009 §2.1 let a server ignore it).
+//! A token's format shows its kind, so `token_type_hint` is ignored, as RFC 7662 §2.1 and RFC 7009
+//! §2.1 allow.
 
 use super::clients::{ClientCredentials, ClientError};
 use super::{Auth, Caller, MeError, store_label};
@@ -10,37 +10,38 @@ use crate::store::StoreError;
 use crate::telemetry::trace;
 use uuid::Uuid;
 
-/// Why a client got no answer about a token, or could not end its session.
+/// Why an introspection or revocation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientCallError {
-    /// The caller is no client.
+    /// The client credentials are wrong.
     #[error("client rejected")]
     Client,
-    /// The database gave no answer; a session to be ended may go on.
-    #[error("the store gave no answer")]
+    /// The database did not answer; a session to be revoked may still be live.
+    #[error("the store did not answer")]
     Store(#[source] StoreError),
 }
 
-/// What an active token says.
+/// The content of an active token.
 #[derive(Clone, Debug)]
 pub struct ActiveToken {
-    /// Whose it is.
+    /// The token's account.
     pub user: UserId,
-    /// That account's name.
+    /// The account's username.
     pub username: String,
-    /// Its session.
+    /// The token's session.
     pub session: SessionId,
-    /// When it was made, in seconds since 1970.
+    /// When the token was issued, in seconds since 1970.
     pub issued_unix_s: u64,
-    /// When it ends, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     pub expires_unix_s: u64,
-    /// The id of an access token. `None`: it is a refresh token, which is for us alone.
+    /// The id of an access token. `None` for a refresh token, which only this server accepts.
     pub access: Option<Uuid>,
 }
 
 impl Auth {
-    /// What a token is worth now; `None`: nothing, for whatever reason. A client that was asked about
-    /// in the last two seconds and a session that is remembered cost no query, a refresh token one.
+    /// Returns the content of an active token, or `None` for any other.
+    ///
+    /// A cached client and a cached session cost no query. A refresh token costs one.
     ///
     /// # Errors
     /// See [`ClientCallError`].
@@ -53,7 +54,7 @@ impl Auth {
             Ok(()) => self.active_token(token).await.map_err(ClientCallError::Store),
             Err(error) => Err(error.into()),
         };
-        self.0.meters.introspections.increment(match &result {
+        self.0.metrics.introspections.increment(match &result {
             Ok(Some(_)) => "active",
             Ok(None) => "inactive",
             Err(ClientCallError::Client) => "rejected",
@@ -62,15 +63,16 @@ impl Auth {
         result
     }
 
-    /// Ends the session of a token of either kind. One that is not ours, or of a session that has
-    /// ended, is no error (RFC 7009 §2.2). An access token ends its session too: it would be
-    /// refreshed at once otherwise (§2.1).
+    /// Ends the session of an access or refresh token.
+    ///
+    /// An invalid token, or one of an ended session, is no error (RFC 7009 §2.2). An access token
+    /// also ends its session, because the client could refresh it at once otherwise (§2.1).
     ///
     /// # Errors
     /// See [`ClientCallError`].
     ///
     /// # Cancel safety
-    /// The session has ended or goes on, nothing between.
+    /// Dropping the future leaves the session either ended or live.
     pub async fn revoke(
         &self,
         client: &ClientCredentials,

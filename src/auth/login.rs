@@ -9,52 +9,54 @@ use crate::telemetry::trace;
 use crate::tokens::AccessError;
 use std::time::Duration;
 
-/// A try to log in.
+/// A login request.
 #[derive(Debug)]
 pub struct Login {
     /// Username or e-mail address.
     pub name: LoginName,
     /// The password.
     pub password: Password,
-    /// Where it comes from: what failures are counted by, and for the owner's list of sessions.
+    /// The origin of the request, for the lockout and the owner's list of sessions.
     pub origin: Origin,
 }
 
 /// Why a login did not yield tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// Unknown name, wrong password, disabled account: one variant, so that no answer can tell
-    /// them apart.
+    /// Unknown name, wrong password or disabled account: one variant, so that the response cannot
+    /// tell them apart.
     #[error("credentials rejected")]
     Rejected,
-    /// Too many failures under that name; the password, right or wrong, was not looked at.
+    /// Too many failures under this name. Says nothing about whether the password is right.
     #[error("too many failed logins, retry in {retry_after:?}")]
     Locked {
-        /// Until the next try is looked at.
+        /// The time until the next login is checked.
         retry_after: Duration,
     },
     /// The password was not hashed.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
-    /// The database gave no answer.
-    #[error("the account store gave no answer")]
+    /// The database did not answer.
+    #[error("the account store did not answer")]
     Store(#[source] StoreError),
     /// The access token could not be signed.
-    #[error("no token")]
+    #[error("the access token was not signed")]
     Token(#[source] AccessError),
 }
 
 impl Auth {
-    /// Checks a name and password and opens a session: one indexed read, one hash, one insert,
-    /// the same for every name and password. Whether its name is locked is asked first, and the
-    /// place in the hash queue taken next: a login that either refuses costs no query.
+    /// Checks a name and password, and opens a session.
+    ///
+    /// Every name and password costs one indexed read and one hash, and a success one insert. The
+    /// lockout is checked first, then a slot of the hash queue reserved. A refusal by either costs
+    /// no query.
     ///
     /// # Errors
     /// See [`LoginError`].
     ///
     /// # Cancel safety
     /// Dropping the future abandons the hash and stores nothing, or leaves a session without a
-    /// token, which expires. A failure counts only if its answer was on its way.
+    /// token, which expires. A failure counts only if the future returned it.
     pub async fn login(&self, login: Login) -> Result<TokenPair, LoginError> {
         let result = self.try_login(login).await;
         let label = match &result {
@@ -65,15 +67,15 @@ impl Auth {
             Err(LoginError::Store(error)) => store_label(error),
             Err(LoginError::Token(_)) => "error",
         };
-        self.0.meters.logins.increment(label);
+        self.0.metrics.logins.increment(label);
         result
     }
 
     async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
-        let Inner { engine, store, config, sessions, .. } = &*self.0;
+        let Inner { engine, store, config, session_cache, .. } = &*self.0;
         let Login { name, password, origin } = login;
         let attempt = Attempt::new(self, "login", &name, &origin);
-        attempt.may_go_on(None).await?;
+        attempt.check_not_locked(None).await?;
         let permit = engine.reserve(HashPurpose::Verify).map_err(LoginError::Hash)?;
         let account =
             store.credentials(&name, engine.dummy_hash()).await.map_err(LoginError::Store)?;
@@ -85,8 +87,8 @@ impl Auth {
         };
         let user = found.filter(|_| verdict.matches && account.is_active);
         let Some(user) = user else { return Err(attempt.failed(found).into()) };
-        // Others may have failed while it was hashed.
-        attempt.may_go_on(found).await?;
+        // Other logins may have failed during the hash.
+        attempt.check_not_locked(found).await?;
         attempt.succeeded(&account.names);
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
@@ -103,11 +105,11 @@ impl Auth {
             .await
             .map_err(LoginError::Store)?;
         let Some(ended) = opened else {
-            // Disabled, or given another password, while we hashed.
+            // The account was disabled, or its password changed, during the hash.
             attempt.note("rejected", found);
             return Err(LoginError::Rejected);
         };
-        ended.into_iter().for_each(|session| sessions.ended(session));
+        ended.into_iter().for_each(|session| session_cache.ended(session));
         if let Some(password) = verdict.outdated {
             self.rehash(user, account.password_hash, password);
         }

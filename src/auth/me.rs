@@ -1,6 +1,6 @@
-//! Who is asking?
+//! Finds the account and session of an access token.
 
-use super::sessions::{Kept, Looked};
+use super::session_cache::{InsertOutcome, Lookup};
 use super::{Auth, store_label};
 use crate::identity::SessionId;
 use crate::store::{Account, StoreError};
@@ -8,34 +8,34 @@ use crate::telemetry::trace;
 use crate::tokens::AccessClaims;
 use std::sync::Arc;
 
-/// How often a session is asked about in one call: again when something of its account ended
-/// while it was asked.
-const ASKS_MAX: u32 = 3;
+/// The most queries of one call. A query is repeated if the account changed in the meantime.
+const QUERIES_MAX: u32 = 3;
 
-/// Who calls with an access token.
+/// The caller of a request with an access token.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The token's session, live.
+    /// The token's live session.
     pub session: SessionId,
-    /// Its account, active.
+    /// The session's active account.
     pub account: Arc<Account>,
 }
 
-/// Why an access token opened nothing.
+/// Why a request with an access token was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MeError {
-    /// Not a valid access token, or of a session or account that has ended.
+    /// The token is invalid, or its session has ended or its account is disabled.
     #[error("access token rejected")]
     Rejected,
-    /// The database gave no answer.
-    #[error("the account store gave no answer")]
+    /// The database did not answer.
+    #[error("the account store did not answer")]
     Store(#[source] StoreError),
 }
 
 impl Auth {
-    /// The account of an access token whose session is live. A session that was asked about lately
-    /// costs no query; one that ended here is seen to have ended at once, and one that ended on
-    /// another node within a second.
+    /// Returns the account of an access token whose session is live.
+    ///
+    /// A cached session costs no query. A session that ended on this node is rejected at once, one
+    /// that ended on another node within a second.
     ///
     /// # Errors
     /// See [`MeError`].
@@ -43,13 +43,13 @@ impl Auth {
         self.caller(token).await.map(|caller| caller.account)
     }
 
-    /// The same, and which session it is.
+    /// Returns the account and session of an access token whose session is live.
     ///
     /// # Errors
     /// See [`MeError`].
     pub async fn caller(&self, token: &str) -> Result<Caller, MeError> {
         let result = self.try_caller(token).await;
-        self.0.meters.bearer_checks.increment(match &result {
+        self.0.metrics.bearer_checks.increment(match &result {
             Ok(_) => "success",
             Err(MeError::Rejected) => "rejected",
             Err(MeError::Store(error)) => store_label(error),
@@ -62,33 +62,33 @@ impl Auth {
         self.live_account(&claims).await
     }
 
-    /// The account and session of a token that was checked, if they are live.
+    /// Returns the account and session of a verified token, if they are live.
     pub(super) async fn live_account(&self, claims: &AccessClaims) -> Result<Caller, MeError> {
         let (session, user) = (claims.session, claims.user);
         trace::note_session(session.0.as_u128());
-        for _ in 0..ASKS_MAX {
-            let looked = self.0.sessions.look(session);
-            let known = !matches!(looked, Looked::Unknown(_));
-            self.0.meters.session_lookups.increment(if known { "cache" } else { "database" });
-            let ticket = match looked {
-                Looked::Live(account) if account.id == user => {
+        for _ in 0..QUERIES_MAX {
+            let lookup = self.0.session_cache.look_up(session);
+            let known = !matches!(lookup, Lookup::Unknown(_));
+            self.0.metrics.session_lookups.increment(if known { "cache" } else { "database" });
+            let version = match lookup {
+                Lookup::Live(account) if account.id == user => {
                     return Ok(Caller { session, account });
                 }
-                Looked::Live(_) | Looked::Ended => return Err(MeError::Rejected),
-                Looked::Unknown(ticket) => ticket,
+                Lookup::Live(_) | Lookup::Ended => return Err(MeError::Rejected),
+                Lookup::Unknown(version) => version,
             };
             let found =
                 self.0.store.session_account(session, user).await.map_err(MeError::Store)?;
             let (account, left) = found.ok_or(MeError::Rejected)?;
             let account = Arc::new(account);
-            match self.0.sessions.remember(session, ticket, Arc::clone(&account), left) {
-                Kept::Live => return Ok(Caller { session, account }),
-                Kept::Ended => return Err(MeError::Rejected),
-                Kept::Stale => {}
+            match self.0.session_cache.insert(session, version, Arc::clone(&account), left) {
+                InsertOutcome::Live => return Ok(Caller { session, account }),
+                InsertOutcome::Ended => return Err(MeError::Rejected),
+                InsertOutcome::Stale => {}
             }
         }
-        // Sessions of this account end faster than the database answers. A client that is refused
-        // refreshes, and learns there whether its own goes on.
+        // Sessions of this account end faster than the database answers. A refresh shows the client
+        // whether its session is live.
         Err(MeError::Rejected)
     }
 }

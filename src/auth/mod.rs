@@ -1,7 +1,7 @@
-//! The rules: who may register and log in, how a session goes on and ends.
+//! The rules of registration, login and sessions.
 //!
-//! Knows no HTTP and no SQL. One file a use case; each has its error type, whose variants say what
-//! the caller can do.
+//! Has no HTTP types and no SQL. Each use case has a file and an error type, whose variants say
+//! what the caller can do.
 
 mod attempt;
 mod audit;
@@ -11,23 +11,22 @@ mod export;
 mod import;
 mod introspect;
 mod known_blocks;
+mod list_sessions;
 mod lockout;
 mod login;
 mod logout;
 mod me;
-mod meters;
-mod notices;
-mod own_sessions;
+mod metrics;
 mod password;
 mod refresh;
 mod register;
 mod rehash;
-mod sessions;
+mod session_cache;
+mod session_events;
 
-/// Memory of what is remembered (sessions, clients, lockout) and of the audit log's lines that wait,
-/// at most. Unit: octets.
-pub const OCTETS_MAX: u64 =
-    sessions::OCTETS_MAX + clients::OCTETS_MAX + lockout::OCTETS_MAX + audit::OCTETS_MAX;
+/// The most memory that the caches, the lockout and the audit log's queue take. Unit: bytes.
+pub const BYTES_MAX: u64 =
+    session_cache::BYTES_MAX + clients::BYTES_MAX + lockout::BYTES_MAX + audit::BYTES_MAX;
 
 pub use clients::{AddClientError, ClientCredentials, NewClient, add_client};
 pub use export::export_users;
@@ -57,22 +56,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 
-/// The numbers of the rules.
+/// The settings of the rules.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
     /// How long a session lives after a login or refresh.
     pub refresh_ttl: Duration,
-    /// For how long after a refresh the same request gets the same answer again.
+    /// How long after a refresh the same request gets the same answer again.
     pub refresh_grace: Duration,
-    /// Live sessions of an account at most; a login beyond it ends the one used longest ago.
+    /// The most live sessions of an account; a login beyond it ends the one used longest ago.
     pub sessions_per_account: u32,
-    /// Whether failed logins make those after them wait.
+    /// Whether failed logins delay later ones.
     pub lockout: bool,
-    /// How long the audit log's lines are kept.
+    /// How long lines of the audit log are kept.
     pub audit_keep: Duration,
 }
 
-/// The rules and what they need. Cheap to clone.
+/// The handle to the rules. Cheap to clone.
 #[derive(Clone)]
 pub struct Auth(Arc<Inner>);
 
@@ -81,66 +80,67 @@ struct Inner {
     store: Store,
     engine: HashEngine,
     tokens: Tokens,
-    sessions: sessions::SessionCache,
+    session_cache: session_cache::SessionCache,
     clients: clients::ClientCache,
-    /// `None`: off.
+    /// `None` if the lockout is off.
     lockout: Option<lockout::Lockout>,
-    /// Of the lockout: permits to look sessions up.
+    /// Permits of the lockout to look up sessions.
     lookups: Arc<Semaphore>,
     audit: audit::Audit,
-    /// Held by the clean-up under way.
+    /// Held by the running clean-up.
     cleanup: Mutex<cleanup::Progress>,
     clock: Clock,
-    metrics: Metrics,
-    meters: meters::Meters,
+    telemetry: Metrics,
+    metrics: metrics::AuthMetrics,
     lifecycle: Lifecycle,
 }
 
-/// What a login or refresh yields (RFC 6749 §5.1).
+/// The tokens that a login or refresh returns (RFC 6749 §5.1).
 #[derive(Debug)]
 pub struct TokenPair {
     /// For the `Authorization` header.
     pub access: Secret,
-    /// For one refresh.
+    /// Valid for one refresh.
     pub refresh: Secret,
     /// How long the access token is valid.
     pub expires_in: Duration,
 }
 
 impl Auth {
-    /// Puts the rules together.
+    /// Makes the handle from its parts.
     pub fn new(
         config: AuthConfig,
         store: Store,
         engine: HashEngine,
         tokens: Tokens,
-        metrics: Metrics,
+        telemetry: Metrics,
         lifecycle: Lifecycle,
         clock: Clock,
     ) -> Self {
-        let sessions = sessions::SessionCache::new(clock.clone());
+        let session_cache = session_cache::SessionCache::new(clock.clone());
         let clients = clients::ClientCache::new(clock.clone());
         let lockout = config.lockout.then(|| lockout::Lockout::new(clock.now()));
-        let (audit, meters) = (audit::Audit::new(&metrics), meters::Meters::new(&metrics));
+        let audit = audit::Audit::new(&telemetry);
+        let metrics = metrics::AuthMetrics::new(&telemetry);
         Self(Arc::new(Inner {
             config,
             store,
             engine,
             tokens,
-            sessions,
+            session_cache,
             clients,
             lockout,
             lookups: Arc::new(Semaphore::new(known_blocks::LOOKUPS_MAX)),
             audit,
             cleanup: Mutex::default(),
             clock,
+            telemetry,
             metrics,
-            meters,
             lifecycle,
         }))
     }
 
-    /// Both tokens of a session's generation.
+    /// Makes both tokens of a session's generation.
     fn pair(
         &self,
         user: UserId,
@@ -154,27 +154,26 @@ impl Auth {
         })
     }
 
-    /// The keys, for those who publish them or read them anew.
+    /// The keys, for the code that publishes or reloads them.
     pub fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
 
-    /// Updates the gauges of what the rules use, for a scrape.
+    /// Updates the gauges before a scrape.
     #[expect(clippy::cast_precision_loss, reason = "counts and seconds far below 2^52")]
     pub fn observe(&self) {
-        let Inner { store, engine, tokens, lockout, clock, meters, .. } = &*self.0;
-        meters.signing_key_created.set(tokens.signing_key_created_unix_s() as f64);
+        let Inner { store, engine, tokens, lockout, clock, metrics, .. } = &*self.0;
+        metrics.signing_key_created.set(tokens.signing_key_created_unix_s() as f64);
         store.observe();
         engine.observe();
         if let Some(lockout) = lockout {
-            meters.lockout_names.set(lockout.names_waiting(clock.now()) as f64);
+            metrics.lockout_names.set(lockout.names_waiting(clock.now()) as f64);
         }
     }
 
-    /// Forgets sessions and clients that were not asked for lately, and failures of long ago; called
-    /// every second or so.
+    /// Removes expired entries from the caches and the lockout. Called about once a second.
     pub fn sweep(&self) {
-        self.0.sessions.sweep();
+        self.0.session_cache.sweep();
         self.0.clients.sweep();
         if let Some(lockout) = &self.0.lockout {
             lockout.sweep(self.0.clock.now());
@@ -190,7 +189,7 @@ fn store_label(error: &StoreError) -> &'static str {
     }
 }
 
-/// The metric label of a password that was not hashed.
+/// The metric label of a failed hash.
 fn hash_label(error: &crate::hashing::HashError) -> &'static str {
     use crate::hashing::HashError;
     match error {

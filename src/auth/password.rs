@@ -1,4 +1,4 @@
-//! A new password for an account.
+//! Changes the password of an account.
 
 use super::attempt::{Attempt, Refusal};
 use super::register::{Field, FieldError, field};
@@ -9,67 +9,66 @@ use crate::secret::Secret;
 use crate::store::{NewPassword, StoreError};
 use std::time::Duration;
 
-/// What somebody who changes a password typed.
+/// A request to change a password.
 #[derive(Debug)]
 pub struct ChangePassword {
-    /// The password so far.
+    /// The current password.
     pub current: Field<Secret>,
-    /// The one to come.
+    /// The new password.
     pub new: Field<Secret>,
-    /// Where it comes from: what failures are counted by, and for the audit log.
+    /// The origin of the request, for the lockout and the audit log.
     pub origin: Origin,
 }
 
-/// Why the password stays as it was.
+/// Why the password was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// The access token opens nothing.
+    /// The access token was refused.
     #[error("access token rejected")]
     Token(#[source] MeError),
-    /// Fields break rules: all of them.
+    /// All invalid fields.
     #[error("{} fields are invalid", .0.len())]
     Invalid(Vec<FieldError>),
-    /// Not the current password; or the account, or the session, changed meanwhile.
+    /// The current password is wrong, or the account or session changed in the meantime.
     #[error("credentials rejected")]
     Rejected,
-    /// Too many failures before; the current password, right or wrong, was not looked at.
+    /// Too many earlier failures. Says nothing about whether the current password is right.
     #[error("too many wrong passwords, retry in {retry_after:?}")]
     Locked {
-        /// Until the next try is looked at.
+        /// The time until the next attempt is checked.
         retry_after: Duration,
     },
     /// A password was not hashed.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
-    /// The database gave no answer; the password may have been replaced.
-    #[error("the account store gave no answer")]
+    /// The database did not answer; the password may have been replaced.
+    #[error("the account store did not answer")]
     Store(#[source] StoreError),
 }
 
 impl Auth {
-    /// Replaces the password of an access token's account, and ends its other sessions. The
-    /// current password is asked for again: whoever found an open session shall not take over the
-    /// account. Both places in the hash queue are taken before the first query.
+    /// Replaces the password of an access token's account, and ends its other sessions.
     ///
-    /// A wrong one counts as a failed login under the account's username, and is slowed like one: an
-    /// access token shall not open a way to guess at the password.
+    /// Requires the current password, so that a stolen token cannot take over the account. A wrong
+    /// one counts as a failed login under the account's username, so that the token gives no extra
+    /// guesses. Both slots of the hash queue are reserved before the first query.
     ///
-    /// A login with the old password that is under way gets no session, or one that ends here.
+    /// A concurrent login with the old password gets no session, or one that this call ends.
     ///
     /// # Errors
     /// See [`PasswordError`].
     ///
     /// # Cancel safety
-    /// Dropping the future leaves all as it was, or all of it done.
+    /// Dropping the future leaves the account unchanged, or the change complete.
     pub async fn change_password(
         &self,
         token: &str,
         request: ChangePassword,
     ) -> Result<(), PasswordError> {
-        let Inner { engine, store, tokens, sessions, meters, .. } = &*self.0;
-        // Costs no query: a token that is none shall not take a place from a login.
+        let Inner { engine, store, tokens, session_cache, metrics, .. } = &*self.0;
+        // Costs no query: an invalid token must not take a queue slot from a login.
         if tokens.verify_access(token).is_err() {
-            meters.bearer_checks.increment("rejected");
+            metrics.bearer_checks.increment("rejected");
             return Err(PasswordError::Token(MeError::Rejected));
         }
         let origin = request.origin.clone();
@@ -80,7 +79,7 @@ impl Auth {
         let user = caller.account.id;
         let name = LoginName::parse(&caller.account.username);
         let attempt = Attempt::new(self, "password_change", &name, &origin);
-        attempt.may_go_on(Some(user)).await?;
+        attempt.check_not_locked(Some(user)).await?;
         let found = store.credentials_of(user).await.map_err(PasswordError::Store)?;
         let account = found.filter(|account| account.is_active).ok_or(PasswordError::Rejected)?;
         match engine.verify(verify, current, &account.password_hash).await {
@@ -91,8 +90,8 @@ impl Auth {
             }
             Err(error) => return Err(PasswordError::Hash(error)),
         }
-        // Others may have failed while it was hashed.
-        attempt.may_go_on(Some(user)).await?;
+        // Other attempts may have failed during the hash.
+        attempt.check_not_locked(Some(user)).await?;
         attempt.succeeded(&account.names);
         let password_hash = engine.hash(hash, new).await.map_err(PasswordError::Hash)?.to_string();
         let replaced = store
@@ -108,7 +107,7 @@ impl Auth {
         if !replaced {
             return Err(PasswordError::Rejected);
         }
-        sessions.account_changed(user);
+        session_cache.account_changed(user);
         Ok(())
     }
 }
@@ -122,7 +121,7 @@ impl From<Refusal> for PasswordError {
     }
 }
 
-/// Checks both passwords, and returns either them or everything that is wrong.
+/// Checks both passwords, and returns either both or all errors.
 fn check(request: ChangePassword) -> Result<(Password, Password), Vec<FieldError>> {
     const NEW: &str = "new_password";
     let mut errors = Vec::new();

@@ -1,4 +1,4 @@
-//! Refresh: the session goes on, its refresh token is replaced (RFC 9700 §4.14.2).
+//! Refresh: extends the session and replaces its refresh token (RFC 9700 §4.14.2).
 
 use super::{Auth, TokenPair, store_label};
 use crate::identity::Origin;
@@ -9,30 +9,31 @@ use crate::tokens::AccessError;
 /// Why a refresh did not yield tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    /// Not a token of ours, or of no live session.
+    /// The token is invalid, or its session is not live.
     #[error("refresh token rejected")]
     Rejected,
-    /// A token that had been used before: somebody else may hold a copy, so the session is over.
+    /// The token was used before. Someone else may hold a copy, so the session was revoked.
     #[error("refresh token reused, session revoked")]
     Reused,
-    /// The database gave no answer; the same request may be sent again.
-    #[error("the session store gave no answer")]
+    /// The database did not answer; the client may repeat the request.
+    #[error("the session store did not answer")]
     Store(#[source] StoreError),
-    /// The access token could not be signed; the same request may be sent again.
-    #[error("no token")]
+    /// The access token could not be signed; the client may repeat the request.
+    #[error("the access token was not signed")]
     Token(#[source] AccessError),
 }
 
 impl Auth {
-    /// Trades a refresh token for its successor and a new access token, by one statement. The same
-    /// request, sent twice within the grace, gets the same successor twice.
+    /// Exchanges a refresh token for its successor and a new access token, in one statement.
+    ///
+    /// A request repeated within the grace period gets the same successor.
     ///
     /// # Errors
     /// See [`RefreshError`].
     ///
     /// # Cancel safety
-    /// Dropping the future may leave the session moved on; a repeat within the grace gets the
-    /// answer that was lost.
+    /// Dropping the future may leave the session at its next generation. A repeat within the grace
+    /// period gets the lost answer.
     pub async fn refresh(&self, token: &str, origin: &Origin) -> Result<TokenPair, RefreshError> {
         let result = self.try_refresh(token, origin).await;
         let label = match &result {
@@ -42,7 +43,7 @@ impl Auth {
             Err(RefreshError::Store(error)) => store_label(error),
             Err(RefreshError::Token(_)) => "error",
         };
-        self.0.meters.refreshes.increment(label);
+        self.0.metrics.refreshes.increment(label);
         result
     }
 
@@ -58,9 +59,9 @@ impl Auth {
                 self.pair(user, session, generation + 1).map_err(RefreshError::Token)
             }
             Refreshed::Reused => {
-                self.0.sessions.ended(session);
+                self.0.session_cache.ended(session);
                 let trace_id = trace::current_id();
-                tracing::warn!(%session, %trace_id, "a used refresh token came back: session revoked");
+                tracing::warn!(%session, %trace_id, "a refresh token was reused: the session was revoked");
                 Err(RefreshError::Reused)
             }
             Refreshed::Dead => Err(RefreshError::Rejected),

@@ -6,10 +6,10 @@ use crate::identity::{Email, Origin, Username};
 use crate::secret::Secret;
 use crate::store::{self, Account, NewUser, StoreError};
 
-/// What somebody typed into a field, or why there is nothing to check.
+/// The text of a request field, or why it is missing.
 pub type Field<T> = Result<T, &'static str>;
 
-/// What somebody who registers typed.
+/// A registration request.
 #[derive(Debug)]
 pub struct Register {
     /// E-mail address.
@@ -18,26 +18,26 @@ pub struct Register {
     pub username: Field<String>,
     /// Password.
     pub password: Field<Secret>,
-    /// Where it comes from, for the audit log.
+    /// The origin of the request, for the audit log.
     pub origin: Origin,
 }
 
-/// A field that breaks a rule.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// The field's name in the request.
     pub field: &'static str,
-    /// What is wrong, for its user to read. Repeats nothing that was typed.
+    /// What is wrong, for the user. Repeats nothing of the value.
     pub message: String,
 }
 
-/// Why there is no new account.
+/// Why no account was created.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// Fields break rules: all of them.
+    /// All invalid fields.
     #[error("{} fields are invalid", .0.len())]
     Invalid(Vec<FieldError>),
-    /// The name in that field belongs to somebody.
+    /// Another account has the name in this field.
     #[error("the {field} is taken")]
     Taken {
         /// `email` or `username`.
@@ -46,20 +46,22 @@ pub enum RegisterError {
     /// The password was not hashed; nothing was stored.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
-    /// The database gave no answer; the account may exist.
+    /// The database did not answer; the account may exist.
     #[error("the account was not stored")]
     Store(#[source] StoreError),
 }
 
 impl Auth {
-    /// Makes an account. The password is hashed before a connection is taken, and whether a name
-    /// is taken is the unique index' to say: of two that ask at once, one gets it.
+    /// Creates an account.
+    ///
+    /// The password is hashed before a database connection is acquired. The unique index decides
+    /// whether a name is taken, so one of two concurrent requests gets it.
     ///
     /// # Errors
     /// See [`RegisterError`].
     ///
     /// # Cancel safety
-    /// Dropping the future before the row is sent leaves nothing; afterwards, perhaps an account.
+    /// Dropping the future before the row is sent creates nothing; later it may create the account.
     pub async fn register(&self, request: Register) -> Result<Account, RegisterError> {
         let result = self.try_register(request).await;
         let label = match &result {
@@ -69,7 +71,7 @@ impl Auth {
             Err(RegisterError::Hash(error)) => hash_label(error),
             Err(RegisterError::Store(error)) => store_label(error),
         };
-        self.0.meters.registrations.increment(label);
+        self.0.metrics.registrations.increment(label);
         result
     }
 
@@ -94,7 +96,7 @@ impl Auth {
     }
 }
 
-/// Checks every field, and returns either all of them or everything that is wrong.
+/// Checks every field, and returns either all values or all errors.
 fn check(
     email: Field<String>,
     username: Field<String>,

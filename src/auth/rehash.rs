@@ -1,5 +1,4 @@
-//! Old hashes get the configured cost, and those of other software become bcrypt's, one login at a
-//! time.
+//! Rehashes passwords at login, to the configured cost or from another algorithm to bcrypt.
 
 use super::Auth;
 use crate::hashing::{Password, RehashError};
@@ -15,8 +14,9 @@ enum ReplaceHashError {
 }
 
 impl Auth {
-    /// Hashes a password anew beside the login that it came with, which does not wait, in a lane
-    /// that nobody else wants. What is dropped comes again with the account's next login.
+    /// Rehashes the password of a login in the background, in an otherwise idle lane.
+    ///
+    /// The login does not wait. If the job is dropped, the account's next login tries again.
     pub(super) fn rehash(&self, user: UserId, old: String, password: Password) {
         let auth = self.clone();
         self.0.lifecycle.spawn(async move {
@@ -24,11 +24,11 @@ impl Auth {
                 Ok(()) => "success",
                 Err(ReplaceHashError::Hash(_)) => "dropped",
                 Err(ReplaceHashError::Store(error)) => {
-                    tracing::warn!(%error, "a new hash was not stored; the old one stays");
+                    tracing::warn!(%error, "cannot store a new hash: the old one stays until the next login");
                     "error"
                 }
             };
-            auth.0.meters.rehashes.increment(label);
+            auth.0.metrics.rehashes.increment(label);
         });
     }
 
@@ -40,7 +40,7 @@ impl Auth {
     ) -> Result<(), ReplaceHashError> {
         let hash =
             self.0.engine.rehash(password).await.map_err(ReplaceHashError::Hash)?.to_string();
-        // Another password set meanwhile stays.
+        // A password that was changed in the meantime stays.
         let replaced = self.0.store.replace_hash(user, old, &hash).await;
         replaced.map(drop).map_err(ReplaceHashError::Store)
     }

@@ -70,7 +70,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         ),
         term(
             "caches",
-            auth::OCTETS_MAX + tokens::BYTES_MAX,
+            auth::BYTES_MAX + tokens::BYTES_MAX,
             "sessions, lockout, clients, audit lines, checked tokens".into(),
         ),
         term("database", pool * DATABASE_CONNECTION, format!("{pool} connections")),

@@ -104,8 +104,8 @@ async fn a_first_line_of_columns_makes_it_csv() {
         2,
         &[
             (4, "is_active: must be true or false"),
-            (5, "has 2 values, and the first line names 5 columns"),
-            (6, "has a quote that does not end in the line"),
+            (5, "has 2 values, but the first line names 5 columns"),
+            (6, "has a quoted value without a closing quote"),
             (7, "username: is taken"),
         ],
     );
@@ -113,7 +113,7 @@ async fn a_first_line_of_columns_makes_it_csv() {
     app.anonymous().login("bob", PASSWORD).await.assert_problem(401, "credentials-rejected");
     let header = "email,username,password_hash,role\n";
     let file = format!("{header}grace@example.com,grace,{hash},admin\n");
-    import(&app.database, file).await.assert(0, &[(2, "role: is no field of an account")]);
+    import(&app.database, file).await.assert(0, &[(2, "role: is an unknown field")]);
 }
 
 #[tokio::test]
@@ -140,11 +140,11 @@ async fn a_bad_line_is_reported_and_stops_no_other() {
     outcome.assert(
         3,
         &[
-            (2, "password_hash: has the cost 7, and a login computes at most 6 (two more than STAUNCH_BCRYPT_COST)"),
-            (3, "password_hash: has the cost 3, and bcrypt has 4 to 31"),
+            (2, "password_hash: has the cost 7, but a login accepts at most 6 (two more than STAUNCH_BCRYPT_COST)"),
+            (3, "password_hash: has the cost 3, but bcrypt allows 4 to 31"),
             (4, "is not JSON (column 1)"),
-            (5, "is longer than 4096 octets"),
-            (7, "password: is no field of an account"),
+            (5, "is longer than 4096 bytes"),
+            (7, "password: is an unknown field"),
             (8, "email: is missing; password_hash: is missing"),
             (9, "is not UTF-8"),
         ],

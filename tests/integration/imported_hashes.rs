@@ -146,15 +146,15 @@ async fn f10_an_import_refuses_what_would_not_be_computed() {
     ];
     let (counted, rejected) = import(&database, &lines.join("\n")).await;
     assert_eq!(counted, count(1, 7));
-    let again = ": this password must be set anew";
+    let again = ": this password must be reset";
     let expected = [
-        (1, "password_hash: has the argon2 parameter m = 8388608, and a login computes 32 to 131072".into()),
-        (3, "password_hash: has the scrypt parameter ln = 18, and a login computes 1 to 17".into()),
-        (4, "password_hash: has the PBKDF2 parameter iterations = 2000001, and a login computes 1 to 2000000".into()),
-        (5, format!("password_hash: is PBKDF2 with SHA-1, which is not computed here{again}")),
+        (1, "password_hash: has the argon2 parameter m = 8388608, but a login accepts 32 to 131072".into()),
+        (3, "password_hash: has the scrypt parameter ln = 18, but a login accepts 1 to 17".into()),
+        (4, "password_hash: has the PBKDF2 parameter iterations = 2000001, but a login accepts 1 to 2000000".into()),
+        (5, format!("password_hash: is PBKDF2 with SHA-1, which is not supported{again}")),
         (6, "password_hash: is a damaged argon2 hash".into()),
-        (7, "password_hash: has the PBKDF2 parameter iterations = 5000000, and a login computes 1 to 700000".into()),
-        (8, "password_hash: is a credential of Keycloak that is no password".into()),
+        (7, "password_hash: has the PBKDF2 parameter iterations = 5000000, but a login accepts 1 to 700000".into()),
+        (8, "password_hash: is a Keycloak credential that is not a password".into()),
     ];
     assert_eq!(rejected, expected);
 }

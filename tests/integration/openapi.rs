@@ -7,7 +7,7 @@ use serde_json::json;
 use staunch::auth::NewClient;
 use staunch::hashing::{PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN};
 use staunch::http::{BODY_OCTETS_MAX, ROUTES};
-use staunch::identity::{EMAIL_OCTETS_MAX, USERNAME_CHARS_MAX, USERNAME_CHARS_MIN};
+use staunch::identity::{EMAIL_BYTES_MAX, USERNAME_CHARS_MAX, USERNAME_CHARS_MIN};
 use std::collections::BTreeSet;
 
 const JSON: &str = "application/json";
@@ -205,7 +205,7 @@ async fn the_document_has_every_route_and_no_other() {
 async fn the_bounds_are_those_of_the_source() {
     let document = contract::document();
     let schema = |name: &str| &document["components"]["schemas"][name];
-    assert_eq!(schema("Email")["maxLength"], EMAIL_OCTETS_MAX);
+    assert_eq!(schema("Email")["maxLength"], EMAIL_BYTES_MAX);
     assert_eq!(schema("NewPassword")["minLength"], PASSWORD_CHARS_MIN);
     assert_eq!(schema("NewPassword")["maxLength"], PASSWORD_BYTES_MAX);
     let username = format!("^[A-Za-z0-9._-]{{{USERNAME_CHARS_MIN},{USERNAME_CHARS_MAX}}}$");

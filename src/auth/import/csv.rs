@@ -1,32 +1,34 @@
-//! Lines of comma-separated values (RFC 4180) as the fields that the first line names. A value may
-//! be quoted, with a quote in it doubled; none goes over the end of a line.
+//! Parses lines of comma-separated values (RFC 4180), with the columns of the first line.
+//!
+//! A value may be quoted, and a quote in it is doubled. A value cannot contain a line break.
 
 use serde_json::Value;
 
-/// The column without which a first line names no columns.
-const MARK: &str = "password_hash";
+/// The column that marks a first line as a CSV header.
+const MARKER_COLUMN: &str = "password_hash";
 
 /// The columns, from the first line.
 pub(super) struct Columns(Vec<String>);
 
 impl Columns {
-    /// Reads the first line of a file; `None` if the file is not CSV. Names that no account has are
-    /// for each line to report.
+    /// Parses the first line of a file. `None` if the file is not CSV.
+    ///
+    /// Each line reports unknown columns by itself.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let names = split(std::str::from_utf8(line).ok()?).ok()?;
-        names.iter().any(|name| name == MARK).then_some(Self(names))
+        names.iter().any(|name| name == MARKER_COLUMN).then_some(Self(names))
     }
 
-    /// The fields of a line, as JSON would have them.
+    /// Returns the fields of a line as JSON values.
     ///
     /// # Errors
-    /// What is wrong with the line's form. Repeats nothing of it.
+    /// What is wrong with the line's format. Contains nothing of the line.
     pub(super) fn members(&self, line: &[u8]) -> Result<Vec<(String, Value)>, String> {
         let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
         let values = split(text)?;
         let (found, named) = (values.len(), self.0.len());
         if found != named {
-            return Err(format!("has {found} values, and the first line names {named} columns"));
+            return Err(format!("has {found} values, but the first line names {named} columns"));
         }
         let names = self.0.iter().cloned();
         Ok(names
@@ -39,7 +41,7 @@ impl Columns {
     }
 }
 
-/// Nothing is no value where one may be missing, and truth is what PostgreSQL writes, too.
+/// Converts a value: an empty optional field is null, and booleans include PostgreSQL's form.
 fn value(name: &str, text: String) -> Value {
     match (name, text.as_str()) {
         ("is_active" | "created_at", "") => Value::Null,
@@ -58,7 +60,7 @@ fn split(line: &str) -> Result<Vec<String>, String> {
             None => {
                 let (value, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
                 if value.contains('"') {
-                    return Err("has a quote within a value that does not begin with one".into());
+                    return Err("has a quote inside an unquoted value".into());
                 }
                 (value.to_owned(), after)
             }
@@ -67,18 +69,18 @@ fn split(line: &str) -> Result<Vec<String>, String> {
         match after.strip_prefix(',') {
             Some(more) => rest = more,
             None if after.is_empty() => return Ok(values),
-            None => return Err("has text after the quote that ends a value".into()),
+            None => return Err("has text after the closing quote of a value".into()),
         }
     }
 }
 
-/// What stands before the quote that ends the value, and what follows it.
+/// Returns the text before the closing quote and the rest of the line after it.
 fn unquote(quoted: &str) -> Result<(String, &str), String> {
     let mut value = String::new();
     let mut rest = quoted;
     loop {
         let (before, after) =
-            rest.split_once('"').ok_or("has a quote that does not end in the line")?;
+            rest.split_once('"').ok_or("has a quoted value without a closing quote")?;
         value.push_str(before);
         match after.strip_prefix('"') {
             Some(more) => {
@@ -96,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn values_are_split_as_rfc_4180_says() {
+    fn values_are_split_by_rfc_4180() {
         let good = |line: &str| split(line).unwrap();
         assert_eq!(good("a,b,c"), ["a", "b", "c"]);
         assert_eq!(good(r#""a,b","say ""x""","#), ["a,b", r#"say "x""#, ""]);
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_line_without_hashes_names_no_columns() {
+    fn a_first_line_without_a_hash_column_is_no_header() {
         assert!(Columns::parse(b"email,username,password_hash").is_some());
         assert!(Columns::parse(b"\"password_hash\",x").is_some());
         for line in [&b"{\"password_hash\":1}"[..], b"email,username", b"ada,$2b$", b"\xff", b""] {
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_have_the_types_of_an_account() {
+    fn values_are_converted_to_the_types_of_the_fields() {
         let columns = Columns::parse(b"email,password_hash,is_active,created_at").unwrap();
         let fields = |line: &str| {
             let members = columns.members(line.as_bytes()).unwrap();
@@ -127,12 +129,12 @@ mod tests {
         assert_eq!(fields("a,h,false,x")[2..], [Value::from(false), "x".into()]);
         assert_eq!(fields("a,h,,x")[2], Value::Null);
         let error = columns.members(b"a,b").unwrap_err();
-        assert_eq!(error, "has 2 values, and the first line names 4 columns");
+        assert_eq!(error, "has 2 values, but the first line names 4 columns");
     }
 
     proptest! {
         #[test]
-        fn what_is_quoted_comes_back(values in prop::collection::vec("[ -~é]{0,12}", 1..6)) {
+        fn quoted_values_round_trip(values in prop::collection::vec("[ -~é]{0,12}", 1..6)) {
             let quoted: Vec<String> =
                 values.iter().map(|value| format!("\"{}\"", value.replace('"', "\"\""))).collect();
             prop_assert_eq!(split(&quoted.join(",")).unwrap(), values);

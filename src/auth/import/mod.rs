@@ -1,9 +1,8 @@
-//! Accounts from elsewhere: what makes a line one, and what becomes of the others.
+//! Imports accounts from a file of JSON lines or CSV.
 //!
-//! A file is read in batches, so that memory stays bounded whatever its length. A line that cannot
-//! be imported is reported and keeps none of the others out. A batch is in the database whole or
-//! not at all: after an interruption the same file is simply given again, and what is there already
-//! is reported as taken.
+//! The file is read in batches, so its length does not affect memory. An invalid line is reported,
+//! and the others are imported. Each batch is one transaction. After an interruption the same file
+//! can be imported again: the accounts that exist already are reported as taken.
 
 mod csv;
 mod hash;
@@ -12,82 +11,83 @@ mod record;
 
 use crate::store::{ImportedUser, Importer, StoreError, TakenNames};
 use csv::Columns;
-use lines::{LINE_OCTETS_MAX, Line, Lines};
+use lines::{LINE_BYTES_MAX, Line, Lines};
 use std::io;
 use tokio::io::AsyncBufRead;
 
-/// Lines in a batch at most, blank ones apart. At some 300 octets each in memory, 3 MB; in
-/// PostgreSQL a transaction of a third of a second.
+/// The most lines of a batch, without blank ones.
+///
+/// About 300 bytes each: 3 MB of memory, and a transaction of a third of a second.
 const BATCH_LINES_MAX: usize = 10_000;
 
 /// A line that was not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedLine {
-    /// From 1.
+    /// The line number, from 1.
     pub line: u64,
-    /// Why, with the field's name first where it is about one. Repeats nothing of the line.
+    /// The reason, after the field's name if it is about one. Contains no value of the line.
     pub error: String,
 }
 
-/// How far an import has come.
+/// The progress of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportCount {
-    /// Accounts that are in the database.
+    /// Accounts stored in the database.
     pub imported: u64,
-    /// Lines that are not.
+    /// Rejected lines.
     pub rejected: u64,
 }
 
-/// Why an import ended early. The batches before stay.
+/// Why an import stopped early. Earlier batches stay imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The input could not be read on.
+    /// Reading the input failed.
     #[error("cannot read the accounts")]
     Read(#[source] io::Error),
-    /// The rejected lines could not be reported.
+    /// Reporting the rejected lines failed.
     #[error("cannot report the rejected lines")]
     Report(#[source] io::Error),
-    /// The database did not take a batch.
+    /// Storing a batch failed.
     #[error("lines {first} to {last} were not imported")]
     Store {
         /// The batch's first line.
         first: u64,
         /// The batch's last line.
         last: u64,
-        /// Why not.
+        /// The reason.
         #[source]
         source: StoreError,
     },
 }
 
-/// Reads one line as an import does that has no header, or this one; nothing is stored.
+/// Parses one line as an import does, with or without a CSV header. Stores nothing.
 ///
 /// # Errors
-/// What the report would say of it.
+/// The message that an import would report.
 pub fn read_line(header: Option<&[u8]>, line: &[u8], cost: u32) -> Result<ImportedUser, String> {
     match header {
         None => record::parse(1, line, cost),
         Some(header) => {
-            let columns = csv::Columns::parse(header).ok_or("the header names no columns")?;
+            let columns =
+                csv::Columns::parse(header).ok_or("the header has no password_hash column")?;
             record::of_members(1, columns.members(line)?, cost)
         }
     }
 }
 
-/// Imports accounts from JSON lines, one each: `email`, `username`, `password_hash` (bcrypt, at
-/// most two steps above `cost`, or a form of other software), and, if need be, `is_active` and
-/// `created_at`.
+/// Imports accounts from JSON lines or CSV.
 ///
-/// A first line that names these as columns, separated by commas, makes the rest CSV.
+/// Each line is an account with the fields `email`, `username`, `password_hash` (bcrypt of a cost
+/// at most two above `cost`, or another supported algorithm) and, optionally, `is_active` and
+/// `created_at`. If the first line lists these as comma-separated columns, the rest is CSV.
 ///
-/// `report` is called after each batch, with the count so far and the batch's rejected lines in
-/// their order.
+/// `report` gets the count so far and the rejected lines of each batch, in order.
 ///
 /// # Errors
 /// See [`ImportError`].
 ///
 /// # Cancel safety
-/// Dropping the future leaves the batches that were reported, and perhaps the one under way.
+/// Dropping the future keeps the reported batches, and possibly the current one.
 pub async fn import_users<R: AsyncBufRead + Unpin>(
     input: R,
     importer: &mut Importer,
@@ -118,18 +118,18 @@ pub async fn import_users<R: AsyncBufRead + Unpin>(
     }
 }
 
-/// How the lines are to be read, as the first one says.
+/// The format of the file, detected from its first line.
 enum Format {
     Unknown,
     Json,
     Csv(Columns),
 }
 
-/// Some lines of the file, sorted into good ones and bad ones.
+/// A batch of lines: the valid accounts and the rejected lines.
 struct Batch {
     users: Vec<ImportedUser>,
     rejected: Vec<RejectedLine>,
-    /// Whether there are no more lines.
+    /// Whether the file has no more lines.
     ended: bool,
 }
 
@@ -152,7 +152,7 @@ impl Batch {
                 }
             }
             let parsed = match (text, &format) {
-                (None, _) => Err(format!("is longer than {LINE_OCTETS_MAX} octets")),
+                (None, _) => Err(format!("is longer than {LINE_BYTES_MAX} bytes")),
                 (Some(text), Format::Csv(columns)) => columns
                     .members(text)
                     .and_then(|members| record::of_members(number, members, cost)),
@@ -173,7 +173,7 @@ impl RejectedLine {
             (true, true) => "email: is taken; username: is taken",
             (true, false) => "email: is taken",
             (false, true) => "username: is taken",
-            // Whoever had it is gone again.
+            // The account with the name has been deleted since.
             (false, false) => "email or username: was taken",
         };
         Self { line: names.line, error: error.to_owned() }

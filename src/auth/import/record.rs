@@ -1,5 +1,6 @@
-//! One line: the fields of an account, as a JSON object or by the columns of a CSV file. What it says of a field repeats nothing
-//! that stood there, so that no hash gets into a report.
+//! Parses one account from a JSON object or a CSV line.
+//!
+//! Messages contain no values, so that no hash gets into a report.
 
 use super::hash;
 use crate::identity::{Email, Username};
@@ -11,23 +12,24 @@ use std::fmt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The fields; the first three are required.
+/// The fields of an account. The first three are required.
 const FIELDS: [&str; 5] = ["email", "username", "password_hash", "is_active", "created_at"];
 
-/// The end of the year 9998, in seconds since 1970: a day that every offset and every reader of a
-/// four-digit year can still write.
+/// The end of the year 9998, in seconds since 1970.
+///
+/// A later time could need a five-digit year in another time zone.
 const CREATED_AT_UNIX_S_MAX: i64 = 253_370_764_799;
 
-/// The longest name of an unknown field that is repeated, in characters: shorter than any hash.
+/// The longest unknown field name in a message, in characters: shorter than any hash.
 const NAME_CHARS_MAX: usize = 24;
 
-/// What is said of one line at most: a batch of lines full of unknown fields must not fill memory.
+/// The most problems per line, so that a batch of lines full of unknown fields cannot fill memory.
 const PROBLEMS_MAX: usize = 8;
 
-/// Reads one line of JSON. `cost` is the setting, which bounds the cost of a hash.
+/// Parses one line of JSON. `cost` is the configured cost, which bounds the cost of a hash.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its field.
+/// Every problem of the line, each with its field.
 pub(super) fn parse(number: u64, line: &[u8], cost: u32) -> Result<ImportedUser, String> {
     let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
     let Members(members) = serde_json::from_str(text).map_err(|error| match error.classify() {
@@ -39,7 +41,7 @@ pub(super) fn parse(number: u64, line: &[u8], cost: u32) -> Result<ImportedUser,
     of_members(number, members, cost)
 }
 
-/// Reads the fields of one line, in their order.
+/// Builds an account from the fields of one line, in their order.
 ///
 /// # Errors
 /// As [`parse`].
@@ -74,7 +76,7 @@ pub(super) fn of_members(
 fn time(value: &Value) -> Result<OffsetDateTime, String> {
     let text = value.as_str().ok_or("must be a string")?;
     let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "must be a time as in RFC 3339, like 2024-05-06T07:08:09Z")?;
+        .map_err(|_| "must be an RFC 3339 time, like 2024-05-06T07:08:09Z")?;
     if (0..=CREATED_AT_UNIX_S_MAX).contains(&time.unix_timestamp()) {
         Ok(time)
     } else {
@@ -82,7 +84,7 @@ fn time(value: &Value) -> Result<OffsetDateTime, String> {
     }
 }
 
-/// The values of the known fields, and what is wrong so far.
+/// The values of the known fields, and the problems so far.
 struct Record {
     values: [Option<Value>; FIELDS.len()],
     problems: Vec<String>,
@@ -95,7 +97,7 @@ impl Record {
             let known = FIELDS.iter().position(|field| *field == name);
             match known.and_then(|index| record.values.get_mut(index)) {
                 Some(slot @ None) => *slot = Some(value),
-                Some(Some(_)) => record.refuse(format!("{name}: is there twice")),
+                Some(Some(_)) => record.refuse(format!("{name}: is given twice")),
                 None => record.refuse(unknown(&name)),
             }
         }
@@ -107,7 +109,7 @@ impl Record {
         self.values.get_mut(index)?.take()
     }
 
-    /// A field that must be there, and be a string.
+    /// Parses a required string.
     fn required<T>(
         &mut self,
         field: &'static str,
@@ -123,7 +125,7 @@ impl Record {
         })
     }
 
-    /// A field that must be there.
+    /// Parses a required field.
     fn present<T>(
         &mut self,
         field: &'static str,
@@ -133,7 +135,7 @@ impl Record {
         self.note(field, parsed)
     }
 
-    /// A field that may be missing, or null.
+    /// Parses a field that may be missing or null.
     fn optional<T>(
         &mut self,
         field: &'static str,
@@ -154,17 +156,17 @@ impl Record {
     }
 }
 
-/// Names an unknown field, unless its name is anything but a plain word.
+/// Returns the message about an unknown field. Includes its name only if it is a plain word.
 fn unknown(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if !name.is_empty() && name.len() <= NAME_CHARS_MAX && name.chars().all(plain) {
-        format!("{name}: is no field of an account")
+        format!("{name}: is an unknown field")
     } else {
-        "has a field that no account has".to_owned()
+        "has an unknown field".to_owned()
     }
 }
 
-/// The members of an object in their order, also those that are there twice.
+/// The members of an object in their order, including duplicates.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_line_is_an_active_account() {
+    fn a_line_without_optional_fields_is_an_active_account() {
         let user = read(&line("")).unwrap();
         assert_eq!((user.line, user.email.as_str()), (7, "ada@example.com"));
         assert_eq!((user.username.as_str(), user.password_hash.as_str()), ("ada", HASH));
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_optional_fields_are_read() {
+    fn the_optional_fields_are_parsed() {
         let user = read(&line(r#","is_active":false,"created_at":"2020-02-29T01:00:00.5+01:00""#))
             .unwrap();
         assert!(!user.is_active);
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_of_bcrypt_are_one() {
+    fn all_bcrypt_versions_are_stored_as_2b() {
         for version in ["$2a$", "$2y$", "$2b$"] {
             let user = read(&line("").replace("$2b$", version)).unwrap();
             assert_eq!(user.password_hash, HASH);
@@ -236,26 +238,29 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named_with_its_field() {
+    fn each_problem_names_its_field() {
         for (line, error) in [
             (line("").replace("$2b$", "$2x$"), "password_hash: has the broken $2x$ form"),
-            (line("").replace("$05$", "$03$"), "password_hash: has the cost 3, and"),
-            (line("").replace("$05$", "$32$"), "password_hash: has the cost 32, and"),
-            (line("").replace("$05$", "$15$"), "password_hash: has the cost 15, and a login"),
+            (line("").replace("$05$", "$03$"), "password_hash: has the cost 3, but"),
+            (line("").replace("$05$", "$32$"), "password_hash: has the cost 32, but"),
+            (line("").replace("$05$", "$15$"), "password_hash: has the cost 15, but a login"),
             (line("").replace("$2b$", "$6$"), "password_hash: must be a bcrypt hash"),
             (line("").replace("ada@", "ada"), "email: must be a valid e-mail address"),
             (line("").replace(r#""ada""#, r#""a b""#), "username: may hold"),
             (line("").replace(r#""ada""#, "1"), "username: must be a string"),
             (line("").replace(r#""ada""#, "null"), "username: must be a string"),
             (line(r#","is_active":"yes""#), "is_active: must be true or false"),
-            (line(r#","created_at":"2020-02-30T00:00:00Z""#), "created_at: must be a time"),
+            (
+                line(r#","created_at":"2020-02-30T00:00:00Z""#),
+                "created_at: must be an RFC 3339 time",
+            ),
             (line(r#","created_at":17"#), "created_at: must be a string"),
             (line(r#","created_at":"1969-12-31T23:59:59Z""#), "created_at: must be in"),
             (line(r#","created_at":"9999-12-31T23:59:59-23:59""#), "created_at: must be in"),
             (line(r#","created_at":"0000-01-01T00:00:00+23:59""#), "created_at: must be in"),
-            (line(r#","role":"admin""#), "role: is no field of an account"),
-            (line(r#","username":"bob""#), "username: is there twice"),
-            (line(&format!(r#","{HASH}":1"#)), "has a field that no account has"),
+            (line(r#","role":"admin""#), "role: is an unknown field"),
+            (line(r#","username":"bob""#), "username: is given twice"),
+            (line(&format!(r#","{HASH}":1"#)), "has an unknown field"),
             (line(","), "is not JSON (column "),
             (format!("{} x", line("")), "is not JSON (column "),
             (format!("[{}]", line("")), "is not a JSON object"),
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_of_a_line_are_named() {
+    fn all_problems_of_a_line_are_named() {
         let message = read(r#"{"email":"ada","created_at":1,"x":2}"#).unwrap_err();
         let fields: Vec<&str> =
             message.split("; ").map(|part| part.split(':').next().unwrap()).collect();
@@ -291,8 +296,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_lines_never_panic(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(1, &octets, 12);
+        fn hostile_lines_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(1, &bytes, 12);
         }
 
         #[test]

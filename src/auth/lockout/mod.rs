@@ -1,96 +1,89 @@
-//! The defence of each account against guessing, besides the limits of each address.
+//! Defends each account against guessing, in addition to the rate limits by address.
 //!
-//! **The rule.** Failed logins are counted by the name that was typed, whether or not an account
-//! has it, in two runs of failures in a row:
+//! **The rule.** Failed logins are counted by the given name, whether or not an account has it, in
+//! two streaks of consecutive failures:
 //!
 //! | counted by | free | then a wait that doubles | up to |
 //! |---|---|---|---|
 //! | name and address block | 4 | 30 s after the 5th | 1 h |
 //! | name, over all unknown blocks | 19 | 1 min after the 20th | 1 h |
 //!
-//! The 100th failure of a run is its last: the wait after it is 24 h, which is also the silence
-//! after which any run is forgotten. A block that has logged in to the account within 30 days is
-//! *known*: it is judged by a run of its own only, and its failures count nowhere else, so nobody
-//! elsewhere can keep the owner out of a place they have used. A login ends the run of its block;
-//! the run over all unknown blocks only time ends, as the login says nothing about the others.
+//! A streak ends with its 100th failure, after which the wait is 24 h, or after 24 h without a
+//! failure. A block with a login to the account within 30 days is *known*. Only its own streak
+//! applies to it, and its failures count in no other, so failures elsewhere cannot lock the owner
+//! out at a usual address. A login resets the streak of its block. Only time ends the streak over
+//! all unknown blocks, as a login from one block says nothing about the others.
 //!
-//! **Why these numbers.** NIST SP 800-63B §5.2.2 allows 100 failures in a row on an account, and
-//! names as means waits "from 30 seconds up to an hour", and the addresses from which the subscriber
-//! logged in before; OWASP ASVS 5.0 asks that guessing is slowed without a way to lock owners out
-//! (6.1.1, 6.3.1). Five failures are what a person with a faulty memory makes; twenty over all
-//! places more than one person makes in a day. After some two hours an attacker has one guess an
-//! hour, whatever their addresses: a hundred take over three days.
+//! **Why these numbers.** NIST SP 800-63B §5.2.2 allows 100 consecutive failures on an account. It
+//! suggests waits "from 30 seconds up to an hour" and an exception for addresses that the
+//! subscriber used before. OWASP ASVS 5.0 (6.1.1, 6.3.1) requires that guessing is slowed without a
+//! way to lock owners out. Five failures allow for a forgetful person. Twenty failures from all
+//! blocks are more than one person makes in a day. After some two hours an attacker has one guess
+//! an hour from any number of addresses, so a hundred guesses take over three days.
 //!
-//! **A block** is what one customer holds and nobody else: an IPv4 address, or an IPv6 /64. A
-//! coarser one (an IPv4 /24) would hold no attacker up, as the run over all unknown blocks does
-//! so anyway, and would let a neighbour use up the run of the owner's block.
+//! **A block** is what one customer alone controls: an IPv4 address or an IPv6 /64. A larger block
+//! (an IPv4 /24) would not slow attackers further, because the streak over all unknown blocks does
+//! that, and would let a neighbour use up the streak of the owner's block.
 //!
-//! **Two names.** An account's username and its e-mail address are counted apart: if they were
-//! one, five failures under a name would show in the answer to somebody's address whose it is. It
-//! doubles the guesses. A login makes its block known under both.
+//! **Two names.** An account's username and e-mail address are counted separately. Otherwise five
+//! failures under one name would lock the other and reveal that both are the same account. This
+//! doubles the guesses. A login makes its block known under both names.
 //!
-//! **A change of password** asks for the current one, and is judged as a login under the account's
-//! username: whoever has an access token gets no further guesses by it.
+//! **A password change** requires the current password and counts as a login under the account's
+//! username, so an access token gives no additional guesses.
 //!
-//! **At the same time.** A login is looked at before anything is done for it (refused, it costs no
-//! query and no hash) and again when its password has been checked: of a thousand guesses sent at
-//! once five are answered, the others are refused like those that come later, right or wrong.
+//! **Concurrency.** A login is checked before any other work (a refusal costs no query and no
+//! hash), and again after its password has been verified. Of a thousand concurrent guesses, five
+//! are answered. The others are refused like later ones, whether right or wrong.
 //!
-//! **Memory.** Keys are 64-bit hashes under a key of this process; no name or address is kept. Each
-//! table has 131,072 places and never gives up a run that costs time; see `table`. Each node counts
-//! for itself, and a restart forgets.
+//! **Memory.** Keys are 64-bit hashes under a key of this process; no name or address is stored.
+//! Each table has 131,072 slots and never evicts a streak that causes waits; see `table`. Each node
+//! counts on its own, and a restart clears the counts.
 //!
-//! **After a restart**, and on a node that an owner has not used, no block is known. So the first
-//! login that only the wait over all unknown blocks keeps out looks the account's live sessions up:
-//! the blocks that opened them are known again ([`Lockout::restore`]). One query for a name and wait,
+//! **After a restart**, and on a node that the owner has not used, no block is known. The first
+//! login that only the wait over all unknown blocks would refuse looks up the account's live
+//! sessions and restores their blocks ([`Lockout::restore`]). That is one query per name and wait,
 //! whether or not an account has the name; see `super::known_blocks`.
 
-mod run;
+mod failure_streak;
 mod table;
 
 use crate::identity::{LoginName, address_block};
-use run::{Rule, Wait};
+use failure_streak::{Rule, Wait};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-pub(super) use table::{KNOWN_TTL, PLACES};
-use table::{Key, Known, Runs, SETS};
+pub(super) use table::{KNOWN_TTL, LoginKey, SLOTS};
+use table::{KnownBlocks, LockoutKey, SETS, StreakTable};
 
-/// Memory of the three tables when they are full, and of a bit a set.
-pub(super) const OCTETS_MAX: u64 = 3 * SETS as u64 * (40 + PLACES as u64 * 32) + SETS as u64 / 4;
+/// The memory of the three tables when full, and of their bits per set. Unit: bytes.
+pub(super) const BYTES_MAX: u64 = 3 * SETS as u64 * (40 + SLOTS as u64 * 32) + SETS as u64 / 4;
 
-/// By name and address block.
+/// The waits by name and address block.
 const PAIR: Rule =
     Rule { first: 5, wait: Duration::from_secs(30), wait_max: Duration::from_secs(3_600) };
-/// By name, over all unknown blocks.
+/// The waits by name, over all unknown blocks.
 const ACCOUNT: Rule =
     Rule { first: 20, wait: Duration::from_secs(60), wait_max: Duration::from_secs(3_600) };
 
-/// What is remembered of failed logins, and of places that accounts were logged in to from.
+/// The failure streaks of logins, and the known address blocks of accounts.
 #[derive(Debug)]
 pub(super) struct Lockout {
     start: Instant,
     hasher: RandomState,
-    strangers: Runs,
-    accounts: Runs,
-    known: Known,
+    unknown_blocks: StreakTable,
+    names: StreakTable,
+    known_blocks: KnownBlocks,
     sweeps: AtomicUsize,
 }
 
-/// Who is trying to log in: a name and an address block, as keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Who {
-    account: Key,
-    pair: Key,
-}
-
-/// A login that is refused unseen.
+/// The refusal of a login before its password is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Locked {
-    /// Until the next try is looked at. Never zero.
+    /// The time until the next login is checked. Never zero.
     pub(super) retry_after: Duration,
-    /// Whether it is the first one refused in this wait.
+    /// Whether this is the first refusal of the wait.
     pub(super) first: bool,
 }
 
@@ -101,35 +94,35 @@ impl From<Wait> for Locked {
 }
 
 impl Lockout {
-    /// Nothing remembered. `start` is the earliest time that will be handed in.
+    /// Makes an empty lockout. No later call passes a time before `start`.
     pub(super) fn new(start: Instant) -> Self {
         Self {
             start,
             hasher: RandomState::new(),
-            strangers: Runs::new(PAIR, SETS),
-            accounts: Runs::new(ACCOUNT, SETS),
-            known: Known::new(PAIR, SETS),
+            unknown_blocks: StreakTable::new(PAIR, SETS),
+            names: StreakTable::new(ACCOUNT, SETS),
+            known_blocks: KnownBlocks::new(PAIR, SETS),
             sweeps: AtomicUsize::new(0),
         }
     }
 
-    /// The keys of a login; `None` for a name that no account can have, which needs no defence.
-    pub(super) fn who(&self, name: &LoginName, address: IpAddr) -> Option<Who> {
+    /// Returns the keys of a login, or `None` for a name that no account can have.
+    pub(super) fn login_key(&self, name: &LoginName, address: IpAddr) -> Option<LoginKey> {
         let (LoginName::Username(name) | LoginName::Email(name)) = name else { return None };
         let account = self.hasher.hash_one(name);
         let pair = self.hasher.hash_one((name, address_block(address)));
-        Some(Who { account: Key(account), pair: Key(pair) })
+        Some(LoginKey { account: LockoutKey(account), pair: LockoutKey(pair) })
     }
 
-    /// Whether the login may be tried. Counts nothing.
+    /// Checks whether a login may proceed. Counts nothing.
     ///
     /// # Errors
-    /// The wait.
-    pub(super) fn check(&self, who: Who, now: Instant) -> Result<(), Locked> {
+    /// The wait, if the login is locked out.
+    pub(super) fn check(&self, login: LoginKey, now: Instant) -> Result<(), Locked> {
         let now_ms = self.millis(now);
-        let wait = self.known.wait(who.account, who.pair, now_ms).unwrap_or_else(|| {
-            let pair = self.strangers.wait(who.pair, now_ms);
-            longer(pair, self.accounts.wait(who.account, now_ms))
+        let wait = self.known_blocks.wait(login, now_ms).unwrap_or_else(|| {
+            let pair = self.unknown_blocks.wait(login.pair, now_ms);
+            longer(pair, self.names.wait(login.account, now_ms))
         });
         wait.map_or(Ok(()), |wait| Err(wait.into()))
     }
@@ -137,67 +130,68 @@ impl Lockout {
     /// Counts a failed login.
     ///
     /// # Errors
-    /// Others failed meanwhile, and by now it would not be tried: its client must not hear more
-    /// than that.
-    pub(super) fn fail(&self, who: Who, now: Instant) -> Result<(), Locked> {
+    /// The wait, if concurrent failures have locked the login out since. The response must not
+    /// reveal more than that.
+    pub(super) fn fail(&self, login: LoginKey, now: Instant) -> Result<(), Locked> {
         let now_ms = self.millis(now);
-        let wait = self.known.fail(who.account, who.pair, now_ms).unwrap_or_else(|| {
-            let account = self.accounts.fail(who.account, now_ms);
-            longer(self.strangers.fail(who.pair, now_ms), account)
+        let wait = self.known_blocks.fail(login, now_ms).unwrap_or_else(|| {
+            let account = self.names.fail(login.account, now_ms);
+            longer(self.unknown_blocks.fail(login.pair, now_ms), account)
         });
         wait.map_or(Ok(()), |wait| Err(wait.into()))
     }
 
-    /// Notes a login: the block's failures are forgotten, and it is known from now on, under each
-    /// of the account's names. Ask [`Lockout::check`] first.
+    /// Records a login: resets the block's failures and makes it known, under each of the account's
+    /// names. Call [`Lockout::check`] first.
     pub(super) fn succeed(&self, names: &[LoginName], address: IpAddr, now: Instant) {
         let now_ms = self.millis(now);
-        for who in names.iter().filter_map(|name| self.who(name, address)) {
-            self.strangers.take(who.pair);
-            self.known.succeed(who.account, who.pair, now_ms);
+        for login in names.iter().filter_map(|name| self.login_key(name, address)) {
+            self.unknown_blocks.take(login.pair);
+            self.known_blocks.succeed(login, now_ms);
         }
     }
 
-    /// Claims the look-up of the account's sessions: true once in a wait, when nothing but the wait
-    /// over all unknown blocks keeps this login out. End it with [`Lockout::restore`], or with
-    /// [`Lockout::release_lookup`] if it gave nothing.
-    pub(super) fn claim_lookup(&self, who: Who, now: Instant) -> bool {
+    /// Claims the look-up of the account's sessions.
+    ///
+    /// True once per wait, if only the wait over all unknown blocks refuses this login. Call
+    /// [`Lockout::restore`] afterwards, or [`Lockout::release_lookup`] if the look-up failed.
+    pub(super) fn claim_lookup(&self, login: LoginKey, now: Instant) -> bool {
         let now_ms = self.millis(now);
-        !self.known.has(who.account, who.pair, now_ms)
-            && !self.strangers.is_waiting(who.pair, now_ms)
-            && self.accounts.claim_lookup(who.account, now_ms)
+        !self.known_blocks.has(login, now_ms)
+            && !self.unknown_blocks.is_waiting(login.pair, now_ms)
+            && self.names.claim_lookup(login.account, now_ms)
     }
 
-    /// Lets the next login look the sessions up.
-    pub(super) fn release_lookup(&self, who: Who, now: Instant) {
-        self.accounts.release_lookup(who.account, self.millis(now));
+    /// Releases the claim, so that the next login can look up the sessions.
+    pub(super) fn release_lookup(&self, login: LoginKey, now: Instant) {
+        self.names.release_lookup(login.account, self.millis(now));
     }
 
-    /// Makes blocks known that logged in under that name so long ago. Their failures still count.
+    /// Makes a block known that logged in under this name `age` ago. Its failures still count.
     pub(super) fn restore(&self, name: &LoginName, address: IpAddr, age: Duration, now: Instant) {
-        let seen_ms = self.millis(now).saturating_sub(run::millis(age));
-        if let Some(who) = self.who(name, address) {
-            let run = self.strangers.take(who.pair).unwrap_or_default();
-            self.known.restore(who.account, who.pair, seen_ms, run);
+        let seen_ms = self.millis(now).saturating_sub(failure_streak::millis(age));
+        if let Some(login) = self.login_key(name, address) {
+            let streak = self.unknown_blocks.take(login.pair).unwrap_or_default();
+            self.known_blocks.restore(login, seen_ms, streak);
         }
     }
 
-    /// Names that unknown blocks have to wait for now.
+    /// Counts the names for which unknown blocks have to wait now.
     pub(super) fn names_waiting(&self, now: Instant) -> usize {
-        self.accounts.waiting(self.millis(now))
+        self.names.waiting(self.millis(now))
     }
 
-    /// Gives memory back, a part at a time; called every second or so.
+    /// Frees the memory of ended entries in a part of the tables. Called about once a second.
     pub(super) fn sweep(&self, now: Instant) {
         let (turn, now_ms) = (self.sweeps.fetch_add(1, Ordering::Relaxed), self.millis(now));
-        self.strangers.sweep(turn, now_ms);
-        self.accounts.sweep(turn, now_ms);
-        self.known.sweep(turn, now_ms);
+        self.unknown_blocks.sweep(turn, now_ms);
+        self.names.sweep(turn, now_ms);
+        self.known_blocks.sweep(turn, now_ms);
     }
 
-    /// Counts from [`KNOWN_TTL`] before the start, so that logins before the start have a time.
+    /// Converts to ms since [`KNOWN_TTL`] before the start, so that earlier logins have a time.
     fn millis(&self, now: Instant) -> u64 {
-        run::millis(now.saturating_duration_since(self.start).saturating_add(KNOWN_TTL))
+        failure_streak::millis(now.saturating_duration_since(self.start).saturating_add(KNOWN_TTL))
     }
 }
 
@@ -226,16 +220,16 @@ mod tests {
             Self { lockout: Lockout::new(clock.now()), clock }
         }
 
-        /// A wrong password; whether it was looked at.
+        /// Tries a wrong password, and returns whether it was checked.
         fn guess(&self, name: &str, address: impl Into<IpAddr>) -> bool {
-            let who = self.lockout.who(&LoginName::parse(name), address.into()).unwrap();
+            let login = self.lockout.login_key(&LoginName::parse(name), address.into()).unwrap();
             let now = self.clock.now();
-            self.lockout.check(who, now).is_ok() && self.lockout.fail(who, now).is_ok()
+            self.lockout.check(login, now).is_ok() && self.lockout.fail(login, now).is_ok()
         }
 
         fn may_try(&self, name: &str, address: impl Into<IpAddr>) -> bool {
-            let who = self.lockout.who(&LoginName::parse(name), address.into()).unwrap();
-            self.lockout.check(who, self.clock.now()).is_ok()
+            let login = self.lockout.login_key(&LoginName::parse(name), address.into()).unwrap();
+            self.lockout.check(login, self.clock.now()).is_ok()
         }
 
         fn log_in(&self, address: impl Into<IpAddr>) {
@@ -245,18 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_five_guesses() {
+    fn an_address_has_five_guesses() {
         let scene = Scene::new();
         let guesses = (0..50).filter(|_| scene.guess("ada", HOME)).count();
         assert_eq!(guesses, 5);
-        assert!(!scene.may_try("ADA", HOME), "in any case");
+        assert!(!scene.may_try("ADA", HOME), "the case does not matter");
         assert!(scene.may_try("eve", HOME) && scene.may_try("ada", [192, 0, 2, 2]));
         scene.clock.advance(Duration::from_secs(30));
         assert!(scene.guess("ada", HOME) && !scene.guess("ada", HOME));
     }
 
+    // Reliability: F4.
     #[test]
-    fn f4_an_ipv6_block_is_a_64() {
+    fn an_ipv6_block_is_a_slash_64() {
         let scene = Scene::new();
         let address = |n: u16| [0x2001, 0xdb8, 0, 1, n, n, n, n];
         let guesses = (0..50).filter(|n| scene.guess("ada", address(*n))).count();
@@ -264,26 +259,26 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_together_have_twenty_and_known_ones_are_judged_apart() {
+    fn all_unknown_addresses_share_twenty_guesses_and_known_ones_have_their_own() {
         let scene = Scene::new();
         scene.log_in(HOME);
         let guesses = (0..200).filter(|n| scene.guess("ada", [198, 51, 100, *n])).count();
         assert_eq!(guesses, 20);
         assert_eq!(scene.lockout.names_waiting(scene.clock.now()), 1);
-        assert!(!scene.may_try("ada", [203, 0, 113, 1]), "a place never seen");
+        assert!(!scene.may_try("ada", [203, 0, 113, 1]), "an unknown address");
         assert!(scene.may_try("ada", HOME) && scene.may_try("ada@example.com", HOME));
-        // The owner's mistakes count here, and only here.
+        // The owner's failures count here only.
         let guesses = (0..9).filter(|_| scene.guess("ada", HOME)).count();
         assert_eq!(guesses, 5);
         scene.clock.advance(Duration::from_secs(30));
         assert!(scene.may_try("ada", HOME));
         scene.log_in(HOME);
         let guesses = (0..9).filter(|_| scene.guess("ada", HOME)).count();
-        assert_eq!(guesses, 5, "a login forgets the failures");
+        assert_eq!(guesses, 5, "a login resets the failures");
     }
 
     #[test]
-    fn a_login_forgives_its_own_block_alone() {
+    fn a_login_resets_only_the_failures_of_its_block() {
         let scene = Scene::new();
         for n in 0..3 {
             (0..4).for_each(|_| assert!(scene.guess("ada", [198, 51, 100, n])));
@@ -299,17 +294,16 @@ mod tests {
     }
 
     #[test]
-    fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
+    fn concurrent_guesses_are_limited_like_sequential_ones() {
         let scene = Scene::new();
-        let who = scene.lockout.who(&LoginName::parse("ada"), HOME.into()).unwrap();
+        let login = scene.lockout.login_key(&LoginName::parse("ada"), HOME.into()).unwrap();
         let now = scene.clock.now();
-        let begun = (0..1_000).filter(|_| scene.lockout.check(who, now).is_ok()).count();
+        let begun = (0..1_000).filter(|_| scene.lockout.check(login, now).is_ok()).count();
         assert_eq!(begun, 1_000);
-        let answered = (0..1_000).filter(|_| scene.lockout.fail(who, now).is_ok()).count();
+        let answered = (0..1_000).filter(|_| scene.lockout.fail(login, now).is_ok()).count();
         assert_eq!(answered, 5);
     }
 
-    // Case F8 of the field list.
     #[test]
     fn a_restored_block_is_known_and_keeps_its_failures() {
         let scene = Scene::new();
@@ -320,12 +314,12 @@ mod tests {
             assert!(scene.guess("ada", [198, 51, 100, n]));
         }
         let claim = |address: [u8; 4]| {
-            let who = scene.lockout.who(&name, address.into()).unwrap();
-            scene.lockout.claim_lookup(who, scene.clock.now()).then_some(who)
+            let login = scene.lockout.login_key(&name, address.into()).unwrap();
+            scene.lockout.claim_lookup(login, scene.clock.now()).then_some(login)
         };
-        let who = claim(HOME).unwrap();
-        assert!(claim(HOME).is_none() && claim([203, 0, 113, 1]).is_none(), "once in a wait");
-        scene.lockout.release_lookup(who, scene.clock.now());
+        let login = claim(HOME).unwrap();
+        assert!(claim(HOME).is_none() && claim([203, 0, 113, 1]).is_none(), "once per wait");
+        scene.lockout.release_lookup(login, scene.clock.now());
         assert!(claim(HOME).is_some());
         for address in [HOME, [192, 0, 2, 2]] {
             scene.lockout.restore(&name, address.into(), hour, scene.clock.now());
@@ -333,7 +327,7 @@ mod tests {
         assert!(scene.may_try("ada", HOME) && !scene.may_try("ada", [203, 0, 113, 1]));
         assert_eq!((0..9).filter(|_| scene.guess("ada", HOME)).count(), 5);
         assert_eq!((0..9).filter(|_| scene.guess("ada", [192, 0, 2, 2])).count(), 4);
-        // A known block waits for its own failures alone: nothing to look up.
+        // A known block waits only for its own failures, so there is no look-up.
         scene.clock.advance(Duration::from_secs(60));
         assert!(scene.guess("ada", [203, 0, 113, 1]));
         assert!(claim(HOME).is_none() && claim([203, 0, 113, 2]).is_some(), "another wait");
@@ -341,12 +335,12 @@ mod tests {
         for n in 0..20 {
             scene.guess("ada", [198, 51, 100, n]);
         }
-        assert!(!scene.may_try("ada", HOME), "30 days after the login it is forgotten");
+        assert!(!scene.may_try("ada", HOME), "30 days after the login it is unknown again");
     }
 
     #[test]
-    fn no_account_can_have_an_impossible_name() {
+    fn an_impossible_name_has_no_login_key() {
         let scene = Scene::new();
-        assert!(scene.lockout.who(&LoginName::parse("a\0b"), HOME.into()).is_none());
+        assert!(scene.lockout.login_key(&LoginName::parse("a\0b"), HOME.into()).is_none());
     }
 }

@@ -83,7 +83,7 @@ async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiE
         detail: "some fields are missing; see errors",
         errors: vec![FieldError { field: "token", message: "is required".to_owned() }],
     })?;
-    if !edge.auth.is_acquainted(&client) {
+    if !edge.auth.is_recent_client(&client) {
         rate_limit::count(edge, &[Policy::Global], address)?;
     }
     Ok((client, token))

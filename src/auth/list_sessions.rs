@@ -1,27 +1,28 @@
-//! An account's sessions in its owner's hands: seen, ended one by one, ended all at once.
+//! The owner's view of an account's sessions: list them, end one, end all.
 
 use super::{Auth, Caller, MeError};
 use crate::identity::{Origin, SessionId};
 use crate::store::{Asking, OwnSession, StoreError};
 
 impl Auth {
-    /// The live sessions of the caller's account, newest first, at most 1,000. One query.
+    /// Returns the live sessions of the caller's account, newest first, at most 1,000. One query.
     ///
     /// # Errors
-    /// When the database gives no answer.
-    pub async fn sessions(&self, caller: &Caller) -> Result<Vec<OwnSession>, StoreError> {
+    /// The database did not answer.
+    pub async fn list_sessions(&self, caller: &Caller) -> Result<Vec<OwnSession>, StoreError> {
         self.0.store.account_sessions(caller.account.id).await
     }
 
-    /// Ends a session of the caller's account, here at once and on other nodes within a second.
-    /// False: the account has no such live session.
+    /// Ends a session of the caller's account. False if the account has no such live session.
+    ///
+    /// This node sees the end at once, other nodes within a second.
     ///
     /// # Errors
-    /// The caller's own session ended meanwhile, and nothing was done; or the database gives no
-    /// answer, and the session may go on.
+    /// - The caller's own session ended in the meantime, and nothing was changed.
+    /// - The database did not answer, and the session may still be live.
     ///
     /// # Cancel safety
-    /// The session has ended or goes on, nothing between.
+    /// Dropping the future leaves the session either ended or live.
     pub async fn end_session(
         &self,
         caller: &Caller,
@@ -31,25 +32,25 @@ impl Auth {
         let ended = self.0.store.end_session(asking(caller, origin), session).await;
         let ended = ended.map_err(MeError::Store)?.ok_or(MeError::Rejected)?;
         if ended {
-            self.0.sessions.ended(session);
+            self.0.session_cache.ended(session);
         }
         Ok(ended)
     }
 
-    /// Ends every session of the caller's account, the caller's own with them.
+    /// Ends every session of the caller's account, including the caller's own.
     ///
     /// # Errors
-    /// The caller's own session ended meanwhile, and nothing was done; or the database gives no
-    /// answer, and all of them have ended, or none.
+    /// - The caller's own session ended in the meantime, and nothing was changed.
+    /// - The database did not answer, and either all sessions have ended or none.
     ///
     /// # Cancel safety
-    /// All of them have ended, or none.
+    /// Dropping the future leaves either all sessions ended or none.
     pub async fn logout_all(&self, caller: &Caller, origin: &Origin) -> Result<(), MeError> {
         let ended = self.0.store.end_account_sessions(asking(caller, origin)).await;
         if !ended.map_err(MeError::Store)? {
             return Err(MeError::Rejected);
         }
-        self.0.sessions.account_changed(caller.account.id);
+        self.0.session_cache.account_changed(caller.account.id);
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! The rules' counters, looked up once.
+//! The metrics of the rules, resolved once at start.
 
 use crate::telemetry::{Family, Metrics, definitions};
 use metrics::Gauge;
 
-pub(super) struct Meters {
+pub(super) struct AuthMetrics {
     pub(super) logins: Family,
     pub(super) registrations: Family,
     pub(super) refreshes: Family,
@@ -17,7 +17,7 @@ pub(super) struct Meters {
     pub(super) cleanup_runs: Family,
 }
 
-impl Meters {
+impl AuthMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             logins: metrics.family(definitions::LOGINS),
