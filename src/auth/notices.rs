@@ -1,7 +1,7 @@
 //! What other nodes tell of ended sessions.
 
 use super::Auth;
-use crate::store::Notice;
+use crate::store::SessionEvent;
 
 impl Auth {
     /// Keeps what this node remembers of sessions in step with what all nodes do to them.
@@ -12,11 +12,11 @@ impl Auth {
         let sessions = &self.0.sessions;
         self.0
             .store
-            .listen(|notice| match notice {
-                Notice::Listening => sessions.listening(),
-                Notice::Deaf { heard } => sessions.deaf(heard),
-                Notice::SessionEnded(session) => sessions.ended(session),
-                Notice::AccountChanged(user) => sessions.account_changed(user),
+            .listen(|event| match event {
+                SessionEvent::Listening => sessions.listening(),
+                SessionEvent::Disconnected { heard } => sessions.deaf(heard),
+                SessionEvent::SessionEnded(session) => sessions.ended(session),
+                SessionEvent::AccountChanged(user) => sessions.account_changed(user),
             })
             .await;
     }
