@@ -326,7 +326,7 @@ mod tests {
                 .unwrap();
         assert_eq!(folder.path(), other.canonicalize().unwrap());
         assert_eq!(folder.instead_of(), Some(wanted.as_path()));
-        assert!(!wanted.exists(), "nothing is left behind");
+        assert!(!wanted.exists(), "no folder was created");
 
         let error = DataFolder::open(&DataDir::Set(wanted), Purpose::Database).await.unwrap_err();
         assert!(

@@ -12,10 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-/// Time limit for an abandoned statement, counted from when it was sent.
-///
-/// A connection whose statement takes longer is closed: the database does not answer, or another
-/// transaction holds a lock.
+/// Time limit for an abandoned statement, counted from when it was sent. Then its connection is closed.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The state of a connection's exchange with the server.

@@ -281,7 +281,7 @@ impl Admin {
 
     /// Passes every account to `each` in the order of ids, and returns their number.
     ///
-    /// The accounts are those of one moment. They are read row by row, so memory stays bounded.
+    /// Reads a snapshot, row by row, so memory stays bounded.
     ///
     /// # Errors
     /// See [`ReadError`]; `each` has received the accounts before the error.

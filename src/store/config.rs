@@ -1,8 +1,8 @@
-//! How the store reaches its database.
+//! The store's configuration.
 
 use super::connect::Endpoint;
 
-/// Configuration of the store: a database and the size of the pool.
+/// A database and the size of the connection pool.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// The database and its credentials.

@@ -54,7 +54,6 @@ impl Connection {
         self.0.batch_execute(sql).await
     }
 
-    /// Whether the connection is closed, by the server or by the network.
     pub(super) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }

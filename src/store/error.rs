@@ -77,7 +77,6 @@ impl StoreError {
         }
     }
 
-    /// The database cannot serve, for this reason.
     pub(super) fn unavailable(context: &'static str, why: impl Into<Cause>) -> Self {
         Self::Unavailable { context, source: why.into() }
     }

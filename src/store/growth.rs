@@ -60,7 +60,6 @@ impl Growth {
         }
     }
 
-    /// Opens the first connection.
     pub(super) async fn open_first(&self) -> Result<(), StoreError> {
         let opened = self.open().await;
         self.add(opened?);

@@ -41,7 +41,6 @@ pub(super) struct Health {
     clock: Clock,
 }
 
-/// A check that is running or finished.
 struct Check {
     started: Instant,
     answer: Shared<BoxFuture<'static, Answer>>,

@@ -53,7 +53,6 @@ pub enum SessionEvent {
     AccountChanged(UserId),
 }
 
-/// The connection to the notification channels, with its metrics.
 pub(super) struct NotificationListener {
     database: Endpoint,
     connected: Gauge,

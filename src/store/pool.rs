@@ -233,7 +233,6 @@ impl Pool {
         answer
     }
 
-    /// Whether the database accepts writes, as last seen.
     pub(super) fn write_state(&self) -> &WriteState {
         &self.write_state
     }
@@ -306,7 +305,6 @@ impl Checkout<'_> {
         result
     }
 
-    /// Runs a command without parameters and without rows.
     async fn command(&mut self, sql: &'static str) -> Result<(), tokio_postgres::Error> {
         let Some(connection) = &self.connection else { return Ok(()) };
         self.conversation.waiting_since = Some(Instant::now());

@@ -63,7 +63,7 @@ pub enum Refreshed {
 // makes this statement wait for such a change in progress, and then see it. A change that begins later
 // waits for this session, and then sees it.
 //
-// If the account has more than $7 live sessions besides the new one, those used longest ago end.
+// The account keeps $7 live sessions in addition to the new one; those used longest ago end.
 // Concurrent logins of one account do not see each other: n of them may leave n - 1 sessions too many
 // until the next login. (A lock would not help, because a statement sees the state from before it
 // waited.) At most 1,000 sessions end at once, so that a backlog does not delay the login.

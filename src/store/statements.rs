@@ -1,12 +1,9 @@
-//! The registry of the statements that serve requests or run in the background.
-//!
-//! Every pooled connection prepares these statements, and each has its metrics. Tests read the list to
-//! ask PostgreSQL how it runs them.
+//! The registry of statements.
 
 use super::statement::Statement;
 use super::{cleanup, clients, events, revocation, session_blocks, sessions, users};
 
-/// Every statement that serves requests or runs in the background.
+/// Every statement that serves requests or runs in the background. Connections prepare all of them.
 pub const STATEMENTS: &[Statement] = &[
     users::INSERT_USER,
     users::CREDENTIALS_BY_USERNAME,

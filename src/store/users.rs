@@ -21,7 +21,6 @@ pub struct NewUser<'a> {
     pub origin: Option<&'a Origin>,
 }
 
-/// The parameters of [`INSERT_USER`].
 pub(super) struct UserParameters<'a> {
     email: &'a str,
     username: &'a str,
