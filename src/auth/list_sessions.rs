@@ -2,7 +2,7 @@
 
 use super::{Auth, Caller, MeError};
 use crate::identity::{Origin, SessionId};
-use crate::store::{Asking, OwnSession, StoreError};
+use crate::store::{self, OwnSession, StoreError};
 
 impl Auth {
     /// Returns the live sessions of the caller's account, newest first, at most 1,000. One query.
@@ -55,6 +55,6 @@ impl Auth {
     }
 }
 
-fn asking<'a>(caller: &Caller, origin: &'a Origin) -> Asking<'a> {
-    Asking { user: caller.account.id, session: caller.session, origin }
+fn asking<'a>(caller: &Caller, origin: &'a Origin) -> store::Caller<'a> {
+    store::Caller { user: caller.account.id, session: caller.session, origin }
 }

@@ -1,7 +1,7 @@
 //! Applies the session events of all nodes to the session cache.
 
 use super::Auth;
-use crate::store::Notice;
+use crate::store::SessionEvent;
 
 impl Auth {
     /// Invalidates cached sessions when any node ends a session or changes an account.
@@ -12,11 +12,11 @@ impl Auth {
         let cache = &self.0.session_cache;
         self.0
             .store
-            .listen(|notice| match notice {
-                Notice::Listening => cache.connected(),
-                Notice::Deaf { heard } => cache.disconnected(heard),
-                Notice::SessionEnded(session) => cache.ended(session),
-                Notice::AccountChanged(user) => cache.account_changed(user),
+            .listen(|event| match event {
+                SessionEvent::Listening => cache.connected(),
+                SessionEvent::Disconnected { heard } => cache.disconnected(heard),
+                SessionEvent::SessionEnded(session) => cache.ended(session),
+                SessionEvent::AccountChanged(user) => cache.account_changed(user),
             })
             .await;
     }

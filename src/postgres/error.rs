@@ -1,4 +1,4 @@
-//! Why there is no embedded PostgreSQL, and what to do about it.
+//! Errors of the embedded PostgreSQL, with advice for the operator.
 
 use std::fmt;
 use std::io;
@@ -8,38 +8,37 @@ use std::time::Duration;
 
 /// Why the embedded PostgreSQL did not start, or its data folder could not be used.
 ///
-/// The variants tell the caller which exit code fits: [`NotFound`](Self::NotFound) is 69
-/// (unavailable), as is [`NoDatabase`](Self::NoDatabase); [`InUse`](Self::InUse) and
-/// [`Folder`](Self::Folder) are 73 (can't create), a wrong setting ([`BadBinDir`](Self::BadBinDir),
-/// [`Unreachable`](Self::Unreachable)) is 64, the rest is a plain failure.
+/// The variants determine the exit code: 69 (unavailable) for [`NotFound`](Self::NotFound) and
+/// [`NoDatabase`](Self::NoDatabase), 73 (can't create) for [`InUse`](Self::InUse) and
+/// [`Folder`](Self::Folder), 64 for a wrong setting ([`BadBinDir`](Self::BadBinDir),
+/// [`Unreachable`](Self::Unreachable)). The rest is a plain failure.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    /// Nothing installed, nothing downloaded. Nothing was written.
+    /// No PostgreSQL is installed or downloaded. Nothing was written.
     #[error(transparent)]
     NotFound(Box<NotFound>),
 
     /// `STAUNCH_POSTGRES_BIN` names a folder that cannot be used.
     #[error("STAUNCH_POSTGRES_BIN={} cannot be used: {reason}", path.display())]
     BadBinDir {
-        /// The folder as it was set.
+        /// The configured folder.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
 
-    /// The data folder belongs to a major version whose programs are not here. The data is
-    /// untouched.
+    /// The data belongs to a major version that is not installed. The data is unchanged.
     #[error("the data in {} was made by PostgreSQL {wanted}, and no PostgreSQL {wanted} was found (found: {found})", data.display())]
     OtherMajor {
         /// The folder with PG_VERSION.
         data: PathBuf,
         /// The major version in PG_VERSION.
         wanted: u32,
-        /// The versions that are here, for the reader.
+        /// The versions that were found, for display.
         found: String,
     },
 
-    /// There is no embedded database, and the caller does not make one. Nothing was written.
+    /// There is no embedded database, and the caller does not create one. Nothing was written.
     #[error("no database in {}; set STAUNCH_DATA_DIR or STAUNCH_DATABASE_URL", folder.display())]
     NoDatabase {
         /// The data folder.
@@ -51,29 +50,29 @@ pub enum PostgresError {
     InUse {
         /// The data folder.
         folder: PathBuf,
-        /// The process that wrote the lock, if it could be read.
+        /// The process that holds the lock, if its id could be read.
         pid: Option<u32>,
     },
 
-    /// Started as root, and the account that PostgreSQL must run as cannot enter the data folder.
-    #[error("PostgreSQL does not run as root, and user {account} cannot enter {}", blocked_by.display())]
+    /// staunch runs as root, and the user for PostgreSQL cannot enter the data folder.
+    #[error("PostgreSQL does not run as root, and user {os_user} cannot enter {}", blocked_by.display())]
     Unreachable {
-        /// The account PostgreSQL would run as: a name, or a uid in digits.
-        account: String,
-        /// The first folder on the way that does not let it in.
+        /// The user PostgreSQL would run as: a name, or a uid in digits.
+        os_user: String,
+        /// The first folder on the path that this user cannot enter.
         blocked_by: PathBuf,
     },
 
-    /// Started as root on a machine that has no other account to run PostgreSQL as.
+    /// staunch runs as root, and there is no other user to run PostgreSQL as.
     #[error(
         "PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as"
     )]
-    NoAccount,
+    NoOsUser,
 
-    /// A file or folder of ours could not be read or written.
+    /// A file or folder could not be read or written.
     #[error("cannot {action} {}", path.display())]
     Folder {
-        /// What was tried: a verb, as in "cannot create ...".
+        /// The attempted action: a verb, as in "cannot create ...".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -82,7 +81,7 @@ pub enum PostgresError {
         source: io::Error,
     },
 
-    /// The data is there and its password is not; a new one is never made over existing data.
+    /// The data exists but its password does not. Existing data never gets a new password.
     #[error("{} is missing or damaged, and the database in {} cannot be opened without it", path.display(), data.display())]
     PasswordLost {
         /// The password file.
@@ -91,7 +90,7 @@ pub enum PostgresError {
         data: PathBuf,
     },
 
-    /// A program could not be started at all.
+    /// A program could not be started.
     #[error("cannot run {program}")]
     Spawn {
         /// The program.
@@ -101,17 +100,17 @@ pub enum PostgresError {
         source: io::Error,
     },
 
-    /// `initdb` failed or took too long. Its half-made folder is removed at the next start.
-    #[error("initdb could not make the database: {output}")]
+    /// `initdb` failed or timed out. The next start removes its incomplete folder.
+    #[error("initdb could not create the database: {output}")]
     Initdb {
-        /// What it said, or that it was stopped.
+        /// Its output, or that it timed out.
         output: String,
     },
 
     /// PostgreSQL ended before it was ready.
     #[error("PostgreSQL ended while starting ({status}); its log ({}) ends with:\n{tail}", log.display())]
     EndedEarly {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
         /// Its log file.
         log: PathBuf,
@@ -119,10 +118,10 @@ pub enum PostgresError {
         tail: String,
     },
 
-    /// PostgreSQL runs and is not ready within the deadline. It was stopped again.
+    /// PostgreSQL was not ready within the time limit. It was stopped again.
     #[error("PostgreSQL was not ready after {waited:?}; its log ({}) ends with:\n{tail}", log.display())]
     NotReady {
-        /// How long we waited.
+        /// The time limit.
         waited: Duration,
         /// Its log file.
         log: PathBuf,
@@ -130,31 +129,31 @@ pub enum PostgresError {
         tail: String,
     },
 
-    /// A process of an earlier run is still on the data folder and does not end.
-    #[error("process {pid} of an earlier run still holds the database and does not end")]
+    /// A process of an earlier run still uses the data folder and does not end.
+    #[error("process {pid} of an earlier run still uses the database and does not end")]
     OrphanStays {
-        /// That process.
+        /// The process.
         pid: u32,
     },
 
-    /// PostgreSQL is ready and refuses us.
-    #[error("PostgreSQL runs and cannot be used: {context}")]
+    /// PostgreSQL is ready but refuses the connection or the statement.
+    #[error("PostgreSQL runs but cannot be used: {context}")]
     Connect {
-        /// What was tried.
+        /// The attempted action.
         context: &'static str,
-        /// Its reason.
+        /// The server's reason.
         #[source]
         source: tokio_postgres::Error,
     },
 
-    /// PostgreSQL is ready and does not answer.
-    #[error("PostgreSQL runs and does not answer within {limit:?}; see its log")]
+    /// PostgreSQL is ready but does not answer.
+    #[error("PostgreSQL runs but does not answer within {limit:?}; see its log")]
     Silent {
-        /// How long we waited.
+        /// The time limit.
         limit: Duration,
     },
 
-    /// The system gave no random bytes for the password.
+    /// The system provided no random bytes for the password.
     #[error("no random bytes from the system: {reason}")]
     Random {
         /// The system's reason.
@@ -163,35 +162,35 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
-    /// What the operator can do, as a sentence to print below the error and its causes.
+    /// Advice for the operator: a sentence to print below the error and its causes.
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::BadBinDir { .. } => Some(format!(
                 "It must name the folder that holds the programs `postgres` and `initdb`, version {} or later.",
-                super::programs::OLDEST_MAJOR
+                super::config::OLDEST_MAJOR
             )),
             Self::OtherMajor { wanted, .. } => Some(format!(
-                "Install PostgreSQL {wanted}, or point STAUNCH_POSTGRES_BIN to its programs; to change the version, move the data with pg_dump or pg_upgrade."
+                "Install PostgreSQL {wanted}, or set STAUNCH_POSTGRES_BIN to the folder of its programs; to change the version, move the data with pg_dump or pg_upgrade."
             )),
             Self::InUse { .. } => {
                 Some("Stop it first, or give this one another folder with STAUNCH_DATA_DIR.".into())
             }
             Self::Unreachable { blocked_by, .. } => Some(format!(
-                "Let it in (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can reach, such as /var/lib/staunch.",
+                "Allow it to enter (chmod o+x {}), or set STAUNCH_DATA_DIR to a folder that it can enter, such as /var/lib/staunch.",
                 blocked_by.display()
             )),
-            Self::NoAccount => Some(
+            Self::NoOsUser => Some(
                 "Start staunch as an ordinary user, or add one (useradd --system postgres).".into(),
             ),
             Self::Folder { .. } => {
                 Some("Check that this user may write there and that the disk is not full.".into())
             }
             Self::PasswordLost { .. } => Some(
-                "Put it back from a backup, or move both away to start with an empty database."
+                "Restore it from a backup, or move both away to start with an empty database."
                     .into(),
             ),
             Self::OrphanStays { pid } => {
-                Some(format!("Look at it with `ps {pid}`, end it, and start again."))
+                Some(format!("Inspect it with `ps {pid}`, end it, and start again."))
             }
             Self::NotFound(_)
             | Self::NoDatabase { .. }
@@ -212,22 +211,21 @@ impl PostgresError {
     }
 }
 
-/// A search that found nothing; its [`Display`](fmt::Display) is the help for whoever started the
-/// program.
+/// A search that found no usable PostgreSQL. Its [`Display`](fmt::Display) text is help for the user.
 #[derive(Debug)]
 pub struct NotFound {
     /// Why nothing was downloaded.
     pub download: NoDownload,
-    /// The places that were looked at.
+    /// The places that were searched.
     pub looked_in: Vec<String>,
-    /// Programs that were found and are of no use, each with the reason.
+    /// Programs that were found but cannot be used, each with the reason.
     pub passed_over: Vec<String>,
 }
 
-/// Why there is no downloaded PostgreSQL either.
+/// Why no PostgreSQL was downloaded.
 #[derive(Debug)]
 pub enum NoDownload {
-    /// It was tried and failed.
+    /// The download failed.
     Failed(String),
     /// `STAUNCH_OFFLINE` forbids it.
     Offline,
@@ -281,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_help_names_the_three_ways_out() {
+    fn the_help_lists_the_three_solutions() {
         let error = PostgresError::NotFound(Box::new(NotFound {
             download: NoDownload::Failed("no route to host".to_owned()),
             looked_in: vec!["PATH".to_owned(), "/usr/lib/postgresql".to_owned()],
@@ -299,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_folder_names_the_other_process() {
+    fn the_error_for_a_locked_folder_contains_the_other_process_id() {
         let error = PostgresError::InUse { folder: PathBuf::from("/srv/staunch"), pid: Some(4711) };
         assert!(
             error.to_string().starts_with("/srv/staunch is in use by another staunch (pid 4711)")

@@ -1,12 +1,11 @@
-//! Finds the PostgreSQL programs: what was set, what is installed, what was downloaded, and last a
-//! download.
+//! Search for the PostgreSQL programs: configured, installed, downloaded earlier, or downloaded now.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::account::Account;
 use super::error::{NoDownload, NotFound};
+use super::os_user::OsUser;
 use super::programs::Programs;
 use super::{PostgresConfig, PostgresError, download};
 
@@ -14,12 +13,12 @@ use super::{PostgresConfig, PostgresError, download};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) major: u32,
-    /// Whose it is, for the message.
+    /// The data's folder, for the message.
     pub(super) data: &'a Path,
 }
 
 impl Wanted<'_> {
-    /// `download` is why there is none, if one would have fitted.
+    /// Makes the error. `download` is given if a download would have had the wanted version.
     fn missing(self, found: &[String], download: Option<&NoDownload>) -> PostgresError {
         let mut text = match found {
             [] => "none".to_owned(),
@@ -32,18 +31,18 @@ impl Wanted<'_> {
     }
 }
 
-/// Where to look. Fields, so that tests can look elsewhere.
+/// The places to search. They are fields, so that tests can search elsewhere.
 pub(super) struct Search {
     bin_dir: Option<PathBuf>,
     path: OsString,
-    /// A parent, what its children's names start with, and what lies between them and the programs.
+    /// A parent folder, the prefix of its children's names, and the path from there to the programs.
     installs: Vec<(&'static str, &'static str, &'static str)>,
     cache: Option<PathBuf>,
     offline: bool,
 }
 
 impl Search {
-    pub(super) fn new(config: &PostgresConfig, account: &Account) -> Self {
+    pub(super) fn new(config: &PostgresConfig, os_user: &OsUser) -> Self {
         Self {
             bin_dir: config.bin_dir.clone(),
             path: std::env::var_os("PATH").unwrap_or_default(),
@@ -53,20 +52,20 @@ impl Search {
                 ("/opt/homebrew/opt", "postgresql@", "bin"),
                 ("/usr/local/opt", "postgresql@", "bin"),
             ],
-            cache: download::cache_folder(account),
+            cache: download::cache_folder(os_user),
             offline: config.offline,
         }
     }
 
-    /// The first programs of version 14 or later; with `wanted`, the first of that major version.
+    /// Finds the first programs of version 14 or later, or of the `wanted` major version.
     pub(super) async fn run(
         &self,
-        account: &Account,
+        os_user: &OsUser,
         wanted: Option<Wanted<'_>>,
     ) -> Result<Programs, PostgresError> {
         if let Some(folder) = &self.bin_dir {
             let found = match std::path::absolute(folder) {
-                Ok(absolute) => Programs::in_folder(&absolute, account).await,
+                Ok(absolute) => Programs::in_folder(&absolute, os_user).await,
                 Err(error) => Err(error.to_string()),
             };
             return match (found, wanted) {
@@ -82,16 +81,16 @@ impl Search {
         let (current, outdated) = self.cached();
         let installed = self.folders().await;
         for folder in installed.into_iter().chain(current) {
-            if let Some(found) = seen.look(&folder, account, wanted).await {
+            if let Some(found) = seen.look(&folder, os_user, wanted).await {
                 return Ok(found);
             }
         }
-        // A download is of one version: of no use to data of another.
+        // The download has a fixed version, which data of another version cannot use.
         let download_fits = wanted.is_none_or(|wanted| wanted.major == download::MAJOR);
         let reason = match (&self.cache, self.offline) {
             (_, true) => NoDownload::Offline,
             (Some(cache), false) if download_fits => match download::fetch(cache).await {
-                Ok(folder) => match Programs::in_folder(&folder, account).await {
+                Ok(folder) => match Programs::in_folder(&folder, os_user).await {
                     Ok(found) => return Ok(found),
                     Err(reason) => NoDownload::Failed(format!("it does not run here: {reason}")),
                 },
@@ -103,9 +102,9 @@ impl Search {
             )),
             (None, false) => NoDownload::Failed("this user has no cache folder".to_owned()),
         };
-        // Last: what an earlier release of ours has downloaded lacks the fixes since.
+        // Last, because a version downloaded by an earlier release lacks later fixes.
         for folder in outdated {
-            if let Some(found) = seen.look(&folder, account, wanted).await {
+            if let Some(found) = seen.look(&folder, os_user, wanted).await {
                 tracing::warn!(
                     version = found.version,
                     reason = %reason,
@@ -125,11 +124,11 @@ impl Search {
         })))
     }
 
-    /// Every folder where one may be installed, in the order of preference, links resolved.
+    /// Lists the folders where programs may be installed, by preference and with links resolved.
     async fn folders(&self) -> Vec<PathBuf> {
         let mut folders = Vec::new();
         for folder in std::env::split_paths(&self.path).filter(|folder| folder.is_absolute()) {
-            // /usr/local/bin/postgres may be a link to where initdb is too.
+            // /usr/local/bin/postgres may be a link into the folder that also has initdb.
             match folder.join("postgres").canonicalize() {
                 Ok(program) => folders.extend(program.parent().map(Path::to_path_buf)),
                 Err(_) => continue,
@@ -143,7 +142,7 @@ impl Search {
         folders
     }
 
-    /// The folders of the cache: those that a download would not replace, and the others.
+    /// Lists the cache's folders: first those that are up to date, then the others.
     fn cached(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let found = self.cache.iter().flat_map(|cache| versions_in(cache, download::PREFIX, "bin"));
         let (current, outdated): (Vec<_>, Vec<_>) =
@@ -156,7 +155,7 @@ impl Search {
         let program = std::env::split_paths(&self.path)
             .map(|folder| folder.join("pg_config"))
             .find(|program| program.is_absolute() && program.is_file())?;
-        let own = Account::own_account();
+        let own = OsUser::current();
         let output = own.ask(&program, &["--bindir".as_ref()]).await.ok()?;
         let folder = String::from_utf8(output.stdout).ok()?;
         Path::new(folder.trim()).canonicalize().ok()
@@ -173,30 +172,30 @@ impl Search {
     }
 }
 
-/// What a search has looked at.
+/// The folders that a search has seen.
 #[derive(Default)]
 struct Seen {
     folders: Vec<PathBuf>,
-    /// Why some cannot be used.
+    /// Reasons why programs cannot be used.
     passed_over: Vec<String>,
-    /// Of programs that work, and are not of the wanted major version.
+    /// Versions of usable programs with another major version than wanted.
     other_versions: Vec<String>,
 }
 
 impl Seen {
-    /// The folder's programs, if it is looked at for the first time and they will do.
+    /// Returns the folder's programs if they are usable and the folder was not seen before.
     async fn look(
         &mut self,
         folder: &Path,
-        account: &Account,
+        os_user: &OsUser,
         wanted: Option<Wanted<'_>>,
     ) -> Option<Programs> {
-        // Most folders of PATH have none; saying so for each would hide what matters.
+        // Most folders of PATH have no PostgreSQL; reporting each would hide the useful reasons.
         if !folder.join("postgres").is_file() || self.folders.iter().any(|seen| seen == folder) {
             return None;
         }
         self.folders.push(folder.to_owned());
-        match Programs::in_folder(folder, account).await {
+        match Programs::in_folder(folder, os_user).await {
             Ok(found) if wanted.is_none_or(|wanted| wanted.major == found.major) => {
                 return Some(found);
             }
@@ -207,10 +206,10 @@ impl Seen {
     }
 }
 
-/// The numbers in a folder's name, and where its programs are.
+/// The version numbers in a folder's name, and the folder of its programs.
 type Version = (Vec<u32>, PathBuf);
 
-/// `<parent>/<prefix><version>/<below>`, highest version first.
+/// Lists the folders `<parent>/<prefix><version>/<below>`, highest version first.
 fn versions_in(parent: &Path, prefix: &str, below: &str) -> Vec<Version> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Vec::new();
@@ -244,11 +243,11 @@ mod tests {
         }
     }
 
-    fn account() -> Account {
-        Account::for_folder(Path::new("/")).unwrap()
+    fn os_user() -> OsUser {
+        OsUser::for_folder(Path::new("/")).unwrap()
     }
 
-    /// A folder that everybody can enter, with programs that claim to be this version.
+    /// Makes a folder that every user can enter, with programs that report this version.
     fn pretend(version: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -262,8 +261,8 @@ mod tests {
         folder
     }
 
-    /// A child that another test is starting holds the file open for writing until it runs its own
-    /// program, and meanwhile the file cannot be run (ETXTBSY).
+    /// Waits until a program can be run. A child that another test starts inherits the open file until
+    /// it executes its own program; until then running the file fails (ETXTBSY).
     fn until_runnable(program: &Path) {
         let deadline = tokio::time::Instant::now() + crate::SOON;
         while let Err(error) = std::process::Command::new(program).output() {
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_version_comes_first() {
+    fn versions_are_listed_highest_first() {
         let top = tempfile::tempdir().unwrap();
         for name in ["pgsql-9.6", "pgsql-15", "pgsql-17", "pgsql-common", "other"] {
             fs::create_dir(top.path().join(name)).unwrap();
@@ -285,23 +284,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_found_says_where_and_what_helps() {
+    async fn a_failed_search_lists_the_places_and_the_solutions() {
         let mut search = nowhere();
         let old = pretend("13.2");
         search.path = old.path().as_os_str().to_owned();
         search.installs = vec![("/nonexistent", "pgsql-", "bin")];
-        let error = search.run(&account(), None).await.unwrap_err().to_string();
+        let error = search.run(&os_user(), None).await.unwrap_err().to_string();
         assert!(error.starts_with("no PostgreSQL to run: none installed, and STAUNCH_OFFLINE forbids a download\n  looked in: PATH, pg_config, /nonexistent/pgsql-*\n  passed over: "), "{error}");
         assert!(error.contains("is version 13.2, older than 14"), "{error}");
         assert!(error.ends_with("STAUNCH_POSTGRES_BIN=/path/to/bin staunch"), "{error}");
     }
 
     #[tokio::test]
-    async fn what_was_set_is_used_or_an_error() {
+    async fn a_configured_folder_is_used_or_is_an_error() {
         let mut search = nowhere();
         search.path = pretend("16.1").path().as_os_str().to_owned();
         search.bin_dir = Some(PathBuf::from("/nonexistent/bin"));
-        let error = search.run(&account(), None).await.unwrap_err();
+        let error = search.run(&os_user(), None).await.unwrap_err();
         assert!(matches!(error, PostgresError::BadBinDir { .. }), "{error}");
         assert!(
             error
@@ -311,25 +310,25 @@ mod tests {
         );
         let good = pretend("17.2");
         search.bin_dir = Some(good.path().to_path_buf());
-        assert_eq!(search.run(&account(), None).await.unwrap().major, 17);
+        assert_eq!(search.run(&os_user(), None).await.unwrap().major, 17);
     }
 
     #[cfg(feature = "postgres-download")]
     #[tokio::test]
     #[ignore = "downloads 20 MB from Maven Central"]
-    async fn an_empty_machine_downloads_one_and_finds_it_again() {
+    async fn a_downloaded_version_is_found_again() {
         let cache = tempfile::tempdir().unwrap();
         fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut search = nowhere();
         search.cache = Some(cache.path().to_path_buf());
         search.offline = false;
-        let found = search.run(&account(), None).await.unwrap();
+        let found = search.run(&os_user(), None).await.unwrap();
         assert_eq!(found.major, download::MAJOR);
         search.offline = true;
-        assert_eq!(search.run(&account(), None).await.unwrap(), found);
+        assert_eq!(search.run(&os_user(), None).await.unwrap(), found);
     }
 
-    /// Puts programs that claim to be this version into a cache.
+    /// Puts programs that report this version into a cache.
     fn cache(cache: &Path, version: &str) {
         let folder = cache.join(format!("{}{version}", download::PREFIX));
         fs::create_dir_all(&folder).unwrap();
@@ -341,28 +340,28 @@ mod tests {
 
     // Of section 3 of the field list: a download of an earlier release won over the pinned version.
     #[tokio::test]
-    async fn an_older_download_is_used_only_where_the_pinned_one_cannot_be_had() {
+    async fn an_older_download_is_used_only_if_the_pinned_version_is_unavailable() {
         let top = tempfile::tempdir().unwrap();
         let mut search = nowhere();
         search.cache = Some(top.path().to_owned());
         let old = format!("{}.0.0", download::MAJOR);
         cache(top.path(), &old);
-        let account = account();
-        let found = search.run(&account, None).await.unwrap();
-        assert_eq!(found.version, old, "offline, rather that than none");
+        let os_user = os_user();
+        let found = search.run(&os_user, None).await.unwrap();
+        assert_eq!(found.version, old, "offline, the older version is better than none");
 
-        // The pinned version, or a newer minor one, is taken before any other, however it is called.
+        // The pinned version, or a newer minor version, has priority over any other.
         let newer_major = format!("{}.1.0", download::MAJOR + 1);
         let current = format!("{}.999.0", download::MAJOR);
         cache(top.path(), &newer_major);
         cache(top.path(), &current);
-        assert_eq!(search.run(&account, None).await.unwrap().version, current);
+        assert_eq!(search.run(&os_user, None).await.unwrap().version, current);
         let wanted = |major| Some(Wanted { major, data: Path::new("/data") });
-        let found = search.run(&account, wanted(download::MAJOR + 1)).await.unwrap();
+        let found = search.run(&os_user, wanted(download::MAJOR + 1)).await.unwrap();
         assert_eq!(found.version, newer_major);
     }
 
-    // The same: with a way out, the older one is what a failed download leaves.
+    // The same while online: the older version is used only after a failed download.
     #[cfg(feature = "postgres-download")]
     #[tokio::test]
     async fn a_download_is_tried_before_an_older_one_is_used() {
@@ -372,25 +371,25 @@ mod tests {
         search.offline = false;
         let old = format!("{}.0.0", download::MAJOR);
         cache(top.path(), &old);
-        // Where the lock would be: the download ends before it asks anybody.
+        // A folder in place of the lock file makes the download fail before it contacts a server.
         fs::create_dir(top.path().join("download.lock")).unwrap();
-        assert_eq!(search.run(&account(), None).await.unwrap().version, old);
+        assert_eq!(search.run(&os_user(), None).await.unwrap().version, old);
         fs::remove_dir(top.path().join("download.lock")).unwrap();
-        // Another process has brought it meanwhile.
+        // Another process downloaded it in the meantime.
         cache(top.path(), download::VERSION);
-        assert_eq!(search.run(&account(), None).await.unwrap().version, download::VERSION);
+        assert_eq!(search.run(&os_user(), None).await.unwrap().version, download::VERSION);
     }
 
     #[tokio::test]
-    async fn data_of_a_major_version_gets_that_version() {
+    async fn existing_data_gets_programs_of_its_major_version() {
         let (newer, older) = (pretend("17.2"), pretend("15.4"));
         let mut search = nowhere();
         search.path = std::env::join_paths([newer.path(), older.path()]).unwrap();
-        let account = account();
-        assert_eq!(search.run(&account, None).await.unwrap().major, 17);
+        let os_user = os_user();
+        assert_eq!(search.run(&os_user, None).await.unwrap().major, 17);
         let wanted = |major| Some(Wanted { major, data: Path::new("/data") });
-        assert_eq!(search.run(&account, wanted(15)).await.unwrap().version, "15.4");
-        let error = search.run(&account, wanted(14)).await.unwrap_err().to_string();
+        assert_eq!(search.run(&os_user, wanted(15)).await.unwrap().version, "15.4");
+        let error = search.run(&os_user, wanted(14)).await.unwrap_err().to_string();
         assert!(error.starts_with("the data in /data was made by PostgreSQL 14, and no PostgreSQL 14 was found (found: 17.2, 15.4)"), "{error}");
     }
 }

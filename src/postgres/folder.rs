@@ -1,4 +1,4 @@
-//! The data folder: where it is, who holds it, what is in it.
+//! The data folder: its location, its lock and its contents.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -9,78 +9,78 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::PostgresError;
-use super::account::Account;
+use super::os_user::OsUser;
 
-/// Where root's data goes if PostgreSQL's account can't reach the default folder.
+/// The data folder for root if PostgreSQL's user cannot enter the default folder.
 const ROOT_FOLDER: &str = "/var/lib/staunch";
 
-/// The data folder as the settings have it.
+/// The data folder according to the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataDir {
-    /// Nobody set it. If root starts us where PostgreSQL's account can't go, `/var/lib/staunch` is
-    /// used instead.
+    /// Not configured. If staunch runs as root and PostgreSQL's user cannot enter this folder,
+    /// `/var/lib/staunch` is used instead.
     Default(PathBuf),
-    /// `STAUNCH_DATA_DIR`: this one or an error.
+    /// Set by `STAUNCH_DATA_DIR`: this folder or an error.
     Set(PathBuf),
 }
 
-/// What the data folder is opened for.
+/// The purpose for which the data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// The embedded PostgreSQL: nobody else may have the folder open.
+    /// The embedded PostgreSQL: no other process may have the folder open.
     Database,
-    /// Keys alone, beside a database elsewhere: several such processes may share it, but not with
-    /// an embedded PostgreSQL.
+    /// Keys only, with an external database. Several such processes may share the folder, but not
+    /// with an embedded PostgreSQL.
     Keys,
 }
 
-/// Where the data folder is or will be.
-struct Place {
+/// The location of the data folder, which may not exist yet.
+struct Location {
     /// Absolute.
     path: PathBuf,
     instead_of: Option<PathBuf>,
-    account: Account,
+    os_user: OsUser,
 }
 
-impl Place {
-    /// Decides where the folder is. Touches nothing.
+impl Location {
+    /// Decides where the folder is. Changes nothing.
     async fn find(
         data_dir: &DataDir,
         purpose: Purpose,
         root_folder: &Path,
     ) -> Result<Self, PostgresError> {
-        let (DataDir::Default(wished) | DataDir::Set(wished)) = data_dir;
-        let wished = std::path::absolute(wished).map_err(PostgresError::folder("find", wished))?;
-        let mut account = Account::for_folder(&wished)?;
-        let mut path = wished.clone();
+        let (DataDir::Default(wanted) | DataDir::Set(wanted)) = data_dir;
+        let wanted = std::path::absolute(wanted).map_err(PostgresError::folder("find", wanted))?;
+        let mut os_user = OsUser::for_folder(&wanted)?;
+        let mut path = wanted.clone();
         let mut instead_of = None;
-        if let Some(blocked_by) = account.barrier(&wished).await? {
+        if let Some(blocked_by) = os_user.first_closed_folder(&wanted).await? {
             match (data_dir, purpose) {
                 (DataDir::Default(_), _) => {
-                    // The same rule for both purposes, so that the keys stay where they are when
-                    // the database moves out.
+                    // The same rule for both purposes, so that the keys stay in place when the
+                    // database moves to an external server.
                     path = root_folder.to_path_buf();
-                    account = Account::for_folder(&path)?;
-                    if let Some(blocked_by) = account.barrier(&path).await? {
-                        return Err(unreachable_by(account, blocked_by));
+                    os_user = OsUser::for_folder(&path)?;
+                    if let Some(blocked_by) = os_user.first_closed_folder(&path).await? {
+                        return Err(unreachable_by(os_user, blocked_by));
                     }
                     tracing::warn!(
-                        folder = %path.display(), instead_of = %wished.display(),
-                        "user {} cannot enter {}: the data goes elsewhere", account.name, blocked_by.display()
+                        folder = %path.display(), instead_of = %wanted.display(),
+                        "user {} cannot enter {}: using another data folder", os_user.name, blocked_by.display()
                     );
-                    instead_of = Some(wished);
+                    instead_of = Some(wanted);
                 }
                 (DataDir::Set(_), Purpose::Database) => {
-                    return Err(unreachable_by(account, blocked_by));
+                    return Err(unreachable_by(os_user, blocked_by));
                 }
                 (DataDir::Set(_), Purpose::Keys) => {}
             }
         }
-        Ok(Self { path, instead_of, account })
+        Ok(Self { path, instead_of, os_user })
     }
 }
 
-/// The data folder, held until the last clone is dropped (the system lets go of it however we end).
+/// The locked data folder. Dropping the last clone releases the lock, as does the end of the process.
 #[derive(Debug, Clone)]
 pub struct DataFolder(Arc<Inner>);
 
@@ -88,19 +88,19 @@ pub struct DataFolder(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     instead_of: Option<PathBuf>,
-    account: Account,
-    /// Held, never read again: the lock lives as long as the open file.
+    os_user: OsUser,
+    /// Never read; the lock lasts as long as the file is open.
     _lock: File,
 }
 
 impl DataFolder {
-    /// Makes the folder if need be and locks it.
+    /// Creates the folder if needed and locks it.
     ///
     /// # Errors
-    /// - [`PostgresError::InUse`]: another process holds it.
-    /// - [`PostgresError::Unreachable`]: we are root, the folder was set, and PostgreSQL's account
-    ///   can't enter it.
-    /// - [`PostgresError::NoAccount`], [`PostgresError::Folder`], [`PostgresError::Spawn`].
+    /// - [`PostgresError::InUse`]: another process holds the lock.
+    /// - [`PostgresError::Unreachable`]: staunch runs as root, the folder was configured, and
+    ///   PostgreSQL's user cannot enter it.
+    /// - [`PostgresError::NoOsUser`], [`PostgresError::Folder`], [`PostgresError::Spawn`].
     pub async fn open(data_dir: &DataDir, purpose: Purpose) -> Result<Self, PostgresError> {
         Self::open_or(data_dir, purpose, Path::new(ROOT_FOLDER)).await
     }
@@ -110,70 +110,67 @@ impl DataFolder {
         purpose: Purpose,
         root_folder: &Path,
     ) -> Result<Self, PostgresError> {
-        let Place { path, instead_of, account } =
-            Place::find(data_dir, purpose, root_folder).await?;
-        make_folder(&path, account.switch)?;
-        // PostgreSQL keeps the path it was started with; a link that moves later must not send it
-        // elsewhere.
+        let Location { path, instead_of, os_user } =
+            Location::find(data_dir, purpose, root_folder).await?;
+        make_folder(&path, os_user.switch)?;
+        // PostgreSQL keeps the path it was started with; a link that changes later must not redirect it.
         let path = path.canonicalize().map_err(PostgresError::folder("find", &path))?;
         let lock = lock(&path, purpose)?;
-        Ok(Self(Arc::new(Inner { path, instead_of, account, _lock: lock })))
+        Ok(Self(Arc::new(Inner { path, instead_of, os_user, _lock: lock })))
     }
 
-    /// Checks that the folder has the data of an embedded database. Makes and locks nothing.
+    /// Checks that the folder has an embedded database. Creates and locks nothing.
     ///
     /// # Errors
     /// [`PostgresError::NoDatabase`], or as [`open`](Self::open), except for
     /// [`PostgresError::InUse`].
     pub async fn require_database(data_dir: &DataDir) -> Result<(), PostgresError> {
-        let place = Place::find(data_dir, Purpose::Database, Path::new(ROOT_FOLDER)).await?;
-        let data = data_in(&place.path);
-        if data.try_exists().map_err(PostgresError::folder("look at", &data))? {
+        let location = Location::find(data_dir, Purpose::Database, Path::new(ROOT_FOLDER)).await?;
+        let data = data_in(&location.path);
+        if data.try_exists().map_err(PostgresError::folder("inspect", &data))? {
             return Ok(());
         }
-        // As it was set, unless it is another one.
-        let (DataDir::Default(wished) | DataDir::Set(wished)) = data_dir;
-        let folder = if place.instead_of.is_some() { &place.path } else { wished };
+        // The message shows the folder as configured, unless another one is used.
+        let (DataDir::Default(wanted) | DataDir::Set(wanted)) = data_dir;
+        let folder = if location.instead_of.is_some() { &location.path } else { wanted };
         Err(PostgresError::NoDatabase { folder: folder.clone() })
     }
 
-    /// Where the signing keys are kept by default, in a folder that may not exist yet. Makes and
-    /// locks nothing.
+    /// The default folder of the signing keys, which may not exist yet. Creates and locks nothing.
     ///
     /// # Errors
     /// As [`open`](Self::open), except for [`PostgresError::InUse`].
     pub async fn default_keys_dir(data_dir: &DataDir) -> Result<PathBuf, PostgresError> {
-        let place = Place::find(data_dir, Purpose::Keys, Path::new(ROOT_FOLDER)).await?;
-        Ok(keys_in(&place.path))
+        let location = Location::find(data_dir, Purpose::Keys, Path::new(ROOT_FOLDER)).await?;
+        Ok(keys_in(&location.path))
     }
 
-    /// The folder, absolute, without links.
+    /// The absolute path of the folder, without links.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The default folder that could not be used, if this one took its place; worth a line at the
-    /// start.
+    /// The default folder, if it could not be used and this one replaces it.
     #[must_use]
     pub fn instead_of(&self) -> Option<&Path> {
         self.0.instead_of.as_deref()
     }
 
-    /// Where the signing keys are kept by default. Not made here.
+    /// The default folder of the signing keys. It is not created here.
     #[must_use]
     pub fn keys_dir(&self) -> PathBuf {
         keys_in(self.path())
     }
 
-    /// Whether it has the data of an embedded database.
+    /// Whether the folder has an embedded database.
     #[must_use]
     pub fn has_database(&self) -> bool {
         self.data().exists()
     }
 
-    pub(super) fn account(&self) -> &Account {
-        &self.0.account
+    pub(super) fn os_user(&self) -> &OsUser {
+        &self.0.os_user
     }
 
     pub(super) fn postgres(&self) -> PathBuf {
@@ -193,7 +190,7 @@ impl DataFolder {
     }
 }
 
-/// What is PostgreSQL's in a data folder, which may be locked by another process.
+/// PostgreSQL's part of a data folder, which another process may have locked.
 pub(super) fn postgres_in(folder: &Path) -> PathBuf {
     folder.join("postgres")
 }
@@ -210,26 +207,25 @@ pub(super) fn password_in(folder: &Path) -> PathBuf {
     postgres_in(folder).join("password")
 }
 
-fn unreachable_by(account: Account, blocked_by: PathBuf) -> PostgresError {
-    PostgresError::Unreachable { account: account.name, blocked_by }
+fn unreachable_by(os_user: OsUser, blocked_by: PathBuf) -> PostgresError {
+    PostgresError::Unreachable { os_user: os_user.name, blocked_by }
 }
 
-/// Makes a folder and what is missing above it: for us alone, or, with `passable`, one that others
-/// may pass through and not list.
+/// Creates a folder and its missing parents with mode 0700, or with `passable` 0711, so that others
+/// can pass through but not list it.
 pub(super) fn make_folder(path: &Path, passable: bool) -> Result<(), PostgresError> {
     let mode = if passable { 0o711 } else { 0o700 };
     let missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
     for part in missing.into_iter().rev() {
         fs::create_dir(part).map_err(PostgresError::folder("create", part))?;
-        // Apart from the creation, so that no umask has a say.
+        // A separate step, so that the umask has no effect.
         fs::set_permissions(part, Permissions::from_mode(mode))
             .map_err(PostgresError::folder("set the mode of", part))?;
     }
     Ok(())
 }
 
-/// Options for a file that only we read (mode 0600) and that must not be a link set by somebody
-/// else.
+/// Options for a private file (mode 0600) that must not be a link made by another user.
 pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
@@ -252,7 +248,7 @@ fn lock(folder: &Path, purpose: Purpose) -> Result<File, PostgresError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            // What can't be read is an unknown pid, not another error.
+            // If the file cannot be read, the pid is unknown.
             let _ = file.read_to_string(&mut text);
             return Err(PostgresError::InUse {
                 folder: folder.to_path_buf(),
@@ -282,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_one_is_told_who_has_it() {
+    async fn the_folder_is_exclusive_for_a_database_and_shared_for_keys() {
         let top = open_folder();
         let data_dir = DataDir::Set(top.path().join("a/b"));
         let first = DataFolder::open(&data_dir, Purpose::Database).await.unwrap();
@@ -300,7 +296,8 @@ mod tests {
         when_free(&data_dir, Purpose::Database).await;
     }
 
-    /// A process that another test is starting has our files, too, until it runs its program.
+    /// Opens the folder once it is free. A child that another test starts inherits the lock until it
+    /// executes its program.
     async fn when_free(data_dir: &DataDir, purpose: Purpose) -> DataFolder {
         let opened = async {
             loop {
@@ -314,24 +311,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn root_goes_elsewhere_only_if_nothing_was_set() {
+    async fn root_replaces_a_blocked_default_folder_but_not_a_configured_one() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
         let top = open_folder();
         let closed = top.path().join("closed");
         make_folder(&closed, false).unwrap();
-        let wished = closed.join("staunch-data");
+        let wanted = closed.join("staunch-data");
         let other = top.path().join("var/staunch");
         let folder =
-            DataFolder::open_or(&DataDir::Default(wished.clone()), Purpose::Database, &other)
+            DataFolder::open_or(&DataDir::Default(wanted.clone()), Purpose::Database, &other)
                 .await
                 .unwrap();
         assert_eq!(folder.path(), other.canonicalize().unwrap());
-        assert_eq!(folder.instead_of(), Some(wished.as_path()));
-        assert!(!wished.exists(), "nothing is left behind");
+        assert_eq!(folder.instead_of(), Some(wanted.as_path()));
+        assert!(!wanted.exists(), "no folder was created");
 
-        let error = DataFolder::open(&DataDir::Set(wished), Purpose::Database).await.unwrap_err();
+        let error = DataFolder::open(&DataDir::Set(wanted), Purpose::Database).await.unwrap_err();
         assert!(
             matches!(&error, PostgresError::Unreachable { blocked_by, .. } if *blocked_by == closed),
             "{error}"

@@ -1,9 +1,9 @@
-//! The guard: a tiny shell that ends a child when we end, however we end.
+//! The guard: a small shell process that stops a child when staunch ends.
 //!
-//! It waits on a pipe whose other end only we hold. When the system closes that end, because we
-//! stopped, crashed or were killed with a signal that nobody can catch, the guard wakes and signals
-//! the child. Linux could do this with PR_SET_PDEATHSIG, which takes unsafe code between fork and
-//! exec, has no counterpart elsewhere, and fires when the starting *thread* ends.
+//! It waits on a pipe whose other end only staunch holds. The system closes that end when staunch
+//! exits, crashes or is killed, even by SIGKILL. Then the guard signals the child. PR_SET_PDEATHSIG
+//! would do the same on Linux, but it needs unsafe code between fork and exec, does not exist on other
+//! systems, and fires when the starting *thread* ends.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,42 +13,47 @@ use tokio::process::{Child, ChildStdin};
 use tokio::time::timeout;
 
 use super::PostgresError;
-use super::account::{Account, SHELL};
+use super::os_user::{OsUser, SHELL};
 
-/// The target comes through the pipe, not as an argument, so that the guard is there before the
-/// child and the unguarded moment is microseconds. HUP, INT and TERM are ignored: a service manager
-/// may send them to every process at once, and the guard must be the last.
+/// The guard's program.
+///
+/// It reads the target from the pipe, not from an argument, so that the guard can start before the
+/// child and the child is unguarded for microseconds only. It ignores HUP, INT and TERM, because a
+/// service manager may send them to all processes at once, and the guard must end last.
 const SCRIPT: &str =
     r#"trap "" HUP INT TERM; read -r target && { read -r _; kill -s "$1" -- "$target"; }"#;
 
-/// For the guard to die after SIGKILL.
+/// Time limit for the guard to end after SIGKILL.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the guard sends when we are gone.
+/// The signal that the guard sends when staunch has ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Farewell {
-    /// A fast shutdown of the server: clean, no log replay at the next start.
+pub(super) enum OnParentExit {
+    /// SIGINT, a fast and clean shutdown of the server: no log replay at the next start.
     Stop,
-    /// An end by force to a whole process group, for work that the next start does again.
+    /// SIGKILL to a whole process group, for work that the next start repeats.
     Kill,
 }
 
-/// A running guard. Dropped, it signals its target; [`end`](Self::end) lets the target live.
+/// A running guard. Dropping it signals the target; [`end`](Self::end) does not.
 #[derive(Debug)]
 pub(super) struct Guard {
     shell: Child,
     pipe: ChildStdin,
-    farewell: Farewell,
+    on_parent_exit: OnParentExit,
 }
 
 impl Guard {
-    pub(super) fn start(account: &Account, farewell: Farewell) -> Result<Self, PostgresError> {
+    pub(super) fn start(
+        os_user: &OsUser,
+        on_parent_exit: OnParentExit,
+    ) -> Result<Self, PostgresError> {
         let failed = |source| PostgresError::Spawn { program: SHELL.to_owned(), source };
-        let signal = match farewell {
-            Farewell::Stop => "INT",
-            Farewell::Kill => "KILL",
+        let signal = match on_parent_exit {
+            OnParentExit::Stop => "INT",
+            OnParentExit::Kill => "KILL",
         };
-        let mut shell = account
+        let mut shell = os_user
             .command(SHELL)
             .args(["-c", SCRIPT, "staunch-postgres-guard", signal])
             .stdin(Stdio::piped())
@@ -56,14 +61,14 @@ impl Guard {
             .map_err(failed)?;
         let pipe =
             shell.stdin.take().ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { shell, pipe, farewell })
+        Ok(Self { shell, pipe, on_parent_exit })
     }
 
-    /// Names the process to end; called once, right after its start.
+    /// Sets the process to signal. Called once, right after that process started.
     pub(super) async fn watch(&mut self, pid: u32) -> Result<(), PostgresError> {
-        let target = match self.farewell {
-            Farewell::Stop => format!("{pid}\n"),
-            Farewell::Kill => format!("-{pid}\n"),
+        let target = match self.on_parent_exit {
+            OnParentExit::Stop => format!("{pid}\n"),
+            OnParentExit::Kill => format!("-{pid}\n"),
         };
         self.pipe.write_all(target.as_bytes()).await.map_err(|source| PostgresError::Spawn {
             program: "staunch-postgres-guard".to_owned(),
@@ -71,16 +76,16 @@ impl Guard {
         })
     }
 
-    /// Whether somebody killed the guard.
+    /// Whether the guard has ended, because it was killed.
     pub(super) fn is_gone(&mut self) -> bool {
         matches!(self.shell.try_wait(), Ok(Some(_)) | Err(_))
     }
 
-    /// Ends the guard once its target is gone: by force and before the pipe closes, or it would
-    /// signal a pid that may be another's by now.
+    /// Kills the guard after its target has ended. This must happen before the pipe closes, or the guard
+    /// would signal a pid that may belong to another process.
     pub(super) async fn end(mut self) {
         if timeout(END_LIMIT, self.shell.kill()).await.is_err() {
-            tracing::warn!("the PostgreSQL guard does not end");
+            tracing::warn!("the PostgreSQL guard did not end after SIGKILL");
         }
     }
 }

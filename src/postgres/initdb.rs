@@ -1,4 +1,4 @@
-//! Makes the database folder, once.
+//! Creation of the database folder by initdb, and its password.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,31 +13,28 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::folder::{DataFolder, make_folder, private_file};
-use super::guard::{Farewell, Guard};
+use super::guard::{Guard, OnParentExit};
 use super::programs::Programs;
 use super::{Durability, PostgresError, recover};
 
 /// The superuser of the embedded server, and the only role.
 pub(super) const USER: &str = "staunch";
 
-/// initdb takes 0.6 s on a local disk; a slow network disk may take a minute.
+/// Time limit for initdb, which takes 0.6 s on a local disk and up to a minute on a slow network disk.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// From an alphabet of 64 characters: 192 bits.
+/// Length of the password: 192 bits in an alphabet of 64 characters.
 const PASSWORD_LENGTH: usize = 32;
 
-/// The major version of existing data, from its PG_VERSION; none if initdb is still to do.
+/// Reads the major version of existing data from PG_VERSION. `None` if there is no data yet.
 pub(super) fn existing_major(folder: &DataFolder) -> Result<Option<u32>, PostgresError> {
     let path = folder.data().join("PG_VERSION");
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse() {
             Ok(major) => Ok(Some(major)),
-            Err(_) => Err(PostgresError::folder("make sense of", &path)(
-                io::ErrorKind::InvalidData.into(),
-            )),
+            Err(_) => Err(PostgresError::folder("parse", &path)(io::ErrorKind::InvalidData.into())),
         },
-        // A folder without that file is not ours to make a database in or to remove: initdb is kept
-        // away from it below.
+        // A data folder without that file is an error, so that initdb neither uses nor removes it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.data().exists() => {
             Ok(None)
         }
@@ -45,8 +42,8 @@ pub(super) fn existing_major(folder: &DataFolder) -> Result<Option<u32>, Postgre
     }
 }
 
-/// Makes the database under `data.new` and renames it to `data`: a start that is killed here leaves
-/// nothing that needs repair.
+/// Creates the database in `data.new` and renames that to `data`, so that an interrupted start needs no
+/// repair.
 pub(super) async fn make_database(
     folder: &DataFolder,
     programs: &Programs,
@@ -57,14 +54,14 @@ pub(super) async fn make_database(
         recover::end_all_on(&new).await?;
         fs::remove_dir_all(&new).map_err(PostgresError::folder("remove", &new))?;
     }
-    // Without data an old password opens nothing.
+    // Without data, an old password is useless and may be overwritten.
     write_password(folder)?;
     make_folder(&new, false)?;
-    folder.account().own(&new)?;
+    folder.os_user().chown(&new)?;
 
     let first = run(folder, programs, durability, "C.UTF-8").await;
     match first {
-        // Systems without that locale (older macOS): plain C sorts the same way, by code point.
+        // Older macOS does not have that locale. Plain C also sorts by code point.
         Err(PostgresError::Initdb { output }) if output.contains("invalid locale") => {
             run(folder, programs, durability, "C").await?;
         }
@@ -112,8 +109,8 @@ fn write_password(folder: &DataFolder) -> Result<(), PostgresError> {
     file.write_all(password.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(PostgresError::folder("write", &path))?;
-    // initdb reads it as its own user.
-    folder.account().own(&path)
+    // initdb reads the file as PostgreSQL's user.
+    folder.os_user().chown(&path)
 }
 
 async fn run(
@@ -122,10 +119,10 @@ async fn run(
     durability: Durability,
     locale: &str,
 ) -> Result<(), PostgresError> {
-    let mut guard = Guard::start(folder.account(), Farewell::Kill)?;
+    let mut guard = Guard::start(folder.os_user(), OnParentExit::Kill)?;
     let mut password_file = OsString::from("--pwfile=");
     password_file.push(folder.password());
-    let mut command = folder.account().command(programs.initdb());
+    let mut command = folder.os_user().command(programs.initdb());
     command
         .args(["-U", USER, "-E", "UTF8"])
         .arg(format!("--locale={locale}"))
@@ -164,20 +161,18 @@ async fn run(
                 Err(PostgresError::Initdb { output: format!("{status}\n{said}") })
             }
         }
-        // Dropping the guard ends initdb and what it started, as one group.
+        // Dropping the guard kills initdb and its children, as one process group.
         Ok(Err(source)) => Err(PostgresError::Spawn { program: "initdb".to_owned(), source }),
         Err(_) => {
             if let Some(pid) = child.id() {
                 super::process::signal(pid, Signal::KILL);
             }
-            Err(PostgresError::Initdb {
-                output: format!("not done after {LIMIT:?}; stopped\n{said}"),
-            })
+            Err(PostgresError::Initdb { output: format!("timed out after {LIMIT:?}\n{said}") })
         }
     }
 }
 
-/// Makes a rename in this folder survive a power cut.
+/// Flushes a folder, so that a rename in it survives a power cut.
 fn sync_folder(path: &Path) -> Result<(), PostgresError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())

@@ -1,4 +1,4 @@
-//! PostgreSQL's own log: one file, cut at a size, its end quoted when a start fails.
+//! PostgreSQL's log file. Its size is limited, and errors of a failed start quote its end.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use super::PostgresError;
 use super::folder::private_file;
 
-/// Above this the log is moved aside and begins anew; the one before is kept. Unit: bytes.
+/// Maximum length of the log. A longer one is copied to the old log, which it replaces, and emptied.
+/// Unit: bytes.
 const LENGTH_MAX: u64 = 10 * 1024 * 1024;
 
-/// What a message quotes at most. Unit: bytes, lines.
+/// Maximum length of the quoted end. Unit: bytes.
 const TAIL_LENGTH: u64 = 4096;
+/// Maximum number of quoted lines.
 const TAIL_LINES: usize = 15;
 
-/// The file that PostgreSQL's stderr goes to. It stays open there while we cut it, which is why it
-/// is copied and emptied, not renamed.
+/// The file for PostgreSQL's stderr. PostgreSQL keeps it open, so it is copied and emptied instead of
+/// renamed.
 #[derive(Debug, Clone)]
 pub(super) struct LogFile(PathBuf);
 
@@ -28,7 +30,7 @@ impl LogFile {
         &self.0
     }
 
-    /// Opened to append, so that each write goes to the end even after the file was emptied.
+    /// Opens the file for appending, so that each write goes to its end even after it was emptied.
     pub(super) fn writer(&self) -> Result<File, PostgresError> {
         private_file()
             .append(true)
@@ -37,12 +39,12 @@ impl LogFile {
             .map_err(PostgresError::folder("open", &self.0))
     }
 
-    /// Unit: bytes.
+    /// The file's length. Unit: bytes.
     pub(super) fn length(&self) -> u64 {
         fs::metadata(&self.0).map_or(0, |found| found.len())
     }
 
-    /// The last lines written after `start` bytes.
+    /// Reads the last lines after the first `start` bytes.
     pub(super) fn tail(&self, start: u64) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.0)?;
@@ -58,8 +60,8 @@ impl LogFile {
         lines.iter().skip(first).map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
     }
 
-    /// Cuts the log if it is too long. Lines written between the copy and the cut are lost; a
-    /// failure is tried again later.
+    /// Empties the log if it is too long. Lines written between the copy and the truncation are lost. A
+    /// failure is retried later.
     pub(super) async fn cut(&self) {
         self.cut_above(LENGTH_MAX).await;
     }
@@ -74,7 +76,7 @@ impl LogFile {
             private_file().write(true).open(&self.0)?.set_len(0)
         };
         if let Err(error) = cut.await {
-            tracing::warn!(path = %self.0.display(), %error, "cannot cut the PostgreSQL log");
+            tracing::warn!(path = %self.0.display(), %error, "cannot truncate the PostgreSQL log");
         }
     }
 }
@@ -85,7 +87,7 @@ mod tests {
     use std::io::Write;
 
     #[tokio::test]
-    async fn a_long_log_is_cut_and_its_writer_goes_on_at_the_start() {
+    async fn a_long_log_is_emptied_and_its_writer_continues_at_the_start() {
         let top = tempfile::tempdir().unwrap();
         let log = LogFile::new(top.path().join("postgres.log"));
         let mut writer = log.writer().unwrap();

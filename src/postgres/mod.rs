@@ -1,18 +1,17 @@
-//! The embedded PostgreSQL: a real server as our own child process, for when no database was set.
+//! The embedded PostgreSQL: a real server as a child process, used when no database is configured.
 //!
-//! It keeps its data in our data folder, listens on a Unix socket in a folder that nobody else can
-//! enter, and ends when we end, however we end. The same SQL, durability and plans as a server of
-//! one's own, so moving to one is a setting and a `pg_dump`.
+//! It keeps its data in our data folder, listens on a Unix socket in a folder that only its user can
+//! enter, and ends when staunch ends, even after a crash. SQL, durability and plans are those of a
+//! separate server, so moving to one takes a setting and a `pg_dump`.
 //!
-//! The order of a start: [`DataFolder`] (place, account, lock) → `find`, `download` (the programs)
-//! → `initdb` (once) → `recover` (what a crash left) → `server` with its `guard` (one run) →
-//! `supervisor` (run after run) → [`EmbeddedPostgres`], the handle.
+//! The order of a start: [`DataFolder`] (location, user, lock) → `find`, `download` (the programs)
+//! → `initdb` (once) → `recover` (remains of a crash) → `server` with its `guard` (one run) →
+//! `supervisor` (restarts) → [`EmbeddedPostgres`], the handle.
 //!
-//! Invariants: nothing here is unsafe, static or shared with the rest of the crate; children hold
-//! no terminal, pipe or variable of ours; every wait has a deadline; PostgreSQL never runs as root;
-//! nothing in the data folder is changed without its lock.
+//! Invariants: nothing here is unsafe, static or shared with the rest of the crate; children inherit
+//! no terminal, pipe or environment variable; every wait has a time limit; PostgreSQL never runs as
+//! root; nothing in the data folder is changed without its lock.
 
-mod account;
 mod config;
 mod download;
 mod error;
@@ -21,6 +20,7 @@ mod folder;
 mod guard;
 mod initdb;
 mod log_file;
+mod os_user;
 mod process;
 mod programs;
 mod recover;
@@ -42,23 +42,23 @@ pub use config::{Durability, PostgresConfig, SPARE_CONNECTIONS};
 pub use error::{NoDownload, NotFound, PostgresError};
 pub use folder::{DataDir, DataFolder, Purpose};
 
-use account::Account;
 use find::{Search, Wanted};
 use log_file::LogFile;
+use os_user::OsUser;
 use server::Server;
 use socket::SocketFolder;
 use supervisor::Supervisor;
 
-/// The database that is made for us; `postgres` stays empty, for maintenance.
+/// The name of our database. The database `postgres` stays empty and serves for maintenance.
 const DATABASE: &str = "staunch";
 
-/// For the first connection, and the making of the database. A local server answers within
-/// milliseconds.
+/// Time limit for the first connection and the creation of the database. A local server answers
+/// within milliseconds.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// A running PostgreSQL of our own.
+/// A running embedded PostgreSQL.
 ///
-/// Dropped, it is stopped in the background; [`stop`](Self::stop) waits until it is.
+/// Dropping it stops the server in the background; [`stop`](Self::stop) waits for the end.
 pub struct EmbeddedPostgres {
     connect: tokio_postgres::Config,
     data: PathBuf,
@@ -69,38 +69,37 @@ pub struct EmbeddedPostgres {
 }
 
 impl EmbeddedPostgres {
-    /// Finds the programs, makes the database if there is none, starts the server and waits until
-    /// it answers.
+    /// Finds the programs, starts the server and waits until it answers.
     ///
-    /// 0.7 s the first time, under 0.1 s later (2 cores, local disk); after a crash as long as its
-    /// log takes to replay. Holds the folder's lock until the server has stopped. Needs a tokio
-    /// runtime with I/O and time.
+    /// Creates the database if there is none. Takes 0.7 s the first time and under 0.1 s later (2
+    /// cores, local disk); after a crash it takes as long as the replay of the log. Holds the folder's
+    /// lock until the server has stopped. Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// Any [`PostgresError`] save [`InUse`](PostgresError::InUse); no process is left behind.
+    /// Any [`PostgresError`] except [`InUse`](PostgresError::InUse). No process is left behind.
     ///
     /// # Cancel safety
-    /// Dropping the future ends what was started, in the background.
+    /// Dropping the future stops all started processes in the background.
     pub async fn start(config: &PostgresConfig, folder: DataFolder) -> Result<Self, PostgresError> {
-        let account = folder.account().clone();
+        let os_user = folder.os_user().clone();
         let data = folder.data();
         let existing = initdb::existing_major(&folder)?;
-        let programs = Search::new(config, &account)
-            .run(&account, existing.map(|major| Wanted { major, data: &data }))
+        let programs = Search::new(config, &os_user)
+            .run(&os_user, existing.map(|major| Wanted { major, data: &data }))
             .await?;
-        folder::make_folder(&folder.postgres(), account.switch)?;
+        folder::make_folder(&folder.postgres(), os_user.switch)?;
         if existing.is_none() {
-            tracing::info!(version = programs.version, folder = %data.display(), "making the database");
+            tracing::info!(version = programs.version, folder = %data.display(), "creating the database");
             initdb::make_database(&folder, &programs, config.durability).await?;
         }
         let password = initdb::read_password(&folder.password(), &data)?;
-        account.own_tree(&data)?;
+        os_user.chown_tree(&data)?;
         let sockets = SocketFolder::make(&folder)?;
         let connect = connect_config(&sockets, &password);
         let version = programs.version.clone();
         let server = Server {
             programs,
-            account,
+            os_user,
             data: data.clone(),
             sockets,
             log: LogFile::new(folder.postgres().join("postgres.log")),
@@ -125,8 +124,7 @@ impl EmbeddedPostgres {
         Ok(Self { connect, data, version, pid, stop, supervisor: tokio::spawn(supervisor.run()) })
     }
 
-    /// How to connect: socket, user, password and database. It stays right when the server is
-    /// started again.
+    /// The connection settings: socket, user, password and database. A restart does not change them.
     #[must_use]
     pub fn connect_config(&self) -> tokio_postgres::Config {
         self.connect.clone()
@@ -144,17 +142,17 @@ impl EmbeddedPostgres {
         &self.version
     }
 
-    /// The server's process; none while it is being started again after it ended by itself.
+    /// The server's process id; `None` while the server is being restarted after an unexpected end.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         *self.pid.borrow()
     }
 
-    /// Stops the server, in at most 20 s, and lets go of the data folder. No process is left.
+    /// Stops the server in at most 20 s and releases the data folder. No process is left.
     ///
     /// Close every pool first: a fast shutdown cuts the connections that are still open.
     pub async fn stop(self) {
-        // The receiver is gone only if the supervisor has ended.
+        // The receiver is closed only if the supervisor has ended.
         let _ = self.stop.send(());
         if let Err(error) = self.supervisor.await {
             tracing::error!(%error, "the PostgreSQL supervisor failed");
@@ -172,16 +170,16 @@ impl fmt::Debug for EmbeddedPostgres {
     }
 }
 
-/// How to connect to the embedded server that another process runs in `folder`.
+/// Returns the connection settings of the server that another process runs in `folder`.
 ///
-/// That process holds the folder's lock. `None` if there is no server: it is being started or
-/// stopped, or the folder is in use for its keys alone.
+/// That process holds the folder's lock. Returns `None` if there is no server: it is being started or
+/// stopped, or the folder is used for keys only.
 ///
 /// # Errors
-/// - [`PostgresError::PasswordLost`], [`PostgresError::Folder`]: its files cannot be read.
-/// - [`PostgresError::NoAccount`].
+/// - [`PostgresError::PasswordLost`], [`PostgresError::Folder`]: a file cannot be read.
+/// - [`PostgresError::NoOsUser`].
 pub fn attach(folder: &Path) -> Result<Option<tokio_postgres::Config>, PostgresError> {
-    let Some(sockets) = SocketFolder::find(folder, &Account::for_folder(folder)?)? else {
+    let Some(sockets) = SocketFolder::find(folder, &OsUser::for_folder(folder)?)? else {
         return Ok(None);
     };
     let (path, data) = (folder::password_in(folder), folder::data_in(folder));
@@ -201,7 +199,7 @@ fn connect_config(sockets: &SocketFolder, password: &str) -> tokio_postgres::Con
     connect
 }
 
-/// Connects once, and makes our database if that is what is missing.
+/// Connects once, and creates our database if it does not exist.
 async fn ensure_database(connect: &tokio_postgres::Config) -> Result<(), PostgresError> {
     let error = match run_one(connect, "-- embedded: first query\nSELECT 1").await {
         Ok(()) => return Ok(()),
@@ -215,7 +213,7 @@ async fn ensure_database(connect: &tokio_postgres::Config) -> Result<(), Postgre
     maintenance.dbname("postgres");
     run_one(&maintenance, &format!("CREATE DATABASE {DATABASE}"))
         .await
-        .map_err(failed("making the database"))
+        .map_err(failed("creating the database"))
 }
 
 async fn run_one(
@@ -228,7 +226,7 @@ async fn run_one(
         drop(client);
         result
     };
-    // Both end together: the connection when its client is gone.
+    // Both end together, because dropping the client closes the connection.
     let (result, _) = tokio::join!(query, connection);
     result
 }

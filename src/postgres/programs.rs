@@ -1,17 +1,14 @@
 //! One installation of PostgreSQL's programs.
 
-use super::account::Account;
+use super::config::OLDEST_MAJOR;
+use super::os_user::OsUser;
 use std::path::{Path, PathBuf};
 
-/// Older ones have no security fixes, and `--auth=scram-sha-256` with data checksums is tried from
-/// here on.
-pub(super) const OLDEST_MAJOR: u32 = 14;
-
-/// A folder with `postgres` and `initdb` that our account can run.
+/// A folder with `postgres` and `initdb` that PostgreSQL's user can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Programs {
     folder: PathBuf,
-    /// As the program says it, such as `15.14`.
+    /// As reported by the program, such as `15.14`.
     pub(super) version: String,
     pub(super) major: u32,
 }
@@ -25,27 +22,26 @@ impl Programs {
         self.folder.join("initdb")
     }
 
-    /// Looks at one folder; the error is the reason for a reader.
-    pub(super) async fn in_folder(folder: &Path, account: &Account) -> Result<Self, String> {
+    /// Checks one folder. The error is a reason for display.
+    pub(super) async fn in_folder(folder: &Path, os_user: &OsUser) -> Result<Self, String> {
         let postgres = folder.join("postgres");
         for program in [&postgres, &folder.join("initdb")] {
             if !program.is_file() {
                 return Err(format!("there is no {}", program.display()));
             }
         }
-        // Run as the server's account: root can read folders that PostgreSQL could not be started
-        // from.
-        let output = account.ask(&postgres, &["--version".as_ref()]).await.map_err(|error| {
-            format!("user {} cannot run {}: {error}", account.name, postgres.display())
+        // Run as PostgreSQL's user, because root can read folders from which that user cannot run it.
+        let output = os_user.ask(&postgres, &["--version".as_ref()]).await.map_err(|error| {
+            format!("user {} cannot run {}: {error}", os_user.name, postgres.display())
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let Some((version, major)) = parse_version(&text) else {
-            let complaint = String::from_utf8_lossy(&output.stderr);
+            let errors = String::from_utf8_lossy(&output.stderr);
             return Err(format!(
-                "{} --version says nothing we know: {}{}",
+                "{} --version has an unknown output: {}{}",
                 postgres.display(),
                 text.trim(),
-                complaint.trim()
+                errors.trim()
             ));
         };
         if major < OLDEST_MAJOR {
@@ -58,8 +54,8 @@ impl Programs {
     }
 }
 
-/// From `postgres (PostgreSQL) 15.14 (Debian ...)`, also `17beta1` and `18devel`: the version and
-/// its major number.
+/// Reads version and major number from `postgres (PostgreSQL) 15.14 (Debian ...)`; the version may also
+/// be `17beta1` or `18devel`.
 fn parse_version(text: &str) -> Option<(&str, u32)> {
     let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let digits = version
@@ -73,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_postgres_prints_them() {
+    fn the_output_of_postgres_version_is_parsed() {
         for (text, expected) in [
             ("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(("15.14", 15))),
             ("postgres (PostgreSQL) 17beta1\n", Some(("17beta1", 17))),

@@ -1,7 +1,6 @@
-//! What an earlier run left behind, cleared before PostgreSQL is started again.
+//! Removal of what an earlier run left behind, before PostgreSQL is started again.
 //!
-//! We hold the lock of the data folder here, so whatever is found belongs to nobody else who is
-//! alive.
+//! The caller holds the lock of the data folder, so nothing found here belongs to a running staunch.
 
 use std::fs;
 use std::io;
@@ -13,16 +12,15 @@ use rustix::process::Signal;
 use super::PostgresError;
 use super::process::{self, STOP_STEPS};
 
-/// For the children of a killed server: they notice by themselves within milliseconds, save one in
-/// the middle of a long statement.
+/// Time limit for the children of a killed server. They notice its end within milliseconds, unless one
+/// is running a long statement.
 const CHILDREN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Ends an orphaned server and removes the files of a dead one, so that a new one can start on
-/// `data`.
+/// Stops an orphaned server and removes the files of a dead one, so that a new one can start.
 ///
-/// PostgreSQL does this itself only if the pid in postmaster.pid is free: a zombie (a container's
-/// first process may not reap) or another program that got the pid looks to it like a running
-/// server ("lock file already exists").
+/// PostgreSQL itself does this only if the pid in postmaster.pid is free. If that pid belongs to a
+/// zombie (a container's first process may not reap) or to another program, PostgreSQL assumes a
+/// running server ("lock file already exists").
 pub(super) async fn clear(data: &Path, sockets: &Path) -> Result<(), PostgresError> {
     let pid_file = data.join("postmaster.pid");
     match fs::read_to_string(&pid_file) {
@@ -33,12 +31,12 @@ pub(super) async fn clear(data: &Path, sockets: &Path) -> Result<(), PostgresErr
             {
                 tracing::warn!(
                     pid,
-                    "an earlier PostgreSQL still runs on this data folder: stopping it"
+                    "stopping an earlier PostgreSQL that still runs on this data folder"
                 );
                 stop_orphan(pid, data).await?;
             }
-            // Shared memory of a killed server is in use until its last child is gone, and the
-            // start would fail.
+            // The shared memory of a killed server is in use until its last child has ended. Until
+            // then a start fails.
             end_all_on(data).await?;
             remove(&pid_file)?;
         }
@@ -56,7 +54,7 @@ pub(super) async fn clear(data: &Path, sockets: &Path) -> Result<(), PostgresErr
     Ok(())
 }
 
-/// Ends every process on this data folder at once; only where nothing is worth a clean stop.
+/// Ends every process on this data folder at once, without a clean stop.
 pub(super) async fn end_all_on(data: &Path) -> Result<(), PostgresError> {
     for signal in [Signal::QUIT, Signal::KILL] {
         let pids = process::all_on(data);
@@ -65,7 +63,7 @@ pub(super) async fn end_all_on(data: &Path) -> Result<(), PostgresError> {
             process::signal(*pid, signal);
         }
         for pid in pids {
-            if !process::gone(pid, data, CHILDREN_LIMIT).await && signal == Signal::KILL {
+            if !process::wait_for_end(pid, data, CHILDREN_LIMIT).await && signal == Signal::KILL {
                 return Err(PostgresError::OrphanStays { pid });
             }
         }
@@ -76,10 +74,10 @@ pub(super) async fn end_all_on(data: &Path) -> Result<(), PostgresError> {
 async fn stop_orphan(pid: u32, data: &Path) -> Result<(), PostgresError> {
     for (signal, limit) in STOP_STEPS {
         process::signal(pid, signal);
-        if process::gone(pid, data, limit).await {
+        if process::wait_for_end(pid, data, limit).await {
             return Ok(());
         }
-        tracing::warn!(pid, ?signal, ?limit, "the earlier PostgreSQL does not stop");
+        tracing::warn!(pid, ?signal, ?limit, "the earlier PostgreSQL did not stop in time");
     }
     Err(PostgresError::OrphanStays { pid })
 }
@@ -101,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_pid_of_another_program_is_no_obstacle() {
+    async fn a_pid_file_with_the_pid_of_another_program_is_removed() {
         let top = tempfile::tempdir().unwrap();
         let (data, sockets) = (top.path().join("data"), top.path().join("run"));
         fs::create_dir(&data).unwrap();

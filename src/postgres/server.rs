@@ -9,23 +9,23 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::account::Account;
-use super::guard::{Farewell, Guard};
+use super::guard::{Guard, OnParentExit};
 use super::log_file::LogFile;
-use super::process::{self, LOOK_EVERY, STOP_STEPS};
+use super::os_user::OsUser;
+use super::process::{self, POLL_INTERVAL, STOP_STEPS};
 use super::programs::Programs;
 use super::socket::SocketFolder;
 use super::{PostgresError, recover};
 
-/// A start takes 30 ms; after a crash the log is replayed first, up to 1 GB of it with the default
-/// max_wal_size.
+/// Time limit for a start. It takes 30 ms; after a crash PostgreSQL first replays its log, up to 1 GB
+/// with the default max_wal_size.
 const READY_LIMIT: Duration = Duration::from_secs(300);
 
-/// The recipe for a run; each run is the same.
+/// Everything needed to start the server. Each run uses the same values.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) programs: Programs,
-    pub(super) account: Account,
+    pub(super) os_user: OsUser,
     pub(super) data: PathBuf,
     pub(super) sockets: SocketFolder,
     pub(super) log: LogFile,
@@ -34,20 +34,20 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Clears what an earlier run left and starts the process. It is not ready yet.
+    /// Removes what an earlier run left and starts the process. The server is not ready yet.
     pub(super) async fn launch(&self) -> Result<Running, PostgresError> {
         recover::clear(&self.data, self.sockets.path()).await?;
         self.log.cut().await;
         let log_start = self.log.length();
-        let mut guard = Guard::start(&self.account, Farewell::Stop)?;
+        let mut guard = Guard::start(&self.os_user, OnParentExit::Stop)?;
         let program = self.programs.postgres();
-        let mut command = self.account.command(&program);
+        let mut command = self.os_user.command(&program);
         command.arg("-D").arg(&self.data);
         for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
-        // The log is all it holds of ours: a terminal or a pipe of our starter would stay open for
-        // as long as it runs.
+        // The server inherits nothing but the log: it would keep a terminal or a pipe of the process
+        // that started staunch open.
         command
             .arg("-c")
             .arg(self.sockets.setting())
@@ -64,14 +64,13 @@ impl Server {
     }
 }
 
-/// A started server. Dropped, its guard stops it cleanly, unseen; [`stop`](Self::stop) waits for
-/// it.
+/// A started server. After a drop its guard stops it cleanly; [`stop`](Self::stop) waits for the end.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
-    /// None once the server has ended.
+    /// `None` once the server has ended.
     guard: Option<Guard>,
-    /// Where this run's lines begin in the log. Unit: bytes.
+    /// The position in the log at which this run begins. Unit: bytes.
     log_start: u64,
 }
 
@@ -80,9 +79,10 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until connections are accepted.
+    /// Waits until the server accepts connections.
     ///
-    /// Cancel safe: the server goes on starting.
+    /// # Cancel safety
+    /// The server continues to start.
     pub(super) async fn ready(&mut self, server: &Server) -> Result<(), PostgresError> {
         let pid_file = server.data.join("postmaster.pid");
         let deadline = Instant::now() + READY_LIMIT;
@@ -104,67 +104,65 @@ impl Running {
                     log: server.log.path().to_path_buf(),
                     tail: server.log.tail(self.log_start),
                 }),
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(POLL_INTERVAL) => {}
             }
         }
     }
 
-    /// Waits until the server ends by itself.
-    ///
-    /// Cancel safe.
+    /// Waits until the server ends. Cancel safe.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Ends the guard of a server that has ended; its pid may soon be another's.
+    /// Ends the guard of a server that has ended, because its pid may be reused.
     pub(super) async fn dismiss_guard(&mut self) {
         if let Some(guard) = self.guard.take() {
             guard.end().await;
         }
     }
 
-    /// Starts a new guard if somebody killed it.
-    pub(super) async fn mend_guard(&mut self, account: &Account) -> Result<(), PostgresError> {
+    /// Starts a new guard if the guard was killed.
+    pub(super) async fn restart_guard(&mut self, os_user: &OsUser) -> Result<(), PostgresError> {
         if let (Some(guard), Some(pid)) = (&mut self.guard, self.child.id())
             && guard.is_gone()
         {
-            tracing::warn!("the PostgreSQL guard is gone: starting another");
-            let mut new = Guard::start(account, Farewell::Stop)?;
+            tracing::warn!("the PostgreSQL guard was killed; starting another");
+            let mut new = Guard::start(os_user, OnParentExit::Stop)?;
             new.watch(pid).await?;
             self.guard = Some(new);
         }
         Ok(())
     }
 
-    /// Stops the server for good, and leaves nothing outside of the data folder.
+    /// Stops the server and removes its temporary socket folder.
     pub(super) async fn stop(&mut self, server: &Server) {
         self.halt(server).await;
         server.sockets.clean_up();
     }
 
-    /// Stops the server and then its guard: fast, then immediate, then by force, 20 s in all.
+    /// Stops the server by the [`STOP_STEPS`], in at most 20 s, and then its guard.
     pub(super) async fn halt(&mut self, server: &Server) {
         for (signal, limit) in STOP_STEPS {
-            // None: it has ended and was waited for.
+            // `None` means that it has ended and was reaped.
             let Some(pid) = self.child.id() else { break };
             tracing::info!(pid, ?signal, "stopping PostgreSQL");
             process::signal(pid, signal);
             match timeout(limit, self.child.wait()).await {
                 Ok(Ok(status)) => tracing::info!(pid, %status, "PostgreSQL has stopped"),
                 Ok(Err(error)) => tracing::warn!(pid, %error, "cannot wait for PostgreSQL"),
-                Err(_) => tracing::warn!(pid, ?signal, ?limit, "PostgreSQL does not stop"),
+                Err(_) => tracing::warn!(pid, ?signal, ?limit, "PostgreSQL did not stop in time"),
             }
         }
-        // After a stop by force its children are still on their way out.
+        // After a kill its children may still be running.
         if let Err(error) = recover::end_all_on(&server.data).await {
-            tracing::warn!(%error, "a PostgreSQL process stays");
+            tracing::warn!(%error, "a PostgreSQL process could not be ended");
         }
         self.dismiss_guard().await;
     }
 }
 
-/// Line 1 of postmaster.pid is the server's pid, line 8 its state: `ready` once it accepts
-/// connections (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
+/// Whether postmaster.pid has this pid in line 1 and the state `ready` in line 8, which means that the
+/// server accepts connections (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
 fn says_ready(text: &str, pid: u32) -> bool {
     let mut lines = text.lines();
     let right_pid = lines.next().is_some_and(|line| line.trim() == pid.to_string());
@@ -176,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_is_the_eighth_line_of_our_own_server() {
+    fn the_server_is_ready_if_its_pid_file_says_so_in_line_eight() {
         let text = "4711\n/data\n1700000000\n5432\n/run\n\n  123  0\nready   \n";
         assert!(says_ready(text, 4711));
         assert!(!says_ready(text, 4712));

@@ -1,4 +1,4 @@
-//! The folder of the Unix socket, which is the only way to the server.
+//! The folder of the Unix socket, which is the only way to connect to the server.
 
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -6,72 +6,71 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::PostgresError;
-use super::account::Account;
 use super::folder::{DataFolder, make_folder, postgres_in};
+use super::os_user::OsUser;
 
-/// PostgreSQL names its socket `.s.PGSQL.<port>`; the port is only a name here, as nothing listens
-/// on TCP.
+/// The port in the name of the socket, `.s.PGSQL.<port>`. Nothing listens on TCP.
 pub(super) const PORT: u16 = 5432;
 
-/// What a socket's address holds: 108 octets with the closing NUL, unix(7); macOS has 104.
+/// Maximum length of a socket's path, in bytes. Its address has 108 bytes with the closing NUL on Linux
+/// (unix(7)), 104 on macOS.
 const PATH_LENGTH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// A folder of mode 0700 that belongs to the server's account.
+/// A folder of mode 0700 that belongs to PostgreSQL's user.
 #[derive(Debug, Clone)]
 pub(super) struct SocketFolder {
     path: PathBuf,
-    /// Outside of the data folder, so removed when the server is stopped.
+    /// Whether it is outside of the data folder and removed when the server stops.
     temporary: bool,
 }
 
 impl SocketFolder {
-    /// `postgres/run` in the data folder, or, if that makes the address too long, a folder under
-    /// /tmp.
+    /// Creates `postgres/run` in the data folder, or a folder in /tmp if that path is too long.
     pub(super) fn make(folder: &DataFolder) -> Result<Self, PostgresError> {
-        let account = folder.account();
-        let sockets = Self::of(folder.path(), account)?;
+        let os_user = folder.os_user();
+        let sockets = Self::of(folder.path(), os_user)?;
         let path = &sockets.path;
         if !sockets.temporary {
             make_folder(path, false)?;
-            claim(account, path)?;
+            claim(os_user, path)?;
         } else if !path.exists() {
             make_folder(path, false)?;
-            account.own(path)?;
+            os_user.chown(path)?;
         }
-        sockets.check(account)?;
+        sockets.check(os_user)?;
         Ok(sockets)
     }
 
-    /// The one that the server of a data folder has made, if it has.
-    pub(super) fn find(folder: &Path, account: &Account) -> Result<Option<Self>, PostgresError> {
-        let sockets = Self::of(folder, account)?;
+    /// Finds the folder of a data folder's running server, if there is one.
+    pub(super) fn find(folder: &Path, os_user: &OsUser) -> Result<Option<Self>, PostgresError> {
+        let sockets = Self::of(folder, os_user)?;
         if !socket_in(&sockets.path).exists() {
             return Ok(None);
         }
-        sockets.check(account)?;
+        sockets.check(os_user)?;
         Ok(Some(sockets))
     }
 
-    /// Where it is. Touches nothing.
-    fn of(folder: &Path, account: &Account) -> Result<Self, PostgresError> {
+    /// Determines the folder's location. Changes nothing.
+    fn of(folder: &Path, os_user: &OsUser) -> Result<Self, PostgresError> {
         let run = postgres_in(folder).join("run");
         if socket_in(&run).as_os_str().len() <= PATH_LENGTH_MAX {
             return Ok(Self { path: run, temporary: false });
         }
-        let found = fs::metadata(folder).map_err(PostgresError::folder("look at", folder))?;
-        let path = PathBuf::from(format!("/tmp/staunch-{}-{}", account.uid, found.ino()));
+        let found = fs::metadata(folder).map_err(PostgresError::folder("inspect", folder))?;
+        let path = PathBuf::from(format!("/tmp/staunch-{}-{}", os_user.uid, found.ino()));
         Ok(Self { path, temporary: true })
     }
 
-    /// Everybody may make a folder in /tmp, this one too: take it only if nobody but us has ever
-    /// had a say in it.
-    fn check(&self, account: &Account) -> Result<(), PostgresError> {
+    /// Checks that a folder in /tmp belongs to PostgreSQL's user alone, because any user may create
+    /// folders there.
+    fn check(&self, os_user: &OsUser) -> Result<(), PostgresError> {
         if !self.temporary {
             return Ok(());
         }
         let path = &self.path;
-        let found = fs::symlink_metadata(path).map_err(PostgresError::folder("look at", path))?;
-        let safe = found.is_dir() && found.uid() == account.uid && found.mode() & 0o077 == 0;
+        let found = fs::symlink_metadata(path).map_err(PostgresError::folder("inspect", path))?;
+        let safe = found.is_dir() && found.uid() == os_user.uid && found.mode() & 0o077 == 0;
         if safe {
             return Ok(());
         }
@@ -86,8 +85,8 @@ impl SocketFolder {
         &self.path
     }
 
-    /// For `unix_socket_directories`, which is a list: quoted, so that commas and blanks in the
-    /// path are part of it.
+    /// The setting `unix_socket_directories`. It is a list, so the path is quoted to allow commas and
+    /// blanks.
     pub(super) fn setting(&self) -> std::ffi::OsString {
         let mut bytes = b"unix_socket_directories=\"".to_vec();
         for byte in self.path.as_os_str().as_bytes() {
@@ -100,19 +99,18 @@ impl SocketFolder {
         std::os::unix::ffi::OsStringExt::from_vec(bytes)
     }
 
-    /// Leaves nothing in /tmp. The server has removed its socket by then; if not, the next start
-    /// does.
+    /// Removes a folder in /tmp. If the server has not removed its socket, the next start does.
     pub(super) fn clean_up(&self) {
         if self.temporary
             && let Err(error) = fs::remove_dir(&self.path)
         {
-            tracing::debug!(path = %self.path.display(), %error, "socket folder stays");
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket folder");
         }
     }
 }
 
-fn claim(account: &Account, path: &Path) -> Result<(), PostgresError> {
-    account.own(path)?;
+fn claim(os_user: &OsUser, path: &Path) -> Result<(), PostgresError> {
+    os_user.chown(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o700))
         .map_err(PostgresError::folder("set the mode of", path))
 }

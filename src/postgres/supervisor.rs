@@ -1,4 +1,4 @@
-//! Keeps the server running until we stop it.
+//! The supervisor: restarts the server when it ends, until it is to be stopped.
 
 use std::time::Duration;
 
@@ -8,23 +8,22 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::folder::DataFolder;
 use super::server::{Running, Server};
 
-/// Between an end and the next start: doubled with each failure, so that a broken disk does not
-/// fill the log.
+/// First pause before a restart; each failure doubles it, so that a broken disk does not fill the log.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// Short enough that a repaired server is back within a client's retries.
+/// Longest pause, short enough that a repaired server is back within a client's retries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A run of this length counts as a success and the pauses begin anew.
+/// A run of this length counts as a success and resets the pause.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Between two looks at the length of the log and at the guard.
+/// Interval between two checks of the guard and of the log's length.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 
-/// Owns the server, and the lock of its data folder for as long as it runs.
+/// Owns the server, and the lock of its data folder while the server runs.
 pub(super) struct Supervisor {
     pub(super) server: Server,
     pub(super) running: Running,
     pub(super) folder: DataFolder,
-    /// A message or a closed channel: stop.
+    /// Stops the server on a message or when the channel closes.
     pub(super) stop: oneshot::Receiver<()>,
     /// The pid while the server accepts connections.
     pub(super) pid: watch::Sender<Option<u32>>,
@@ -49,11 +48,11 @@ impl Supervisor {
             }
         }
         self.running.stop(&self.server).await;
-        // Only now may another process have the folder.
+        // Only now may another process lock the folder.
         drop(self.folder);
     }
 
-    /// Until the server ends (false) or is to be stopped (true).
+    /// Waits until the server ends (false) or is to be stopped (true).
     async fn watch(&mut self) -> bool {
         let mut tidy = interval(TIDY_EVERY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,22 +63,22 @@ impl Supervisor {
                 status = self.running.ended() => {
                     self.running.dismiss_guard().await;
                     match status {
-                        Ok(status) => tracing::error!(%status, log = %self.server.log.path().display(), "PostgreSQL has ended; starting it again"),
-                        Err(error) => tracing::error!(%error, "cannot wait for PostgreSQL; starting it again"),
+                        Ok(status) => tracing::error!(%status, log = %self.server.log.path().display(), "PostgreSQL has ended; restarting it"),
+                        Err(error) => tracing::error!(%error, "cannot wait for PostgreSQL; restarting it"),
                     }
                     return false;
                 }
                 _ = tidy.tick() => {
                     self.server.log.cut().await;
-                    if let Err(error) = self.running.mend_guard(&self.server.account).await {
-                        tracing::warn!(%error, "PostgreSQL has no guard");
+                    if let Err(error) = self.running.restart_guard(&self.server.os_user).await {
+                        tracing::warn!(%error, "cannot start a guard for PostgreSQL");
                     }
                 }
             }
         }
     }
 
-    /// Until the server is ready again (true) or is to be stopped (false).
+    /// Restarts the server until it is ready (true) or is to be stopped (false).
     async fn start_again(&mut self, pause: &mut Duration) -> bool {
         loop {
             tokio::select! {
@@ -96,7 +95,7 @@ impl Supervisor {
                         _ = &mut self.stop => return false,
                         ready = self.running.ready(&self.server) => match ready {
                             Ok(()) => {
-                                tracing::info!(pid = self.running.pid(), "PostgreSQL runs again");
+                                tracing::info!(pid = self.running.pid(), "PostgreSQL is ready again");
                                 return true;
                             }
                             Err(error) => error,
@@ -105,7 +104,7 @@ impl Supervisor {
                 }
                 Err(error) => error,
             };
-            tracing::error!(%error, pause = ?*pause, "PostgreSQL does not start; trying again");
+            tracing::error!(%error, pause = ?*pause, "PostgreSQL does not start; retrying");
             self.running.halt(&self.server).await;
         }
     }

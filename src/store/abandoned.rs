@@ -1,9 +1,8 @@
-//! Statements whose request was dropped before the answer.
+//! Statements whose request was dropped before the answer arrived.
 //!
-//! A client may disconnect at any time, and its request's future is dropped in the middle of a
-//! statement. Closing the database connection then would let strangers make the server open new ones
-//! as fast as they can disconnect. The statement runs to its end instead, and the connection goes
-//! back to the pool.
+//! When a client disconnects, its request's future is dropped, possibly in the middle of a statement.
+//! If the server then closed the database connection, clients could force it to open new ones as fast
+//! as they disconnect. Instead the statement runs to its end, and the connection returns to the pool.
 
 use super::connection::Connection;
 use crate::telemetry::{Family, Metrics, definitions};
@@ -13,23 +12,22 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-/// Longest time for an abandoned statement, counted from when it was sent. A connection whose
-/// statement takes longer is closed: the database is silent, or a lock is held.
+/// Time limit for an abandoned statement, counted from when it was sent. Then its connection is closed.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Where a connection is in its conversation with the server.
+/// The state of a connection's exchange with the server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Conversation {
-    /// Since when an answer is due.
+    /// When the statement was sent whose answer is outstanding.
     pub(super) waiting_since: Option<Instant>,
     /// Whether BEGIN was sent, and neither COMMIT nor ROLLBACK after it.
     pub(super) in_transaction: bool,
-    /// Whether the last statement failed in such a way that the connection is of no more use.
+    /// Whether the connection must be closed.
     pub(super) broken: bool,
 }
 
-/// Takes over the connections of dropped calls. Each keeps its place in the pool, so their number is
-/// bounded by the pool's maximum.
+/// Takes over the connections of dropped calls. Each keeps its slot in the pool, so the pool's
+/// maximum bounds their number.
 pub(super) struct Abandoned(Arc<Family>);
 
 impl Abandoned {
@@ -37,8 +35,8 @@ impl Abandoned {
         Self(Arc::new(metrics.family(definitions::DB_ABANDONED)))
     }
 
-    /// Gives the connection back to the pool: at once if no answer is due, else in the background
-    /// when the answers have come. Closes it if they do not come in time.
+    /// Returns the connection to the pool: at once if no answer is outstanding, otherwise in the
+    /// background after the answers arrive. Closes it if they do not arrive in time.
     pub(super) fn take(&self, connection: Object<Connection>, conversation: Conversation) {
         let Conversation { waiting_since, in_transaction, broken } = conversation;
         if broken {
@@ -48,11 +46,11 @@ impl Abandoned {
             return drop(connection);
         }
         let results = Arc::clone(&self.0);
-        // Outside the runtime, as when it shuts down, no task can wait for the answers.
+        // Without a runtime (during shutdown) no task can wait for the answers.
         let Ok(runtime) = Handle::try_current() else { return drop(Object::take(connection)) };
         runtime.spawn(async move {
             let until = waiting_since.unwrap_or_else(Instant::now) + STATEMENT_LIMIT;
-            // Answered after everything sent before it. An empty query does nothing.
+            // The server answers this after everything sent before it. An empty query does nothing.
             let last = if in_transaction { "ROLLBACK" } else { "" };
             let result = timeout_at(until, connection.command(last)).await;
             if matches!(result, Ok(Ok(()))) {

@@ -1,9 +1,9 @@
-//! What an operator does to accounts, on a connection of its own. Each change and its line in the
-//! audit log are one transaction. (What one does to clients is in `clients`.)
+//! An operator's work on accounts, on a dedicated connection. (Work on clients is in `clients`.)
 //!
-//! A change that ends sessions takes the account's row first and looks for the sessions in a second
-//! statement: a login that was storing its session holds the row until that is done
-//! (`insert_session`), so the second statement sees it; one that comes later sees the change.
+//! Each change and its audit log line are one transaction. A change that ends sessions locks the
+//! account's row first and ends the sessions in a second statement. A login that is storing its
+//! session holds the row until it is done (`insert_session`), so the second statement sees that
+//! session. A later login sees the change.
 
 use super::connect::{self, ConnectError, Endpoint};
 use super::statement::statement;
@@ -21,33 +21,33 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
-/// Live sessions that are listed at most.
+/// Maximum number of live sessions that are listed.
 const SESSIONS_MAX: i64 = 10_000;
 
-/// A connection for an operator's work. Its statements may take as long as they need.
+/// A connection for an operator's work, without a statement timeout.
 pub struct Admin {
     client: Client,
     connection: JoinHandle<Result<(), tokio_postgres::Error>>,
 }
 
-/// A session that has neither ended nor run out.
+/// A session that is neither revoked nor expired.
 #[derive(Clone, Debug)]
 pub struct LiveSession {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
     /// When it was opened.
     pub created_at: OffsetDateTime,
     /// When it was opened or last refreshed.
     pub last_used_at: OffsetDateTime,
-    /// When it ends unless it is refreshed.
+    /// When it expires unless it is refreshed.
     pub expires_at: OffsetDateTime,
-    /// Where it was opened from.
+    /// The address it was opened from.
     pub address: Option<IpAddr>,
-    /// The client's User-Agent, as it sent it.
+    /// The client's User-Agent, as sent.
     pub user_agent: Option<String>,
 }
 
-/// An account with its hash, for another program or another database.
+/// An account with its password hash, for export.
 pub struct ExportedUser {
     /// As typed at registration.
     pub email: String,
@@ -55,9 +55,9 @@ pub struct ExportedUser {
     pub username: String,
     /// Modular-crypt text.
     pub password_hash: String,
-    /// False: may not log in.
+    /// Whether the account may log in.
     pub is_active: bool,
-    /// When it was registered.
+    /// When the account was registered.
     pub created_at: OffsetDateTime,
 }
 
@@ -73,28 +73,28 @@ impl fmt::Debug for ExportedUser {
 /// A line of the audit log.
 #[derive(Clone, Debug)]
 pub struct LoggedEvent {
-    /// When.
+    /// When it happened.
     pub at: OffsetDateTime,
-    /// What was tried.
+    /// What was attempted.
     pub event: String,
-    /// What came of it.
+    /// The result.
     pub outcome: String,
-    /// The account; `None` where the name was nobody's, or was not looked up.
+    /// The account; `None` if the name is unknown or was not looked up.
     pub user: Option<UserId>,
-    /// Where from; `None`: at the machine itself.
+    /// The client's address; `None` for the command line.
     pub address: Option<IpAddr>,
     /// The request's id.
     pub request_id: Option<String>,
 }
 
-/// Why rows did not all reach their reader.
+/// Why an export or a listing is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The database gave no answer, or not all of it.
-    #[error("the database did not give all of it")]
+    /// The database did not return all rows.
+    #[error("the database did not return all rows")]
     Store(#[source] StoreError),
-    /// The reader could not take a row.
-    #[error("cannot write it")]
+    /// The caller could not write a row.
+    #[error("cannot write a row")]
     Write(#[source] io::Error),
 }
 
@@ -125,11 +125,11 @@ const SET_PASSWORD: Statement = statement!(
     "UPDATE users SET password_hash = $2, updated_at = now() WHERE id = $1 RETURNING 1"
 );
 
-// Takes the sessions along (ON DELETE CASCADE).
+// Also deletes the sessions (ON DELETE CASCADE).
 const DELETE: Statement = statement!("admin_delete", "DELETE FROM users WHERE id = $1 RETURNING 1");
 
-// Servers that listen learn which account changed; the notification goes out with the commit.
-// Sessions that had run out end too, should a clock be set back, but are not counted.
+// Notifies the servers of the changed account; the notification is sent with the commit. Expired
+// sessions are revoked too, in case a clock is set back, but are not counted.
 const END_SESSIONS: Statement = statement!(
     "admin_end_sessions",
     "WITH ended AS (
@@ -165,27 +165,30 @@ const EVENTS_OF: Statement = statement!(
 );
 
 impl Admin {
-    /// Connects.
+    /// Connects to the database.
     ///
     /// # Errors
-    /// When nobody answers or the server refuses; the message names the host, never the password.
+    /// The server did not answer or refused; the message names the host, never the password.
     pub async fn open(database: &Endpoint) -> Result<Self, ConnectError> {
         let (client, connection) = connect::alone(database).await?;
         Ok(Self { client, connection })
     }
 
-    /// Makes an account, or says which of its names is taken.
+    /// Creates an account.
     ///
     /// # Errors
-    /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
+    /// See [`RegisterError`].
+    ///
+    /// # Cancel safety
+    /// The account is created completely or not at all.
     pub async fn add(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
         inserted(self.query(&INSERT_USER, &user.parameters().list()).await)
     }
 
-    /// The account of that username or e-mail address.
+    /// Finds an account by username or e-mail address.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn find(&self, name: &LoginName) -> Result<Option<Account>, StoreError> {
         let (statement, text) = match name {
             LoginName::Username(text) => (&FIND_USERNAME, text),
@@ -197,17 +200,20 @@ impl Admin {
         account.map_err(|error| StoreError::statement(statement.name, error))
     }
 
-    /// Keeps an account from logging in and ends its sessions; how many, or `None` if it was
-    /// disabled already.
+    /// Disables an account and ends its sessions.
+    ///
+    /// Returns the number of ended sessions, or `None` if the account was already disabled.
     ///
     /// # Errors
-    /// When the database gives no answer; all of it was done or nothing. So for the others below,
-    /// and if their futures are dropped.
+    /// The database did not answer; either everything was done or nothing.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves everything done or nothing. Both hold for the methods below, too.
     pub async fn disable(&mut self, user: UserId) -> Result<Option<u64>, StoreError> {
         self.change(&DISABLE, user, &[], "account_disable").await
     }
 
-    /// Lets an account log in again. False: it was enabled already.
+    /// Enables an account. Returns false if it was already enabled.
     ///
     /// # Errors
     /// As [`Admin::disable`].
@@ -215,7 +221,9 @@ impl Admin {
         Ok(self.change(&ENABLE, user, &[], "account_enable").await?.is_some())
     }
 
-    /// Gives an account another password and ends its sessions; how many, or `None` if it is gone.
+    /// Sets an account's password and ends its sessions.
+    ///
+    /// Returns the number of ended sessions, or `None` if the account does not exist.
     ///
     /// # Errors
     /// As [`Admin::disable`].
@@ -227,7 +235,9 @@ impl Admin {
         self.change(&SET_PASSWORD, user, &[&password_hash], "password_change").await
     }
 
-    /// Removes an account and its sessions; its lines in the audit log stay. False: it is gone.
+    /// Removes an account and its sessions. Its audit log lines stay.
+    ///
+    /// Returns false if the account does not exist.
     ///
     /// # Errors
     /// As [`Admin::disable`].
@@ -235,8 +245,8 @@ impl Admin {
         Ok(self.change(&DELETE, user, &[], "account_delete").await?.is_some())
     }
 
-    /// Changes the account, then ends its sessions and notes it; `None` if there was nothing to
-    /// change.
+    /// Changes an account, ends its sessions and writes the audit log line. Returns `None` if there was
+    /// nothing to change.
     async fn change(
         &mut self,
         statement: &Statement,
@@ -259,21 +269,22 @@ impl Admin {
         change.await.map_err(|error| StoreError::statement(statement.name, error))
     }
 
-    /// An account's live sessions, the last used first; at most 10,000.
+    /// Lists an account's live sessions, last used first, at most 10,000.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn sessions(&self, user: UserId) -> Result<Vec<LiveSession>, StoreError> {
         let rows = self.query(&SESSIONS, &[&user.0, &SESSIONS_MAX]).await?;
         let sessions: Result<_, _> = rows.iter().map(LiveSession::read).collect();
         sessions.map_err(|error| StoreError::statement(SESSIONS.name, error))
     }
 
-    /// Hands every account to `each`, by number, as of one moment; how many. A row at a time: what
-    /// is not taken yet waits in the database.
+    /// Passes every account to `each` in the order of ids, and returns their number.
+    ///
+    /// Reads a snapshot, row by row, so memory stays bounded.
     ///
     /// # Errors
-    /// See [`ReadError`]; `each` has had the accounts before.
+    /// See [`ReadError`]; `each` has received the accounts before the error.
     pub async fn export(
         &self,
         mut each: impl FnMut(&ExportedUser) -> io::Result<()>,
@@ -291,11 +302,12 @@ impl Admin {
         .await
     }
 
-    /// Hands the audit log's lines of the last so much time to `each`, the oldest first: those of
-    /// one account, or all; how many.
+    /// Passes the audit log lines of the last `since` to `each`, oldest first, and returns their number.
+    ///
+    /// With `user`, only that account's lines.
     ///
     /// # Errors
-    /// See [`ReadError`]; `each` has had the lines before.
+    /// See [`ReadError`]; `each` has received the lines before the error.
     pub async fn events(
         &self,
         user: Option<UserId>,
@@ -346,7 +358,7 @@ impl Admin {
         rows.map_err(|error| StoreError::statement(statement.name, error))
     }
 
-    /// Ends the session, and waits until it has ended.
+    /// Closes the connection and waits until it is closed.
     pub async fn close(self) {
         drop(self.client);
         self.connection.await.ok();

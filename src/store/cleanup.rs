@@ -1,8 +1,8 @@
-//! The clean-up's batches: sessions that expired, sessions that were ended, old lines of the audit log.
+//! Clean-up in batches: expired sessions, revoked sessions and old audit log lines.
 //!
-//! A batch is one short transaction. Each begins where the one before it ended, in the order of an
-//! index: while a transaction holds an old snapshot, deleted rows keep their places in the index, and a
-//! batch that began at the first place would read all of them again.
+//! A batch is one short transaction. Each batch begins where the previous one ended, in index order.
+//! While a transaction holds an old snapshot, deleted rows stay in the index, and a batch that started
+//! at the beginning would read all of them again.
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
@@ -12,24 +12,24 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use uuid::Uuid;
 
-/// What a clean-up batch did.
+/// The result of a clean-up batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleaned<P> {
-    /// Another node holds the lock.
+    /// Another node holds the lock; nothing was removed.
     Elsewhere,
-    /// Rows are gone.
+    /// Rows were removed.
     Removed {
-        /// How many.
+        /// The number of rows.
         rows: u64,
-        /// Where the next batch begins.
+        /// The position at which the next batch begins.
         next: P,
     },
 }
 
-/// "staunch" in ASCII: the advisory lock of the clean-up. It goes with the batch's transaction.
+/// Advisory lock of the clean-up ("staunch" in ASCII), held until the batch's transaction ends.
 const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
 
-// Rows that a refresh holds are left for the next run.
+// Rows that a refresh has locked are left for the next run.
 pub(super) const CLEAN_EXPIRED_SESSIONS: Statement = statement!(
     "clean_expired_sessions",
     "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
@@ -54,9 +54,9 @@ pub(super) const CLEAN_ENDED_SESSIONS: Statement = statement!(
          coalesce((SELECT id FROM doomed ORDER BY id DESC LIMIT 1), $3)"
 );
 
-// Ids come in the order of time but for a second or two: the first rows are the oldest, and a batch
-// that finds fewer old ones than it may take has found them all. Rows never change, so their places
-// in the table hold for the statement.
+// Ids increase with time, give or take a second or two. So the first rows are the oldest, and a batch
+// that finds fewer old rows than its limit has found them all. Rows are never updated, so a ctid stays
+// valid for the statement.
 pub(super) const CLEAN_EVENTS: Statement = statement!(
     "clean_events",
     "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
@@ -73,11 +73,12 @@ pub(super) const CLEAN_EVENTS: Statement = statement!(
 );
 
 impl Store {
-    /// Removes up to `rows_max` sessions that expired at `from` or later, the earliest first, unless
-    /// another node cleans up.
+    /// Removes up to `rows_max` sessions that expired at `from` or later, earliest first.
+    ///
+    /// Like the other batches, it removes nothing while another node cleans up.
     ///
     /// # Errors
-    /// When the database gives no answer; the batch is all or nothing. So for the others below.
+    /// The database did not answer; either the whole batch was removed or nothing.
     pub async fn clean_expired_sessions(
         &self,
         from: OffsetDateTime,
@@ -86,8 +87,7 @@ impl Store {
         self.clean(&CLEAN_EXPIRED_SESSIONS, &[&CLEANUP_LOCK, &i64::from(rows_max), &from]).await
     }
 
-    /// Removes up to `rows_max` sessions that were ended and whose ids are above `after`, in the order
-    /// of their ids, unless another node cleans up.
+    /// Removes up to `rows_max` revoked sessions with ids above `after`, in id order.
     ///
     /// # Errors
     /// See [`Store::clean_expired_sessions`].
@@ -99,8 +99,7 @@ impl Store {
         self.clean(&CLEAN_ENDED_SESSIONS, &[&CLEANUP_LOCK, &i64::from(rows_max), &after]).await
     }
 
-    /// Removes up to `rows_max` lines of the audit log that are older than `keep` and whose ids are
-    /// above `after`, in the order of their ids, unless another node cleans up.
+    /// Removes up to `rows_max` audit log lines older than `keep` with ids above `after`, in id order.
     ///
     /// # Errors
     /// See [`Store::clean_expired_sessions`].

@@ -1,4 +1,4 @@
-//! OAuth clients, and what introspection asks of a refresh token.
+//! OAuth clients, and the lookup of refresh tokens for introspection.
 
 use super::statement::statement;
 use super::{Admin, Statement, Store, StoreError};
@@ -7,35 +7,35 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// A client as people see it: everything but its secret.
+/// An OAuth client without its secret.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Its `client_id`.
+    /// The `client_id`.
     pub id: Uuid,
-    /// What people call it.
+    /// The display name.
     pub name: String,
-    /// When it was added.
+    /// When the client was added.
     pub created_at: OffsetDateTime,
 }
 
-/// What a live refresh token stands for.
+/// The account and times of a live refresh token.
 #[derive(Clone, Debug)]
 pub struct LiveRefresh {
-    /// Whose it is.
+    /// The account.
     pub user: UserId,
     /// The account's name, as typed at registration.
     pub username: String,
-    /// When it was made.
+    /// When the token was issued.
     pub issued_at: OffsetDateTime,
-    /// When it ends unless it is used.
+    /// When the token expires unless it is used.
     pub expires_at: OffsetDateTime,
 }
 
 pub(super) const CLIENT_SECRET: Statement =
     statement!("client_secret", "SELECT secret_sha256 FROM clients WHERE id = $1");
 
-// The live generation alone: a token that was traded for its successor is done, though a repeat of
-// that trade may be answered for some seconds more.
+// Only the live generation counts. A token that was exchanged for its successor is inactive, although
+// a repeat of that exchange is answered during the grace.
 pub(super) const LIVE_REFRESH: Statement = statement!(
     "live_refresh",
     "SELECT u.id, u.username, s.rotated_at, s.expires_at
@@ -61,22 +61,22 @@ const DELETE_CLIENT_NAMED: Statement = statement!(
 );
 
 impl Store {
-    /// SHA-256 of a client's secret.
+    /// Reads the SHA-256 of a client's secret.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn client_secret(&self, client: Uuid) -> Result<Option<[u8; 32]>, StoreError> {
         let rows = self.0.pool.query(&CLIENT_SECRET, &[&client]).await?;
         let hash = rows.first().map(|row| row.try_get::<_, Vec<u8>>(0)).transpose();
         let hash = hash.map_err(|error| StoreError::statement(CLIENT_SECRET.name, error))?;
-        // The column holds 32 octets; another number is no secret's hash.
+        // The column holds 32 bytes; another length is not the hash of a secret.
         Ok(hash.and_then(|hash| hash.try_into().ok()))
     }
 
-    /// What a refresh token of that generation stands for, if it would be taken now.
+    /// Looks up the refresh token of that generation, if it is live.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn live_refresh(
         &self,
         session: SessionId,
@@ -100,8 +100,8 @@ impl Admin {
     /// Adds a client.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: the name is taken. Else the database gave no answer, and the
-    /// client may be there.
+    /// [`StoreError::Conflict`]: the name is taken. Otherwise the database did not answer, and the
+    /// client may exist.
     pub async fn insert_client(
         &self,
         id: Uuid,
@@ -112,30 +112,32 @@ impl Admin {
         self.query(&INSERT_CLIENT, &[&id, &name, &hash]).await.map(drop)
     }
 
-    /// Every client, the oldest first.
+    /// Lists all clients, oldest first.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn clients(&self) -> Result<Vec<Client>, StoreError> {
         let rows = self.query(&CLIENTS, &[]).await?;
         let clients: Result<_, _> = rows.iter().map(Client::read).collect();
         clients.map_err(|error| StoreError::statement(CLIENTS.name, error))
     }
 
-    /// Removes a client; servers believe it for two seconds more. `None`: there was none.
+    /// Removes a client and returns it; `None` if it does not exist.
+    ///
+    /// Servers accept the client for up to two more seconds.
     ///
     /// # Errors
-    /// When the database gives no answer; the client may be gone.
+    /// The database did not answer; the client may be gone.
     pub async fn delete_client(&self, id: Uuid) -> Result<Option<Client>, StoreError> {
         let rows = self.query(&DELETE_CLIENT, &[&id]).await?;
         let client = rows.first().map(Client::read).transpose();
         client.map_err(|error| StoreError::statement(DELETE_CLIENT.name, error))
     }
 
-    /// Removes the client of that name, as [`delete_client`](Self::delete_client) does by id.
+    /// Removes the client with that name, as [`delete_client`](Self::delete_client) does by id.
     ///
     /// # Errors
-    /// When the database gives no answer; the client may be gone.
+    /// The database did not answer; the client may be gone.
     pub async fn delete_client_named(&self, name: &str) -> Result<Option<Client>, StoreError> {
         let rows = self.query(&DELETE_CLIENT_NAMED, &[&name]).await?;
         let client = rows.first().map(Client::read).transpose();

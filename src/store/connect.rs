@@ -1,4 +1,4 @@
-//! From a URL to connection settings with deadlines on everything.
+//! Parsing of database URLs, and connections with a time limit on every step.
 
 use super::{options, tls};
 use crate::telemetry::with_causes;
@@ -9,37 +9,37 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Longest time a statement may run on the server, in milliseconds. The longest of ours, a
-/// clean-up batch, takes tens; a login's take one.
+/// Time limit for a statement on the server, in milliseconds. The longest statement, a clean-up
+/// batch, takes tens of milliseconds; a login's statements take one.
 const STATEMENT_TIMEOUT_MS: u32 = 3_000;
-/// Longest wait for a row lock, in milliseconds: only two refreshes of one session meet on one.
+/// Time limit for a row lock, in milliseconds. Only two refreshes of one session wait for one.
 const LOCK_TIMEOUT_MS: u32 = 2_000;
-/// A transaction that stops talking is rolled back after this many milliseconds.
+/// Time after which an idle transaction is rolled back, in milliseconds.
 const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 5_000;
-/// Longest time to reach the server. Above a slow network's handshake, below a login's patience.
+/// Time limit to reach the server: longer than a handshake on a slow network, shorter than a login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest time to be let in by it, from the first octet: it may be there and say nothing.
+/// Time limit for the whole start of a connection: a server may accept and then stay silent.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Unacknowledged data on a dead network fails after this long.
+/// Time after which unacknowledged data on a dead network is an error.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Why the database could not be opened at start.
+/// Why a connection to the database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL does not parse, or asks for something that is not there.
+    /// The URL does not parse, or names something that does not exist.
     #[error("database URL: {0}")]
     Url(String),
-    /// Nobody answered, or the server refused us.
+    /// The server did not answer, or refused the connection.
     #[error("cannot connect to the database at {place}: {reason}")]
     Refused {
         /// Host and database, never the password.
         place: String,
-        /// What the driver or the server said.
+        /// The error of the driver or the server.
         reason: String,
     },
 }
 
-/// A database: where it is, who we are there, and how TLS is spoken to it.
+/// A database with its address, credentials and TLS settings.
 #[derive(Clone)]
 pub struct Endpoint {
     config: Config,
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl From<Config> for Endpoint {
-    /// Without TLS, as through the socket of a server on this machine.
+    /// Makes an endpoint without TLS, for the Unix socket of a local server.
     fn from(mut config: Config) -> Self {
         config.ssl_mode(SslMode::Disable);
         Self { config, tls: tls::none() }
@@ -63,7 +63,7 @@ impl From<Config> for Endpoint {
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 impl Endpoint {
-    /// Its settings, and how TLS is spoken to it.
+    /// The connection settings and the TLS connector.
     pub(super) fn parts(&self) -> (Config, MakeRustlsConnect) {
         (self.config.clone(), self.tls.clone())
     }
@@ -75,11 +75,11 @@ impl Endpoint {
     }
 }
 
-/// Reads a `postgresql://` URL or a `key=value` string, and the roots that it names. The message of
-/// an error repeats no part of it that could be a password.
+/// Reads a `postgresql://` URL or a `key=value` string, and the root certificates it names.
 ///
 /// # Errors
-/// When it does not parse or names no host, or TLS cannot be spoken as it says.
+/// The text does not parse, names no host, or its TLS options cannot be used. The message repeats no
+/// part of the text that could be a password.
 pub fn parse_url(url: &str) -> Result<Endpoint, ConnectError> {
     let unreadable =
         || ConnectError::Url("must look like postgresql://user:password@host:5432/database".into());
@@ -92,19 +92,19 @@ pub fn parse_url(url: &str) -> Result<Endpoint, ConnectError> {
     let (mode, tls) = chosen.map_err(ConnectError::Url)?;
     let sockets = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
     if config.get_hosts().is_empty() {
-        // A certificate is for a host; where none is named, the address is one.
+        // A certificate is checked against a host; without a name the address serves as the host.
         for address in config.get_hostaddrs().to_vec() {
             config.host(address.to_string());
         }
         config.ssl_mode(mode);
     } else {
-        // As libpq: nobody is between us and a socket of this machine.
+        // As in libpq: a local socket needs no TLS.
         config.ssl_mode(if sockets { SslMode::Disable } else { mode });
     }
     Ok(Endpoint { config, tls })
 }
 
-/// Host, port and database for people to read.
+/// Formats host, port and database for messages.
 pub fn place(endpoint: &Endpoint) -> String {
     let config = &endpoint.config;
     let host = match config.get_hosts().first() {
@@ -119,7 +119,7 @@ pub fn place(endpoint: &Endpoint) -> String {
     )
 }
 
-/// Adds our deadlines to the settings of a connection that serves requests.
+/// Adds the time limits of a connection that serves requests.
 pub(super) fn with_deadlines(endpoint: &Endpoint) -> Endpoint {
     let mut endpoint = without_statement_timeout(endpoint);
     let config = &mut endpoint.config;
@@ -132,8 +132,8 @@ pub(super) fn with_deadlines(endpoint: &Endpoint) -> Endpoint {
     endpoint
 }
 
-/// Opens a connection beside the pool, whose statements may take as long as they need; the task
-/// ends with it.
+/// Opens a connection outside the pool, without a statement timeout. The task drives the connection
+/// and ends with it.
 pub(super) async fn alone(
     database: &Endpoint,
 ) -> Result<(Client, JoinHandle<Result<(), tokio_postgres::Error>>), ConnectError> {
@@ -152,7 +152,7 @@ async fn within(
     Ok((client, tokio::spawn(connection)))
 }
 
-/// The same for a connection that migrates: its statements may take as long as they need.
+/// Adds the connection limits only, for connections whose statements may take any time.
 pub(super) fn without_statement_timeout(endpoint: &Endpoint) -> Endpoint {
     let mut endpoint = endpoint.clone();
     endpoint
@@ -169,15 +169,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_names_host_and_database_but_no_password() {
+    fn a_place_contains_host_and_database_but_no_password() {
         let config = parse_url("postgresql://ada:s3cret@db.example:6432/auth").unwrap();
         assert_eq!(place(&config), "db.example:6432/auth");
     }
 
     #[tokio::test]
-    async fn a_server_that_accepts_and_says_nothing_is_given_up() {
-        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("postgresql://ada@{}/auth", mute.local_addr().unwrap());
+    async fn connecting_to_a_silent_server_times_out() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgresql://ada@{}/auth", silent.local_addr().unwrap());
         let endpoint = parse_url(&url).unwrap();
         let trying = within(Duration::from_millis(50), &endpoint);
         let error = tokio::time::timeout(crate::SOON, trying).await;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_url_is_refused_without_repeating_it() {
+    fn the_error_for_a_bad_url_does_not_repeat_the_password() {
         for url in
             ["", "mysql://root:s3cret@db/auth", "postgresql://ada:s3cret@db:port/auth", "user=ada"]
         {

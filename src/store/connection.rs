@@ -1,6 +1,6 @@
-//! One connection to the database, with its statements prepared.
+//! One database connection with prepared statements.
 //!
-//! deadpool-postgres opens it and caches its prepared statements.
+//! deadpool-postgres opens the connection and caches its prepared statements.
 
 use super::connect::Endpoint;
 use super::{Statement, StoreError};
@@ -14,7 +14,7 @@ use tokio_postgres::{Error, Row};
 
 const CONTEXT: &str = "connect";
 
-/// A connection. Dropping it closes the socket at once, even if an answer is still to come.
+/// A connection. Dropping it closes the socket at once, even if an answer is outstanding.
 pub(super) struct Connection(ClientWrapper);
 
 impl Connection {
@@ -25,14 +25,14 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, StoreError> {
         let opening = timeout(limit, Box::pin(Self::connect(database, statements)));
-        let opened = opening.await.map_err(|_| StoreError::deadline(CONTEXT))?;
+        let opened = opening.await.map_err(|_| StoreError::timed_out(CONTEXT, limit))?;
         opened.map_err(|error| StoreError::unavailable(CONTEXT, error))
     }
 
     async fn connect(database: &Endpoint, statements: &[Statement]) -> Result<Self, Error> {
         let (config, tls) = database.parts();
         let client = Manager::new(config, tls).create().await?;
-        // Sent together: one round trip for all of them.
+        // All are sent together, in one round trip.
         try_join_all(statements.iter().map(|statement| client.prepare_cached(statement.sql)))
             .await?;
         Ok(Self(client))
@@ -48,13 +48,12 @@ impl Connection {
         self.0.query(&prepared, parameters).await
     }
 
-    /// Runs a command that has no parameters and gives no rows. The server answers in order, so the
+    /// Runs a command without parameters and without rows. The server answers in order, so the
     /// answers to all earlier statements have been read when this returns.
     pub(super) async fn command(&self, sql: &'static str) -> Result<(), Error> {
         self.0.batch_execute(sql).await
     }
 
-    /// Whether the server or the network has closed it.
     pub(super) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }

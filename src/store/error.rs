@@ -1,25 +1,28 @@
-//! Why a database call gave nothing.
+//! Errors of database calls.
 
+use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
-/// What was behind it, for the log. Holds no value of any row.
+/// The cause of an error, for the log. Contains no values from rows.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a database call gave nothing. Says what the caller can do, not which library failed.
+/// Why a database call failed. The variants say what the caller can do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No connection, no answer in time, or a server that cannot serve now (starting, stopping,
-    /// full, read-only). Trying again later may help. A write may or may not have happened.
+    /// The database cannot serve now; a later retry may succeed.
+    ///
+    /// There is no connection, no answer in time, or the server is starting, stopping, full or
+    /// read-only. A write may or may not have happened.
     #[error("database unavailable: {context}")]
     Unavailable {
         /// What was being done.
         context: &'static str,
         /// The cause.
         #[source]
-        source: Option<Cause>,
+        source: Cause,
     },
-    /// A unique index refused a row; nothing was written.
-    #[error("a row like that exists ({constraint})")]
+    /// A unique index rejected a row; nothing was written.
+    #[error("a row with the same key exists (index {constraint})")]
     Conflict {
         /// The index.
         constraint: String,
@@ -36,20 +39,21 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the database broke a statement off because it took too long: less work may succeed.
+    /// Whether the database cancelled a statement that took too long. Less work may succeed.
     pub fn is_statement_timeout(&self) -> bool {
-        let Self::Unavailable { source: Some(source), .. } = self else { return false };
-        source.downcast_ref::<Said>().is_some_and(|said| said.state == SqlState::QUERY_CANCELED)
+        let Self::Unavailable { source, .. } = self else { return false };
+        let error = source.downcast_ref::<ServerError>();
+        error.is_some_and(|error| error.state == SqlState::QUERY_CANCELED)
     }
 
-    /// Sorts a failed statement.
+    /// Classifies the error of a failed statement.
     pub(super) fn statement(context: &'static str, error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
             // No SQLSTATE: the connection broke, or a value did not fit its column.
             return if error.is_closed()
                 || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>())
             {
-                Self::Unavailable { context, source: Some(error.into()) }
+                Self::Unavailable { context, source: error.into() }
             } else {
                 Self::Failed { context, source: error.into() }
             };
@@ -67,35 +71,34 @@ impl StoreError {
             || *state == SqlState::LOCK_NOT_AVAILABLE
             || *state == SqlState::READ_ONLY_SQL_TRANSACTION
         {
-            Self::Unavailable { context, source: Some(cause(error)) }
+            Self::Unavailable { context, source: cause(error) }
         } else {
             Self::Failed { context, source: cause(error) }
         }
     }
 
-    /// There is no connection.
     pub(super) fn unavailable(context: &'static str, why: impl Into<Cause>) -> Self {
-        Self::Unavailable { context, source: Some(why.into()) }
+        Self::Unavailable { context, source: why.into() }
     }
 
-    /// Our own deadline passed.
-    pub(super) fn deadline(context: &'static str) -> Self {
-        Self::Unavailable { context, source: None }
+    /// Our own deadline passed before the database answered.
+    pub(super) fn timed_out(context: &'static str, limit: Duration) -> Self {
+        Self::unavailable(context, format!("no answer within {limit:?}"))
     }
 }
 
-/// What the server said without its DETAIL, which may repeat a row, password hash and all.
+/// The server's message without its DETAIL, which may repeat a row with its password hash.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} (SQLSTATE {})", state.code())]
-struct Said {
+struct ServerError {
     message: String,
     state: SqlState,
 }
 
 fn cause(error: tokio_postgres::Error) -> Cause {
     match error.as_db_error() {
-        Some(said) => {
-            Said { message: said.message().to_owned(), state: said.code().clone() }.into()
+        Some(error) => {
+            ServerError { message: error.message().to_owned(), state: error.code().clone() }.into()
         }
         None => error.into(),
     }

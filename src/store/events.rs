@@ -1,4 +1,4 @@
-//! The audit log's lines that no other statement writes along, in batches.
+//! Audit log lines that no other statement writes, stored in batches.
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
@@ -7,24 +7,24 @@ use std::net::IpAddr;
 use std::time::Instant;
 use tokio_postgres::types::ToSql;
 
-/// A line to be written.
+/// An audit log line to be written.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// When it happened.
     pub at: Instant,
-    /// What was tried: `login`, `password_change`.
+    /// What was attempted: `login`, `password_change`.
     pub event: &'static str,
-    /// What came of it: `rejected`, `limited`.
+    /// The result: `rejected`, `limited`.
     pub outcome: &'static str,
-    /// The account; `None` where the name was nobody's, or was not looked up.
+    /// The account; `None` if the name is unknown or was not looked up.
     pub user: Option<UserId>,
-    /// Where from.
+    /// The client's address.
     pub address: IpAddr,
-    /// The request's id. At most 128 characters.
+    /// The request's id, at most 128 characters.
     pub request_id: String,
 }
 
-// The database's clock dates them, as it does all lines: each says how long ago it was.
+// The database's clock dates all lines, so each event is passed with its age instead of a time.
 pub(super) const INSERT_EVENTS: Statement = statement!(
     "insert_events",
     "INSERT INTO auth_events (at, event, outcome, user_id, ip, request_id)
@@ -34,10 +34,10 @@ pub(super) const INSERT_EVENTS: Statement = statement!(
 );
 
 impl Store {
-    /// Writes lines into the audit log. `now` is the clock that dated them.
+    /// Writes lines into the audit log. `now` is read from the clock that dated the events.
     ///
     /// # Errors
-    /// When the database gives no answer: all of them are written or none.
+    /// The database did not answer; either all lines were written or none.
     pub async fn insert_events(&self, events: &[NewEvent], now: Instant) -> Result<(), StoreError> {
         fn column<T>(events: &[NewEvent], of: impl Fn(&NewEvent) -> T) -> Vec<T> {
             events.iter().map(of).collect()

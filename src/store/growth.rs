@@ -1,8 +1,8 @@
-//! How the pool gets its connections: one at a time, in the background, with pauses while the
-//! database refuses them.
+//! Background task that opens the pool's connections, one at a time.
 //!
-//! No request opens a connection. So a client that leaves does not interrupt the opening, and a
-//! refusal fails no call as long as other connections serve.
+//! It pauses while the database refuses connections. Requests never open connections themselves, so a
+//! client that disconnects does not interrupt the opening, and a refusal fails no call while other
+//! connections serve.
 
 use super::connect::{self, Endpoint};
 use super::connection::Connection;
@@ -14,12 +14,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Longest time to open a connection and to prepare its statements.
+/// Time limit for opening a connection and preparing its statements.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pause after a refusal while other connections serve: the first, and after doubling the longest.
+/// First pause after a refusal while other connections serve; each further refusal doubles it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause after a refusal.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Pause while there is no connection at all: every call fails until there is one.
+/// Pause while there is no connection at all and every call fails.
 const OUTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens the pool's connections.
@@ -59,19 +60,19 @@ impl Growth {
         }
     }
 
-    /// Opens the first connection.
     pub(super) async fn open_first(&self) -> Result<(), StoreError> {
         let opened = self.open().await;
         self.add(opened?);
         Ok(())
     }
 
-    /// Opens one more connection in the background, or as many as the minimum lacks. Does nothing
-    /// while one is being opened, during a pause and at the maximum.
+    /// Opens one more connection in the background, and continues until the pool has its minimum.
+    ///
+    /// Does nothing while a connection is being opened, during a pause, and at the maximum.
     pub(super) fn grow(self: &Arc<Self>) {
-        let Some(turn) = Turn::take(self) else { return };
+        let Some(permit) = OpenPermit::take(self) else { return };
         tokio::spawn(async move {
-            let growth = &turn.0;
+            let growth = &permit.0;
             loop {
                 match growth.open().await {
                     Ok(connection) => growth.add(connection),
@@ -84,19 +85,19 @@ impl Growth {
         });
     }
 
-    /// Opens what is missing to the minimum, in the background.
+    /// Opens connections in the background if the pool is below its minimum.
     pub(super) fn fill(self: &Arc<Self>) {
         if self.size() < self.min {
             self.grow();
         }
     }
 
-    /// The failures from now on, as text for a log.
+    /// Subscribes to failures from now on, as text for the log.
     pub(super) fn failures(&self) -> watch::Receiver<Arc<str>> {
         self.failures.subscribe()
     }
 
-    /// Connections that are open, idle or in use.
+    /// The number of open connections, idle or in use.
     pub(super) fn size(&self) -> usize {
         self.pool.status().size
     }
@@ -109,19 +110,19 @@ impl Growth {
 
     fn add(&self, connection: Connection) {
         let paused = std::mem::take(&mut self.pace().pause);
-        // At the maximum it would be refused and closed; `Turn::take` has seen room for it.
+        // Fails only at the maximum, which `OpenPermit::take` has checked.
         self.pool.try_add(connection).ok();
         if !paused.is_zero() {
             tracing::info!(connections = self.size(), "the database accepts connections again");
         }
     }
 
-    /// Notes a failure: says so once, and tells the calls that wait.
+    /// Records a failure, logs the first of a row as a warning, and informs the waiting calls.
     fn pause(&self, error: &StoreError) {
         let error: Arc<str> = with_causes(error).into();
         let connections = self.size();
         let first = self.pace().fail(Instant::now());
-        let message = "the database refused a connection; serving with those that are open";
+        let message = "the database refused a connection; serving with the open connections";
         if first {
             let (pool_min, pool_max) = (self.min, self.max);
             tracing::warn!(%error, connections, pool_min, pool_max, message);
@@ -136,10 +137,10 @@ impl Growth {
     }
 }
 
-/// The right to open connections: one task at a time has it.
-struct Turn(Arc<Growth>);
+/// The right to open connections, held by one task at a time.
+struct OpenPermit(Arc<Growth>);
 
-impl Turn {
+impl OpenPermit {
     fn take(growth: &Arc<Growth>) -> Option<Self> {
         let size = growth.size();
         let mut pace = growth.pace();
@@ -152,14 +153,14 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for OpenPermit {
     fn drop(&mut self) {
         self.0.pace().opening = false;
     }
 }
 
 impl Pace {
-    /// Notes a failed attempt. True: the one before succeeded.
+    /// Records a failed attempt. Returns true if the previous attempt succeeded.
     fn fail(&mut self, now: Instant) -> bool {
         let first = self.pause.is_zero();
         self.failed_at = Some(now);
@@ -167,7 +168,7 @@ impl Pace {
         first
     }
 
-    /// Whether the pause is over, of a pool with that many connections.
+    /// Whether the pause is over for a pool with `size` connections.
     fn may_open(&self, size: usize, now: Instant) -> bool {
         let pause = if size == 0 { self.pause.min(OUTAGE_PAUSE) } else { self.pause };
         self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= pause)
@@ -180,7 +181,7 @@ mod tests {
 
     // Case F10 of the field list: the database allows fewer connections than the pool may have.
     #[test]
-    fn refused_growth_pauses_longer_each_time_but_hardly_while_there_is_no_connection() {
+    fn pauses_double_after_each_refusal_and_stay_short_without_connections() {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
         assert!(pace.may_open(3, now));
         for (number, seconds) in [1, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {

@@ -1,5 +1,7 @@
-//! Accounts in bulk: a batch is copied into a table of the session's own and from there into
-//! `users`, in one transaction. The unique indexes say whose names are taken.
+//! Bulk import of accounts.
+//!
+//! A batch is copied into a temporary table and from there into `users`, in one transaction. The
+//! unique indexes detect names that are taken.
 
 use super::connect::{self, ConnectError, Endpoint};
 use super::statement::statement;
@@ -15,23 +17,25 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-/// How often a batch is sent again after PostgreSQL has broken it off to end a deadlock: with a
-/// registration, or another import, that has one of its names and waits for another.
+/// How often a batch is retried after a deadlock.
+///
+/// A deadlock happens with a registration or another import that holds one of the batch's names and
+/// waits for another.
 const DEADLOCK_RETRIES: u32 = 5;
 
-/// An account with its hash, as another program stored it.
+/// An account with its password hash, as another program stored it.
 pub struct ImportedUser {
-    /// The line it was read from, from 1. Unique in its batch.
+    /// The line of the file, counted from 1. Unique in the batch.
     pub line: u64,
     /// Unique without regard to case.
     pub email: Email,
     /// Unique without regard to case.
     pub username: Username,
-    /// Modular-crypt text; PHC's, if other software made it.
+    /// In modular-crypt format, or in PHC format if other software made it.
     pub password_hash: String,
-    /// False: may not log in.
+    /// Whether the account may log in.
     pub is_active: bool,
-    /// When it was registered; `None` is now.
+    /// When the account was registered; `None` means now.
     pub created_at: Option<OffsetDateTime>,
 }
 
@@ -45,24 +49,24 @@ impl fmt::Debug for ImportedUser {
     }
 }
 
-/// An account that was not imported, since another one has its names.
+/// An account that was not imported because its names are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TakenNames {
-    /// The line it was read from.
+    /// The line of the file.
     pub line: u64,
-    /// Whether its e-mail address is taken.
+    /// Whether the e-mail address is taken.
     pub email: bool,
-    /// Whether its username is taken.
+    /// Whether the username is taken.
     pub username: bool,
 }
 
-/// A connection that imports accounts. Its statements may take as long as they need.
+/// A connection that imports accounts, without a statement timeout.
 pub struct Importer {
     client: Client,
     connection: JoinHandle<Result<(), tokio_postgres::Error>>,
 }
 
-/// Emptied by each commit, gone with the session.
+/// Creates the temporary table. Each commit empties it.
 const STAGE: Statement = statement!(
     "import_stage",
     "CREATE TEMPORARY TABLE import_users (
@@ -84,10 +88,10 @@ const COPY: Statement = statement!(
 const COPY_TYPES: [Type; 6] =
     [Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::BOOL, Type::TIMESTAMPTZ];
 
-/// The names are looked up by index, whatever the planner thinks of tables without statistics.
+/// Forces index lookups of the names: the planner has no statistics for the temporary table.
 const BY_INDEX: Statement = statement!("import_by_index", "SET LOCAL enable_seqscan = off");
 
-// Of lines with the same names the first is the one that went in, as they go in by line.
+// Lines are inserted in order, so of several lines with the same names the first is imported.
 const INSERT: Statement = statement!(
     "import_insert",
     "WITH inserted AS (
@@ -114,10 +118,10 @@ const TAKEN: Statement = statement!(
 );
 
 impl Importer {
-    /// Connects, and makes the session's own table.
+    /// Connects and creates the temporary table.
     ///
     /// # Errors
-    /// When nobody answers or the server refuses; the message names the host, never the password.
+    /// The server did not answer or refused; the message names the host, never the password.
     pub async fn open(database: &Endpoint) -> Result<Self, ConnectError> {
         let (client, connection) = connect::alone(database).await?;
         let staged = client.batch_execute(STAGE.sql).await;
@@ -128,15 +132,16 @@ impl Importer {
         Ok(Self { client, connection })
     }
 
-    /// Imports a batch in one transaction; returns those whose names were taken, by line. Of two
-    /// accounts in the batch that share a name, the earlier line gets it.
+    /// Imports a batch in one transaction and returns the accounts whose names were taken, by line.
+    ///
+    /// If two accounts in the batch share a name, the earlier line gets it.
     ///
     /// # Errors
-    /// When the database gives no answer or refuses the batch: none of it was imported, unless the
-    /// connection broke at the commit.
+    /// The database did not answer or rejected the batch. Nothing was imported, unless the connection
+    /// broke during the commit.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves all of the batch or nothing.
+    /// Dropping the future leaves the whole batch imported or nothing.
     pub async fn import(&mut self, users: &[ImportedUser]) -> Result<Vec<TakenNames>, StoreError> {
         let mut retries = DEADLOCK_RETRIES;
         loop {
@@ -144,7 +149,7 @@ impl Importer {
                 Err(error)
                     if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) && retries > 0 =>
                 {
-                    tracing::debug!("deadlock: the batch is sent again");
+                    tracing::debug!("deadlock; retrying the batch");
                     retries -= 1;
                 }
                 result => return result.map_err(|error| StoreError::statement("import", error)),
@@ -174,7 +179,7 @@ impl Importer {
         copy.finish().await?;
         transaction.batch_execute(BY_INDEX.sql).await?;
         let mut left_out: Vec<i64> = Vec::new();
-        // Planned for each batch: the tables grow.
+        // Not cached: each batch needs a new plan, because the tables grow.
         for row in transaction.query(INSERT.sql, &[]).await? {
             left_out.push(row.try_get(0)?);
         }
@@ -192,7 +197,7 @@ impl Importer {
         Ok(taken)
     }
 
-    /// Ends the session, and waits until it has ended.
+    /// Closes the connection and waits until it is closed.
     pub async fn close(self) {
         drop(self.client);
         self.connection.await.ok();

@@ -1,12 +1,12 @@
-//! Migrations: the files of `migrations/`, each applied once, in order, under a lock.
+//! Migrations: applies each file of `migrations/` once, in order, under a lock.
 //!
-//! The table `staunch_migrations` remembers which ran and the SHA-256 of each. A file that was
-//! changed after it ran, or a schema of a newer staunch, stops the start with a clear message.
+//! The table `staunch_migrations` records the applied files with their SHA-256. The start fails if a
+//! file changed after it was applied, or if the schema belongs to a newer staunch.
 //!
-//! Most files run in one transaction, whole or not at all. A file that builds or drops indexes runs
-//! without one, because CONCURRENTLY needs that: it can be repeated, so the next start continues
-//! after an interruption. A file of the contract phase waits until servers of the version before are
-//! gone; see [`Mode`].
+//! Most files run in one transaction. A file that builds or drops indexes runs without one, because
+//! CONCURRENTLY requires that. Such a file can be repeated, so the next start continues after an
+//! interruption. A file of the contract phase waits until servers of the previous version are gone;
+//! see [`Mode`].
 
 use super::connect::{self, ConnectError, Endpoint};
 use super::migrations::{MIGRATIONS, Migration, Mode};
@@ -17,75 +17,75 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-/// "migrate" in ASCII: the advisory lock of the node that migrates.
+/// Advisory lock of the node that migrates ("migrate" in ASCII).
 const MIGRATION_LOCK: i64 = 0x6d_69_67_72_61_74_65;
-/// Longest wait for another node's migrations. Millions of accounts take minutes to index.
+/// Time limit for another node's migrations. Indexing millions of accounts takes minutes.
 const LOCK_DEADLINE: Duration = Duration::from_secs(600);
-/// Pause between two tries to get the lock.
+/// Pause between two attempts to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-/// How often migrations start again after PostgreSQL has ended a deadlock.
+/// How often migrations are retried after a deadlock.
 const DEADLOCK_RETRIES: u32 = 5;
 
-/// Why the schema is not what this binary needs.
+/// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The database could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// Another node held the lock too long.
+    /// Another node held the lock for too long.
     #[error("another node has been migrating for over {} s", LOCK_DEADLINE.as_secs())]
     Locked,
     /// The schema belongs to a newer staunch.
-    #[error("the database has migration {found}, but this staunch ({}) knows only up to {known}: run a newer one", env!("CARGO_PKG_VERSION"))]
+    #[error("the database has migration {found}, but this staunch ({}) supports only migrations up to {known}: run a newer one", env!("CARGO_PKG_VERSION"))]
     Newer {
         /// The highest number in the database.
         found: i32,
         /// The highest number in this binary.
         known: i32,
     },
-    /// An applied file is not the one in this binary.
-    #[error("migration {number} was applied with another text than this staunch has")]
+    /// An applied file differs from the file in this binary.
+    #[error("migration {number} was applied from a file that differs from the one in this staunch")]
     Changed {
-        /// Its number.
+        /// The file's number.
         number: i32,
     },
     /// Names that must be unique are not. Nothing was changed.
     #[error(
-        "nothing was changed, because these rows have the same name but for the case of its letters A to Z. Keep one row of each line, and rename or delete the others (UPDATE users SET username = 'new-name' WHERE id = 1; UPDATE clients SET name = ...); then start again:{0}"
+        "nothing was changed, because the names of these rows differ only in the case of the letters A to Z. Keep one row of each line, and rename or delete the others (UPDATE users SET username = 'new-name' WHERE id = 1; UPDATE clients SET name = ...); then start again:{0}"
     )]
     Twins(Twins),
-    /// The role may not change the schema.
+    /// The role has no permission to change the schema.
     #[error(
-        "migration {name} is not applied yet, and this role may not apply it ({reason}): run `staunch migrate` as the owner of the tables"
+        "migration {name} is not applied yet, and this role has no permission to apply it ({reason}): run `staunch migrate` as the owner of the tables"
     )]
     NotAllowed {
-        /// The file's name, or what was being done.
+        /// The file's name, or the step.
         name: &'static str,
-        /// What the server said.
+        /// The server's message.
         reason: String,
     },
-    /// The database refused a statement.
+    /// The database rejected a statement.
     #[error("migration {name} failed: {reason}")]
     Failed {
-        /// The file's name, or what was being done.
+        /// The file's name, or the step.
         name: &'static str,
-        /// What the server said.
+        /// The server's message.
         reason: String,
-        /// Whether another transaction was in the way, and is gone by now.
+        /// Whether the statement failed because of a deadlock, so that a retry may succeed.
         deadlock: bool,
     },
 }
 
-/// Brings the schema up to this binary's; returns how many files were applied.
+/// Brings the schema up to date and returns the number of applied files.
 ///
 /// # Errors
-/// See [`MigrateError`]. What was applied before the error stays.
+/// See [`MigrateError`]. Files applied before the error stay applied.
 pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
     let mut retries = DEADLOCK_RETRIES;
     loop {
         match migrate_once(database).await {
             // A server of an older version waits for the lock inside a statement, and CONCURRENTLY
-            // waits for that statement. Its turn comes now that the lock is free.
+            // waits for that statement. Now that the lock is free, the other server gets it.
             Err(MigrateError::Failed { deadlock: true, .. }) if retries > 0 => retries -= 1,
             result => return result,
         }
@@ -94,19 +94,19 @@ pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
 
 async fn migrate_once(database: &Endpoint) -> Result<usize, MigrateError> {
     let (mut client, connection) = connect::alone(database).await?;
-    // An index takes as long as it takes, whatever limit the role has.
+    // Building an index may take any time, so the role's own limit must not apply.
     client.batch_execute("SET statement_timeout = 0").await.map_err(failed("setup"))?;
     let locked = tokio::time::timeout(LOCK_DEADLINE, lock(&client)).await;
     locked.map_err(|_| MigrateError::Locked)??;
     let applied = apply(&mut client).await;
-    // The lock ends with the connection.
+    // Closing the connection releases the lock.
     drop(client);
     connection.await.ok();
     applied
 }
 
-/// Polls for the lock. A blocking wait would be a statement under way, and the node that holds the
-/// lock waits for all of those when it builds an index.
+/// Polls for the lock. A blocking wait would be a running statement, and the node that holds the lock
+/// waits for all running statements when it builds an index.
 async fn lock(client: &Client) -> Result<(), MigrateError> {
     let try_lock = "SELECT pg_try_advisory_lock($1)";
     loop {
@@ -118,10 +118,10 @@ async fn lock(client: &Client) -> Result<(), MigrateError> {
     }
 }
 
-/// What `staunch_migrations` says of a file.
+/// An applied file, as recorded in `staunch_migrations`.
 struct Applied {
     number: i32,
-    /// Longer ago than a rolling upgrade takes.
+    /// Whether it was applied longer ago than a rolling upgrade takes.
     settled: bool,
 }
 
@@ -138,15 +138,19 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
             Mode::BuildIndexes(indexes) => build_indexes(client, migration, indexes).await?,
             Mode::Contract => {
                 let find = |number: i32| done.iter().find(|file| file.number == number);
-                // A server of the version before can run on a database that had its files.
+                // Without that file, no server of the previous version can use this database.
                 let is_new = find(number - 2).is_none();
                 if !is_new && !find(number - 1).is_some_and(|file| file.settled) {
-                    tracing::info!(number, name, "migration waits for a day after the one before");
+                    tracing::info!(
+                        number,
+                        name,
+                        "migration postponed until a day after the previous"
+                    );
                     continue;
                 }
-                // The server works without it, so a role that may not drop anything can serve.
+                // The server works without this file, so a role without DROP permission can serve.
                 if let Err(error) = run_statements(client, migration).await {
-                    tracing::warn!(%error, "tried again at the next start");
+                    tracing::warn!(%error, "migration postponed until the next start");
                     continue;
                 }
             }
@@ -157,8 +161,9 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
     Ok(applied)
 }
 
-/// Reads which files were applied, and checks that they are this binary's. Makes the table if it is
-/// missing; where it is there, the role needs no right to create one.
+/// Reads which files were applied and checks them against this binary.
+///
+/// Creates the table only if it is missing, so that otherwise the role needs no CREATE permission.
 async fn read_applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     const TABLE: &str = "staunch_migrations";
     let find = "SELECT to_regclass('staunch_migrations') IS NULL";
@@ -217,11 +222,11 @@ async fn build_indexes(
     if let Some(twins) = Twins::find(client).await.map_err(&failed)? {
         return Err(MigrateError::Twins(twins));
     }
-    // A build that was killed leaves an index that is maintained but not used.
+    // An interrupted build leaves an index that is maintained but not used.
     drop_invalid(client, indexes).await.map_err(&failed)?;
     let result = run_statements(client, migration).await;
     if result.is_err() {
-        // A twin was registered meanwhile: the index that refused it would refuse others.
+        // A twin was registered during the build. The invalid index would reject further rows.
         drop_invalid(client, indexes).await.map_err(&failed)?;
         if let Some(twins) = Twins::find(client).await.map_err(&failed)? {
             return Err(MigrateError::Twins(twins));

@@ -1,9 +1,9 @@
-//! The list of migrations: the files of `migrations/`, and how each one runs.
+//! The list of migrations: the files of `migrations/` and the mode of each.
 
 /// One file of `migrations/`.
 #[derive(Debug)]
 pub(super) struct Migration {
-    /// Its place in the order.
+    /// The position in the order, from 1.
     pub(super) number: i32,
     /// The file's name without its number.
     pub(super) name: &'static str,
@@ -15,17 +15,17 @@ pub(super) struct Migration {
 /// How a migration runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// In one transaction: all of it or nothing.
+    /// Runs in one transaction.
     Transaction,
     /// Builds these unique indexes over names without locking their tables, statement by statement.
-    /// Names that would be equal stop it before its first statement.
+    /// Equal names stop it before the first statement.
     BuildIndexes(&'static [&'static str]),
-    /// Drops what servers of the version before the previous migration still use, statement by
-    /// statement: a day after that migration, or at once in a new database.
+    /// Drops what servers older than the previous migration still use, statement by statement.
+    /// Runs a day after that migration, or at once in a new database.
     Contract,
 }
 
-/// Files are only ever added.
+/// All migrations. New files are appended; existing ones never change.
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration {
         number: 1,
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_count_from_one_and_a_contract_follows_what_it_waits_for() {
+    fn numbers_count_from_one_and_the_first_file_is_no_contract() {
         for (place, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(usize::try_from(migration.number).unwrap(), place + 1);
         }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_transaction_can_be_repeated_at_each_statement() {
+    fn every_statement_of_a_file_without_a_transaction_can_be_repeated() {
         for migration in MIGRATIONS.iter().filter(|file| file.mode != Mode::Transaction) {
             for statement in migration.statements() {
                 let code: Vec<&str> =

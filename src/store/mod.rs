@@ -1,17 +1,18 @@
-//! All SQL. Rows in, typed values out; what follows from them is the rules' (`auth`) to decide.
+//! All SQL. Turns rows into typed values; `auth` decides what follows from them.
 //!
-//! Every statement has a name (it starts with `-- name`, as shown by pg_stat_statements and the
-//! `query` label of the metrics), is prepared once a connection, and has a deadline on both sides:
-//! `statement_timeout` on the server's, [`CALL_DEADLINE`] for connection and answer together on
-//! ours, which also holds when the server is stopped or unreachable.
+//! Every statement has a name: its text starts with `-- name`, which pg_stat_statements shows and the
+//! metrics use as their `query` label. Each connection prepares a statement once.
+//!
+//! Every call has two time limits: `statement_timeout` on the server, and [`CALL_DEADLINE`] here for
+//! connection and answer together. The second also holds when the server is stopped or unreachable.
 
 mod abandoned;
 mod admin;
 mod cleanup;
 mod clients;
+mod config;
 mod connect;
 mod connection;
-mod ends;
 mod error;
 mod events;
 mod growth;
@@ -22,28 +23,32 @@ mod migrations;
 mod notify;
 mod options;
 mod pool;
+mod revocation;
 mod session_blocks;
 mod sessions;
 mod statement;
+mod statements;
 mod tls;
 mod twins;
 mod users;
-mod writes;
+mod write_state;
 
 pub use admin::{Admin, ExportedUser, LiveSession, LoggedEvent, ReadError};
 pub use cleanup::Cleaned;
 pub use clients::{Client, LiveRefresh};
+pub use config::StoreConfig;
 pub use connect::{ConnectError, Endpoint, parse_url, place};
-pub use ends::{Asking, NewPassword};
 pub use error::StoreError;
 pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
-pub use notify::Notice;
-pub use pool::{CALL_DEADLINE, StoreConfig};
+pub use notify::SessionEvent;
+pub use pool::CALL_DEADLINE;
+pub use revocation::{Caller, NewPassword};
 pub use session_blocks::SessionBlock;
 pub use sessions::{NewSession, OwnSession, Refreshed};
-pub use statement::{STATEMENTS, Statement};
+pub use statement::Statement;
+pub use statements::STATEMENTS;
 pub use twins::Twins;
 pub use users::{Account, Credentials, NewUser, RegisterError};
 
@@ -51,22 +56,24 @@ use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
 
-/// The database. Cheap to clone; all clones share the pool.
+/// A handle to the database. Cheap to clone; all clones share the pool.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
     pool: Arc<pool::Pool>,
     health: health::Health,
-    listener: notify::Listener,
+    listener: notify::NotificationListener,
 }
 
 impl Store {
-    /// Opens the first connection; the rest of the pool's minimum follows in the background. If the
-    /// database allows fewer, those that could be opened serve, and the log says so.
+    /// Opens the first connection; the pool fills to its minimum in the background.
+    ///
+    /// If the database allows fewer connections, the store serves with those it could open and logs
+    /// a warning.
     ///
     /// # Errors
-    /// When the first connection fails; the message names the host, never the password.
+    /// The first connection failed; the message names the host, never the password.
     pub async fn open(
         config: &StoreConfig,
         metrics: &Metrics,
@@ -74,35 +81,37 @@ impl Store {
     ) -> Result<Self, ConnectError> {
         let pool = Arc::new(pool::Pool::open(config, metrics, clock.clone()).await?);
         let health = health::Health::new(config, Arc::clone(&pool), clock.clone());
-        let listener = notify::Listener::new(config, metrics, clock);
+        let listener = notify::NotificationListener::new(config, metrics, clock);
         Ok(Self(Arc::new(Inner { pool, health, listener })))
     }
 
-    /// Whether the database takes writes: its answer of at most a second ago, or a new one within a
-    /// second, on a connection kept for this question. However many ask, the database is asked once
-    /// a second at most. Logs a change.
+    /// Checks that the database accepts writes.
+    ///
+    /// Returns an answer that is at most one second old, or asks again and waits up to one second.
+    /// The query runs on a dedicated connection, at most once a second for all callers together.
+    /// Logs each change of the result.
     ///
     /// # Errors
-    /// Why there was no answer in time, or what keeps it from writing.
+    /// The database did not answer in time, or cannot write; the error says why.
     ///
     /// # Cancel safety
-    /// The question goes on, for the next caller.
+    /// The query continues, and the next caller gets its answer.
     pub async fn check_health(&self) -> Result<(), StoreError> {
         self.0.health.check().await
     }
 
-    /// Drops dead connections, opens new ones up to the minimum, and updates the pool's gauges.
-    /// Called every few seconds.
+    /// Drops dead connections, refills the pool to its minimum, and updates its gauges. Called every
+    /// few seconds.
     pub fn maintain(&self) {
         self.0.pool.maintain();
     }
 
-    /// Updates the pool's gauges, for a scrape.
+    /// Updates the pool's gauges before a scrape.
     pub fn observe(&self) {
         self.0.pool.observe();
     }
 
-    /// Closes all connections; later calls fail.
+    /// Closes the idle connections and opens no more; later calls fail.
     pub fn close(&self) {
         self.0.pool.close();
         self.0.health.close();

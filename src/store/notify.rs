@@ -1,10 +1,10 @@
-//! Ends of sessions, told to every node by PostgreSQL's LISTEN and NOTIFY.
+//! Notification of every node about ended sessions, by PostgreSQL's LISTEN and NOTIFY.
 //!
-//! Each node listens on one connection of its own. Two channels: `staunch_session` carries the id
-//! of a session that ended, `staunch_account` the number of an account of which several did, or
-//! that itself changed. A notice comes after the commit that it tells of, in the order of commits.
-//! What is committed while nobody listens is told to nobody, so whoever takes the notices is told
-//! when they begin and when they may be missing.
+//! Each node listens on a dedicated connection to two channels. `staunch_session` carries the id of a
+//! session that ended. `staunch_account` carries the number of an account that changed or of which
+//! several sessions ended. Notifications arrive after their commit, in commit order. Notifications
+//! sent while the listener is disconnected are lost, so the receiver of the events also learns when
+//! the listener connects and when it disconnects.
 
 use super::connect::{self, Endpoint};
 use super::{Store, StoreConfig, StoreError};
@@ -18,29 +18,33 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Notification};
 
-/// Time between two questions whether the connection is alive.
+/// Time between two probes of the connection.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest time for an answer to them. Both together are how long a network that swallows
-/// everything goes unnoticed: no longer than a session is believed without notices.
+/// Time limit for the answer to a probe.
+///
+/// Interval and limit together bound how long a silent network failure goes unnoticed. The sum is not
+/// longer than a cached session is valid without notifications.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
-/// Longest time to connect.
+/// Time limit for connecting.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-/// Pause before the connection is made anew: the first, and after doubling the longest.
+/// First pause before a reconnect; each failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a reconnect.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 const SESSION: &str = "staunch_session";
 const ACCOUNT: &str = "staunch_account";
 const CONTEXT: &str = "listen";
 
-/// What the listener has to say.
+/// An event from the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Every end that is committed from now on will be told.
+pub enum SessionEvent {
+    /// The listener is connected: every revocation that is committed from now on is reported.
     Listening,
-    /// From now on ends may be missed.
-    Deaf {
-        /// What was committed before this was told: the connection was seen alive later.
+    /// The listener has lost its connection: revocations may be missed from now on.
+    Disconnected {
+        /// Revocations committed before this time were reported. The connection answered a probe that
+        /// was sent at this time.
         heard: Instant,
     },
     /// This session has ended.
@@ -49,7 +53,7 @@ pub enum Notice {
     AccountChanged(UserId),
 }
 
-pub(super) struct Listener {
+pub(super) struct NotificationListener {
     database: Endpoint,
     connected: Gauge,
     sessions: Counter,
@@ -57,7 +61,7 @@ pub(super) struct Listener {
     clock: Clock,
 }
 
-impl Listener {
+impl NotificationListener {
     pub(super) fn new(config: &StoreConfig, metrics: &Metrics, clock: Clock) -> Self {
         let kind = |kind| metrics.counter(definitions::NOTIFICATIONS, &[("kind", kind)]);
         Self {
@@ -69,112 +73,118 @@ impl Listener {
         }
     }
 
-    /// Connects, listens, and returns why that ended. Puts `pause` back once it listens.
+    /// Connects and listens until an error, which it returns. Resets `pause` once it listens.
     async fn listen(
         &self,
-        take: &(impl Fn(Notice) + Sync),
+        on_event: &(impl Fn(SessionEvent) + Sync),
         pause: &mut Duration,
     ) -> Result<Infallible, StoreError> {
         let connecting = timeout(CONNECT_DEADLINE, self.database.connect()).await;
         let (client, mut connection) = connecting
-            .map_err(|_| StoreError::deadline(CONTEXT))?
+            .map_err(|_| StoreError::timed_out(CONTEXT, CONNECT_DEADLINE))?
             .map_err(|error| StoreError::statement(CONTEXT, error))?;
-        let say = async |sql| {
+        let run = async |sql| {
             let answer = timeout(ANSWER_DEADLINE, client.batch_execute(sql)).await;
-            let answer = answer.map_err(|_| StoreError::deadline(CONTEXT))?;
+            let answer = answer.map_err(|_| StoreError::timed_out(CONTEXT, ANSWER_DEADLINE))?;
             answer.map_err(|error| StoreError::statement(CONTEXT, error))
         };
-        let watch = async {
-            say("LISTEN staunch_session; LISTEN staunch_account").await?;
+        let probe = async {
+            run("LISTEN staunch_session; LISTEN staunch_account").await?;
             *pause = PAUSE_MIN;
-            // Told when this future is dropped, too.
-            let mut listening = Listening::begin(self, take);
+            // Also reports the disconnect when this future is dropped.
+            let mut listening = Listening::begin(self, on_event);
             loop {
                 sleep(PROBE_INTERVAL).await;
                 let asked = self.clock.now();
-                say("-- listener\nSELECT 1").await?;
+                run("-- listener\nSELECT 1").await?;
                 listening.heard = asked;
             }
         };
-        let hear = async {
+        let receive = async {
             loop {
                 match poll_fn(|context| connection.poll_message(context)).await {
-                    Some(Ok(AsyncMessage::Notification(heard))) => self.hear(&heard, take),
+                    Some(Ok(AsyncMessage::Notification(message))) => {
+                        self.receive(&message, on_event);
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(StoreError::statement(CONTEXT, error)),
-                    None => return Err(StoreError::deadline(CONTEXT)),
+                    None => {
+                        return Err(StoreError::unavailable(CONTEXT, "the connection was closed"));
+                    }
                 }
             }
         };
         tokio::select! {
-            ended = watch => ended,
-            ended = hear => ended,
+            ended = probe => ended,
+            ended = receive => ended,
         }
     }
 
-    fn hear(&self, heard: &Notification, take: &impl Fn(Notice)) {
-        let payload = heard.payload();
-        let notice = match heard.channel() {
-            SESSION => SessionId::parse_canonical(payload).map(Notice::SessionEnded),
-            ACCOUNT => payload.parse().ok().map(|user| Notice::AccountChanged(UserId(user))),
+    fn receive(&self, message: &Notification, on_event: &impl Fn(SessionEvent)) {
+        let payload = message.payload();
+        let event = match message.channel() {
+            SESSION => SessionId::parse_canonical(payload).map(SessionEvent::SessionEnded),
+            ACCOUNT => payload.parse().ok().map(|user| SessionEvent::AccountChanged(UserId(user))),
             _ => None,
         };
-        match notice {
-            Some(Notice::SessionEnded(_)) => self.sessions.increment(1),
-            Some(Notice::AccountChanged(_)) => self.accounts.increment(1),
-            Some(Notice::Listening | Notice::Deaf { .. }) => {}
-            // Sent by hand: nothing of ours says that.
+        match event {
+            Some(SessionEvent::SessionEnded(_)) => self.sessions.increment(1),
+            Some(SessionEvent::AccountChanged(_)) => self.accounts.increment(1),
+            Some(SessionEvent::Listening | SessionEvent::Disconnected { .. }) => {}
+            // Sent by hand: no statement of staunch sends such a payload.
             None => {
-                return tracing::debug!(channel = heard.channel(), "a notice that says nothing");
+                let channel = message.channel();
+                return tracing::debug!(channel, "ignoring a malformed notification");
             }
         }
-        notice.into_iter().for_each(take);
+        event.into_iter().for_each(on_event);
     }
 }
 
-/// While this is there, everything is heard.
-struct Listening<'a, F: Fn(Notice)> {
+/// The time during which every revocation is reported. Its end reports the disconnect.
+struct Listening<'a, F: Fn(SessionEvent)> {
     connected: &'a Gauge,
-    take: &'a F,
-    /// When the question was asked that was answered last.
+    on_event: &'a F,
+    /// When the last answered probe was sent.
     heard: Instant,
 }
 
-impl<'a, F: Fn(Notice)> Listening<'a, F> {
-    fn begin(listener: &'a Listener, take: &'a F) -> Self {
-        take(Notice::Listening);
+impl<'a, F: Fn(SessionEvent)> Listening<'a, F> {
+    fn begin(listener: &'a NotificationListener, on_event: &'a F) -> Self {
+        on_event(SessionEvent::Listening);
         listener.connected.set(1.0);
-        Self { connected: &listener.connected, take, heard: listener.clock.now() }
+        Self { connected: &listener.connected, on_event, heard: listener.clock.now() }
     }
 }
 
-impl<F: Fn(Notice)> Drop for Listening<'_, F> {
+impl<F: Fn(SessionEvent)> Drop for Listening<'_, F> {
     fn drop(&mut self) {
-        (self.take)(Notice::Deaf { heard: self.heard });
+        (self.on_event)(SessionEvent::Disconnected { heard: self.heard });
         self.connected.set(0.0);
     }
 }
 
 impl Store {
-    /// Hands on what the other nodes, and this one, tell of ended sessions, and connects again
-    /// whenever the connection is lost. `take` is called in order and must not wait.
+    /// Reports the revocations of all nodes, and reconnects whenever the connection is lost.
+    ///
+    /// `on_event` is called in commit order and must not block.
     ///
     /// # Cancel safety
-    /// Runs until it is dropped; [`Notice::Deaf`] is told then, too.
-    pub async fn listen(&self, take: impl Fn(Notice) + Sync) -> Infallible {
+    /// Runs until it is dropped, which also reports [`SessionEvent::Disconnected`].
+    pub async fn listen(&self, on_event: impl Fn(SessionEvent) + Sync) -> Infallible {
         let mut pause = PAUSE_MIN;
-        let mut told = false;
+        let mut warned = false;
         loop {
             let before = pause;
-            let Err(error) = self.0.listener.listen(&take, &mut pause).await;
+            let Err(error) = self.0.listener.listen(&on_event, &mut pause).await;
             let error = with_causes(&error);
-            // Once an outage: each try of many would say the same.
-            if pause < before || !told {
-                tracing::warn!(error, "not listening for ended sessions, trying again");
+            // One warning per outage, because every attempt fails for the same reason.
+            if pause < before || !warned {
+                tracing::warn!(error, "not listening for ended sessions; reconnecting");
             } else {
                 tracing::debug!(error, "still not listening for ended sessions");
             }
-            told = true;
+            warned = true;
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

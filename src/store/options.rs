@@ -1,8 +1,8 @@
-//! The options of a database URL that tokio-postgres does not know, taken out of it.
+//! Extraction of the database URL options that tokio-postgres does not support.
 
 use percent_encoding::percent_decode_str;
 
-/// What was taken out.
+/// The options that were extracted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) sslmode: Option<String>,
@@ -10,7 +10,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Whether it was one of ours; the last of several counts, as in libpq.
+    /// Takes an option and returns true if it is one of ours. The last of several wins, as in libpq.
     fn take(&mut self, name: &str, value: impl FnOnce() -> Option<String>) -> Option<bool> {
         let place = match name {
             "sslmode" => &mut self.sslmode,
@@ -22,7 +22,7 @@ impl Taken {
     }
 }
 
-/// The text without our options, and those. `None`: it cannot be read.
+/// Splits the text into the rest and our options. `None` means that it does not parse.
 pub(super) fn take(text: &str) -> Option<(String, Taken)> {
     let is_url = ["postgresql://", "postgres://"].iter().any(|scheme| text.starts_with(scheme));
     if is_url { from_url(text) } else { from_pairs(text) }
@@ -30,7 +30,7 @@ pub(super) fn take(text: &str) -> Option<(String, Taken)> {
 
 fn from_url(text: &str) -> Option<(String, Taken)> {
     let mut taken = Taken::default();
-    // A password may hold a question mark; tokio-postgres reads it up to the first @.
+    // A password may contain a question mark; tokio-postgres reads it up to the first @.
     let after = text.find('@').unwrap_or(0);
     let Some(query) = text.get(after..)?.find('?').map(|at| after + at) else {
         return Some((text.to_owned(), taken));
@@ -48,8 +48,8 @@ fn from_url(text: &str) -> Option<(String, Taken)> {
     Some((format!("{front}{mark}{}", kept.join("&")), taken))
 }
 
-/// `name=value` with blanks between, a value perhaps in single quotes, `\` before any character
-/// (libpq, 34.1.1.1).
+/// Reads `name=value` pairs separated by blanks. A value may be in single quotes, and `\` escapes any
+/// character (libpq, 34.1.1.1).
 fn from_pairs(text: &str) -> Option<(String, Taken)> {
     let mut taken = Taken::default();
     let mut kept = Vec::new();
@@ -67,7 +67,7 @@ fn from_pairs(text: &str) -> Option<(String, Taken)> {
     Some((kept.join(" "), taken))
 }
 
-/// Octets of the value in front, quotes included; `None`: its quote does not end.
+/// Length in bytes of the value at the start, including quotes. `None` if a quote is not closed.
 fn value_length(text: &str) -> Option<usize> {
     let quoted = text.starts_with('\'');
     let mut escaped = false;
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_are_taken_and_the_rest_stays() {
+    fn tls_options_are_extracted_and_the_rest_is_unchanged() {
         let url = "postgresql://ada:a?b@db/auth?sslmode=verify-full&connect_timeout=3\
                    &sslrootcert=%2Fetc%2Froot%20ca.pem";
         let rest = "postgresql://ada:a?b@db/auth?connect_timeout=3".to_owned();
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(text in "(postgresql://)?[ -~é]{0,60}") {
+        fn arbitrary_text_does_not_panic(text in "(postgresql://)?[ -~é]{0,60}") {
             take(&text);
         }
     }

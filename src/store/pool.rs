@@ -1,11 +1,11 @@
-//! The connection pool: a deadline on every call, and no connection that comes back half used.
+//! The connection pool. Every call has a time limit, and only idle connections return to the pool.
 
 use super::abandoned::{Abandoned, Conversation};
-use super::connect::{self, ConnectError, Endpoint};
+use super::connect::{self, ConnectError};
 use super::connection::Connection;
 use super::growth::Growth;
-use super::writes::Writes;
-use super::{STATEMENTS, Statement, StoreError};
+use super::write_state::WriteState;
+use super::{STATEMENTS, Statement, StoreConfig, StoreError};
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
 use crate::telemetry::{Metrics, definitions, with_causes};
@@ -20,38 +20,25 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Longest time a call may take in all: waiting for a connection, query and answer. A login must be
-/// answered within 5 s while the database is away.
+/// Time limit for a whole call: waiting for a connection, query and answer. A login must be answered
+/// within 5 s while the database is away.
 pub const CALL_DEADLINE: Duration = Duration::from_millis(3_500);
-/// Longest wait for a connection.
+/// Time limit for getting a connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a call waits before one more connection is opened: a few times the longest statement
-/// that serves requests.
+/// Time a call waits before one more connection is opened: a few times the longest statement that
+/// serves requests.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How the database is reached.
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// Which, and who we are there.
-    pub database: Endpoint,
-    /// Connections opened at start and kept. At most `pool_max`.
-    pub pool_min: usize,
-    /// Connections at most. The server should allow as many and three more: readiness has one of its
-    /// own, and so have the listener and migrations. If it allows fewer, calls wait for those that
-    /// could be opened. Connections stay open once they were opened.
-    pub pool_max: usize,
-}
-
 pub(super) struct Pool {
-    /// Idle connections, for which calls wait in order.
+    /// Idle connections. Calls wait for them in order.
     pool: unmanaged::Pool<Connection>,
     growth: Arc<Growth>,
     abandoned: Abandoned,
     closed: AtomicBool,
     waiting: AtomicUsize,
-    writes: Writes,
+    write_state: WriteState,
     pool_wait: Histogram,
-    /// Times and errors by the statement's name.
+    /// Times and errors by statement name.
     queries: HashMap<&'static str, (Histogram, Counter)>,
     metrics: Metrics,
     clock: Clock,
@@ -72,7 +59,7 @@ impl Pool {
             abandoned: Abandoned::new(metrics),
             closed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            writes: Writes::new(clock.clone()),
+            write_state: WriteState::new(clock.clone()),
             pool_wait: metrics.histogram(definitions::DB_POOL_WAIT_SECONDS, &[]),
             queries: STATEMENTS
                 .iter()
@@ -95,9 +82,11 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Waits for a connection. One that is in use is back within a millisecond or two, while a new
-    /// one takes tens to open: so a new one is opened only when the wait gets long, in the
-    /// background, and whichever comes first is taken.
+    /// Takes an idle connection, or waits for one.
+    ///
+    /// A connection in use is usually free again within a millisecond or two, while opening one takes
+    /// tens of milliseconds. So another one is opened, in the background, only when the wait gets
+    /// long. The call takes the first connection that becomes free.
     async fn checkout(&self, name: &'static str) -> Result<Checkout<'_>, StoreError> {
         loop {
             let connection = match self.pool.try_get() {
@@ -113,15 +102,15 @@ impl Pool {
         }
     }
 
-    /// Waits until a connection is idle. Fails early only if there is no connection at all and none
-    /// can be opened.
+    /// Waits until a connection is idle. Fails early only if there are no connections and none can be
+    /// opened.
     async fn wait(&self, name: &'static str) -> Result<Object<Connection>, StoreError> {
         if self.is_closed() {
             return Err(StoreError::unavailable(name, "the pool is closed"));
         }
         let _waiting = Waiting::new(&self.waiting);
         let mut failures = self.growth.failures();
-        // One wait from beginning to end: a new one would go to the back of the line.
+        // A single wait, because a new one would go to the end of the queue.
         let mut idle = pin!(self.pool.get());
         if self.growth.size() == 0 {
             self.growth.grow();
@@ -130,7 +119,7 @@ impl Pool {
             tokio::select! {
                 biased;
                 connection = idle.as_mut() => {
-                    return connection.map_err(|_| StoreError::deadline(name));
+                    return connection.map_err(|error| StoreError::unavailable(name, error));
                 }
                 Ok(()) = failures.changed() => {
                     if self.growth.size() == 0 {
@@ -146,7 +135,7 @@ impl Pool {
     /// Runs one statement and returns its rows.
     ///
     /// # Cancel safety
-    /// The statement runs to its end; its connection goes back to the pool then, or is closed
+    /// The statement runs to its end. Then its connection returns to the pool or is closed
     /// ([`Abandoned`]).
     pub(super) async fn query(
         &self,
@@ -158,7 +147,7 @@ impl Pool {
             let mut connection = self.connection(name).await?;
             let result = self.run(&mut connection, statement, parameters).await;
             if let Err(error) = &result
-                && self.writes.is_stale(error)
+                && self.write_state.is_stale(error)
             {
                 connection.close();
             }
@@ -167,8 +156,9 @@ impl Pool {
         self.in_time(name, call).await
     }
 
-    /// Runs statements in one transaction, in order. Commits when each gave a row; false: one gave
-    /// none, and nothing of it has happened.
+    /// Runs statements in one transaction, in order.
+    ///
+    /// Commits if each statement returned a row. Otherwise rolls back and returns false.
     ///
     /// # Cancel safety
     /// As [`Pool::query`]. The transaction is rolled back unless its COMMIT was sent.
@@ -194,17 +184,20 @@ impl Pool {
         self.in_time(name, call).await
     }
 
-    /// A connection, within the wait's limit; notes how long it took.
+    /// Gets a connection within the time limit and records the wait.
     async fn connection(&self, name: &'static str) -> Result<Checkout<'_>, StoreError> {
         let asked = self.clock.now();
         let connection = tokio::time::timeout(WAIT_TIMEOUT, self.checkout(name)).await;
         let begun = self.clock.now();
         self.pool_wait.record(begun.saturating_duration_since(asked));
         trace::note(Stage::PoolWait, None, asked, begun);
-        connection.unwrap_or_else(|_| Err(StoreError::deadline(name)))
+        connection.unwrap_or_else(|_| {
+            let why = format!("no connection became free within {WAIT_TIMEOUT:?}");
+            Err(StoreError::unavailable(name, why))
+        })
     }
 
-    /// Runs a statement; notes how long it took.
+    /// Runs a statement and records its time.
     async fn run(
         &self,
         connection: &mut Checkout<'_>,
@@ -219,19 +212,19 @@ impl Pool {
         }
         trace::note(Stage::Query, Some(statement.name), begun, ended);
         if let Err(error) = &result {
-            self.writes.note(error);
+            self.write_state.note(error);
         }
         result
     }
 
-    /// Holds a call to its deadline, and counts it if it failed.
+    /// Limits a call to [`CALL_DEADLINE`], and counts it if it failed.
     async fn in_time<T>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let answer = tokio::time::timeout(CALL_DEADLINE, call).await;
-        let answer = answer.unwrap_or_else(|_| Err(StoreError::deadline(name)));
+        let answer = answer.unwrap_or_else(|_| Err(StoreError::timed_out(name, CALL_DEADLINE)));
         let failed =
             matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Failed { .. }));
         if failed && let Some((_, errors)) = self.queries.get(name) {
@@ -240,20 +233,20 @@ impl Pool {
         answer
     }
 
-    /// What is known of whether the database takes writes.
-    pub(super) fn writes(&self) -> &Writes {
-        &self.writes
+    pub(super) fn write_state(&self) -> &WriteState {
+        &self.write_state
     }
 
-    /// Closes what is idle. A connection in use now, which may have learned what no longer holds,
-    /// goes when it is refused for it.
+    /// Closes the idle connections after the database became writable, and refills the pool.
+    ///
+    /// A connection in use now may still be read-only. It is closed when a statement on it fails.
     pub(super) fn renew(&self) {
         self.close_idle();
         self.growth.fill();
     }
 
-    /// Drops connections that broke while they were idle, opens what is missing to the minimum in
-    /// the background, and updates the gauges.
+    /// Drops idle connections that broke, refills the pool to its minimum in the background, and
+    /// updates the gauges.
     pub(super) fn maintain(&self) {
         let idle: Vec<_> = std::iter::from_fn(|| self.pool.try_get().ok()).collect();
         for connection in idle {
@@ -276,7 +269,7 @@ impl Pool {
         set(definitions::DB_POOL_WAITING, &[], self.waiting.load(Ordering::Acquire));
     }
 
-    /// Closes what is idle, and opens no more.
+    /// Closes the idle connections and opens no more.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.close_idle();
@@ -291,9 +284,9 @@ impl Pool {
     }
 }
 
-/// A connection out of the pool, which goes back when its last answer has been read.
+/// A connection taken from the pool. It returns when its last answer has been read.
 struct Checkout<'a> {
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     connection: Option<Object<Connection>>,
     conversation: Conversation,
     pool: &'a Pool,
@@ -312,19 +305,18 @@ impl Checkout<'_> {
         result
     }
 
-    /// Runs a command that has no parameters and gives no rows.
     async fn command(&mut self, sql: &'static str) -> Result<(), tokio_postgres::Error> {
         let Some(connection) = &self.connection else { return Ok(()) };
         self.conversation.waiting_since = Some(Instant::now());
-        // Sent by the first poll: from then on the server is in a transaction, or is leaving it.
+        // The first poll sends the command. From then on the server is in a transaction, or ends it.
         self.conversation.in_transaction = sql == "BEGIN";
         let result = connection.command(sql).await;
         self.answered(&result);
         result
     }
 
-    /// Notes an answer. A refusal by the server is one, too; after any other failure the connection
-    /// is closed.
+    /// Records an answer. An error from the server is an answer, too; after any other failure the
+    /// connection is closed.
     fn answered<T>(&mut self, result: &Result<T, tokio_postgres::Error>) {
         self.conversation.waiting_since = None;
         self.conversation.broken =
@@ -345,7 +337,7 @@ impl Drop for Checkout<'_> {
     }
 }
 
-/// A call that waits, for the gauge.
+/// Counts a waiting call for the gauge.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

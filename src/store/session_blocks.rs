@@ -1,4 +1,4 @@
-//! Where an account's live sessions were opened from.
+//! Address blocks from which an account's live sessions were opened.
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
@@ -7,16 +7,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio_postgres::types::ToSql;
 
-/// An address block that opened sessions which are still live.
+/// An address block from which still live sessions were opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionBlock {
-    /// Its first address: an IPv4 address, or that of a /64.
+    /// An IPv4 address, or the first address of a /64.
     pub address: IpAddr,
-    /// How long ago it last opened one.
+    /// How long ago the latest of these sessions was opened.
     pub age: Duration,
 }
 
-// One row in any case, so the answer for an unknown name has the same form and takes as long.
+// Always returns one row, so that the answer for an unknown name has the same form and takes as long.
 macro_rules! blocks_by {
     ($name:literal, $column:literal) => {
         statement!(
@@ -39,11 +39,13 @@ pub(super) const SESSION_BLOCKS_BY_EMAIL: Statement =
     blocks_by!("session_blocks_by_email", "email");
 
 impl Store {
-    /// The blocks from which live sessions of that name's account were opened within `age_max`, the
-    /// latest first, at most `count_max`. Empty for an unknown name.
+    /// Lists the blocks from which the account's live sessions were opened.
+    ///
+    /// Only sessions opened within `age_max` count. The latest come first, at most `count_max`.
+    /// Empty for an unknown name.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn session_blocks(
         &self,
         name: &LoginName,

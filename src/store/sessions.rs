@@ -1,4 +1,4 @@
-//! Sessions: opened by a login, moved on by a refresh, listed.
+//! Sessions: creation by a login, refresh, lookup and listing.
 
 use super::statement::statement;
 use super::users::Account;
@@ -11,61 +11,62 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-/// A session to be opened.
+/// A session to be stored.
 #[derive(Debug)]
 pub struct NewSession<'a> {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
-    /// Whose it is.
+    /// The account.
     pub user: UserId,
     /// `updated_at` of the account as the login read it.
     pub account_version: OffsetDateTime,
-    /// How long it lives unless it is refreshed.
+    /// Lifetime of the session unless it is refreshed.
     pub ttl: Duration,
-    /// Who opened it from where.
+    /// The request that opens the session.
     pub origin: &'a Origin,
-    /// Live sessions that its account may have, this one among them. At least 1.
+    /// Maximum number of live sessions of the account, including this one. At least 1.
     pub sessions_max: u32,
 }
 
-/// A live session as its owner sees it.
+/// A live session as shown to its owner.
 #[derive(Clone, Debug)]
 pub struct OwnSession {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
-    /// When it was opened, by a login.
+    /// When a login opened it.
     pub created_at: OffsetDateTime,
     /// When it was opened or last refreshed.
     pub last_used_at: OffsetDateTime,
-    /// Where it was opened from.
+    /// The address it was opened from.
     pub address: Option<IpAddr>,
     /// The start of the User-Agent that opened it, at most 256 characters.
     pub user_agent: Option<String>,
 }
 
-/// What a refresh found.
+/// The result of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
-    /// The session is now at the generation after the presented one: the request moved it there,
-    /// or repeats within the grace one that did.
+    /// The session is at the generation after the presented one. This request moved it there, or
+    /// repeats, within the grace, one that did.
     Continued {
-        /// Whose session it is.
+        /// The session's account.
         user: UserId,
     },
-    /// The presented token had been used before: the session is revoked, and the audit log says so.
+    /// The presented token had been used before. The session was revoked and the reuse logged in the
+    /// audit log.
     Reused,
-    /// No live session: unknown, ended, past its time, or its account is disabled.
+    /// No live session: unknown, revoked, expired, or its account is disabled.
     Dead,
 }
 
-// Stores nothing for an account that was disabled, or whose password changed, since it was read.
-// FOR SHARE: such a change that is under way is waited for and then seen; and one that begins now
+// Stores nothing if the account was disabled or its password changed since it was read. FOR SHARE
+// makes this statement wait for such a change in progress, and then see it. A change that begins later
 // waits for this session, and then sees it.
 //
-// Beyond $7 live sessions of the account, besides the new one, those used longest ago end. Logins
-// of one account that run at the same moment do not see each other: n of them may leave n - 1
-// sessions too many until the next login. (A lock would not help: a statement sees what was there
-// before it waited.) At most 1,000 end at once, so that no backlog makes a login late.
+// The account keeps $7 live sessions in addition to the new one; those used longest ago end.
+// Concurrent logins of one account do not see each other: n of them may leave n - 1 sessions too many
+// until the next login. (A lock would not help, because a statement sees the state from before it
+// waited.) At most 1,000 sessions end at once, so that a backlog does not delay the login.
 pub(super) const INSERT_SESSION: Statement = statement!(
     "insert_session",
     "WITH account AS MATERIALIZED (
@@ -91,11 +92,11 @@ pub(super) const INSERT_SESSION: Statement = statement!(
      FROM opened LEFT JOIN ended ON true"
 );
 
-// One UPDATE decides. PostgreSQL evaluates it on the row's latest version, under the row's lock: of
-// two requests with one token the second finds the generation moved and takes the retry's branch.
-//   generation = $2                          the live token: move on
-//   generation = $2 + 1, moved within $3 s   a repeat: leave it, the answer is the same successor
-//   anything else                            reuse: revoke, and note it in the audit log
+// One UPDATE decides. PostgreSQL evaluates it on the row's latest version under the row's lock. Of two
+// requests with the same token, the second finds the generation advanced and counts as a repeat.
+//   generation = $2                          the live token: advance to the next generation
+//   generation = $2 + 1, moved within $3 s   a repeat: no change, the answer is the same successor
+//   anything else                            reuse: revoke, and write an audit log line
 pub(super) const REFRESH_SESSION: Statement = statement!(
     "refresh_session",
     "WITH moved AS (
@@ -136,11 +137,13 @@ pub(super) const ACCOUNT_SESSIONS: Statement = statement!(
 );
 
 impl Store {
-    /// Opens a session, and ends the account's oldest beyond its number; their ids are returned.
-    /// `None`: the account was disabled or changed since it was read, and nothing was stored.
+    /// Stores a session, and ends the account's oldest sessions beyond its limit.
+    ///
+    /// Returns the ids of the ended sessions. Returns `None` if the account was disabled or changed
+    /// since it was read; nothing was stored then.
     ///
     /// # Errors
-    /// When the database gives no answer; a session may then exist that nobody holds a token of.
+    /// The database did not answer. A session may exist whose token was never sent.
     pub async fn insert_session(
         &self,
         session: &NewSession<'_>,
@@ -160,17 +163,17 @@ impl Store {
         if rows.is_empty() {
             return Ok(None);
         }
-        // One row without an id where nothing ended.
+        // If no session ended, there is one row without an id.
         let ended: Result<Vec<Option<Uuid>>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let ended = ended.map_err(|error| StoreError::statement(INSERT_SESSION.name, error))?;
         Ok(Some(ended.into_iter().flatten().map(SessionId).collect()))
     }
 
-    /// Moves a session from `generation` to the next, or finds out why not. One statement.
+    /// Advances a session from `generation` to the next, in one statement.
     ///
     /// # Errors
-    /// When the database gives no answer. The session may have moved; the same request, repeated
-    /// within the grace, gets the answer that was lost.
+    /// The database did not answer. The session may have advanced; a repeat of the request within the
+    /// grace gets the lost answer.
     pub async fn refresh_session(
         &self,
         session: SessionId,
@@ -198,10 +201,10 @@ impl Store {
         read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }
 
-    /// The live sessions of an account, newest first, at most 1,000.
+    /// Lists an account's live sessions, newest first, at most 1,000.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn account_sessions(&self, user: UserId) -> Result<Vec<OwnSession>, StoreError> {
         let rows = self.0.pool.query(&ACCOUNT_SESSIONS, &[&user.0]).await?;
         let read = |row: &Row| -> Result<OwnSession, tokio_postgres::Error> {
@@ -217,10 +220,11 @@ impl Store {
         sessions.map_err(|error| StoreError::statement(ACCOUNT_SESSIONS.name, error))
     }
 
-    /// The account behind a session, if both are live, and how long the session lives by itself.
+    /// Returns a session's account and remaining lifetime, if the session is live and the account
+    /// active.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn session_account(
         &self,
         session: SessionId,

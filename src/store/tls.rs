@@ -1,4 +1,4 @@
-//! TLS to the database, with libpq's words for how much of the server is checked.
+//! TLS to the database, configured with libpq's `sslmode` and `sslrootcert`.
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,18 +15,18 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// What `sslmode` and `sslrootcert` say together.
+/// How much of the server's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// Whoever answers is believed.
+    /// Any server is accepted.
     Nothing,
-    /// The certificate comes from a root that is trusted.
+    /// The certificate must chain to a trusted root.
     Chain,
-    /// And it is for the host that was asked.
+    /// The certificate must also match the host's name.
     ChainAndName,
 }
 
-/// Reads the two options; the error says what is wrong with them.
+/// Reads the two options. The error says what is wrong with them.
 pub(super) fn choose(
     mode: Option<&str>,
     roots: Option<&str>,
@@ -62,10 +62,10 @@ pub(super) fn choose(
     Ok((asked, connector(check, trusted)?))
 }
 
-/// Of connections that are never asked to speak TLS.
+/// A connector for connections that never use TLS.
 pub(super) fn none() -> MakeRustlsConnect {
-    let nobody = RootCertStore::empty();
-    MakeRustlsConnect::new(builder().with_root_certificates(nobody).with_no_client_auth())
+    let no_roots = RootCertStore::empty();
+    MakeRustlsConnect::new(builder().with_root_certificates(no_roots).with_no_client_auth())
 }
 
 fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
@@ -118,7 +118,7 @@ fn connector(
 struct Verifier {
     check: Check,
     trusted: Vec<CertificateDer<'static>>,
-    /// `None`: nothing is checked.
+    /// `None` if nothing is checked.
     chain: Option<Arc<WebPkiServerVerifier>>,
     provider: CryptoProvider,
 }
@@ -135,8 +135,8 @@ impl ServerCertVerifier for Verifier {
         let Some(chain) = &self.chain else {
             return Ok(ServerCertVerified::assertion());
         };
-        // The server's own certificate as the root, as PostgreSQL's manual makes it (19.9.5): it is
-        // a CA's, which webpki takes for no server's.
+        // The server's own certificate as the root, as PostgreSQL's manual creates it (19.9.5). It is
+        // a CA certificate, which webpki does not accept as a server certificate.
         if self.trusted.iter().any(|root| root == end_entity) {
             ended(end_entity, now)?;
             if self.check == Check::ChainAndName {
@@ -148,7 +148,7 @@ impl ServerCertVerifier for Verifier {
         let checked =
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match checked {
-            // The name is looked at last: the chain is good.
+            // The name is checked last, so the chain is valid.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.check == Check::Chain => Ok(ServerCertVerified::assertion()),
@@ -162,7 +162,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // Whoever is believed without a certificate needs no proof that it is theirs.
+        // If the certificate is not checked, the signature does not matter.
         self.chain.as_ref().map_or_else(
             || Ok(HandshakeSignatureValid::assertion()),
             |chain| chain.verify_tls12_signature(message, cert, signed),
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_options_mean_what_they_mean_to_libpq() {
+    fn sslmode_and_sslrootcert_have_the_same_meaning_as_in_libpq() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("root.crt");
         let made = rcgen::generate_simple_self_signed(["db".to_owned()]).unwrap();

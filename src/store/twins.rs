@@ -1,32 +1,32 @@
-//! Names that a unique index over folded names would refuse: accounts that differ in the case of
-//! their names only, and clients of one name.
+//! Names that a unique index over folded names would reject: accounts whose names differ only in
+//! case, and clients with the same name.
 //!
-//! A database with another locale's idea of case may hold them (`I` and `i` are different letters in
-//! Turkish), and so may one whose indexes were damaged by a new version of the operating system's
-//! collations. The search reads whole tables: no older index serves its expressions.
+//! They can exist where the locale folds case differently (`I` and `i` are different letters in
+//! Turkish), or where a new version of the operating system's collations damaged the indexes. The
+//! search reads whole tables, because no older index serves its expressions.
 
 use std::fmt;
 use tokio_postgres::Client;
 
-/// Rows that an error lists at most.
+/// Maximum number of rows that an error lists.
 const LISTED_MAX: usize = 1_000;
 
-/// A row whose name another row has too.
+/// A row whose name another row also has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Twin {
     /// `email`, `username` or `client`.
     kind: String,
-    /// What both names are for the index.
+    /// The folded name, which is what the index compares.
     folded: String,
     id: String,
     name: String,
 }
 
-/// All rows whose names are taken by another row, up to a bound. Never empty.
+/// All rows that share their name with another row, up to a bound. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twins {
     listed: Vec<Twin>,
-    /// Whether there are more than are listed.
+    /// Whether there are more rows than listed.
     more: bool,
 }
 
@@ -42,7 +42,7 @@ SELECT kind, folded, id, name FROM names JOIN twins USING (kind, folded)
 ORDER BY kind, folded, length(id), id LIMIT $1";
 
 impl Twins {
-    /// Searches both tables; `None`: every name is unique.
+    /// Searches both tables. `None` means that every name is unique.
     pub(super) async fn find(client: &Client) -> Result<Option<Self>, tokio_postgres::Error> {
         let limit = i64::try_from(LISTED_MAX + 1).unwrap_or(i64::MAX);
         let rows = client.query(TWINS, &[&limit]).await?;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twins_are_listed_a_name_a_line() {
+    fn twins_are_listed_with_one_name_on_each_line() {
         let twin = |kind: &str, id: &str, name: &str| Twin {
             kind: kind.into(),
             folded: name.to_ascii_lowercase(),

@@ -1,4 +1,4 @@
-//! Accounts.
+//! Accounts: registration, credentials for a login, and replacement of a hash.
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// An account to be made. The hash is already computed: no connection waits for it.
+/// An account to be created. The hash is already computed, so no connection waits for it.
 pub struct NewUser<'a> {
     /// Unique without regard to case.
     pub email: &'a Email,
@@ -17,11 +17,10 @@ pub struct NewUser<'a> {
     pub username: &'a Username,
     /// Modular-crypt text.
     pub password_hash: &'a str,
-    /// Who registers it from where; `None`: an operator, at the machine itself.
+    /// The request that registers it; `None` for an operator on the command line.
     pub origin: Option<&'a Origin>,
 }
 
-/// What [`INSERT_USER`] is called with.
 pub(super) struct UserParameters<'a> {
     email: &'a str,
     username: &'a str,
@@ -58,46 +57,49 @@ impl fmt::Debug for NewUser<'_> {
     }
 }
 
-/// An account as its owner sees it.
+/// An account as shown to its owner.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Its number.
+    /// The account's number.
     pub id: UserId,
     /// As typed at registration.
     pub email: String,
     /// As typed at registration.
     pub username: String,
-    /// False: may not log in.
+    /// Whether the account may log in.
     pub is_active: bool,
-    /// When it was registered.
+    /// When the account was registered.
     pub created_at: OffsetDateTime,
 }
 
-/// What a login needs to know of a name: an account's, or that of nobody, alike in all that takes
-/// time.
+/// The data of a login name that a login needs.
+///
+/// For an unknown name all fields have placeholder values, so that a login takes as long as for a
+/// known one.
 pub struct Credentials {
-    /// The account; `None`: the name is nobody's.
+    /// The account; `None` if the name is unknown.
     pub user: Option<UserId>,
-    /// Modular-crypt text; PHC's, if other software made it; nobody's is the stand-in.
+    /// In modular-crypt format, or in PHC format if other software made it. For an unknown name, the
+    /// dummy hash.
     pub password_hash: String,
-    /// False: may not log in.
+    /// Whether the account may log in.
     pub is_active: bool,
-    /// The account's version, handed back when the session is stored.
+    /// The account's version, passed back when the session is stored.
     pub updated_at: OffsetDateTime,
-    /// Its username and its e-mail address, whichever was typed.
+    /// The account's username and e-mail address, in this order.
     pub names: [LoginName; 2],
 }
 
-/// Why no account was made.
+/// Why an account was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// Somebody has that address, in whatever case.
+    /// Another account has that address; case does not count.
     #[error("the e-mail address is taken")]
     EmailTaken,
-    /// Somebody has that name, in whatever case.
+    /// Another account has that name; case does not count.
     #[error("the username is taken")]
     UsernameTaken,
-    /// The database gave no answer; the account may exist.
+    /// The database did not answer; the account may exist.
     #[error(transparent)]
     Store(StoreError),
 }
@@ -113,7 +115,7 @@ pub(super) const INSERT_USER: Statement = statement!(
      SELECT id, email, username, is_active, created_at FROM made"
 );
 
-// A row in any case: the answer for a name that is nobody's is as long, and takes as long to read.
+// Always returns one row, so that the answer for an unknown name is as long and takes as long to read.
 pub(super) const CREDENTIALS_BY_USERNAME: Statement = statement!(
     "credentials_by_username",
     "SELECT u.id, coalesce(u.password_hash, $2), coalesce(u.is_active, false),
@@ -133,17 +135,19 @@ pub(super) const CREDENTIALS_BY_ID: Statement = statement!(
     "SELECT id, password_hash, is_active, updated_at, username, email FROM users WHERE id = $1"
 );
 
-// `updated_at` stays: it marks changes that end a login under way, and this is none.
+// `updated_at` stays: it marks changes that make logins in progress fail, and this is not one.
 pub(super) const REPLACE_HASH: Statement = statement!(
     "replace_hash",
     "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2 RETURNING 1"
 );
 
 impl Store {
-    /// Replaces a stored hash by another of the same password. False: it was no longer the one.
+    /// Replaces a stored hash with another hash of the same password.
+    ///
+    /// Returns false if the stored hash was no longer `old`.
     ///
     /// # Errors
-    /// When the database gives no answer; the account keeps one hash or has the other.
+    /// The database did not answer; the account has either hash.
     pub async fn replace_hash(
         &self,
         user: UserId,
@@ -153,19 +157,21 @@ impl Store {
         Ok(!self.0.pool.query(&REPLACE_HASH, &[&user.0, &old, &new]).await?.is_empty())
     }
 
-    /// Makes an account, or says which of its names is taken.
+    /// Creates an account.
     ///
     /// # Errors
-    /// See [`RegisterError`]. Cancel safe in that it is all or nothing.
+    /// See [`RegisterError`].
+    ///
+    /// # Cancel safety
+    /// The account is created completely or not at all.
     pub async fn insert_user(&self, user: &NewUser<'_>) -> Result<Account, RegisterError> {
         inserted(self.0.pool.query(&INSERT_USER, &user.parameters().list()).await)
     }
 
-    /// Looks up who may be logging in: one indexed read, for any name that is possible. A name that is
-    /// nobody's gets `dummy_hash` for its hash.
+    /// Looks up a login name with one indexed read. An unknown name gets `dummy_hash` as its hash.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn credentials(
         &self,
         name: &LoginName,
@@ -174,18 +180,18 @@ impl Store {
         let (statement, text) = match name {
             LoginName::Username(text) => (&CREDENTIALS_BY_USERNAME, text),
             LoginName::Email(text) => (&CREDENTIALS_BY_EMAIL, text),
-            LoginName::Impossible => return Ok(Credentials::nobody(dummy_hash)),
+            LoginName::Impossible => return Ok(Credentials::unknown(dummy_hash)),
         };
         let rows = self.0.pool.query(statement, &[text, &dummy_hash]).await?;
         let credentials = rows.first().map(Credentials::read).transpose();
         let credentials = credentials.map_err(|error| StoreError::statement(statement.name, error));
-        Ok(credentials?.unwrap_or_else(|| Credentials::nobody(dummy_hash)))
+        Ok(credentials?.unwrap_or_else(|| Credentials::unknown(dummy_hash)))
     }
 
-    /// What a login needs to know, of an account that is known.
+    /// Reads the credentials of an account by its id.
     ///
     /// # Errors
-    /// When the database gives no answer.
+    /// The database did not answer.
     pub async fn credentials_of(&self, user: UserId) -> Result<Option<Credentials>, StoreError> {
         let rows = self.0.pool.query(&CREDENTIALS_BY_ID, &[&user.0]).await?;
         let credentials = rows.first().map(Credentials::read).transpose();
@@ -194,7 +200,7 @@ impl Store {
 }
 
 impl Credentials {
-    fn nobody(dummy_hash: &str) -> Self {
+    fn unknown(dummy_hash: &str) -> Self {
         Self {
             user: None,
             password_hash: dummy_hash.to_owned(),
@@ -216,15 +222,18 @@ impl Credentials {
     }
 }
 
-/// What came of [`INSERT_USER`].
+/// Reads the result of [`INSERT_USER`].
 pub(super) fn inserted(result: Result<Vec<Row>, StoreError>) -> Result<Account, RegisterError> {
     match result {
         Ok(rows) => rows
             .first()
             .map(Account::read)
-            .ok_or_else(|| RegisterError::Store(StoreError::deadline(INSERT_USER.name)))?
+            .ok_or_else(|| {
+                let why = "the statement returned no row";
+                RegisterError::Store(StoreError::unavailable(INSERT_USER.name, why))
+            })?
             .map_err(|error| RegisterError::Store(StoreError::statement(INSERT_USER.name, error))),
-        // The second one is dropped a day after an upgrade (`migrations/0006`).
+        // The second index is dropped a day after an upgrade (`migrations/0006`).
         Err(StoreError::Conflict { constraint })
             if ["users_email_fold_key", "users_email_key"].contains(&constraint.as_str()) =>
         {

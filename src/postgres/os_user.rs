@@ -1,4 +1,4 @@
-//! The account that PostgreSQL runs as: our own, or another one when we are root.
+//! The operating system user that PostgreSQL runs as: our own, or another one if we are root.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,47 +12,45 @@ use tokio::process::Command;
 
 use super::PostgresError;
 
-/// Tried in this order when root starts us on a folder that is root's.
+/// Users tried in this order if root starts staunch on a folder that belongs to root.
 const FALLBACK_USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// For programs that answer at once (`cd`, `postgres --version`): a hung network mount must not
-/// hang us.
+/// Time limit for short programs (`cd`, `postgres --version`), which may block on a hung network mount.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
 
-/// A uid and gid to run programs as.
+/// A user and group to run programs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct OsUser {
     pub(super) uid: u32,
     gid: u32,
     /// For messages: the name, or the uid in digits.
     pub(super) name: String,
-    /// We are root and this is somebody else: children change to it, files are handed to it.
+    /// Whether we are root and this is another user. Children then run as it and files belong to it.
     pub(super) switch: bool,
 }
 
-impl Account {
-    /// The account for a data folder, which need not exist yet.
+impl OsUser {
+    /// Chooses the user for a data folder, which need not exist yet.
     pub(super) fn for_folder(folder: &Path) -> Result<Self, PostgresError> {
-        let own = Self::own_account();
+        let own = Self::current();
         if own.uid != 0 {
             return Ok(own);
         }
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let owner = fs::metadata(folder).ok().map(|found| found.uid());
-        Self::for_root(&passwd, owner).ok_or(PostgresError::NoAccount)
+        Self::for_root(&passwd, owner).ok_or(PostgresError::NoOsUser)
     }
 
-    /// The account that we have.
-    pub(super) fn own_account() -> Self {
+    /// The user that staunch runs as.
+    pub(super) fn current() -> Self {
         let uid = rustix::process::geteuid().as_raw();
         Self { uid, gid: rustix::process::getegid().as_raw(), name: uid.to_string(), switch: false }
     }
 
-    /// The owner of the folder if that is a known user other than root, else `postgres`, else
-    /// `nobody`.
+    /// Chooses the folder's owner if it is a known user other than root, else `postgres` or `nobody`.
     ///
-    /// An owner without a line in the user list (a folder mounted into a container) is of no use:
-    /// initdb looks its own name up and fails.
+    /// An owner without an entry in passwd (a folder mounted into a container) cannot be used, because
+    /// initdb fails to look up its name.
     fn for_root(passwd: &str, owner: Option<u32>) -> Option<Self> {
         let users: Vec<Self> = passwd.lines().filter_map(Self::from_passwd_line).collect();
         let by_owner = users.iter().find(|user| Some(user.uid) == owner && user.uid != 0);
@@ -64,7 +62,7 @@ impl Account {
         by_owner.or_else(by_name).cloned()
     }
 
-    /// `name:password:uid:gid:...`, as passwd(5) has it.
+    /// Parses `name:password:uid:gid:...`, see passwd(5).
     fn from_passwd_line(line: &str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next()?.to_owned();
@@ -73,11 +71,12 @@ impl Account {
         Some(Self { uid, gid, name, switch: true })
     }
 
-    /// A command that runs as this account and shares nothing with us: no environment, no terminal,
-    /// no pipes, no working folder.
+    /// Makes a command that runs as this user and inherits no environment, terminal, pipe or working
+    /// folder.
     ///
-    /// Its own process group keeps the terminal's ctrl-C for staunch, which stops its children in
-    /// order. As root the standard library drops our supplementary groups together with the uid.
+    /// It runs in a separate process group, so that the terminal's ctrl-C reaches only staunch, which
+    /// stops its children in order. For root, the standard library drops our supplementary groups
+    /// together with the uid.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -94,7 +93,7 @@ impl Account {
         command
     }
 
-    /// Runs a program that answers at once and collects what it says.
+    /// Runs a short program and collects its output.
     pub(super) async fn ask(
         &self,
         program: impl AsRef<OsStr>,
@@ -107,23 +106,25 @@ impl Account {
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The first folder on the way to `folder` that this account cannot enter; none if it can enter
-    /// them all.
+    /// Finds the first folder on the path to `folder` that this user cannot enter, if any.
     ///
-    /// What does not exist yet is left out: we make it so that it can be entered.
-    pub(super) async fn barrier(&self, folder: &Path) -> Result<Option<PathBuf>, PostgresError> {
+    /// Ignores folders that do not exist yet, because they will be created with the right mode.
+    pub(super) async fn first_closed_folder(
+        &self,
+        folder: &Path,
+    ) -> Result<Option<PathBuf>, PostgresError> {
         if !self.switch {
             return Ok(None);
         }
-        let mut way: Vec<&Path> = folder.ancestors().filter(|part| part.is_dir()).collect();
-        // One process answers the usual case; only a failure is walked from the root downwards.
-        if let Some(deepest) = way.first()
+        let mut parts: Vec<&Path> = folder.ancestors().filter(|part| part.is_dir()).collect();
+        // One process suffices in the usual case. Only after a failure are the parts tried one by one.
+        if let Some(deepest) = parts.first()
             && self.can_enter(deepest).await?
         {
             return Ok(None);
         }
-        way.reverse();
-        for part in way {
+        parts.reverse();
+        for part in parts {
             if !self.can_enter(part).await? {
                 return Ok(Some(part.to_path_buf()));
             }
@@ -131,7 +132,7 @@ impl Account {
         Ok(None)
     }
 
-    /// Asks the system by trying: mode bits alone miss access lists and mount options.
+    /// Tries to enter a folder. Mode bits alone miss access control lists and mount options.
     async fn can_enter(&self, folder: &Path) -> Result<bool, PostgresError> {
         let arguments =
             [OsStr::new("-c"), OsStr::new(r#"cd -- "$1""#), OsStr::new("sh"), folder.as_os_str()];
@@ -141,9 +142,9 @@ impl Account {
         }
     }
 
-    /// Hands one file or folder to this account; a link is not followed, so that it can't make us
-    /// give away what it points to.
-    pub(super) fn own(&self, path: &Path) -> Result<(), PostgresError> {
+    /// Makes this user the owner of a file or folder. Does not follow links, so that a link cannot give
+    /// away its target.
+    pub(super) fn chown(&self, path: &Path) -> Result<(), PostgresError> {
         if !self.switch {
             return Ok(());
         }
@@ -151,13 +152,13 @@ impl Account {
             .map_err(PostgresError::folder("change the owner of", path))
     }
 
-    /// Hands a whole folder to this account, if its top is not its own already (after a restore by
-    /// root, for example).
-    pub(super) fn own_tree(&self, top: &Path) -> Result<(), PostgresError> {
-        let look = |path: &Path| {
-            fs::symlink_metadata(path).map_err(PostgresError::folder("look at", path))
+    /// Makes this user the owner of a whole folder, unless it already owns the top (for example after a
+    /// restore by root).
+    pub(super) fn chown_tree(&self, top: &Path) -> Result<(), PostgresError> {
+        let metadata = |path: &Path| {
+            fs::symlink_metadata(path).map_err(PostgresError::folder("inspect", path))
         };
-        if !self.switch || look(top)?.uid() == self.uid {
+        if !self.switch || metadata(top)?.uid() == self.uid {
             return Ok(());
         }
         let mut folders = vec![top.to_path_buf()];
@@ -167,19 +168,19 @@ impl Account {
             let entries = fs::read_dir(&folder).map_err(PostgresError::folder("read", &folder))?;
             for entry in entries {
                 let path = entry.map_err(PostgresError::folder("read", &folder))?.path();
-                if look(&path)?.is_dir() {
+                if metadata(&path)?.is_dir() {
                     folders.push(path);
                 } else {
-                    self.own(&path)?;
+                    self.chown(&path)?;
                 }
             }
         }
-        // Deepest first: the top changes last, so that a walk that was cut short is done again.
-        folders.iter().rev().try_for_each(|folder| self.own(folder))
+        // Deepest first: the top changes last, so that an interrupted walk is repeated.
+        folders.iter().rev().try_for_each(|folder| self.chown(folder))
     }
 }
 
-/// POSIX wants it here; initdb needs it as well.
+/// The shell, where POSIX systems have it. initdb needs it as well.
 pub(super) const SHELL: &str = "/bin/sh";
 
 #[cfg(test)]
@@ -193,23 +194,23 @@ mod tests {
         broken line\n";
 
     fn chosen(passwd: &str, owner: Option<u32>) -> Option<String> {
-        Account::for_root(passwd, owner).map(|account| account.name)
+        OsUser::for_root(passwd, owner).map(|os_user| os_user.name)
     }
 
     #[test]
-    fn root_runs_the_database_as_the_owner_of_the_folder() {
+    fn root_uses_the_owner_of_the_folder() {
         assert_eq!(chosen(PASSWD, Some(1000)).as_deref(), Some("ada"));
     }
 
     #[test]
-    fn a_folder_of_root_or_of_nobody_known_goes_to_postgres() {
+    fn root_uses_postgres_for_a_folder_owned_by_root_or_an_unknown_user() {
         assert_eq!(chosen(PASSWD, None).as_deref(), Some("postgres"));
         assert_eq!(chosen(PASSWD, Some(0)).as_deref(), Some("postgres"));
         assert_eq!(chosen(PASSWD, Some(4242)).as_deref(), Some("postgres"));
     }
 
     #[test]
-    fn without_postgres_it_is_nobody_and_without_nobody_none() {
+    fn root_falls_back_to_nobody_without_postgres_and_fails_without_both() {
         let short: String = PASSWD
             .lines()
             .filter(|line| !line.starts_with("postgres"))
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_closed_folder_is_named() {
+    async fn the_first_folder_that_the_user_cannot_enter_is_found() {
         use std::os::unix::fs::PermissionsExt;
         if !rustix::process::geteuid().is_root() {
             return;
@@ -230,9 +231,9 @@ mod tests {
         let closed = top.path().join("closed");
         fs::create_dir_all(closed.join("below")).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-        let account = Account::for_folder(top.path()).unwrap();
-        assert_eq!(account.barrier(top.path()).await.unwrap(), None);
-        let barrier = account.barrier(&closed.join("below/not-yet")).await.unwrap();
-        assert_eq!(barrier.as_deref(), Some(closed.as_path()));
+        let os_user = OsUser::for_folder(top.path()).unwrap();
+        assert_eq!(os_user.first_closed_folder(top.path()).await.unwrap(), None);
+        let blocked_by = os_user.first_closed_folder(&closed.join("below/not-yet")).await.unwrap();
+        assert_eq!(blocked_by.as_deref(), Some(closed.as_path()));
     }
 }

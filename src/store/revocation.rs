@@ -1,9 +1,10 @@
-//! Sessions that end: by their owner's wish, or with a new password. (What an operator ends is in
-//! `admin`.)
+//! Revocation of sessions by their owner: logout, ending a session, and a new password.
 //!
-//! Each statement also writes its line of the audit log and tells every node (`notify`), so that
-//! all of it has happened, or nothing. What ends nothing writes nothing. Successful logins and
-//! refreshes tell nobody: a commit that notifies waits for every other that does.
+//! (Revocation by an operator is in `admin`.)
+//!
+//! Each statement also writes its audit log line and notifies every node (`notify`), so either all of
+//! this happens or nothing. A statement that ends no session writes no line. Successful logins and
+//! refreshes do not notify, because a commit that notifies waits for every other one that does.
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};
@@ -11,25 +12,25 @@ use crate::identity::{Origin, SessionId, UserId};
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 
-/// Who asks for an end: what ended while it waited asks for nothing any more.
+/// The caller of a revocation. If its session ends while the call waits, nothing is revoked.
 #[derive(Clone, Copy)]
-pub struct Asking<'a> {
+pub struct Caller<'a> {
     /// The account.
     pub user: UserId,
-    /// The session that asks; it must be live.
+    /// The caller's session; it must be live.
     pub session: SessionId,
     /// For the audit log.
     pub origin: &'a Origin,
 }
 
-/// A password to be replaced.
+/// A replacement for an account's password.
 #[derive(Clone, Copy)]
 pub struct NewPassword<'a> {
-    /// Whose it is.
+    /// The account.
     pub user: UserId,
     /// The session that stays; it must be live.
     pub session: SessionId,
-    /// `updated_at` of the account as it was read.
+    /// `updated_at` of the account as the caller read it.
     pub account_version: OffsetDateTime,
     /// Modular-crypt text.
     pub password_hash: &'a str,
@@ -48,8 +49,9 @@ pub(super) const REVOKE_SESSION: Statement = statement!(
      SELECT pg_notify('staunch_session', id::text) FROM ended"
 );
 
-// A row: the asking session was live; whether there was another to end. Account, asking session and
-// then the other are locked, in the order of REPLACE_PASSWORD.
+// Returns a row if the caller's session was live; its first column says whether the other session was
+// ended. Locks the account, the caller's session and then the other one, in the order of
+// REPLACE_PASSWORD.
 pub(super) const END_SESSION: Statement = statement!(
     "end_session",
     "WITH asking AS MATERIALIZED (
@@ -69,8 +71,8 @@ pub(super) const END_SESSION: Statement = statement!(
      FROM asking LEFT JOIN ended AS e ON true"
 );
 
-// Before END_ACCOUNT_SESSIONS in its transaction: waits for the logins under way. No row: the asking
-// session has ended, and with it the right to ask.
+// Runs before END_ACCOUNT_SESSIONS in one transaction and waits for the logins in progress. Returns no
+// row if the caller's session has ended; the caller then has no right to end the others.
 pub(super) const LOCK_CALLER: Statement = statement!(
     "lock_caller",
     "SELECT 1 FROM users AS u JOIN refresh_tokens AS s ON s.user_id = u.id
@@ -78,9 +80,9 @@ pub(super) const LOCK_CALLER: Statement = statement!(
      FOR NO KEY UPDATE OF u FOR UPDATE OF s"
 );
 
-// A statement sees what was there before it waited for a lock: only one that begins after
-// LOCK_CALLER sees the sessions that those logins opened. Tells every node even where nothing ended:
-// one may remember a session that has just run out.
+// A statement sees the state from before it waited for a lock. Only a statement that begins after
+// LOCK_CALLER sees the sessions that those logins opened. Notifies every node even if no session
+// ended, because a node may have cached a session that has just expired.
 pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
     "end_account_sessions",
     "WITH ended AS (
@@ -92,10 +94,10 @@ pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
      SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
 );
 
-// `updated_at` always moves, even when the clock was set back: it ends the logins under way. The
-// session is locked, so that its own end is either seen here or waits: a change that was asked for
-// by a session is never made after somebody heard that the session has ended. Whoever ends or
-// locks several sessions of an account locks the account first, so that no two wait for each other.
+// `updated_at` always increases, even if the clock was set back, because that is what makes the logins
+// in progress fail. The session is locked, so its revocation is either seen here or waits: no change
+// requested by a session is made after its revocation was confirmed. Every statement that ends or
+// locks several sessions of an account locks the account first, which prevents deadlocks.
 pub(super) const REPLACE_PASSWORD: Statement = statement!(
     "replace_password",
     "WITH account AS MATERIALIZED (
@@ -109,7 +111,7 @@ pub(super) const REPLACE_PASSWORD: Statement = statement!(
      RETURNING 1"
 );
 
-// After REPLACE_PASSWORD in its transaction, as END_ACCOUNT_SESSIONS is after LOCK_CALLER.
+// Runs after REPLACE_PASSWORD in one transaction, as END_ACCOUNT_SESSIONS does after LOCK_CALLER.
 pub(super) const END_OTHER_SESSIONS: Statement = statement!(
     "end_other_sessions",
     "WITH ended AS (
@@ -122,10 +124,10 @@ pub(super) const END_OTHER_SESSIONS: Statement = statement!(
 );
 
 impl Store {
-    /// Ends a session, whoever's it is. False: it had ended before, or never was.
+    /// Ends a session of any account. Returns false if it was not live or never existed.
     ///
     /// # Errors
-    /// When the database gives no answer; the session may have ended.
+    /// The database did not answer; the session may have ended.
     pub async fn revoke_session(
         &self,
         session: SessionId,
@@ -136,17 +138,19 @@ impl Store {
         Ok(!self.0.pool.query(&REVOKE_SESSION, &parameters).await?.is_empty())
     }
 
-    /// Ends a session of the asking one's account. False: it is not the account's, has ended, or
-    /// never was. `None`: the asking session has ended, and nothing was done.
+    /// Ends a session of the caller's account.
+    ///
+    /// Returns false if the session belongs to another account, had ended, or never existed.
+    /// Returns `None` if the caller's session has ended; nothing was done then.
     ///
     /// # Errors
-    /// When the database gives no answer; the session may have ended.
+    /// The database did not answer; the session may have ended.
     pub async fn end_session(
         &self,
-        asking: Asking<'_>,
+        caller: Caller<'_>,
         session: SessionId,
     ) -> Result<Option<bool>, StoreError> {
-        let Asking { user, session: own, origin } = asking;
+        let Caller { user, session: own, origin } = caller;
         let parameters: [&(dyn ToSql + Sync); 5] =
             [&user.0, &own.0, &session.0, &origin.address, &origin.request_id];
         let rows = self.0.pool.query(&END_SESSION, &parameters).await?;
@@ -154,25 +158,29 @@ impl Store {
         ended.map_err(|error| StoreError::statement(END_SESSION.name, error))
     }
 
-    /// Ends every session of an account, also those of logins under way that were first. Every node
-    /// asks anew what it remembers of the account. False: the asking session has ended, and nothing
-    /// was done.
+    /// Ends every session of the caller's account.
+    ///
+    /// This includes the sessions of logins in progress that locked the account first. Every node
+    /// discards what it has cached of the account. Returns false if the caller's session has ended;
+    /// nothing was done then.
     ///
     /// # Errors
-    /// When the database gives no answer; all of them have ended, or none.
-    pub async fn end_account_sessions(&self, asking: Asking<'_>) -> Result<bool, StoreError> {
-        let Asking { user, session, origin } = asking;
+    /// The database did not answer; either all sessions have ended or none.
+    pub async fn end_account_sessions(&self, caller: Caller<'_>) -> Result<bool, StoreError> {
+        let Caller { user, session, origin } = caller;
         let parameters: [&(dyn ToSql + Sync); 3] = [&user.0, &origin.address, &origin.request_id];
         let steps: [(&Statement, &[&(dyn ToSql + Sync)]); 2] =
             [(&LOCK_CALLER, &[&user.0, &session.0]), (&END_ACCOUNT_SESSIONS, &parameters)];
         self.0.pool.transaction(&steps).await
     }
 
-    /// Replaces an account's password and ends its sessions but one, in one transaction. False:
-    /// the account has changed since it was read, or the session has ended; nothing was stored.
+    /// Replaces an account's password and ends all its sessions but one, in one transaction.
+    ///
+    /// Returns false if the account has changed since it was read, or the session has ended; nothing
+    /// was stored then.
     ///
     /// # Errors
-    /// When the database gives no answer; all of it has happened, or nothing.
+    /// The database did not answer; either everything was stored or nothing.
     pub async fn replace_password(&self, new: &NewPassword<'_>) -> Result<bool, StoreError> {
         let replace: [&(dyn ToSql + Sync); 4] =
             [&new.user.0, &new.account_version, &new.password_hash, &new.session.0];
