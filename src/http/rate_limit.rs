@@ -1,7 +1,7 @@
-//! The rate limits at the edge: before the body is read, before anything else is done.
+//! Rate limits, checked before the request body is read.
 
 use super::Edge;
-use super::error::{ApiError, whole_seconds};
+use super::response::error::{ApiError, whole_seconds};
 use super::router::{ROUTES, Route};
 use crate::limiter::{Decision, Limiter, Policy, QuotaStatus};
 use hyper::HeaderMap;
@@ -11,10 +11,12 @@ use std::net::IpAddr;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Counts a request to its route's limits; where the client stands then, if there are any.
+/// Counts a request against the limits of its route, and returns the quota status.
+///
+/// `None` means that the route has no limits.
 ///
 /// # Errors
-/// [`ApiError::RateLimited`]; nothing was counted then.
+/// [`ApiError::RateLimited`]: a limit is reached, and the request was not counted.
 pub(super) fn check(
     edge: &Edge,
     route: Option<&Route>,
@@ -26,7 +28,7 @@ pub(super) fn check(
     }
 }
 
-/// Counts a request to those limits.
+/// Counts a request against the given limits.
 ///
 /// # Errors
 /// As [`check`].
@@ -45,14 +47,14 @@ pub(super) fn count(
     }
 }
 
-/// Says where the client stands: the `RateLimit` and `RateLimit-Policy` fields of
-/// draft-ietf-httpapi-ratelimit-headers-11.
+/// Writes the `RateLimit` and `RateLimit-Policy` headers.
 ///
-/// `RateLimit-Policy` has every quota of the route and is always the same for it (§3). `RateLimit` has
-/// the one that binds. Its `t` is the time within which no more than `r` can be used (§4.1.2), so for
-/// a refusal it is what `Retry-After` says; §6 asks that this is no sooner. Where the /56 or the /48 of
-/// an IPv6 client binds, `r` and `t` are those of that prefix, under the same name: a client need not
-/// know how its provider assigns addresses to know what it may send.
+/// They follow draft-ietf-httpapi-ratelimit-headers-11. `RateLimit-Policy` lists all quotas of the
+/// route and is constant (§3). `RateLimit` has the quota closest to its limit. Its `t` is the time
+/// within which the client can use at most `r` (§4.1.2). For a refusal, `t` equals `Retry-After`,
+/// which §6 forbids to be earlier. If the /56 or the /48 of an IPv6 client is closest to its limit,
+/// `r` and `t` are those of that prefix, under the same name: a client need not know how its
+/// provider assigns addresses.
 pub(super) fn write(
     edge: &Edge,
     route: Option<&Route>,
@@ -69,12 +71,12 @@ pub(super) fn write(
     }
 }
 
-/// `RateLimit-Policy` of each route, written once.
+/// The `RateLimit-Policy` header of each route, formatted once.
 #[derive(Debug)]
 pub struct PolicyFields(Vec<(&'static [Policy], HeaderValue)>);
 
 impl PolicyFields {
-    /// The quotas of that limiter.
+    /// Formats the quotas of a limiter.
     pub fn new(limiter: &Limiter) -> Self {
         let mut fields = Self(Vec::new());
         for policies in ROUTES.iter().map(|route| Route::policies(Some(route))) {

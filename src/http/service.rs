@@ -1,9 +1,9 @@
-//! Around every request: its id, its limits, a guard against panics, its numbers, log line and trace.
+//! The wrapper around every request: id, rate limits, panic guard, metrics, log line and trace.
 
-use super::error::ApiError;
 use super::rate_limit;
+use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::{Call, check_framing};
-use super::request_id::{RequestId, X_REQUEST_ID};
+use super::response::error::ApiError;
 use super::router::{self, Route};
 use super::{Edge, Surface};
 use crate::telemetry::otlp::{Sampled, Served};
@@ -24,10 +24,11 @@ const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// Answers one request. Never fails: every failure is an answer.
+/// Answers one request. Every failure becomes a response.
 ///
 /// # Cancel safety
-/// Dropped when the client leaves; the endpoint's future is dropped with it, and the log says so.
+/// hyper drops the future when the client disconnects. That drops the endpoint's future, and the
+/// request is logged as `client left`.
 pub(super) async fn answer(
     edge: &Edge,
     surface: Surface,
@@ -51,7 +52,7 @@ pub(super) async fn answer(
         status: None,
         trace,
     };
-    let mut response = record.trace.scope(pin!(within(&record, route, request))).await;
+    let mut response = record.trace.scope(pin!(respond(&record, route, request))).await;
     if let Some(value) = record.traceresponse() {
         response.headers_mut().insert(TRACERESPONSE, value);
     }
@@ -59,8 +60,8 @@ pub(super) async fn answer(
     response
 }
 
-/// Limits, endpoint, headers.
-async fn within(
+/// Checks the limits, calls the endpoint, and adds the common headers.
+async fn respond(
     record: &Record<'_>,
     route: Option<&'static Route>,
     request: Request<Incoming>,
@@ -72,7 +73,7 @@ async fn within(
     let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
             let call = Call { edge, client, request_id: record.id.as_str(), request };
-            guarded(router::dispatch(route, call)).await
+            catch_panic(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
@@ -87,7 +88,7 @@ async fn within(
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if record.method == Method::HEAD && response.status() != StatusCode::NOT_MODIFIED {
-        // The same head as GET's, and no body (RFC 9110 §9.3.2).
+        // HEAD has the same header as GET and no body (RFC 9110 §9.3.2).
         let length = response.body().size_hint().exact().unwrap_or_default();
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
         *response.body_mut() = Full::default();
@@ -95,15 +96,19 @@ async fn within(
     response
 }
 
-/// A panic is the end of its request and of nothing else.
-async fn guarded<T>(endpoint: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+/// Turns a panic of the endpoint into a 500 for this request.
+async fn catch_panic<T>(
+    endpoint: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
     AssertUnwindSafe(endpoint).catch_unwind().await.unwrap_or_else(|_| {
         trace::note_failure("the endpoint panicked");
         Err(ApiError::Internal)
     })
 }
 
-/// A request's line in the log, its numbers and its trace, written when it ends, however it ends.
+/// A request's log line, metrics and trace, written on drop.
+///
+/// A request whose client disconnects is recorded too.
 struct Record<'a> {
     edge: &'a Edge,
     begun: Instant,
@@ -113,14 +118,14 @@ struct Record<'a> {
     is_probe: bool,
     client: IpAddr,
     trace: Trace,
-    /// `None`: its trace is not exported.
+    /// `None`: the trace is not exported.
     sampled: Option<Sampled>,
-    /// `None`: the client left before there was an answer.
+    /// `None`: the client disconnected before the response.
     status: Option<u16>,
 }
 
 impl Record<'_> {
-    /// Tells a caller that traces where its request is found; others did not ask.
+    /// Returns the `traceresponse` header, if the caller sent a trace context.
     fn traceresponse(&self) -> Option<HeaderValue> {
         let context = self.trace.context();
         let sampled = self.sampled.filter(|_| context.has_caller())?;
@@ -135,12 +140,12 @@ impl Drop for Record<'_> {
         let ended = edge.clock.now();
         let took = ended.saturating_duration_since(begun);
         let (method, request_id) = (method_label(&self.method), self.id.as_str());
-        // 499 is what nginx calls a client that closed first; it never goes over the wire.
+        // 499 is nginx's status for a client that disconnected. It is never sent.
         edge.metrics.request(route, method, status.unwrap_or(499), took);
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let slow = took > edge.config.slow;
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
-        // Of a client's refusals, the one that is logged tells of the others.
+        // A logged refusal has the number of refusals that were not logged.
         let unlogged = (status == Some(429) && !slow).then(|| edge.refusals.note(client, ended));
         let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
@@ -170,7 +175,7 @@ impl Drop for Record<'_> {
             };
         }
         match status {
-            // Asked all the time, by anybody: what they show is in the metrics.
+            // Probes are frequent, and the metrics show the same.
             _ if self.is_probe && status != Some(500) => line!(debug, "request"),
             None => line!(warn, "client left"),
             Some(500) => line!(error, "request failed"),
@@ -188,7 +193,7 @@ impl Drop for Record<'_> {
     }
 }
 
-/// The trace of a request whose client may have sent one `traceparent`.
+/// Reads the trace context from `traceparent` and `tracestate`.
 fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     let one = |name| {
         let mut values = headers.get_all(name).iter();
@@ -197,7 +202,7 @@ fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     TraceContext::of(one(TRACEPARENT), one(TRACESTATE), trusted)
 }
 
-/// A method as a metric label: clients can make up others.
+/// Returns the method's metric label. Unknown methods share one label, which bounds their number.
 fn method_label(method: &Method) -> &'static str {
     [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::PUT]
         .iter()
@@ -210,18 +215,19 @@ fn method_label(method: &Method) -> &'static str {
 mod tests {
     use super::*;
 
+    // Reliability: D4.
     #[tokio::test]
-    async fn d4_a_panic_in_an_endpoint_is_a_500_that_its_log_line_explains() {
+    async fn a_panic_in_an_endpoint_is_a_logged_500() {
         let trace = Trace::new(TraceContext::of(None, None, false));
         let endpoint = async {
             tokio::task::yield_now().await;
             panic!("injected");
         };
-        let answer: Result<(), _> = trace.scope(pin!(guarded(endpoint))).await;
+        let answer: Result<(), _> = trace.scope(pin!(catch_panic(endpoint))).await;
         assert!(matches!(answer, Err(ApiError::Internal)));
         assert_eq!(trace.take().failure.as_deref(), Some("the endpoint panicked"));
         assert_eq!(ApiError::Internal.into_answer().into_response().status(), 500);
-        let well = guarded(async { Ok(1) }).await;
+        let well = catch_panic(async { Ok(1) }).await;
         assert!(matches!(well, Ok(1)));
     }
 }

@@ -1,8 +1,8 @@
 //! DELETE /api/v1/auth/sessions/{id}
 
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::identity::SessionId;
 
 pub(in crate::http) async fn answer(

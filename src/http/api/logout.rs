@@ -1,9 +1,9 @@
 //! POST /api/v1/auth/logout
 
 use super::refresh_token;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
     let (auth, origin) = (&call.edge.auth, call.origin());

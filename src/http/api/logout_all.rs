@@ -1,8 +1,8 @@
 //! POST /api/v1/auth/logout-all
 
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
     let auth = &call.edge.auth;

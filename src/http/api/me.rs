@@ -1,9 +1,9 @@
 //! GET /api/v1/auth/me
 
 use super::AccountBody;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use time::format_description::well_known::Rfc3339;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {

@@ -1,9 +1,9 @@
 //! POST /api/v1/auth/password
 
 use crate::auth::ChangePassword;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {

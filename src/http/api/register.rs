@@ -2,9 +2,9 @@
 
 use super::AccountBody;
 use crate::auth::Register;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::secret::Secret;
 use hyper::StatusCode;
 

@@ -1,8 +1,8 @@
 //! GET /api/v1/auth/sessions
 
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use serde::Serialize;
 use std::net::IpAddr;
 use time::format_description::well_known::Rfc3339;
