@@ -2,7 +2,6 @@
 
 use super::Edge;
 use super::response::error::{ApiError, whole_seconds};
-use super::router::{ROUTES, Route};
 use crate::limiter::{Decision, Limiter, Policy, QuotaStatus};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -11,32 +10,33 @@ use std::net::IpAddr;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Counts a request against the limits of its route, and returns the quota status.
+/// The limits of registrations.
+pub(super) const REGISTER: &[Policy] = &[Policy::Register, Policy::Global];
+/// The limits of logins and password changes.
+pub(super) const LOGIN: &[Policy] = &[Policy::Login, Policy::Global];
+/// The limits of refreshes.
+pub(super) const REFRESH: &[Policy] = &[Policy::Refresh, Policy::Global];
+/// The limits of requests by OAuth clients.
+pub(super) const CLIENTS: &[Policy] = &[Policy::Clients];
+/// The limits of all other requests, unknown paths included.
+pub(super) const GLOBAL: &[Policy] = &[Policy::Global];
+/// No limits, for health and metrics.
+pub(super) const EXEMPT: &[Policy] = &[];
+
+/// Counts a request against the given limits, and returns the quota status.
 ///
-/// `None` means that the route has no limits.
+/// `None` means that no limit applies.
 ///
 /// # Errors
 /// [`ApiError::RateLimited`]: a limit is reached, and the request was not counted.
 pub(super) fn check(
     edge: &Edge,
-    route: Option<&Route>,
-    client: IpAddr,
-) -> Result<Option<QuotaStatus>, ApiError> {
-    match Route::policies(route) {
-        [] => Ok(None),
-        policies => count(edge, policies, client),
-    }
-}
-
-/// Counts a request against the given limits.
-///
-/// # Errors
-/// As [`check`].
-pub(super) fn count(
-    edge: &Edge,
     policies: &[Policy],
     client: IpAddr,
 ) -> Result<Option<QuotaStatus>, ApiError> {
+    if policies.is_empty() {
+        return Ok(None);
+    }
     match edge.limiter.check_all(policies, client, edge.clock.now()) {
         Decision::Unlimited => Ok(None),
         Decision::Allowed(status) => Ok(Some(status)),
@@ -51,13 +51,13 @@ pub(super) fn count(
 ///
 /// They follow draft-ietf-httpapi-ratelimit-headers-11. `RateLimit-Policy` lists all quotas of the
 /// route and is constant (§3). `RateLimit` has the quota closest to its limit. Its `t` is the time
-/// within which the client can use at most `r` (§4.1.2). For a refusal, `t` equals `Retry-After`,
-/// which §6 forbids to be earlier. If the /56 or the /48 of an IPv6 client is closest to its limit,
-/// `r` and `t` are those of that prefix, under the same name: a client need not know how its
-/// provider assigns addresses.
+/// within which the client can use at most `r` (§4.1.2). For a refusal, `Retry-After` equals `t`: §6
+/// forbids an earlier time. If the /56 or the /48 of an IPv6 client is closest to its limit, `r` and
+/// `t` are those of that prefix, under the same name: a client need not know how its provider assigns
+/// addresses.
 pub(super) fn write(
     edge: &Edge,
-    route: Option<&Route>,
+    policies: &[Policy],
     status: &QuotaStatus,
     headers: &mut HeaderMap,
 ) {
@@ -66,12 +66,12 @@ pub(super) fn write(
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(RATE_LIMIT, value);
     }
-    if let Some(value) = edge.policy_fields.of(Route::policies(route)) {
+    if let Some(value) = edge.policy_fields.of(policies) {
         headers.insert(RATE_LIMIT_POLICY, value.clone());
     }
 }
 
-/// The `RateLimit-Policy` header of each route, formatted once.
+/// The `RateLimit-Policy` header of each set of limits, formatted once.
 #[derive(Debug)]
 pub struct PolicyFields(Vec<(&'static [Policy], HeaderValue)>);
 
@@ -79,12 +79,12 @@ impl PolicyFields {
     /// Formats the quotas of a limiter.
     pub fn new(limiter: &Limiter) -> Self {
         let mut fields = Self(Vec::new());
-        for policies in ROUTES.iter().map(|route| Route::policies(Some(route))) {
+        for policies in [REGISTER, LOGIN, REFRESH, CLIENTS, GLOBAL] {
             let items = limiter.quotas(policies).map(|(name, quota)| {
                 format!(r#""{name}";q={};w={}"#, quota.burst(), quota.period().as_secs())
             });
             let text = items.collect::<Vec<_>>().join(", ");
-            if let (None, Ok(value)) = (fields.of(policies), HeaderValue::try_from(text)) {
+            if let Ok(value) = HeaderValue::try_from(text) {
                 fields.0.push((policies, value));
             }
         }

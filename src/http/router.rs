@@ -1,5 +1,6 @@
 //! The table of routes, and the dispatch of a request to its endpoint.
 
+use super::rate_limit::{CLIENTS, EXEMPT, GLOBAL, LOGIN, REFRESH, REGISTER};
 use super::request::Call;
 use super::response::Answer;
 use super::response::error::ApiError;
@@ -17,8 +18,8 @@ pub struct Route {
     pub path: &'static str,
     /// The method. Each route also allows OPTIONS, and a GET route allows HEAD.
     pub method: &'static str,
-    /// The rate limits that a request counts against. `None` means exempt.
-    policies: Option<&'static [Policy]>,
+    /// The rate limits that a request counts against.
+    policies: &'static [Policy],
     endpoint: Endpoint,
 }
 
@@ -43,14 +44,8 @@ enum Endpoint {
     Metrics,
 }
 
-const REGISTER: Option<&[Policy]> = Some(&[Policy::Register, Policy::Global]);
-const LOGIN: Option<&[Policy]> = Some(&[Policy::Login, Policy::Global]);
-const REFRESH: Option<&[Policy]> = Some(&[Policy::Refresh, Policy::Global]);
-const CLIENTS: Option<&[Policy]> = Some(&[Policy::Clients]);
-const GLOBAL: Option<&[Policy]> = Some(&[Policy::Global]);
 /// The end of a path that matches a session id.
 const ID: &str = "{id}";
-const EXEMPT: Option<&[Policy]> = None;
 
 /// All routes.
 #[rustfmt::skip]
@@ -103,7 +98,7 @@ impl Route {
 
     /// Returns the rate limits that a request counts against.
     pub(super) fn policies(route: Option<&Self>) -> &'static [Policy] {
-        route.map_or(GLOBAL, |route| route.policies).unwrap_or_default()
+        route.map_or(GLOBAL, |route| route.policies)
     }
 
     /// Returns the value of the `Allow` header (RFC 9110 §10.2.1).

@@ -67,7 +67,8 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Record { edge, client, .. } = *record;
-    let counted = rate_limit::check(edge, route, client);
+    let policies = Route::policies(route);
+    let counted = rate_limit::check(edge, policies, client);
     trace::note(Stage::Limit, None, record.begun, edge.clock.now());
     let mut quota = counted.as_ref().ok().copied().flatten();
     let result = match counted.and_then(|_| check_framing(&request)) {
@@ -83,7 +84,7 @@ async fn respond(
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(quota) = quota {
-        rate_limit::write(edge, route, &quota, headers);
+        rate_limit::write(edge, policies, &quota, headers);
     }
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

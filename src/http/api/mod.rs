@@ -14,13 +14,12 @@ pub(super) mod revoke;
 pub(super) mod sessions;
 pub(super) mod token;
 
-use super::rate_limit;
+use super::rate_limit::{self, GLOBAL};
 use super::request::credentials::ClientAuthorization;
 use super::request::{Call, JsonObject};
 use super::response::Answer;
 use super::response::error::ApiError;
 use crate::auth::{Account, ClientCredentials, FieldError, TokenPair};
-use crate::limiter::Policy;
 use crate::secret::Secret;
 use hyper::header::{HeaderValue, PRAGMA};
 use serde::Serialize;
@@ -86,7 +85,7 @@ async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiE
         errors: vec![FieldError { field: "token", message: "is required".to_owned() }],
     })?;
     if !edge.auth.is_acquainted(&client) {
-        rate_limit::count(edge, &[Policy::Global], address)?;
+        rate_limit::check(edge, GLOBAL, address)?;
     }
     Ok((client, token))
 }
