@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// The number of cells, which is also the maximum of lines per second. 8 bytes each.
+/// The number of cells, of 8 bytes each, and the maximum of lines per second.
 const CELLS: usize = 1_024;
 
 /// The time of the last log line and the number of unlogged events, per client.
@@ -21,8 +21,7 @@ const CELLS: usize = 1_024;
 pub struct LogThrottle {
     start: Instant,
     hasher: RandomState,
-    /// Upper half: the second of the last line, counted from 1. Lower half: the number of events
-    /// since then.
+    /// The last line's second, counted from 1 (upper half), and the events since (lower half).
     cells: Box<[AtomicU64]>,
 }
 

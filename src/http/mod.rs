@@ -76,9 +76,10 @@ pub struct HttpConfig {
     pub idle_timeout: Duration,
     /// The maximum time that a response may wait for the client to read it.
     pub write_timeout: Duration,
-    /// How long an idle HTTP/1 connection is kept open for a next request during a shutdown.
+    /// How long idle HTTP/1 connections stay open during a shutdown.
     ///
-    /// The response to that request closes the connection, so its client reconnects.
+    /// A client may send one more request in that time. The response closes the connection, so
+    /// that the client reconnects.
     pub linger: Duration,
     /// A slower request is logged with the duration of each stage.
     pub slow: Duration,

@@ -82,7 +82,9 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// Responds 200 with a strong `ETag`, or 304 if the client's copy is current (RFC 9110 §13.1.2).
+/// Responds 200 with a strong `ETag`, or 304 if the client's copy is current.
+///
+/// See RFC 9110 §13.1.2.
 fn cacheable(call: &Call<'_>, media_type: &'static str, document: impl Into<Bytes>) -> Answer {
     let document = document.into();
     let hash = digest(&SHA256, &document);

@@ -9,7 +9,9 @@ const CHARS_MAX: usize = 128;
 /// The header that carries the id.
 pub(in crate::http) const X_REQUEST_ID: &str = "x-request-id";
 
-/// An id of 1 to 128 characters of `A-Z a-z 0-9 . _ -`, which is safe in a log line.
+/// A request id that is safe in a log line.
+///
+/// It has 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
 #[derive(Clone)]
 pub(in crate::http) struct RequestId(HeaderValue);
 

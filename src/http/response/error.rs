@@ -220,7 +220,9 @@ impl ApiError {
     }
 }
 
-/// Rounds up to whole seconds, so that a client that waits is not refused for a fraction.
+/// Rounds up to whole seconds.
+///
+/// A client that waits so long is not refused again for a fraction of a second.
 pub(in crate::http) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
