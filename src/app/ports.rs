@@ -2,7 +2,7 @@
 
 use super::StartError;
 use crate::config::Config;
-use crate::http::{Listener, Manner, Port, Surface, Tls};
+use crate::http::{Listener, ListenerProtocol, Port, Surface, Tls};
 use std::net::SocketAddr;
 
 /// The ports that the settings name, bound and not listened on.
@@ -54,14 +54,14 @@ impl Ports {
             Some(_) => Surface::Api,
         };
         let proxy_protocol = settings.proxy_protocol;
-        let main = (self.main, Manner { surface, proxy_protocol, tls });
+        let main = (self.main, ListenerProtocol { route_set: surface, proxy_protocol, tls });
         let metrics = self.metrics.map(|port| (port, Surface::Metrics.into()));
         [main]
             .into_iter()
             .chain(metrics)
-            .map(|(port, manner)| {
+            .map(|(port, protocol)| {
                 let address = port.address();
-                port.listen(manner).map_err(|source| StartError::Listen { address, source })
+                port.listen(protocol).map_err(|source| StartError::Listen { address, source })
             })
             .collect()
     }

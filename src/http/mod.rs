@@ -1,51 +1,40 @@
 //! The edge: the only folder that knows HTTP.
 //!
-//! `server` accepts connections, `opening` takes off what is around HTTP, `connection` serves it,
+//! `connection` accepts connections, performs their handshakes and runs HTTP on them,
 //! `service` wraps every request in its id, limits, panic guard and log line, `router` is the table
 //! of routes, `api` has one file an endpoint, and `error` turns every failure into one problem
 //! document.
 
 mod api;
-mod certificate;
 mod client_address;
 mod client_credentials;
 mod connection;
-mod connection_errors;
 mod error;
 mod health;
 mod length_lines;
 mod meters;
 mod metrics;
-mod opening;
 pub mod parsers;
-mod peers;
-mod proxy_header;
 mod rate_limit;
 mod refusals;
 mod request;
 mod request_id;
 mod response;
-mod room;
 mod router;
-mod server;
 mod service;
-mod tls;
-mod unsent;
-mod watch;
 mod well_known;
 
-pub use certificate::{CertificateFiles, TlsError};
 pub use client_address::TrustedProxies;
-pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX};
+pub use connection::{
+    CONNECTION_BYTES_MAX, CertificateFiles, HTTP2_BYTES_MAX, Listener, ListenerProtocol, Port,
+    TLS_BYTES_MAX, Tls, TlsError, serve,
+};
 pub use meters::Meters;
 pub use metrics::MetricsPage;
-pub use opening::Manner;
 pub use rate_limit::PolicyFields;
 pub use refusals::Refusals;
 pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
 pub use router::ROUTES;
-pub use server::{Listener, Port, serve};
-pub use tls::{TLS_OCTETS_MAX, Tls};
 
 use crate::auth::Auth;
 use crate::clock::Clock;
