@@ -1,11 +1,10 @@
 //! Detects requests with both Content-Length and Transfer-Encoding. hyper hides that length.
 //!
 //! RFC 9112 §6.1 lets a server refuse such a request, because it may be an attempt at request
-//! smuggling. This module counts the received lines that begin with `Content-Length:`. Each request
+//! smuggling. So this counts the received lines that begin with `Content-Length:`. Each request
 //! subtracts the lengths that hyper shows, and a chunked request with a line left over is refused.
-//! The scanner does not parse HTTP, so it also counts such a line in a body, or in a pipelined request
-//! after a chunked one. The only effect is a 400 for the connection's next chunked request, and no
-//! client needs either case.
+//! Such a line in a body, or in a pipelined request after a chunked one, counts too. The only effect
+//! is a 400 for the connection's next chunked request, and no client needs either case.
 
 use hyper::Request;
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};

@@ -26,9 +26,9 @@ const BACKLOG: u32 = 1024;
 
 /// A bound port that does not listen yet: the kernel refuses connections to it.
 ///
-/// The server binds it before the slow parts of the start, so that a conflict shows at once, and
-/// listens when it is ready. With SO_REUSEPORT the kernel distributes new connections among all
-/// listening sockets, and until then the process that is being replaced must receive them.
+/// It is bound before the slow parts of the start, so that a conflict shows at once. With SO_REUSEPORT
+/// the kernel gives every listening socket a share of new connections, and until this process is
+/// ready, the process that it replaces must receive them all.
 pub struct Port {
     address: SocketAddr,
     socket: TcpSocket,
@@ -163,8 +163,7 @@ impl Acceptor {
         let mut queued = Vec::new();
         // Bypasses tokio, whose readiness can be older than the queue.
         if let Ok(socket) = socket.into_std() {
-            // Bounded by the queue's length, because new connections can arrive as fast as this
-            // accepts them.
+            // Bounded by the queue's length: new ones can arrive as fast as this accepts them.
             for _ in 0..=BACKLOG {
                 match socket.accept() {
                     Ok((stream, peer)) => {

@@ -14,7 +14,7 @@ pub(super) enum ConnectionError {
     BadHead,
     /// A head that is too long or has too many fields.
     HeadTooLarge,
-    /// A head that did not end in time, or a response that was not read in time.
+    /// The head did not end, or the response was not read, in time.
     Timeout,
     /// A violation of the HTTP/2 protocol, or a flood of its frames.
     Http2,
@@ -57,10 +57,8 @@ impl ConnectionError {
         }
     }
 
-    /// Counts the error, and logs at most one a second for each client.
-    ///
-    /// Broken connections are logged at debug level, because a request in progress logs its own
-    /// line.
+    /// Counts the error, and logs at most one a second for each client. Broken connections are
+    /// logged at debug level, because a request in progress logs its own line.
     pub(super) fn record(self, app: &AppState, client: IpAddr) {
         let kind = self.kind();
         app.meters.connection_errors.increment(kind);

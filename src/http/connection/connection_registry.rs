@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-/// One in this many connections can be leaving at the same time, so that a connection that does
-/// not react does not block the eviction of others.
+/// One in this many connections can be leaving at the same time. A slow one must not block the
+/// eviction of others.
 const LEAVING_PART: usize = 64;
 
 /// The connections of a listener, ordered by idle time. Clones share it.
@@ -163,8 +163,7 @@ impl Registration {
         Arc::clone(&self.registry.0.concurrent).try_acquire_owned().ok()
     }
 
-    /// Cancels the connection's eviction, so that another connection can be evicted instead. Called
-    /// when a request arrived before the connection's task saw the eviction.
+    /// Cancels the connection's eviction because a request came first. Another can be evicted.
     pub(super) fn cancel_eviction(&self) {
         let mut entries = self.registry.entries();
         let Entries { by_id, idle, leaving, .. } = &mut *entries;

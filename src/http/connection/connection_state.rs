@@ -111,9 +111,8 @@ impl ConnectionState {
         Some(RequestGuard { state: self.clone(), alone })
     }
 
-    /// Refuses new requests from now on, so that the connection falls idle.
-    ///
-    /// This affects HTTP/2 only, because HTTP/1 can have only the request that is already arriving.
+    /// Refuses new requests from now on, so that the connection falls idle. Affects HTTP/2 only:
+    /// HTTP/1 can have only the request that is already arriving.
     pub(super) fn refuse_requests(&self) {
         self.0.refusing.store(true, Ordering::Relaxed);
     }
@@ -197,10 +196,8 @@ impl ConnectionState {
         end.saturating_sub(Duration::from_millis(self.now_ms()))
     }
 
-    /// Time until the next check of the limits.
-    ///
-    /// Nothing wakes the timer when a head begins or a write stalls. This interval bounds the delay
-    /// to half of a limit.
+    /// Time until the next check of the limits. Nothing wakes the timer when a head begins or a
+    /// write stalls, so this interval bounds the delay to half of a limit.
     pub(super) fn next_check(&self) -> Duration {
         self.time_left().min(self.0.header_timeout / 2).min(self.0.write_timeout / 2)
     }
@@ -304,7 +301,7 @@ impl Drop for RequestGuard {
 
 #[cfg(test)]
 impl ConnectionState {
-    /// A state for tests, with one limit for everything except idleness, which has ten times that.
+    /// A state for tests with one limit for everything; the idle timeout is ten times that.
     pub(super) fn with_limits(clock: &Clock, limit: Duration) -> Self {
         let config = HttpConfig {
             trusted_proxies: Default::default(),

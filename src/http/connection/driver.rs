@@ -47,8 +47,8 @@ pub const CONNECTION_BYTES_MAX: u64 = REQUEST_BYTES_MAX + 8 * 1024;
 ///
 /// All connections together can have as many concurrent requests as there may be connections.
 pub const HTTP2_BYTES_MAX: u64 = CONNECTION_WINDOW as u64 + 16 * 1024 + REQUEST_BYTES_MAX;
-/// Time that a closing connection has for a request on its way, and again after GOAWAY: one round
-/// trip and a margin.
+/// Time for a request on its way to a closing connection, and again after GOAWAY: one round trip
+/// and a margin.
 pub(super) const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Delay before an idle connection is evicted. A request that has arrived but is not read yet is
 /// then served.
@@ -145,8 +145,8 @@ pub(super) async fn serve<S>(
             return;
         }
         if close.is_over() {
-            // The client keeps sending requests. They are refused from now on, and the connection
-            // ends when it falls idle. Until then, others can be evicted.
+            // The client keeps sending requests. They are refused, so that the connection falls idle
+            // and ends. Until then, others can be evicted.
             state.refuse_requests();
             registration.cancel_eviction();
         }
@@ -176,10 +176,9 @@ fn drain_delay(state: &ConnectionState, linger: Duration) -> Duration {
 /// A request in progress, and its permit if it is concurrent with others.
 type Begun = (RequestGuard, Option<OwnedSemaphorePermit>);
 
-/// Registers a request, or refuses it.
-///
-/// This is not part of the request's future, because HTTP/2 polls that on another task, possibly
-/// after the connection's timer. A refused request must be gone before the connection reads on.
+/// Registers a request, or refuses it. Not part of the request's future, because HTTP/2 polls that
+/// on another task, possibly after the connection's timer, and a refused request must be gone before
+/// the connection reads on.
 ///
 /// # Errors
 /// `REFUSED_STREAM` when too many requests are concurrent, or when the client ignored GOAWAY. The

@@ -1,15 +1,11 @@
-//! The connection layer: everything between the listening socket and the first parsed request.
+//! The connection layer: everything between the listening socket and a parsed request.
 //!
-//! A connection passes through these files in order:
-//!
-//! 1. [`accept`] binds the port, accepts sockets and reserves a place for each connection.
-//!    [`connections_per_address`] counts them by client, [`connection_registry`] in total. At the
-//!    total limit the registry evicts the connection that has been idle longest.
-//! 2. [`handshake`] reads the PROXY header ([`proxy_protocol`]), performs the TLS handshake
-//!    ([`tls`], [`certificate`]) and detects the HTTP version.
-//! 3. [`driver`] runs hyper on the connection until it ends. [`connection_state`] records what the
-//!    connection is doing and applies the timeouts. [`monitored_stream`] reports reads and writes
-//!    to it, and [`response_backlog`] the responses that HTTP/2 cannot send yet.
+//! 1. [`accept`] takes a connection in if [`connections_per_address`] allows it, and as soon as
+//!    [`connection_registry`] has a permit. At the limit, the registry evicts the connection idle
+//!    longest.
+//! 2. [`handshake`] reads the PROXY header, performs the TLS handshake and detects the HTTP version.
+//! 3. [`driver`] runs hyper. [`connection_state`] applies the timeouts, with reports from
+//!    [`monitored_stream`] and [`response_backlog`].
 //! 4. [`connection_errors`] counts and logs connections that end with an error.
 
 mod accept;

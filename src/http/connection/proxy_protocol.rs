@@ -1,4 +1,4 @@
-//! Parses the PROXY protocol, versions 1 and 2, in which a proxy names the client of a connection.
+//! The PROXY protocol, versions 1 and 2, by which a proxy names a connection's client.
 //!
 //! See HAProxy's `doc/proxy-protocol.txt` (sections 2.1 and 2.2). Only the headers of TCP proxies are
 //! accepted; fields after the addresses (TLVs) are skipped.

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 on the main listener, with reload of the certificate while it serves.
+//! TLS 1.2 and 1.3 on the main listener, with live reload of the certificate.
 
 use super::certificate::{CertificateFiles, FileState, TlsError};
 use crate::telemetry::{Family, Metrics, declared};
@@ -50,7 +50,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// Reads the certificate and its key, and builds the acceptor.
+    /// Reads the pair and builds the acceptor.
     ///
     /// # Errors
     /// See [`TlsError`].
@@ -115,7 +115,7 @@ impl Tls {
         self.read()
     }
 
-    /// Callers hold the lock of `last_read`, so that the pair that was read last stays current.
+    /// Runs under the lock of `last_read`, so that the pair read last stays current.
     fn read(&self) -> Result<(), TlsError> {
         let read = self.0.files.read(&self.0.provider);
         self.0.reloads.increment(if read.is_ok() { "success" } else { "error" });
