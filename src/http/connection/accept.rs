@@ -26,9 +26,9 @@ const BACKLOG: u32 = 1024;
 
 /// A bound port that does not listen yet: the kernel refuses connections to it.
 ///
-/// It is bound before the slow parts of the start, so that a conflict shows at once. With SO_REUSEPORT
-/// the kernel gives every listening socket a share of new connections, and until this process is
-/// ready, the process that it replaces must receive them all.
+/// It is bound before the slow parts of the start, so that a conflict shows at once. With
+/// SO_REUSEPORT the kernel gives every listening socket a share of new connections, and until this
+/// process is ready, the process that it replaces must receive them all.
 pub struct Port {
     address: SocketAddr,
     socket: TcpSocket,
@@ -68,13 +68,13 @@ impl Port {
 pub struct Listener {
     /// The socket.
     pub socket: TcpListener,
-    /// The protocol that its connections use.
+    /// The protocol.
     pub protocol: ListenerProtocol,
 }
 
 /// Serves until draining begins and every connection has ended.
 ///
-/// The tasks of the connections are tracked in `connections`, so that the caller can bound the wait.
+/// Tracks the connections' tasks in `connections`, so that the caller can bound the wait.
 pub async fn serve(app: Arc<AppState>, listener: Listener, connections: TaskTracker) {
     let draining = app.lifecycle.clone();
     let acceptor = Acceptor {
@@ -127,8 +127,7 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a permit, then starts the connection's task. Meanwhile new connections wait in the
-    /// kernel's queue.
+    /// Waits for a permit, while new connections wait in the kernel's queue, then starts the task.
     async fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
         let trusted = self.app.config.trusted_proxies.contains(peer.ip());
@@ -157,8 +156,7 @@ impl Acceptor {
         });
     }
 
-    /// Closes the socket and serves the connections in its queue. They are connected to this
-    /// process, and the kernel hands them to no other.
+    /// Closes the socket and serves the connections in its queue, which no other process can get.
     async fn close(&self, socket: TcpListener) {
         let mut queued = Vec::new();
         // Bypasses tokio, whose readiness can be older than the queue.

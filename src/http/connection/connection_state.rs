@@ -1,10 +1,9 @@
 //! What a connection is doing, and which of its timeouts comes next.
 //!
 //! hyper's own header timeout starts when a connection falls idle, so it cannot distinguish a slow
-//! head from a patient client. Here the socket and the requests record what happened last. One
+//! head from a patient client. Here the socket and the requests record what happened last, and one
 //! timer a connection (in `driver`) compares that with the limits: an unfinished head, an idle
-//! connection, a client that does not read its response. Requests set no timers; the deadline of a
-//! body is in `request`.
+//! connection, a client that does not read its response. The deadline of a body is in `request`.
 
 use super::response_backlog::ResponseBacklog;
 use crate::clock::Clock;
@@ -229,7 +228,7 @@ impl ConnectionState {
         self.0.multiplexed.load(Ordering::Relaxed)
     }
 
-    /// Sets the function that [`idle_since_or_notify`](Self::idle_since_or_notify) promises to call.
+    /// Sets the listener that [`idle_since_or_notify`](Self::idle_since_or_notify) calls.
     pub(super) fn on_idle(&self, listener: impl Fn(Instant) + Send + Sync + 'static) {
         *self.0.on_idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
     }

@@ -84,7 +84,7 @@ pub(super) async fn serve<S>(
     let service = service_fn(|mut request| {
         lengths.account(&mut request);
         let (app, state) = shared.clone();
-        // Boxed: hyper reserves memory for the future as long as the connection exists, even idle.
+        // Boxed: hyper reserves memory for the future even while the connection is idle.
         match begin(&app, &state, &registration, &request) {
             Ok(begun) => answer(app, route_set, peer, begun, request).boxed(),
             Err(refused) => ready(Err(refused)).boxed(),
@@ -145,8 +145,8 @@ pub(super) async fn serve<S>(
             return;
         }
         if close.is_over() {
-            // The client keeps sending requests. They are refused, so that the connection falls idle
-            // and ends. Until then, others can be evicted.
+            // The client keeps sending requests. They are refused, so that the connection falls
+            // idle and ends. Until then, others can be evicted.
             state.refuse_requests();
             registration.cancel_eviction();
         }
@@ -157,12 +157,12 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// How long draining keeps a connection open.
+/// How long draining leaves a connection open before it closes it gracefully.
 ///
-/// HTTP/2 can announce the close and still serve what is on its way; so can HTTP/1 with a request
-/// in progress. A connection that awaits a head gets [`LEAVE_TIME`]. An idle HTTP/1 connection gets
-/// `linger`, for a next request whose response tells the client to reconnect. `linger` is zero when
-/// no other process listens on the port.
+/// HTTP/2, and HTTP/1 with a request in progress, can announce the close and still serve what is on
+/// its way. A connection that awaits a head gets [`LEAVE_TIME`]. An idle HTTP/1 connection gets
+/// `linger` for a next request, whose response tells the client to reconnect; `linger` is zero
+/// unless another process can listen on the port.
 fn drain_delay(state: &ConnectionState, linger: Duration) -> Duration {
     if state.awaits_head() {
         LEAVE_TIME
@@ -176,9 +176,10 @@ fn drain_delay(state: &ConnectionState, linger: Duration) -> Duration {
 /// A request in progress, and its permit if it is concurrent with others.
 type Begun = (RequestGuard, Option<OwnedSemaphorePermit>);
 
-/// Registers a request, or refuses it. Not part of the request's future, because HTTP/2 polls that
-/// on another task, possibly after the connection's timer, and a refused request must be gone before
-/// the connection reads on.
+/// Registers a request, or refuses it.
+///
+/// Not part of the request's future: HTTP/2 polls that on another task, possibly after the
+/// connection's timer, and a refused request must be gone before the connection reads on.
 ///
 /// # Errors
 /// `REFUSED_STREAM` when too many requests are concurrent, or when the client ignored GOAWAY. The

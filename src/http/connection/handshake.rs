@@ -143,8 +143,8 @@ fn version_from_alpn(protocol: Option<&[u8]>) -> HttpVersion {
 
 /// Detects the version from the first bytes, and leaves them in the socket.
 ///
-/// HTTP/2 begins with a preface that is not a valid HTTP/1 request (RFC 9113 §3.4). Waits until the
-/// client has sent something.
+/// HTTP/2 begins with a preface that is not a valid HTTP/1 request (RFC 9113 §3.4). Waits for a
+/// first byte.
 async fn peek_version(stream: &TcpStream) -> io::Result<HttpVersion> {
     let mut buffer = [0; PREFACE.len()];
     let count = stream.peek(&mut buffer).await?;

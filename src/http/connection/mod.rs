@@ -3,7 +3,7 @@
 //! 1. [`accept`] takes a connection in if [`connections_per_address`] allows it, and as soon as
 //!    [`connection_registry`] has a permit. At the limit, the registry evicts the connection idle
 //!    longest.
-//! 2. [`handshake`] reads the PROXY header, performs the TLS handshake and detects the HTTP version.
+//! 2. [`handshake`] reads the PROXY header, sets up TLS and detects the HTTP version.
 //! 3. [`driver`] runs hyper. [`connection_state`] applies the timeouts, with reports from
 //!    [`monitored_stream`] and [`response_backlog`].
 //! 4. [`connection_errors`] counts and logs connections that end with an error.

@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2, by which a proxy names a connection's client.
 //!
-//! See HAProxy's `doc/proxy-protocol.txt` (sections 2.1 and 2.2). Only the headers of TCP proxies are
-//! accepted; fields after the addresses (TLVs) are skipped.
+//! See HAProxy's `doc/proxy-protocol.txt` (sections 2.1 and 2.2). Only headers of TCP proxies are
+//! accepted. Fields after the addresses (TLVs) are skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -131,8 +131,8 @@ impl Tls {
         self.0.last_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Performs the handshake within `limit`. `None`: it failed; a client that sent invalid data got
-    /// an alert.
+    /// Performs the handshake within `limit`. `None`: it failed. rustls answers invalid data with an
+    /// alert.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
