@@ -14,7 +14,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::HashEngine;
-use crate::http::{self, Edge, Listener, Tls, TlsError};
+use crate::http::{self, AppState, Listener, Tls, TlsError};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError, Purpose};
@@ -81,7 +81,7 @@ pub enum StartError {
 
 /// A server that is ready to run.
 pub struct App {
-    edge: Arc<Edge>,
+    state: Arc<AppState>,
     listeners: Vec<Listener>,
     engine: HashEngine,
     embedded: Option<EmbeddedPostgres>,
@@ -151,8 +151,8 @@ impl App {
             }
         };
         match Self::build_on(&config, clock, log, ports, &folder, database, described).await {
-            Ok((edge, listeners, engine, facts)) => Ok(Self {
-                edge,
+            Ok((state, listeners, engine, facts)) => Ok(Self {
+                state,
                 listeners,
                 engine,
                 embedded,
@@ -179,7 +179,7 @@ impl App {
         folder: &DataFolder,
         database: Endpoint,
         described: String,
-    ) -> Result<(Arc<Edge>, Vec<Listener>, HashEngine, Facts), StartError> {
+    ) -> Result<(Arc<AppState>, Vec<Listener>, HashEngine, Facts), StartError> {
         let part = |part| move |source| StartError::Part { part, source };
         let metrics = Metrics::new().map_err(|error| part("metrics")(error.into()))?;
         let traces = match &config.settings.otlp_endpoint {
@@ -232,15 +232,15 @@ impl App {
         ] {
             metrics.gauge(name, &[]).set(value);
         }
-        let edge = Edge {
+        let state = AppState {
             config: config.http(),
             auth,
             policy_fields: http::PolicyFields::new(&limiter),
             limiter,
-            refusals: http::LogThrottle::new(clock.now()),
-            connection_lines: http::LogThrottle::new(clock.now()),
+            refusal_throttle: http::LogThrottle::new(clock.now()),
+            connection_error_throttle: http::LogThrottle::new(clock.now()),
             store,
-            meters: http::HttpMetrics::new(&metrics),
+            http_metrics: http::HttpMetrics::new(&metrics),
             metrics_page: http::MetricsPage::default(),
             metrics,
             traces,
@@ -250,7 +250,7 @@ impl App {
         };
         // Last: until now the kernel has refused connections.
         let listeners = ports.listen(config, tls)?;
-        Ok((Arc::new(edge), listeners, engine, facts))
+        Ok((Arc::new(state), listeners, engine, facts))
     }
 
     /// What was started.
@@ -260,12 +260,12 @@ impl App {
 
     /// The keys, for who wants them read anew at another time than their own.
     pub fn tokens(&self) -> Tokens {
-        self.edge.auth.tokens().clone()
+        self.state.auth.tokens().clone()
     }
 
     /// How the main listener speaks TLS, if it does, for who wants its certificate read anew.
     pub fn tls(&self) -> Option<Tls> {
-        self.listeners.iter().find_map(|listener| listener.manner.tls.clone())
+        self.listeners.iter().find_map(|listener| listener.protocol.tls.clone())
     }
 
     /// Serves until `shutdown` completes, then stops in order: no new connections; requests in
@@ -273,18 +273,18 @@ impl App {
     /// pool; the embedded PostgreSQL last.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let tls = self.tls();
-        let Self { edge, listeners, engine, embedded, config, begun, .. } = self;
-        let lifecycle = edge.lifecycle.clone();
+        let Self { state, listeners, engine, embedded, config, begun, .. } = self;
+        let lifecycle = state.lifecycle.clone();
         // Before the first connection is accepted: the start lines are printed, and whoever asks at
         // once shall hear that we are ready.
         lifecycle.started();
-        let startup = edge.clock.now().saturating_duration_since(begun);
-        edge.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
-        edge.is_ready().await;
-        spawn_background(&edge, tls, config.settings.cleanup_interval.0);
+        let startup = state.clock.now().saturating_duration_since(begun);
+        state.metrics.gauge(declared::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
+        state.is_ready().await;
+        spawn_background(&state, tls, config.settings.cleanup_interval.0);
         // Not one of them: it has to outlive the last request.
         let (end_audit_log, audit_log_ended) = tokio::sync::oneshot::channel::<()>();
-        let auth = edge.auth.clone();
+        let auth = state.auth.clone();
         let audit_log = tokio::spawn(async move {
             auth.write_audit_log(async { drop(audit_log_ended.await) }).await;
         });
@@ -292,7 +292,7 @@ impl App {
         let servers: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                tokio::spawn(http::serve(Arc::clone(&edge), listener, connections.clone()))
+                tokio::spawn(http::serve(Arc::clone(&state), listener, connections.clone()))
             })
             .collect();
         shutdown.await;
@@ -320,8 +320,8 @@ impl App {
         engine.drain().await;
         drop(end_audit_log);
         audit_log.await.ok();
-        edge.traces.clone().close().await;
-        edge.store.close();
+        state.traces.clone().close().await;
+        state.store.close();
         if let Some(server) = embedded {
             server.stop().await;
         }
@@ -330,52 +330,52 @@ impl App {
 }
 
 /// Starts what runs beside the requests; all of it ends when draining begins.
-fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Duration) {
-    let auth = edge.auth.clone();
-    edge.lifecycle.spawn(async move { auth.follow_notices().await });
-    spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
-        edge.store.maintain();
-        edge.is_ready().await;
+fn spawn_background(state: &Arc<AppState>, tls: Option<Tls>, cleanup_interval: Duration) {
+    let auth = state.auth.clone();
+    state.lifecycle.spawn(async move { auth.follow_notices().await });
+    spawn_every(state, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |state| async move {
+        state.store.maintain();
+        state.is_ready().await;
     });
-    spawn_every(edge, SWEEP_INTERVAL, SWEEP_INTERVAL, |edge| async move {
-        edge.limiter.sweep(edge.clock.now());
-        edge.auth.sweep();
-        edge.metrics.upkeep();
+    spawn_every(state, SWEEP_INTERVAL, SWEEP_INTERVAL, |state| async move {
+        state.limiter.sweep(state.clock.now());
+        state.auth.sweep();
+        state.metrics.upkeep();
     });
-    spawn_every(edge, KEYS_INTERVAL, KEYS_INTERVAL, |edge| async move {
-        reload_keys(edge.auth.tokens().clone()).await;
+    spawn_every(state, KEYS_INTERVAL, KEYS_INTERVAL, |state| async move {
+        reload_keys(state.auth.tokens().clone()).await;
     });
     if let Some(tls) = tls {
-        spawn_every(edge, CERTIFICATE_INTERVAL, CERTIFICATE_INTERVAL, move |_| {
+        spawn_every(state, CERTIFICATE_INTERVAL, CERTIFICATE_INTERVAL, move |_| {
             reload::follow_certificate(tls.clone())
         });
     }
-    spawn_every(edge, cleanup_interval, CLEANUP_DELAY.min(cleanup_interval), clean_up);
+    spawn_every(state, cleanup_interval, CLEANUP_DELAY.min(cleanup_interval), clean_up);
 }
 
 /// Runs a task at that interval, for the first time after `delay`.
 fn spawn_every<T>(
-    edge: &Arc<Edge>,
+    state: &Arc<AppState>,
     interval: Duration,
     delay: Duration,
-    task: impl Fn(Arc<Edge>) -> T + Send + 'static,
+    task: impl Fn(Arc<AppState>) -> T + Send + 'static,
 ) where
     T: Future<Output = ()> + Send + 'static,
 {
-    let edge_of_task = Arc::clone(edge);
-    edge.lifecycle.spawn(async move {
+    let state_of_task = Arc::clone(state);
+    state.lifecycle.spawn(async move {
         tokio::time::sleep(delay).await;
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            task(Arc::clone(&edge_of_task)).await;
+            task(Arc::clone(&state_of_task)).await;
         }
     });
 }
 
-async fn clean_up(edge: Arc<Edge>) {
-    match edge.auth.clean_up(edge.clock.unix_s()).await {
+async fn clean_up(state: Arc<AppState>) {
+    match state.auth.clean_up(state.clock.unix_s()).await {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "ended sessions removed"),
         Err(error) => tracing::warn!(%error, "clean-up failed, trying again next time"),

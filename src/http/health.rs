@@ -1,6 +1,6 @@
 //! The health endpoints. Liveness ignores the database; readiness checks it.
 
-use super::Edge;
+use super::AppState;
 use super::response::Answer;
 use super::response::error::ApiError;
 
@@ -12,22 +12,22 @@ pub(super) fn liveness() -> Answer {
 /// Responds 200 if the server accepts work and the database accepts writes.
 ///
 /// The reason for a 503 is only in the log.
-pub(super) async fn readiness(edge: &Edge) -> Result<Answer, ApiError> {
-    if edge.is_ready().await {
+pub(super) async fn readiness(app: &AppState) -> Result<Answer, ApiError> {
+    if app.is_ready().await {
         Ok(Answer::fixed_json(r#"{"status":"ready"}"#))
     } else {
         Err(ApiError::NotReady)
     }
 }
 
-impl Edge {
+impl AppState {
     /// Whether the server accepts work and the database accepts writes.
     ///
     /// The database's answer is at most one second old. The metric `staunch_ready` has the last
     /// result.
     pub async fn is_ready(&self) -> bool {
         let ready = self.lifecycle.accepts_work() && self.store.check_health().await.is_ok();
-        self.meters.ready.set(f64::from(u8::from(ready)));
+        self.http_metrics.ready.set(f64::from(u8::from(ready)));
         ready
     }
 }

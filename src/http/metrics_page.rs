@@ -1,6 +1,6 @@
 //! The `/metrics` page, rendered once for all concurrent scrapes.
 
-use super::Edge;
+use super::AppState;
 use super::response::Answer;
 use crate::telemetry::declared;
 use bytes::Bytes;
@@ -43,18 +43,18 @@ impl MetricsPage {
     }
 }
 
-pub(super) async fn answer(edge: &Edge) -> Answer {
+pub(super) async fn answer(app: &AppState) -> Answer {
     // Moves the other tasks of this thread to another thread for the time of the rendering.
-    let render = || tokio::task::block_in_place(|| render(edge));
-    Answer::body(StatusCode::OK, MEDIA_TYPE, edge.metrics_page.rendered(render).await)
+    let render = || tokio::task::block_in_place(|| render(app));
+    Answer::body(StatusCode::OK, MEDIA_TYPE, app.metrics_page.rendered(render).await)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "key caps are far below 2^52")]
-fn render(edge: &Edge) -> String {
-    let Edge { auth, limiter, meters, metrics, clock, log, .. } = edge;
+fn render(app: &AppState) -> String {
+    let AppState { auth, limiter, http_metrics, metrics, clock, log, .. } = app;
     auth.observe();
-    meters.rate_limited_keys.set(limiter.limited(clock.now()) as f64);
-    meters.rate_limit_keys.set(limiter.keys() as f64);
+    http_metrics.rate_limited_keys.set(limiter.limited(clock.now()) as f64);
+    http_metrics.rate_limit_keys.set(limiter.keys() as f64);
     metrics.counter(declared::LOG_LINES_DROPPED, &[]).absolute(log.lines_dropped());
     metrics.render()
 }

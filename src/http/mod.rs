@@ -1,48 +1,35 @@
 //! The HTTP server. No other folder uses HTTP types.
 //!
-//! `server` accepts connections, `opening` reads the PROXY header and the TLS handshake, and
-//! `connection` serves requests. `service` gives every request its id, rate limits, panic guard and
-//! log line. `router` is the table of routes, and `api` has one file per endpoint. `request` reads
-//! what the client sent, and `response` builds the answer or the problem document.
+//! `connection` accepts connections, performs their handshakes and runs HTTP on them. `service` gives
+//! every request its id, rate limits, panic guard and log line. `router` is the table of routes, and
+//! `api` has one file per endpoint. `request` reads what the client sent, and `response` builds the
+//! response or the problem document.
 
 mod api;
-mod certificate;
 mod connection;
-mod connection_errors;
 mod health;
 mod length_lines;
 mod log_throttle;
 mod metrics;
 mod metrics_page;
-mod opening;
-mod peers;
-mod proxy_header;
 mod rate_limit;
 mod request;
 mod response;
-mod room;
 mod router;
-mod server;
 mod service;
-mod tls;
-mod unsent;
-mod watch;
 mod well_known;
 
-pub use certificate::{CertificateFiles, TlsError};
-pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX};
+pub use connection::{
+    CONNECTION_BYTES_MAX, CertificateFiles, HTTP2_BYTES_MAX, Listener, ListenerProtocol, Port,
+    TLS_BYTES_MAX, Tls, TlsError, serve,
+};
 pub use log_throttle::LogThrottle;
 pub use metrics::HttpMetrics;
 pub use metrics_page::MetricsPage;
-pub use opening::Manner;
 pub use rate_limit::PolicyFields;
 pub use request::client_address::TrustedProxies;
-pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX, parsers};
+pub use request::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parsers};
 pub use router::ROUTES;
-pub use server::{Listener, Port, serve};
-pub use tls::{TLS_OCTETS_MAX, Tls};
-
-use request::client_address;
 
 use crate::auth::Auth;
 use crate::clock::Clock;
@@ -86,7 +73,7 @@ pub struct HttpConfig {
 }
 
 /// The state that all requests share, behind an `Arc`.
-pub struct Edge {
+pub struct AppState {
     /// The configuration of the HTTP server.
     pub config: HttpConfig,
     /// Logins, sessions and accounts.
@@ -96,15 +83,15 @@ pub struct Edge {
     /// The `RateLimit-Policy` header of each route.
     pub policy_fields: PolicyFields,
     /// Limits the log lines about requests answered 429.
-    pub refusals: LogThrottle,
+    pub refusal_throttle: LogThrottle,
     /// Limits the log lines about connection errors.
-    pub connection_lines: LogThrottle,
+    pub connection_error_throttle: LogThrottle,
     /// The database, for readiness checks.
     pub store: Store,
     /// All metrics, for `/metrics`.
     pub metrics: Metrics,
     /// The metrics of the HTTP server.
-    pub meters: HttpMetrics,
+    pub http_metrics: HttpMetrics,
     /// The `/metrics` page that was rendered last.
     pub metrics_page: MetricsPage,
     /// The exporter of traces.
@@ -119,7 +106,7 @@ pub struct Edge {
 
 /// The routes that a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surface {
+pub enum RouteSet {
     /// All routes.
     All,
     /// All routes except `/metrics`.

@@ -1,6 +1,6 @@
 //! Rate limits, checked before the request body is read.
 
-use super::Edge;
+use super::AppState;
 use super::response::error::{ApiError, whole_seconds};
 use crate::limiter::{Decision, Limiter, Policy, QuotaStatus};
 use hyper::HeaderMap;
@@ -30,18 +30,18 @@ pub(super) const EXEMPT: &[Policy] = &[];
 /// # Errors
 /// [`ApiError::RateLimited`]: a limit is reached, and the request was not counted.
 pub(super) fn check(
-    edge: &Edge,
+    app: &AppState,
     policies: &[Policy],
     client: IpAddr,
 ) -> Result<Option<QuotaStatus>, ApiError> {
     if policies.is_empty() {
         return Ok(None);
     }
-    match edge.limiter.check_all(policies, client, edge.clock.now()) {
+    match app.limiter.check_all(policies, client, app.clock.now()) {
         Decision::Unlimited => Ok(None),
         Decision::Allowed(status) => Ok(Some(status)),
         Decision::Limited { status, .. } => {
-            edge.meters.rate_limited.increment(status.policy.as_str());
+            app.http_metrics.rate_limited.increment(status.policy.as_str());
             Err(ApiError::RateLimited(status))
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn check(
 /// `t` are those of that prefix, under the same name: a client need not know how its provider assigns
 /// addresses.
 pub(super) fn write(
-    edge: &Edge,
+    app: &AppState,
     policies: &[Policy],
     status: &QuotaStatus,
     headers: &mut HeaderMap,
@@ -66,7 +66,7 @@ pub(super) fn write(
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(RATE_LIMIT, value);
     }
-    if let Some(value) = edge.policy_fields.of(policies) {
+    if let Some(value) = app.policy_fields.of(policies) {
         headers.insert(RATE_LIMIT_POLICY, value.clone());
     }
 }

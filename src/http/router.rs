@@ -4,7 +4,7 @@ use super::rate_limit::{CLIENTS, EXEMPT, GLOBAL, LOGIN, REFRESH, REGISTER};
 use super::request::Call;
 use super::response::Answer;
 use super::response::error::ApiError;
-use super::{Surface, api, health, metrics_page, well_known};
+use super::{RouteSet, api, health, metrics_page, well_known};
 use crate::identity::SessionId;
 use crate::limiter::Policy;
 use hyper::Method;
@@ -71,12 +71,12 @@ pub const ROUTES: &[Route] = &[
 
 impl Route {
     /// Finds the route of a path on a listener.
-    pub(super) fn find(path: &str, surface: Surface) -> Option<&'static Self> {
-        let shown = |route: &&Route| match (surface, route.endpoint) {
-            (Surface::All, _) => true,
-            (Surface::Public, endpoint) => endpoint != Endpoint::Metrics,
-            (Surface::Api, _) => !route.is_probe(),
-            (Surface::Metrics, _) => route.is_probe(),
+    pub(super) fn find(path: &str, routes: RouteSet) -> Option<&'static Self> {
+        let shown = |route: &&Route| match (routes, route.endpoint) {
+            (RouteSet::All, _) => true,
+            (RouteSet::Public, endpoint) => endpoint != Endpoint::Metrics,
+            (RouteSet::Api, _) => !route.is_probe(),
+            (RouteSet::Metrics, _) => route.is_probe(),
         };
         ROUTES.iter().find(|route| route.matches(path)).filter(shown)
     }
@@ -149,8 +149,8 @@ pub(super) async fn dispatch(
         Endpoint::Metadata => Ok(well_known::metadata(&call)),
         Endpoint::OpenApi => Ok(well_known::openapi(&call)),
         Endpoint::Liveness => Ok(health::liveness()),
-        Endpoint::Readiness => health::readiness(call.edge).await,
-        Endpoint::Metrics => Ok(metrics_page::answer(call.edge).await),
+        Endpoint::Readiness => health::readiness(call.app).await,
+        Endpoint::Metrics => Ok(metrics_page::answer(call.app).await),
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     // Reliability: A14.
     #[test]
     fn only_exact_paths_are_routes() {
-        assert!(Route::find("/health/liveness", Surface::All).is_some());
+        assert!(Route::find("/health/liveness", RouteSet::All).is_some());
         for path in [
             "/health/liveness/",
             "/health//liveness",
@@ -170,34 +170,34 @@ mod tests {
             "/Metrics",
             "",
         ] {
-            assert!(Route::find(path, Surface::All).is_none(), "{path}");
+            assert!(Route::find(path, RouteSet::All).is_none(), "{path}");
         }
     }
 
     #[test]
     fn only_the_canonical_form_of_a_session_id_is_a_route() {
         let id = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
-        let route = Route::find(&format!("/api/v1/auth/sessions/{id}"), Surface::All).unwrap();
+        let route = Route::find(&format!("/api/v1/auth/sessions/{id}"), RouteSet::All).unwrap();
         assert_eq!(route.path, "/api/v1/auth/sessions/{id}");
         assert_eq!(route.endpoint, Endpoint::EndSession);
         for end in ["", "{id}", "1", &id.to_uppercase(), &id.replace('-', ""), &format!("{id}/")] {
             let path = format!("/api/v1/auth/sessions/{end}");
-            assert!(Route::find(&path, Surface::All).is_none(), "{path}");
+            assert!(Route::find(&path, RouteSet::All).is_none(), "{path}");
         }
-        assert!(Route::find(&format!("/api/v1/auth/sessions/{id}"), Surface::Metrics).is_none());
+        assert!(Route::find(&format!("/api/v1/auth/sessions/{id}"), RouteSet::Metrics).is_none());
     }
 
     // Reliability: F11.
     #[test]
     fn metrics_and_health_can_be_left_out_of_the_public_listener() {
-        assert!(Route::find("/metrics", Surface::Public).is_none());
-        assert!(Route::find("/metrics", Surface::Metrics).is_some());
-        assert!(Route::find("/api/v1/auth/token", Surface::Metrics).is_none());
+        assert!(Route::find("/metrics", RouteSet::Public).is_none());
+        assert!(Route::find("/metrics", RouteSet::Metrics).is_some());
+        assert!(Route::find("/api/v1/auth/token", RouteSet::Metrics).is_none());
         for path in ["/health/liveness", "/health/readiness", "/metrics"] {
-            assert!(Route::find(path, Surface::Api).is_none(), "{path}");
-            assert!(Route::find(path, Surface::Metrics).is_some(), "{path}");
+            assert!(Route::find(path, RouteSet::Api).is_none(), "{path}");
+            assert!(Route::find(path, RouteSet::Metrics).is_some(), "{path}");
         }
-        assert!(Route::find("/api/v1/auth/token", Surface::Api).is_some());
+        assert!(Route::find("/api/v1/auth/token", RouteSet::Api).is_some());
     }
 
     #[test]

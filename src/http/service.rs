@@ -5,7 +5,7 @@ use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::{Call, check_framing};
 use super::response::error::ApiError;
 use super::router::{self, Route};
-use super::{Edge, Surface};
+use super::{AppState, RouteSet};
 use crate::telemetry::otlp::{Sampled, Served};
 use crate::telemetry::trace::{self, Stage, Trace};
 use crate::telemetry::trace_context::TraceContext;
@@ -30,25 +30,25 @@ const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// hyper drops the future when the client disconnects. That drops the endpoint's future, and the
 /// request is logged as `client left`.
 pub(super) async fn answer(
-    edge: &Edge,
-    surface: Surface,
+    app: &AppState,
+    routes: RouteSet,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let trusted = edge.config.trace_callers.contains(peer.ip());
+    let trusted = app.config.trace_callers.contains(peer.ip());
     let trace = Trace::new(trace_context(request.headers(), trusted));
-    let route = Route::find(request.uri().path(), surface);
-    let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
+    let route = Route::find(request.uri().path(), routes);
+    let client = app.config.trusted_proxies.client(peer.ip(), request.headers());
     let label = route.map_or("unmatched", |route| route.path);
     let mut record = Record {
-        edge,
-        begun: edge.clock.now(),
+        app,
+        begun: app.clock.now(),
         id: RequestId::of(request.headers(), trace.context().trace_id),
         method: request.method().clone(),
         route: label,
         is_probe: route.is_some_and(Route::is_probe),
         client,
-        sampled: edge.traces.sample(trace.context(), label),
+        sampled: app.traces.sample(trace.context(), label),
         status: None,
         trace,
     };
@@ -66,14 +66,14 @@ async fn respond(
     route: Option<&'static Route>,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let Record { edge, client, .. } = *record;
+    let Record { app, client, .. } = *record;
     let policies = Route::policies(route);
-    let counted = rate_limit::check(edge, policies, client);
-    trace::note(Stage::Limit, None, record.begun, edge.clock.now());
+    let counted = rate_limit::check(app, policies, client);
+    trace::note(Stage::Limit, None, record.begun, app.clock.now());
     let mut quota = counted.as_ref().ok().copied().flatten();
     let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
-            let call = Call { edge, client, request_id: record.id.as_str(), request };
+            let call = Call { app, client, request_id: record.id.as_str(), request };
             catch_panic(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
@@ -84,7 +84,7 @@ async fn respond(
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(quota) = quota {
-        rate_limit::write(edge, policies, &quota, headers);
+        rate_limit::write(app, policies, &quota, headers);
     }
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -111,7 +111,7 @@ async fn catch_panic<T>(
 ///
 /// A request whose client disconnects is recorded too.
 struct Record<'a> {
-    edge: &'a Edge,
+    app: &'a AppState,
     begun: Instant,
     id: RequestId,
     method: Method,
@@ -137,17 +137,18 @@ impl Record<'_> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let (context, notes) = (self.trace.context(), self.trace.take());
-        let Self { edge, begun, route, client, status, .. } = *self;
-        let ended = edge.clock.now();
+        let Self { app, begun, route, client, status, .. } = *self;
+        let ended = app.clock.now();
         let took = ended.saturating_duration_since(begun);
         let (method, request_id) = (method_label(&self.method), self.id.as_str());
         // 499 is nginx's status for a client that disconnected. It is never sent.
-        edge.metrics.request(route, method, status.unwrap_or(499), took);
+        app.metrics.request(route, method, status.unwrap_or(499), took);
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let slow = took > edge.config.slow;
+        let slow = took > app.config.slow;
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
         // A logged refusal has the number of refusals that were not logged.
-        let unlogged = (status == Some(429) && !slow).then(|| edge.refusals.note(client, ended));
+        let unlogged =
+            (status == Some(429) && !slow).then(|| app.refusal_throttle.note(client, ended));
         let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {
@@ -186,10 +187,10 @@ impl Drop for Record<'_> {
             Some(_) => line!(info, "request"),
         }
         if let Some(sampled) = self.sampled {
-            let ended_at = edge.clock.wall();
+            let ended_at = app.clock.wall();
             let served =
                 Served { method, route, status, request_id, client, begun, ended, ended_at };
-            edge.traces.export(sampled, context, &notes, &served);
+            app.traces.export(sampled, context, &notes, &served);
         }
     }
 }

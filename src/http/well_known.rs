@@ -4,7 +4,7 @@
 //! issuer has a path, RFC 8414 §3.1 puts the metadata below that path: the proxy that adds the path
 //! has to map it.
 
-use super::Edge;
+use super::AppState;
 use super::request::Call;
 use super::response::Answer;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -45,14 +45,14 @@ struct Metadata<'a> {
 
 /// GET /.well-known/jwks.json
 pub(super) fn jwks(call: &Call<'_>) -> Answer {
-    let keys = call.edge.auth.tokens().public_keys();
+    let keys = call.app.auth.tokens().public_keys();
     // RFC 7517 §8.5.2.
     cacheable(call, "application/jwk-set+json", keys.as_bytes().to_vec())
 }
 
 /// GET /.well-known/oauth-authorization-server
 pub(super) fn metadata(call: &Call<'_>) -> Answer {
-    let document = serde_json::to_string(&Metadata::of(call.edge)).unwrap_or_default();
+    let document = serde_json::to_string(&Metadata::of(call.app)).unwrap_or_default();
     cacheable(call, "application/json", document)
 }
 
@@ -62,8 +62,8 @@ pub(super) fn openapi(call: &Call<'_>) -> Answer {
 }
 
 impl<'a> Metadata<'a> {
-    fn of(edge: &'a Edge) -> Self {
-        let issuer = edge.auth.tokens().issuer();
+    fn of(app: &'a AppState) -> Self {
+        let issuer = app.auth.tokens().issuer();
         let at = |path: &str| format!("{}{path}", issuer.trim_end_matches('/'));
         Self {
             issuer,

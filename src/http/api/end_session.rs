@@ -9,7 +9,7 @@ pub(in crate::http) async fn answer(
     call: Call<'_>,
     session: SessionId,
 ) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let caller = auth.caller(call.bearer()?).await?;
     if auth.end_session(&caller, session, &call.origin()).await? {
         Ok(Answer::no_content())

@@ -30,7 +30,7 @@ struct Body<'a> {
 }
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let (client, token) = client_call(call).await?;
     let Some(found) = auth.introspect(&client, token.expose()).await? else {
         return Ok(Answer::fixed_json(r#"{"active":false}"#).no_store());

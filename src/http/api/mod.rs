@@ -76,7 +76,7 @@ fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
 /// also counts against the global limit. It counts before the database query, because a client can
 /// disconnect before the result.
 async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiError> {
-    let (edge, address) = (call.edge, call.client);
+    let (app, address) = (call.app, call.client);
     let authorization = ClientAuthorization::of(call.request.headers());
     let mut form = call.form().await?;
     let client = authorization.with(&mut form)?;
@@ -84,8 +84,8 @@ async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiE
         detail: "some fields are missing; see errors",
         errors: vec![FieldError { field: "token", message: "is required".to_owned() }],
     })?;
-    if !edge.auth.is_acquainted(&client) {
-        rate_limit::check(edge, GLOBAL, address)?;
+    if !app.auth.is_acquainted(&client) {
+        rate_limit::check(app, GLOBAL, address)?;
     }
     Ok((client, token))
 }

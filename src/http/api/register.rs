@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use hyper::StatusCode;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.edge.auth, call.origin());
+    let (auth, origin) = (&call.app.auth, call.origin());
     let mut body = call.json().await?;
     let request = Register {
         email: body.text("email"),

@@ -6,7 +6,7 @@ use crate::http::response::Answer;
 use crate::http::response::error::ApiError;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let origin = call.origin();
     let (client, token) = client_call(call).await?;
     auth.revoke(&client, token.expose(), &origin).await?;

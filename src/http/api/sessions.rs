@@ -18,7 +18,7 @@ struct SessionBody {
 }
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let caller = auth.caller(call.bearer()?).await?;
     let sessions = auth.sessions(&caller).await?;
     let list: Vec<SessionBody> = sessions

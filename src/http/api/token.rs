@@ -13,7 +13,7 @@ use crate::identity::LoginName;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.edge.auth, call.origin());
+    let (auth, origin) = (&call.app.auth, call.origin());
     let mut form = call.form().await?;
     let grant = form.take("grant_type");
     let pair = match grant.as_ref().map_or("password", Secret::expose) {

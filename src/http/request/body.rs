@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use zeroize::Zeroizing;
 
 /// The largest request body. Unit: bytes.
-pub const BODY_OCTETS_MAX: usize = 16 * 1024;
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -44,26 +44,26 @@ async fn read(
     }
     let mut incoming = call.request.into_body();
     // Refuses a Content-Length that is too large before reading any of the body.
-    if incoming.size_hint().lower() > BODY_OCTETS_MAX as u64 {
+    if incoming.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(ApiError::BodyTooLarge);
     }
     let read = async {
         // Bodies contain passwords. This copy is cleared on drop, and it has its full capacity from
         // the start: growing would leave uncleared copies behind.
-        let mut body = Zeroizing::new(Vec::with_capacity(BODY_OCTETS_MAX));
+        let mut body = Zeroizing::new(Vec::with_capacity(BODY_BYTES_MAX));
         while let Some(frame) = incoming.frame().await {
             let broken = |_| ApiError::Malformed { detail: "the body is incomplete" };
             let Ok(data) = frame.map_err(broken)?.into_data() else {
                 continue;
             };
-            if body.len() + data.len() > BODY_OCTETS_MAX {
+            if body.len() + data.len() > BODY_BYTES_MAX {
                 return Err(ApiError::BodyTooLarge);
             }
             body.extend_from_slice(&data);
         }
         Ok(body)
     };
-    let (clock, timeout) = (&call.edge.clock, call.edge.config.body_timeout);
+    let (clock, timeout) = (&call.app.clock, call.app.config.body_timeout);
     let begun = clock.now();
     let body = tokio::time::timeout(timeout, read).await;
     trace::note(Stage::Body, None, begun, clock.now());

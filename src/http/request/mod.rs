@@ -10,11 +10,11 @@ mod framing;
 pub mod parsers;
 pub(super) mod request_id;
 
-pub use body::BODY_OCTETS_MAX;
+pub use body::BODY_BYTES_MAX;
 pub(super) use forms::{Form, JsonObject};
 pub(super) use framing::check_framing;
 
-use super::Edge;
+use super::AppState;
 use super::response::error::ApiError;
 use crate::identity::Origin;
 use hyper::body::Incoming;
@@ -23,13 +23,13 @@ use hyper::{HeaderMap, Request};
 use std::net::IpAddr;
 
 /// The largest request head. Unit: bytes.
-pub const HEAD_OCTETS_MAX: u32 = 16 * 1024;
+pub const HEAD_BYTES_MAX: u32 = 16 * 1024;
 /// How much of a User-Agent is kept. Unit: characters.
 const USER_AGENT_CHARS_MAX: usize = 256;
 
 /// One request, with the state that its endpoint may use.
 pub(super) struct Call<'a> {
-    pub(super) edge: &'a Edge,
+    pub(super) app: &'a AppState,
     pub(super) client: IpAddr,
     pub(super) request_id: &'a str,
     pub(super) request: Request<Incoming>,
