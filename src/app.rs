@@ -265,7 +265,7 @@ impl App {
 
     /// How the main listener speaks TLS, if it does, for who wants its certificate read anew.
     pub fn tls(&self) -> Option<Tls> {
-        self.listeners.iter().find_map(|listener| listener.manner.tls.clone())
+        self.listeners.iter().find_map(|listener| listener.protocol.tls.clone())
     }
 
     /// Serves until `shutdown` completes, then stops in order: no new connections; requests in
