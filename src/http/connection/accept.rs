@@ -127,7 +127,7 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a permit, while new connections wait in the kernel's queue, then starts the task.
+    /// Waits for a permit, then starts the task. Other connections wait in the kernel's queue.
     async fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
         let trusted = self.app.config.trusted_proxies.contains(peer.ip());
@@ -156,7 +156,7 @@ impl Acceptor {
         });
     }
 
-    /// Closes the socket and serves the connections in its queue, which no other process can get.
+    /// Closes the socket and serves its queued connections, which no other process can get.
     async fn close(&self, socket: TcpListener) {
         let mut queued = Vec::new();
         // Bypasses tokio, whose readiness can be older than the queue.
