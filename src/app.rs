@@ -16,7 +16,7 @@ pub use reload::{reload_certificate, reload_keys};
 
 use crate::config::Config;
 use crate::hashing::HashEngine;
-use crate::http::{Edge, Listener, Tls, TlsError};
+use crate::http::{AppState, Listener, Tls, TlsError};
 use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError};
 use crate::store::{ConnectError, MigrateError};
 use crate::tokens::{KeyError, Tokens};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 /// A server that is ready to run.
 pub struct App {
-    edge: Arc<Edge>,
+    state: Arc<AppState>,
     listeners: Vec<Listener>,
     engine: HashEngine,
     embedded: Option<EmbeddedPostgres>,
@@ -46,12 +46,12 @@ impl App {
 
     /// The token keys, for a reload by signal.
     pub fn tokens(&self) -> Tokens {
-        self.edge.auth.tokens().clone()
+        self.state.auth.tokens().clone()
     }
 
     /// TLS of the main listener, if it is on, for a reload by signal.
     pub fn tls(&self) -> Option<Tls> {
-        self.listeners.iter().find_map(|listener| listener.manner.tls.clone())
+        self.listeners.iter().find_map(|listener| listener.protocol.tls.clone())
     }
 }
 

@@ -29,9 +29,6 @@ const RANKS: [(u8, &[&str]); 8] = [
     (0, &["identity", "secret", "clock", "lifecycle", "telemetry"]),
 ];
 
-/// Folders whose files may still import each other in a circle, until they are cleaned up.
-const CYCLES_ALLOWED: [&str; 1] = ["http"];
-
 /// Lines of a source file at most, data and tests included.
 const LINES_MAX: usize = 450;
 
@@ -384,9 +381,6 @@ fn the_files_of_a_folder_do_not_import_each_other_in_a_circle() {
     let folders: BTreeSet<&str> = sources
         .iter()
         .filter_map(|source| source.name.rsplit_once('/').map(|(folder, _)| folder))
-        .filter(|folder| {
-            !CYCLES_ALLOWED.iter().any(|allowed| folder.split('/').any(|part| part == *allowed))
-        })
         .collect();
     assert!(folders.contains("hashing") && folders.contains("hashing/kernel"));
     let wrong: Vec<String> = folders

@@ -1,7 +1,7 @@
 //! Background tasks: session events, pool maintenance, sweeps, reloads and clean-up.
 
 use super::reload;
-use crate::http::{Edge, Tls};
+use crate::http::{AppState, Tls};
 use crate::limiter::Limiter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,52 +18,56 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 const CLEANUP_DELAY: Duration = Duration::from_secs(10);
 
 /// Starts the background tasks. They end when draining begins.
-pub(super) fn spawn_background(edge: &Arc<Edge>, tls: Option<Tls>, cleanup_interval: Duration) {
-    let auth = edge.auth.clone();
-    edge.lifecycle.spawn(async move { auth.follow_session_events().await });
-    spawn_every(edge, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |edge| async move {
-        edge.store.maintain();
-        edge.is_ready().await;
+pub(super) fn spawn_background(
+    state: &Arc<AppState>,
+    tls: Option<Tls>,
+    cleanup_interval: Duration,
+) {
+    let auth = state.auth.clone();
+    state.lifecycle.spawn(async move { auth.follow_session_events().await });
+    spawn_every(state, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |state| async move {
+        state.store.maintain();
+        state.is_ready().await;
     });
-    spawn_every(edge, SWEEP_INTERVAL, SWEEP_INTERVAL, |edge| async move {
-        edge.limiter.sweep(edge.clock.now());
-        edge.auth.sweep();
-        edge.metrics.upkeep();
+    spawn_every(state, SWEEP_INTERVAL, SWEEP_INTERVAL, |state| async move {
+        state.limiter.sweep(state.clock.now());
+        state.auth.sweep();
+        state.metrics.upkeep();
     });
-    spawn_every(edge, KEYS_INTERVAL, KEYS_INTERVAL, |edge| async move {
-        reload::reload_keys(edge.auth.tokens().clone()).await;
+    spawn_every(state, KEYS_INTERVAL, KEYS_INTERVAL, |state| async move {
+        reload::reload_keys(state.auth.tokens().clone()).await;
     });
     if let Some(tls) = tls {
-        spawn_every(edge, CERTIFICATE_INTERVAL, CERTIFICATE_INTERVAL, move |_| {
+        spawn_every(state, CERTIFICATE_INTERVAL, CERTIFICATE_INTERVAL, move |_| {
             reload::reload_changed_certificate(tls.clone())
         });
     }
-    spawn_every(edge, cleanup_interval, CLEANUP_DELAY.min(cleanup_interval), clean_up);
+    spawn_every(state, cleanup_interval, CLEANUP_DELAY.min(cleanup_interval), clean_up);
 }
 
 /// Runs a task at an interval, for the first time after `delay`.
 fn spawn_every<T>(
-    edge: &Arc<Edge>,
+    state: &Arc<AppState>,
     interval: Duration,
     delay: Duration,
-    task: impl Fn(Arc<Edge>) -> T + Send + 'static,
+    task: impl Fn(Arc<AppState>) -> T + Send + 'static,
 ) where
     T: Future<Output = ()> + Send + 'static,
 {
-    let edge_of_task = Arc::clone(edge);
-    edge.lifecycle.spawn(async move {
+    let state_of_task = Arc::clone(state);
+    state.lifecycle.spawn(async move {
         tokio::time::sleep(delay).await;
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            task(Arc::clone(&edge_of_task)).await;
+            task(Arc::clone(&state_of_task)).await;
         }
     });
 }
 
-async fn clean_up(edge: Arc<Edge>) {
-    match edge.auth.clean_up(edge.clock.unix_s()).await {
+async fn clean_up(state: Arc<AppState>) {
+    match state.auth.clean_up(state.clock.unix_s()).await {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "ended sessions removed"),
         Err(error) => tracing::warn!(%error, "clean-up failed, trying again next time"),

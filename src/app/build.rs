@@ -6,7 +6,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::hashing::HashEngine;
-use crate::http::{self, Edge, Listener, Tls};
+use crate::http::{self, AppState, Listener, Tls};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{DataFolder, EmbeddedPostgres, Purpose};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// The parts that need an open database.
 struct Parts {
-    edge: Arc<Edge>,
+    state: Arc<AppState>,
     listeners: Vec<Listener>,
     engine: HashEngine,
     facts: Facts,
@@ -42,8 +42,8 @@ impl App {
         let folder = DataFolder::open(&config.data_dir(), purpose).await?;
         let (embedded, database, described) = open_database(&config, &folder).await?;
         match build_parts(&config, clock, log, ports, &folder, database, described).await {
-            Ok(Parts { edge, listeners, engine, facts }) => Ok(Self {
-                edge,
+            Ok(Parts { state, listeners, engine, facts }) => Ok(Self {
+                state,
                 listeners,
                 engine,
                 embedded,
@@ -134,15 +134,15 @@ async fn build_parts(
     };
     let limiter = Limiter::new(&config.limiter(), clock.now());
     set_limit_gauges(config, &limiter, &metrics);
-    let edge = Edge {
+    let state = AppState {
         config: config.http(),
         auth,
         policy_fields: http::PolicyFields::new(&limiter),
         limiter,
-        refusals: http::Refusals::new(clock.now()),
-        connection_lines: http::Refusals::new(clock.now()),
+        refusal_throttle: http::LogThrottle::new(clock.now()),
+        connection_error_throttle: http::LogThrottle::new(clock.now()),
         store,
-        meters: http::Meters::new(&metrics),
+        http_metrics: http::HttpMetrics::new(&metrics),
         metrics_page: http::MetricsPage::default(),
         metrics,
         traces,
@@ -152,7 +152,7 @@ async fn build_parts(
     };
     // Last: until now the kernel has refused connections.
     let listeners = ports.listen(config, tls)?;
-    Ok(Parts { edge: Arc::new(edge), listeners, engine, facts })
+    Ok(Parts { state: Arc::new(state), listeners, engine, facts })
 }
 
 /// Sets the gauges that show configured limits.

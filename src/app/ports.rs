@@ -2,7 +2,7 @@
 
 use super::StartError;
 use crate::config::Config;
-use crate::http::{Listener, Manner, Port, Surface, Tls};
+use crate::http::{Listener, ListenerProtocol, Port, RouteSet, Tls};
 use std::net::SocketAddr;
 
 /// The configured ports, bound but not listened on.
@@ -48,20 +48,20 @@ impl Ports {
         tls: Option<Tls>,
     ) -> Result<Vec<Listener>, StartError> {
         let settings = &config.settings;
-        let surface = match self.metrics {
-            None => Surface::All,
-            Some(_) if settings.public_health => Surface::Public,
-            Some(_) => Surface::Api,
+        let routes = match self.metrics {
+            None => RouteSet::All,
+            Some(_) if settings.public_health => RouteSet::Public,
+            Some(_) => RouteSet::Api,
         };
         let proxy_protocol = settings.proxy_protocol;
-        let main = (self.main, Manner { surface, proxy_protocol, tls });
-        let metrics = self.metrics.map(|port| (port, Surface::Metrics.into()));
+        let main = (self.main, ListenerProtocol { route_set: routes, proxy_protocol, tls });
+        let metrics = self.metrics.map(|port| (port, RouteSet::Metrics.into()));
         [main]
             .into_iter()
             .chain(metrics)
-            .map(|(port, manner)| {
+            .map(|(port, protocol)| {
                 let address = port.address();
-                port.listen(manner).map_err(|source| StartError::Listen { address, source })
+                port.listen(protocol).map_err(|source| StartError::Listen { address, source })
             })
             .collect()
     }

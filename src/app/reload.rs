@@ -20,7 +20,7 @@ pub async fn reload_certificate(tls: Tls) {
 
 /// Reloads the certificate and its key if one of the two files has changed.
 pub(super) async fn reload_changed_certificate(tls: Tls) {
-    read_certificate(move || tls.follow()).await;
+    read_certificate(move || tls.reload_if_changed()).await;
 }
 
 async fn read_certificate<E>(reload: impl FnOnce() -> Result<bool, E> + Send + 'static)

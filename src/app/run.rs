@@ -25,18 +25,18 @@ impl App {
     /// tasks; the hash engine; the audit log; the trace export; the pool; the embedded PostgreSQL.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let tls = self.tls();
-        let Self { edge, listeners, engine, embedded, config, begun, .. } = self;
-        let lifecycle = edge.lifecycle.clone();
+        let Self { state, listeners, engine, embedded, config, begun, .. } = self;
+        let lifecycle = state.lifecycle.clone();
         // Before the first connection is accepted: the start lines are printed, so a client that
         // asks immediately must find the server ready.
         lifecycle.started();
-        let startup = edge.clock.now().saturating_duration_since(begun);
-        edge.metrics.gauge(definitions::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
-        edge.is_ready().await;
-        spawn_background(&edge, tls, config.settings.cleanup_interval.0);
+        let startup = state.clock.now().saturating_duration_since(begun);
+        state.metrics.gauge(definitions::STARTUP_SECONDS, &[]).set(startup.as_secs_f64());
+        state.is_ready().await;
+        spawn_background(&state, tls, config.settings.cleanup_interval.0);
         // Not a background task, because it has to outlive the last request.
         let (end_audit_log, audit_log_ended) = tokio::sync::oneshot::channel::<()>();
-        let auth = edge.auth.clone();
+        let auth = state.auth.clone();
         let audit_log = tokio::spawn(async move {
             auth.write_audit_log(async { drop(audit_log_ended.await) }).await;
         });
@@ -44,7 +44,7 @@ impl App {
         let servers: Vec<_> = listeners
             .into_iter()
             .map(|listener| {
-                tokio::spawn(http::serve(Arc::clone(&edge), listener, connections.clone()))
+                tokio::spawn(http::serve(Arc::clone(&state), listener, connections.clone()))
             })
             .collect();
         shutdown.await;
@@ -72,8 +72,8 @@ impl App {
         engine.drain().await;
         drop(end_audit_log);
         audit_log.await.ok();
-        edge.traces.clone().close().await;
-        edge.store.close();
+        state.traces.clone().close().await;
+        state.store.close();
         if let Some(server) = embedded {
             server.stop().await;
         }

@@ -36,17 +36,17 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
     let limiter = settings.limiter();
     let pool = settings.db_pool_max.0 as u64 + OUTSIDE_POOL;
     let term = |what, bytes, from| Term { what, bytes, from };
-    let http2 = http::HTTP2_OCTETS_MAX;
+    let http2 = http::HTTP2_BYTES_MAX;
     let tls = settings.tls_cert.as_ref().map(|_| {
-        let each = http::TLS_OCTETS_MAX;
+        let each = http::TLS_BYTES_MAX;
         term("TLS", connections * each, format!("{connections} x {}: records each way", mib(each)))
     });
     let mut terms = vec![
         term("program", BASE, "code, threads, runtime, metrics, keys".into()),
         term(
             "connections",
-            connections * http::CONNECTION_OCTETS_MAX,
-            format!("{connections} x {}: head, body, answer", mib(http::CONNECTION_OCTETS_MAX)),
+            connections * http::CONNECTION_BYTES_MAX,
+            format!("{connections} x {}: head, body, answer", mib(http::CONNECTION_BYTES_MAX)),
         ),
         term(
             HTTP2,

@@ -1,30 +1,33 @@
-//! Health: alive says nothing of the database, ready asks it.
+//! The health endpoints. Liveness ignores the database; readiness checks it.
 
-use super::Edge;
-use super::error::ApiError;
+use super::AppState;
 use super::response::Answer;
+use super::response::error::ApiError;
 
-/// 200 as long as the process can answer at all. Touches nothing.
+/// Responds 200 while the process runs. Uses no other part of the server.
 pub(super) fn liveness() -> Answer {
     Answer::fixed_json(r#"{"status":"alive"}"#)
 }
 
-/// 200 when the process takes work and the database takes writes now; the reason of a 503 is in the
-/// log alone.
-pub(super) async fn readiness(edge: &Edge) -> Result<Answer, ApiError> {
-    if edge.is_ready().await {
+/// Responds 200 if the server accepts work and the database accepts writes.
+///
+/// The reason for a 503 is only in the log.
+pub(super) async fn readiness(app: &AppState) -> Result<Answer, ApiError> {
+    if app.is_ready().await {
         Ok(Answer::fixed_json(r#"{"status":"ready"}"#))
     } else {
         Err(ApiError::NotReady)
     }
 }
 
-impl Edge {
-    /// Whether the process takes work and the database takes writes, as it said at most a second
-    /// ago; the metric `staunch_ready` shows the last answer.
+impl AppState {
+    /// Whether the server accepts work and the database accepts writes.
+    ///
+    /// The database's answer is at most one second old. The metric `staunch_ready` has the last
+    /// result.
     pub async fn is_ready(&self) -> bool {
         let ready = self.lifecycle.accepts_work() && self.store.check_health().await.is_ok();
-        self.meters.ready.set(f64::from(u8::from(ready)));
+        self.http_metrics.ready.set(f64::from(u8::from(ready)));
         ready
     }
 }

@@ -1,10 +1,10 @@
-//! Content-Length beside Transfer-Encoding, which hyper hides: it drops the length.
+//! Detects requests with both Content-Length and Transfer-Encoding. hyper hides that length.
 //!
-//! RFC 9112 §6.1 lets a server refuse such a request, as it may be an attempt to smuggle another. So
-//! the lines that begin with `Content-Length:` are counted as they come, each request accounts for the
-//! lengths that hyper shows, and a chunked request that finds one left over is refused. Nothing is
-//! parsed: such a line in a body, or in a pipelined request behind a chunked one, counts as well. Both
-//! only make the connection's next chunked request a 400, and no client needs either.
+//! RFC 9112 §6.1 lets a server refuse such a request, because it may be an attempt at request
+//! smuggling. So this counts the received lines that begin with `Content-Length:`. Each request
+//! subtracts the lengths that hyper shows, and a chunked request with a line left over is refused.
+//! Such a line in a body, or in a pipelined request after a chunked one, counts too. The only effect
+//! is a 400 for the connection's next chunked request, and no client needs either case.
 
 use hyper::Request;
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -13,17 +13,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const NAME: &[u8] = b"content-length:";
 
-/// A request has a length that hyper does not show. One of its extensions.
+/// Request extension: the request has a Content-Length that hyper does not show.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HiddenLength;
 
-/// Lines of an HTTP/1 connection that no request has accounted for. All clones are one.
+/// Content-Length lines of an HTTP/1 connection that no request explains yet. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct LengthLines(Arc<AtomicUsize>);
 
 impl LengthLines {
-    /// Accounts for the length that the request shows, and marks it with [`HiddenLength`] if it is
-    /// chunked and there is another.
+    /// Subtracts the lengths that the request shows, and marks a chunked request that has another.
+    ///
+    /// The mark is [`HiddenLength`].
     pub(super) fn account<B>(&self, request: &mut Request<B>) {
         let lines = self.0.load(Relaxed);
         if lines == 0 {
@@ -37,33 +38,33 @@ impl LengthLines {
         }
     }
 
-    /// What looks for them in the octets of the connection.
+    /// A scanner for the connection's bytes.
     pub(super) fn scanner(&self) -> Scanner {
         Scanner { lines: self.clone(), matched: None }
     }
 }
 
-/// Finds the lines as they come, in pieces of any size.
+/// Finds the lines in received bytes, which can arrive in pieces of any size.
 pub(super) struct Scanner {
     lines: LengthLines,
-    /// How much of [`NAME`] the line has begun with; `None`: it is another.
+    /// The length of the prefix of [`NAME`] matched so far; `None`: a different line.
     matched: Option<usize>,
 }
 
 impl Scanner {
-    /// Looks at the next octets.
-    pub(super) fn scan(&mut self, octets: &[u8]) {
-        for (index, part) in octets.split(|octet| *octet == b'\n').enumerate() {
+    /// Scans the next bytes.
+    pub(super) fn scan(&mut self, bytes: &[u8]) {
+        for (index, part) in bytes.split(|byte| *byte == b'\n').enumerate() {
             // hyper ends a line at any LF.
             let matched = if index == 0 { self.matched } else { Some(0) };
-            self.matched = matched.and_then(|matched| self.go_on(matched, part));
+            self.matched = matched.and_then(|matched| self.advance(matched, part));
         }
     }
 
-    fn go_on(&self, matched: usize, part: &[u8]) -> Option<usize> {
+    fn advance(&self, matched: usize, part: &[u8]) -> Option<usize> {
         let wanted = NAME.get(matched..).unwrap_or_default();
         let mut pairs = wanted.iter().zip(part);
-        if !pairs.all(|(wanted, octet)| octet.eq_ignore_ascii_case(wanted)) {
+        if !pairs.all(|(wanted, byte)| byte.eq_ignore_ascii_case(wanted)) {
             return None;
         }
         if part.len() < wanted.len() {
@@ -78,7 +79,7 @@ impl Scanner {
 mod tests {
     use super::*;
 
-    /// How many lines there are, whatever the pieces.
+    /// Counts the lines, with pieces of every size.
     fn count(text: &str) -> usize {
         let counts = (1..=text.len()).map(|size| {
             let lines = LengthLines::default();
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_found_in_any_case_and_in_any_pieces() {
+    fn lines_are_found_in_any_case_and_in_pieces_of_any_size() {
         for (text, lines) in [
             ("GET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", 1),
             ("GET / HTTP/1.1\ncontent-LENGTH:1\nX: y\nContent-Length: 1\n\n", 2),
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_accounts_for_the_length_that_it_shows() {
+    fn a_chunked_request_with_a_hidden_length_is_marked() {
         let lines = LengthLines::default();
         let mut scanner = lines.scanner();
         let is_marked = |fields: &[(&str, &str)]| {
@@ -119,7 +120,7 @@ mod tests {
         };
         let (length, chunked) = (("content-length", "1"), ("transfer-encoding", "chunked"));
         assert!(!is_marked(&[chunked]));
-        // Two requests in one piece, of which hyper hides the second one's length.
+        // Two requests in one piece; hyper hides the length of the second.
         scanner.scan(b"\nContent-Length: 1\r\n\r\nx\r\nContent-Length: 1\r\n");
         assert!(!is_marked(&[length]));
         assert!(is_marked(&[chunked]));

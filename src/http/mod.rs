@@ -1,51 +1,35 @@
-//! The edge: the only folder that knows HTTP.
+//! The HTTP server. No other folder uses HTTP types.
 //!
-//! `server` accepts connections, `opening` takes off what is around HTTP, `connection` serves it,
-//! `service` wraps every request in its id, limits, panic guard and log line, `router` is the table
-//! of routes, `api` has one file an endpoint, and `error` turns every failure into one problem
-//! document.
+//! `connection` accepts connections, performs their handshakes and runs HTTP on them. `service` gives
+//! every request its id, rate limits, panic guard and log line. `router` is the table of routes, and
+//! `api` has one file per endpoint. `request` reads what the client sent, and `response` builds the
+//! response or the problem document.
 
 mod api;
-mod certificate;
-mod client_address;
-mod client_credentials;
 mod connection;
-mod connection_errors;
-mod error;
 mod health;
 mod length_lines;
-mod meters;
+mod log_throttle;
 mod metrics;
-mod opening;
-pub mod parsers;
-mod peers;
-mod proxy_header;
+mod metrics_page;
 mod rate_limit;
-mod refusals;
 mod request;
-mod request_id;
 mod response;
-mod room;
 mod router;
-mod server;
 mod service;
-mod tls;
-mod unsent;
-mod watch;
 mod well_known;
 
-pub use certificate::{CertificateFiles, TlsError};
-pub use client_address::TrustedProxies;
-pub use connection::{CONNECTION_OCTETS_MAX, HTTP2_OCTETS_MAX};
-pub use meters::Meters;
-pub use metrics::MetricsPage;
-pub use opening::Manner;
+pub use connection::{
+    CONNECTION_BYTES_MAX, CertificateFiles, HTTP2_BYTES_MAX, Listener, ListenerProtocol, Port,
+    TLS_BYTES_MAX, Tls, TlsError, serve,
+};
+pub use log_throttle::LogThrottle;
+pub use metrics::HttpMetrics;
+pub use metrics_page::MetricsPage;
 pub use rate_limit::PolicyFields;
-pub use refusals::Refusals;
-pub use request::{BODY_OCTETS_MAX, HEAD_OCTETS_MAX};
+pub use request::client_address::TrustedProxies;
+pub use request::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parsers};
 pub use router::ROUTES;
-pub use server::{Listener, Port, serve};
-pub use tls::{TLS_OCTETS_MAX, Tls};
 
 use crate::auth::Auth;
 use crate::clock::Clock;
@@ -57,74 +41,78 @@ use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
 use std::time::Duration;
 
-/// The edge's own numbers.
+/// The configuration of the HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Peers whose `X-Forwarded-For` and `Forwarded` are believed.
+    /// The peers whose `X-Forwarded-For` and `Forwarded` headers are trusted.
     pub trusted_proxies: TrustedProxies,
-    /// Peers whose `traceparent` decides what is traced.
+    /// The peers whose `traceparent` decides whether a request is traced.
     pub trace_callers: TrustedProxies,
-    /// Connections at most. Beyond that those that have been idle longest leave for new ones; where
-    /// none is idle, new ones wait in the kernel's queue.
+    /// The maximum number of connections.
+    ///
+    /// At the maximum, a new connection evicts the one that has been idle longest. If none is idle,
+    /// new connections wait in the kernel's backlog.
     pub connections_max: usize,
-    /// Connections from one address at most, but for trusted proxies.
+    /// The maximum number of connections per address. Trusted proxies are exempt.
     pub connections_per_address: usize,
-    /// Longest time from a request head's first octet to its last.
+    /// The maximum time from the first byte of a request head to the last.
     pub header_timeout: Duration,
-    /// Longest time to send a request's body.
+    /// The maximum time that a client may take to send a request body.
     pub body_timeout: Duration,
-    /// Longest time a connection may stay open between requests.
+    /// The maximum time that a connection may be idle between requests.
     pub idle_timeout: Duration,
-    /// Longest time that an answer may wait for its client to read it.
+    /// The maximum time that a response may wait for the client to read it.
     pub write_timeout: Duration,
-    /// When the server stops, how long an idle HTTP/1 connection is kept for a next request, whose
-    /// answer tells its client to connect anew.
+    /// How long idle HTTP/1 connections stay open during a shutdown.
+    ///
+    /// A client may send one more request in that time. The response closes the connection, so
+    /// that the client reconnects.
     pub linger: Duration,
-    /// Requests that take longer are logged with where the time went.
+    /// A slower request is logged with the duration of each stage.
     pub slow: Duration,
 }
 
-/// What every request can reach. Cheap to clone behind an `Arc`.
-pub struct Edge {
-    /// Numbers.
+/// The state that all requests share, behind an `Arc`.
+pub struct AppState {
+    /// The configuration of the HTTP server.
     pub config: HttpConfig,
-    /// The rules.
+    /// Logins, sessions and accounts.
     pub auth: Auth,
     /// The rate limits.
     pub limiter: Limiter,
-    /// The limits of each route, as answers state them.
+    /// The `RateLimit-Policy` header of each route.
     pub policy_fields: PolicyFields,
-    /// Which refusals are logged.
-    pub refusals: Refusals,
-    /// Which connection errors are logged.
-    pub connection_lines: Refusals,
-    /// For readiness.
+    /// Limits the log lines about requests answered 429.
+    pub refusal_throttle: LogThrottle,
+    /// Limits the log lines about connection errors.
+    pub connection_error_throttle: LogThrottle,
+    /// The database, for readiness checks.
     pub store: Store,
-    /// For counting, and for `/metrics`.
+    /// All metrics, for `/metrics`.
     pub metrics: Metrics,
-    /// The edge's own metrics.
-    pub meters: Meters,
-    /// `/metrics` as it was rendered last.
+    /// The metrics of the HTTP server.
+    pub http_metrics: HttpMetrics,
+    /// The `/metrics` page that was rendered last.
     pub metrics_page: MetricsPage,
-    /// Where traces go.
+    /// The exporter of traces.
     pub traces: Traces,
-    /// For how many lines it had to drop.
+    /// The log, for the number of dropped lines.
     pub log: Log,
-    /// For readiness and draining.
+    /// The server's lifecycle, for readiness and draining.
     pub lifecycle: Lifecycle,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// What a listener answers.
+/// The routes that a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surface {
-    /// Everything, `/metrics` included.
+pub enum RouteSet {
+    /// All routes.
     All,
-    /// Everything but `/metrics`.
+    /// All routes except `/metrics`.
     Public,
-    /// Everything but `/metrics` and health.
+    /// All routes except `/metrics` and health.
     Api,
-    /// `/metrics` and health only.
+    /// Only `/metrics` and health.
     Metrics,
 }

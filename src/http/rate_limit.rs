@@ -1,8 +1,7 @@
-//! The rate limits at the edge: before the body is read, before anything else is done.
+//! Rate limits, checked before the request body is read.
 
-use super::Edge;
-use super::error::{ApiError, whole_seconds};
-use super::router::{ROUTES, Route};
+use super::AppState;
+use super::response::error::{ApiError, whole_seconds};
 use crate::limiter::{Decision, Limiter, Policy, QuotaStatus};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -11,51 +10,54 @@ use std::net::IpAddr;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Counts a request to its route's limits; where the client stands then, if there are any.
-///
-/// # Errors
-/// [`ApiError::RateLimited`]; nothing was counted then.
-pub(super) fn check(
-    edge: &Edge,
-    route: Option<&Route>,
-    client: IpAddr,
-) -> Result<Option<QuotaStatus>, ApiError> {
-    match Route::policies(route) {
-        [] => Ok(None),
-        policies => count(edge, policies, client),
-    }
-}
+/// The limits of registrations.
+pub(super) const REGISTER: &[Policy] = &[Policy::Register, Policy::Global];
+/// The limits of logins and password changes.
+pub(super) const LOGIN: &[Policy] = &[Policy::Login, Policy::Global];
+/// The limits of refreshes.
+pub(super) const REFRESH: &[Policy] = &[Policy::Refresh, Policy::Global];
+/// The limits of requests by OAuth clients.
+pub(super) const CLIENTS: &[Policy] = &[Policy::Clients];
+/// The limits of all other requests, unknown paths included.
+pub(super) const GLOBAL: &[Policy] = &[Policy::Global];
+/// No limits, for health and metrics.
+pub(super) const EXEMPT: &[Policy] = &[];
 
-/// Counts a request to those limits.
+/// Counts a request against the given limits, and returns the quota status.
+///
+/// `None` means that no limit applies.
 ///
 /// # Errors
-/// As [`check`].
-pub(super) fn count(
-    edge: &Edge,
+/// [`ApiError::RateLimited`]: a limit is reached, and the request was not counted.
+pub(super) fn check(
+    app: &AppState,
     policies: &[Policy],
     client: IpAddr,
 ) -> Result<Option<QuotaStatus>, ApiError> {
-    match edge.limiter.check_all(policies, client, edge.clock.now()) {
+    if policies.is_empty() {
+        return Ok(None);
+    }
+    match app.limiter.check_all(policies, client, app.clock.now()) {
         Decision::Unlimited => Ok(None),
         Decision::Allowed(status) => Ok(Some(status)),
         Decision::Limited { status, .. } => {
-            edge.meters.rate_limited.increment(status.policy.as_str());
+            app.http_metrics.rate_limited.increment(status.policy.as_str());
             Err(ApiError::RateLimited(status))
         }
     }
 }
 
-/// Says where the client stands: the `RateLimit` and `RateLimit-Policy` fields of
-/// draft-ietf-httpapi-ratelimit-headers-11.
+/// Writes the `RateLimit` and `RateLimit-Policy` headers.
 ///
-/// `RateLimit-Policy` has every quota of the route and is always the same for it (§3). `RateLimit` has
-/// the one that binds. Its `t` is the time within which no more than `r` can be used (§4.1.2), so for
-/// a refusal it is what `Retry-After` says; §6 asks that this is no sooner. Where the /56 or the /48 of
-/// an IPv6 client binds, `r` and `t` are those of that prefix, under the same name: a client need not
-/// know how its provider assigns addresses to know what it may send.
+/// They follow draft-ietf-httpapi-ratelimit-headers-11. `RateLimit-Policy` lists all quotas of the
+/// route and is constant (§3). `RateLimit` has the quota closest to its limit. Its `t` is the time
+/// within which the client can use at most `r` (§4.1.2). For a refusal, `Retry-After` equals `t`: §6
+/// forbids an earlier time. If the /56 or the /48 of an IPv6 client is closest to its limit, `r` and
+/// `t` are those of that prefix, under the same name: a client need not know how its provider assigns
+/// addresses.
 pub(super) fn write(
-    edge: &Edge,
-    route: Option<&Route>,
+    app: &AppState,
+    policies: &[Policy],
     status: &QuotaStatus,
     headers: &mut HeaderMap,
 ) {
@@ -64,25 +66,25 @@ pub(super) fn write(
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(RATE_LIMIT, value);
     }
-    if let Some(value) = edge.policy_fields.of(Route::policies(route)) {
+    if let Some(value) = app.policy_fields.of(policies) {
         headers.insert(RATE_LIMIT_POLICY, value.clone());
     }
 }
 
-/// `RateLimit-Policy` of each route, written once.
+/// The `RateLimit-Policy` header of each set of limits, formatted once.
 #[derive(Debug)]
 pub struct PolicyFields(Vec<(&'static [Policy], HeaderValue)>);
 
 impl PolicyFields {
-    /// The quotas of that limiter.
+    /// Formats the quotas of a limiter.
     pub fn new(limiter: &Limiter) -> Self {
         let mut fields = Self(Vec::new());
-        for policies in ROUTES.iter().map(|route| Route::policies(Some(route))) {
+        for policies in [REGISTER, LOGIN, REFRESH, CLIENTS, GLOBAL] {
             let items = limiter.quotas(policies).map(|(name, quota)| {
                 format!(r#""{name}";q={};w={}"#, quota.burst(), quota.period().as_secs())
             });
             let text = items.collect::<Vec<_>>().join(", ");
-            if let (None, Ok(value)) = (fields.of(policies), HeaderValue::try_from(text)) {
+            if let Ok(value) = HeaderValue::try_from(text) {
                 fields.0.push((policies, value));
             }
         }

@@ -1,23 +1,25 @@
-//! The table of routes, and from a path and method to the endpoint that answers.
+//! The table of routes, and the dispatch of a request to its endpoint.
 
-use super::error::ApiError;
+use super::rate_limit::{CLIENTS, EXEMPT, GLOBAL, LOGIN, REFRESH, REGISTER};
 use super::request::Call;
 use super::response::Answer;
-use super::{Surface, api, health, metrics, well_known};
+use super::response::error::ApiError;
+use super::{RouteSet, api, health, metrics_page, well_known};
 use crate::identity::SessionId;
 use crate::limiter::Policy;
 use hyper::Method;
 
-/// One route as the README lists it.
+/// One route, as the README lists it.
 #[derive(Debug)]
 pub struct Route {
-    /// The exact path: no trailing slash, no escapes, no redirects. One that ends in `{id}` stands
-    /// for all with a session's id there, as we write it.
+    /// The exact path: no trailing slash, no escapes, no redirects.
+    ///
+    /// `{id}` at the end matches a session id in its canonical form.
     pub path: &'static str,
-    /// The methods it answers, besides OPTIONS, and HEAD where there is GET.
+    /// The method. Each route also allows OPTIONS, and a GET route allows HEAD.
     pub method: &'static str,
-    /// What it counts to; `None` is no limit at all.
-    policies: Option<&'static [Policy]>,
+    /// The rate limits that a request counts against.
+    policies: &'static [Policy],
     endpoint: Endpoint,
 }
 
@@ -42,16 +44,10 @@ enum Endpoint {
     Metrics,
 }
 
-const REGISTER: Option<&[Policy]> = Some(&[Policy::Register, Policy::Global]);
-const LOGIN: Option<&[Policy]> = Some(&[Policy::Login, Policy::Global]);
-const REFRESH: Option<&[Policy]> = Some(&[Policy::Refresh, Policy::Global]);
-const CLIENTS: Option<&[Policy]> = Some(&[Policy::Clients]);
-const GLOBAL: Option<&[Policy]> = Some(&[Policy::Global]);
-/// Ends a path in which a session's id stands there.
+/// The end of a path that matches a session id.
 const ID: &str = "{id}";
-const EXEMPT: Option<&[Policy]> = None;
 
-/// Every route there is.
+/// All routes.
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/api/v1/auth/register", policies: REGISTER, endpoint: Endpoint::Register },
@@ -74,38 +70,38 @@ pub const ROUTES: &[Route] = &[
 ];
 
 impl Route {
-    /// The route of a path on that listener.
-    pub(super) fn find(path: &str, surface: Surface) -> Option<&'static Self> {
-        let shown = |route: &&Route| match (surface, route.endpoint) {
-            (Surface::All, _) => true,
-            (Surface::Public, endpoint) => endpoint != Endpoint::Metrics,
-            (Surface::Api, _) => !route.is_probe(),
-            (Surface::Metrics, _) => route.is_probe(),
+    /// Finds the route of a path on a listener.
+    pub(super) fn find(path: &str, routes: RouteSet) -> Option<&'static Self> {
+        let shown = |route: &&Route| match (routes, route.endpoint) {
+            (RouteSet::All, _) => true,
+            (RouteSet::Public, endpoint) => endpoint != Endpoint::Metrics,
+            (RouteSet::Api, _) => !route.is_probe(),
+            (RouteSet::Metrics, _) => route.is_probe(),
         };
-        ROUTES.iter().find(|route| route.is_of(path)).filter(shown)
+        ROUTES.iter().find(|route| route.matches(path)).filter(shown)
     }
 
-    /// Whether balancers and monitoring ask for it all the time: health and metrics.
+    /// Whether load balancers and monitoring poll this route: health and metrics.
     pub(super) fn is_probe(&self) -> bool {
         [Endpoint::Liveness, Endpoint::Readiness, Endpoint::Metrics].contains(&self.endpoint)
     }
 
-    fn is_of(&self, path: &str) -> bool {
+    fn matches(&self, path: &str) -> bool {
         if self.path.ends_with(ID) { self.session_in(path).is_some() } else { self.path == path }
     }
 
-    /// The id that stands where the route's path has `{id}`.
+    /// Returns the session id in the path, in place of `{id}`.
     fn session_in(&self, path: &str) -> Option<SessionId> {
         let start = self.path.strip_suffix(ID)?;
         SessionId::parse_canonical(path.strip_prefix(start)?)
     }
 
-    /// The policies that a request of this route counts to.
+    /// Returns the rate limits that a request counts against.
     pub(super) fn policies(route: Option<&Self>) -> &'static [Policy] {
-        route.map_or(GLOBAL, |route| route.policies).unwrap_or_default()
+        route.map_or(GLOBAL, |route| route.policies)
     }
 
-    /// The value of `Allow` (RFC 9110 §10.2.1).
+    /// Returns the value of the `Allow` header (RFC 9110 §10.2.1).
     pub(super) fn allow(&self) -> &'static str {
         match self.method {
             "GET" => "GET, HEAD, OPTIONS",
@@ -115,7 +111,7 @@ impl Route {
     }
 }
 
-/// Hands the call to its endpoint.
+/// Calls the endpoint of the route.
 pub(super) async fn dispatch(
     route: Option<&'static Route>,
     call: Call<'_>,
@@ -145,7 +141,7 @@ pub(super) async fn dispatch(
             let session = route.session_in(call.request.uri().path());
             api::end_session::answer(call, session.ok_or(ApiError::NotFound)?).await
         }
-        // By far the largest, and rare: every other request would carry its size.
+        // Boxed: its future is by far the largest, and every request would reserve that size.
         Endpoint::Password => Box::pin(api::password::answer(call)).await,
         Endpoint::Introspect => api::introspect::answer(call).await,
         Endpoint::Revoke => api::revoke::answer(call).await,
@@ -153,8 +149,8 @@ pub(super) async fn dispatch(
         Endpoint::Metadata => Ok(well_known::metadata(&call)),
         Endpoint::OpenApi => Ok(well_known::openapi(&call)),
         Endpoint::Liveness => Ok(health::liveness()),
-        Endpoint::Readiness => health::readiness(call.edge).await,
-        Endpoint::Metrics => Ok(metrics::answer(call.edge).await),
+        Endpoint::Readiness => health::readiness(call.app).await,
+        Endpoint::Metrics => Ok(metrics_page::answer(call.app).await),
     }
 }
 
@@ -162,9 +158,10 @@ pub(super) async fn dispatch(
 mod tests {
     use super::*;
 
+    // Reliability: A14.
     #[test]
-    fn a14_only_exact_paths_are_routes() {
-        assert!(Route::find("/health/liveness", Surface::All).is_some());
+    fn only_exact_paths_are_routes() {
+        assert!(Route::find("/health/liveness", RouteSet::All).is_some());
         for path in [
             "/health/liveness/",
             "/health//liveness",
@@ -173,37 +170,38 @@ mod tests {
             "/Metrics",
             "",
         ] {
-            assert!(Route::find(path, Surface::All).is_none(), "{path}");
+            assert!(Route::find(path, RouteSet::All).is_none(), "{path}");
         }
     }
 
     #[test]
-    fn a_session_id_in_a_path_has_one_form() {
+    fn only_the_canonical_form_of_a_session_id_is_a_route() {
         let id = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
-        let route = Route::find(&format!("/api/v1/auth/sessions/{id}"), Surface::All).unwrap();
+        let route = Route::find(&format!("/api/v1/auth/sessions/{id}"), RouteSet::All).unwrap();
         assert_eq!(route.path, "/api/v1/auth/sessions/{id}");
         assert_eq!(route.endpoint, Endpoint::EndSession);
         for end in ["", "{id}", "1", &id.to_uppercase(), &id.replace('-', ""), &format!("{id}/")] {
             let path = format!("/api/v1/auth/sessions/{end}");
-            assert!(Route::find(&path, Surface::All).is_none(), "{path}");
+            assert!(Route::find(&path, RouteSet::All).is_none(), "{path}");
         }
-        assert!(Route::find(&format!("/api/v1/auth/sessions/{id}"), Surface::Metrics).is_none());
+        assert!(Route::find(&format!("/api/v1/auth/sessions/{id}"), RouteSet::Metrics).is_none());
     }
 
+    // Reliability: F11.
     #[test]
-    fn f11_metrics_can_be_kept_from_the_public_listener() {
-        assert!(Route::find("/metrics", Surface::Public).is_none());
-        assert!(Route::find("/metrics", Surface::Metrics).is_some());
-        assert!(Route::find("/api/v1/auth/token", Surface::Metrics).is_none());
+    fn metrics_and_health_can_be_left_out_of_the_public_listener() {
+        assert!(Route::find("/metrics", RouteSet::Public).is_none());
+        assert!(Route::find("/metrics", RouteSet::Metrics).is_some());
+        assert!(Route::find("/api/v1/auth/token", RouteSet::Metrics).is_none());
         for path in ["/health/liveness", "/health/readiness", "/metrics"] {
-            assert!(Route::find(path, Surface::Api).is_none(), "{path}");
-            assert!(Route::find(path, Surface::Metrics).is_some(), "{path}");
+            assert!(Route::find(path, RouteSet::Api).is_none(), "{path}");
+            assert!(Route::find(path, RouteSet::Metrics).is_some(), "{path}");
         }
-        assert!(Route::find("/api/v1/auth/token", Surface::Api).is_some());
+        assert!(Route::find("/api/v1/auth/token", RouteSet::Api).is_some());
     }
 
     #[test]
-    fn every_path_stands_once_and_health_and_metrics_are_exempt() {
+    fn paths_are_unique_and_only_health_and_metrics_are_exempt() {
         let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
         paths.sort_unstable();
         paths.dedup();

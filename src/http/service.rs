@@ -1,11 +1,11 @@
-//! Around every request: its id, its limits, a guard against panics, its numbers, log line and trace.
+//! The wrapper around every request: id, rate limits, panic guard, metrics, log line and trace.
 
-use super::error::ApiError;
 use super::rate_limit;
+use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::{Call, check_framing};
-use super::request_id::{RequestId, X_REQUEST_ID};
+use super::response::error::ApiError;
 use super::router::{self, Route};
-use super::{Edge, Surface};
+use super::{AppState, RouteSet};
 use crate::telemetry::otlp::{Sampled, Served};
 use crate::telemetry::trace::{self, Stage, Trace};
 use crate::telemetry::trace_context::TraceContext;
@@ -24,34 +24,35 @@ const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// Answers one request. Never fails: every failure is an answer.
+/// Answers one request. Every failure becomes a response.
 ///
 /// # Cancel safety
-/// Dropped when the client leaves; the endpoint's future is dropped with it, and the log says so.
+/// hyper drops the future when the client disconnects. That drops the endpoint's future, and the
+/// request is logged as `client left`.
 pub(super) async fn answer(
-    edge: &Edge,
-    surface: Surface,
+    app: &AppState,
+    routes: RouteSet,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let trusted = edge.config.trace_callers.contains(peer.ip());
+    let trusted = app.config.trace_callers.contains(peer.ip());
     let trace = Trace::new(trace_context(request.headers(), trusted));
-    let route = Route::find(request.uri().path(), surface);
-    let client = edge.config.trusted_proxies.client(peer.ip(), request.headers());
+    let route = Route::find(request.uri().path(), routes);
+    let client = app.config.trusted_proxies.client(peer.ip(), request.headers());
     let label = route.map_or("unmatched", |route| route.path);
     let mut record = Record {
-        edge,
-        begun: edge.clock.now(),
+        app,
+        begun: app.clock.now(),
         id: RequestId::of(request.headers(), trace.context().trace_id),
         method: request.method().clone(),
         route: label,
         is_probe: route.is_some_and(Route::is_probe),
         client,
-        sampled: edge.traces.sample(trace.context(), label),
+        sampled: app.traces.sample(trace.context(), label),
         status: None,
         trace,
     };
-    let mut response = record.trace.scope(pin!(within(&record, route, request))).await;
+    let mut response = record.trace.scope(pin!(respond(&record, route, request))).await;
     if let Some(value) = record.traceresponse() {
         response.headers_mut().insert(TRACERESPONSE, value);
     }
@@ -59,20 +60,21 @@ pub(super) async fn answer(
     response
 }
 
-/// Limits, endpoint, headers.
-async fn within(
+/// Checks the limits, calls the endpoint, and adds the common headers.
+async fn respond(
     record: &Record<'_>,
     route: Option<&'static Route>,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let Record { edge, client, .. } = *record;
-    let counted = rate_limit::check(edge, route, client);
-    trace::note(Stage::Limit, None, record.begun, edge.clock.now());
+    let Record { app, client, .. } = *record;
+    let policies = Route::policies(route);
+    let counted = rate_limit::check(app, policies, client);
+    trace::note(Stage::Limit, None, record.begun, app.clock.now());
     let mut quota = counted.as_ref().ok().copied().flatten();
     let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
-            let call = Call { edge, client, request_id: record.id.as_str(), request };
-            guarded(router::dispatch(route, call)).await
+            let call = Call { app, client, request_id: record.id.as_str(), request };
+            catch_panic(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
@@ -82,12 +84,12 @@ async fn within(
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();
     if let Some(quota) = quota {
-        rate_limit::write(edge, route, &quota, headers);
+        rate_limit::write(app, policies, &quota, headers);
     }
     headers.insert(HeaderName::from_static(X_REQUEST_ID), record.id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if record.method == Method::HEAD && response.status() != StatusCode::NOT_MODIFIED {
-        // The same head as GET's, and no body (RFC 9110 §9.3.2).
+        // HEAD has the same header as GET and no body (RFC 9110 §9.3.2).
         let length = response.body().size_hint().exact().unwrap_or_default();
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
         *response.body_mut() = Full::default();
@@ -95,17 +97,21 @@ async fn within(
     response
 }
 
-/// A panic is the end of its request and of nothing else.
-async fn guarded<T>(endpoint: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+/// Turns a panic of the endpoint into a 500 for this request.
+async fn catch_panic<T>(
+    endpoint: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
     AssertUnwindSafe(endpoint).catch_unwind().await.unwrap_or_else(|_| {
         trace::note_failure("the endpoint panicked");
         Err(ApiError::Internal)
     })
 }
 
-/// A request's line in the log, its numbers and its trace, written when it ends, however it ends.
+/// A request's log line, metrics and trace, written on drop.
+///
+/// A request whose client disconnects is recorded too.
 struct Record<'a> {
-    edge: &'a Edge,
+    app: &'a AppState,
     begun: Instant,
     id: RequestId,
     method: Method,
@@ -113,14 +119,14 @@ struct Record<'a> {
     is_probe: bool,
     client: IpAddr,
     trace: Trace,
-    /// `None`: its trace is not exported.
+    /// `None`: the trace is not exported.
     sampled: Option<Sampled>,
-    /// `None`: the client left before there was an answer.
+    /// `None`: the client disconnected before the response.
     status: Option<u16>,
 }
 
 impl Record<'_> {
-    /// Tells a caller that traces where its request is found; others did not ask.
+    /// Returns the `traceresponse` header, if the caller sent a trace context.
     fn traceresponse(&self) -> Option<HeaderValue> {
         let context = self.trace.context();
         let sampled = self.sampled.filter(|_| context.has_caller())?;
@@ -131,17 +137,18 @@ impl Record<'_> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let (context, notes) = (self.trace.context(), self.trace.take());
-        let Self { edge, begun, route, client, status, .. } = *self;
-        let ended = edge.clock.now();
+        let Self { app, begun, route, client, status, .. } = *self;
+        let ended = app.clock.now();
         let took = ended.saturating_duration_since(begun);
         let (method, request_id) = (method_label(&self.method), self.id.as_str());
-        // 499 is what nginx calls a client that closed first; it never goes over the wire.
-        edge.metrics.request(route, method, status.unwrap_or(499), took);
+        // 499 is nginx's status for a client that disconnected. It is never sent.
+        app.metrics.request(route, method, status.unwrap_or(499), took);
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let slow = took > edge.config.slow;
+        let slow = took > app.config.slow;
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
-        // Of a client's refusals, the one that is logged tells of the others.
-        let unlogged = (status == Some(429) && !slow).then(|| edge.refusals.note(client, ended));
+        // A logged refusal has the number of refusals that were not logged.
+        let unlogged =
+            (status == Some(429) && !slow).then(|| app.refusal_throttle.note(client, ended));
         let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {
@@ -170,7 +177,7 @@ impl Drop for Record<'_> {
             };
         }
         match status {
-            // Asked all the time, by anybody: what they show is in the metrics.
+            // Probes are frequent, and the metrics show the same.
             _ if self.is_probe && status != Some(500) => line!(debug, "request"),
             None => line!(warn, "client left"),
             Some(500) => line!(error, "request failed"),
@@ -180,15 +187,15 @@ impl Drop for Record<'_> {
             Some(_) => line!(info, "request"),
         }
         if let Some(sampled) = self.sampled {
-            let ended_at = edge.clock.wall();
+            let ended_at = app.clock.wall();
             let served =
                 Served { method, route, status, request_id, client, begun, ended, ended_at };
-            edge.traces.export(sampled, context, &notes, &served);
+            app.traces.export(sampled, context, &notes, &served);
         }
     }
 }
 
-/// The trace of a request whose client may have sent one `traceparent`.
+/// Reads the trace context from `traceparent` and `tracestate`.
 fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     let one = |name| {
         let mut values = headers.get_all(name).iter();
@@ -197,7 +204,7 @@ fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     TraceContext::of(one(TRACEPARENT), one(TRACESTATE), trusted)
 }
 
-/// A method as a metric label: clients can make up others.
+/// Returns the method's metric label. Unknown methods share one label, which bounds their number.
 fn method_label(method: &Method) -> &'static str {
     [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::PUT]
         .iter()
@@ -210,18 +217,19 @@ fn method_label(method: &Method) -> &'static str {
 mod tests {
     use super::*;
 
+    // Reliability: D4.
     #[tokio::test]
-    async fn d4_a_panic_in_an_endpoint_is_a_500_that_its_log_line_explains() {
+    async fn a_panic_in_an_endpoint_is_a_logged_500() {
         let trace = Trace::new(TraceContext::of(None, None, false));
         let endpoint = async {
             tokio::task::yield_now().await;
             panic!("injected");
         };
-        let answer: Result<(), _> = trace.scope(pin!(guarded(endpoint))).await;
+        let answer: Result<(), _> = trace.scope(pin!(catch_panic(endpoint))).await;
         assert!(matches!(answer, Err(ApiError::Internal)));
         assert_eq!(trace.take().failure.as_deref(), Some("the endpoint panicked"));
         assert_eq!(ApiError::Internal.into_answer().into_response().status(), 500);
-        let well = guarded(async { Ok(1) }).await;
+        let well = catch_panic(async { Ok(1) }).await;
         assert!(matches!(well, Ok(1)));
     }
 }

@@ -1,10 +1,10 @@
-//! What clients and resource servers look up: the public keys (RFC 7517), the metadata (RFC 8414), and
-//! the description of all operations (OpenAPI 3.1).
+//! Public documents: the JWK set (RFC 7517), the metadata (RFC 8414) and the OpenAPI 3.1 document.
 //!
-//! All may be kept for five minutes, half of what a new key waits before it signs. An issuer with a
-//! path has its metadata below that path in §3.1's way: a proxy that adds the path maps it.
+//! Clients may cache each for five minutes, half of the time before a new key starts to sign. If the
+//! issuer has a path, RFC 8414 §3.1 puts the metadata below that path: the proxy that adds the path
+//! has to map it.
 
-use super::Edge;
+use super::AppState;
 use super::request::Call;
 use super::response::Answer;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -20,13 +20,15 @@ pub(super) const METADATA: &str = "/.well-known/oauth-authorization-server";
 pub(super) const OPENAPI: &str = "/openapi.json";
 const CACHEABLE: &str = "public, max-age=300";
 
-/// Written by hand. Every answer of the integration tests is checked against it.
+/// The OpenAPI document, written by hand.
+///
+/// The integration tests check every response against it.
 const DESCRIPTION: &str = include_str!("openapi.json");
 
-/// How clients authenticate (RFC 7591 §2).
+/// The methods of client authentication (RFC 7591 §2).
 const CLIENT_METHODS: &[&str] = &["client_secret_basic", "client_secret_post"];
 
-/// RFC 8414 §2.
+/// The authorization server metadata (RFC 8414 §2).
 #[derive(Serialize)]
 struct Metadata<'a> {
     issuer: &'a str,
@@ -43,14 +45,14 @@ struct Metadata<'a> {
 
 /// GET /.well-known/jwks.json
 pub(super) fn jwks(call: &Call<'_>) -> Answer {
-    let keys = call.edge.auth.tokens().public_keys();
+    let keys = call.app.auth.tokens().public_keys();
     // RFC 7517 §8.5.2.
     cacheable(call, "application/jwk-set+json", keys.as_bytes().to_vec())
 }
 
 /// GET /.well-known/oauth-authorization-server
 pub(super) fn metadata(call: &Call<'_>) -> Answer {
-    let document = serde_json::to_string(&Metadata::of(call.edge)).unwrap_or_default();
+    let document = serde_json::to_string(&Metadata::of(call.app)).unwrap_or_default();
     cacheable(call, "application/json", document)
 }
 
@@ -60,8 +62,8 @@ pub(super) fn openapi(call: &Call<'_>) -> Answer {
 }
 
 impl<'a> Metadata<'a> {
-    fn of(edge: &'a Edge) -> Self {
-        let issuer = edge.auth.tokens().issuer();
+    fn of(app: &'a AppState) -> Self {
+        let issuer = app.auth.tokens().issuer();
         let at = |path: &str| format!("{}{path}", issuer.trim_end_matches('/'));
         Self {
             issuer,
@@ -70,8 +72,8 @@ impl<'a> Metadata<'a> {
             introspection_endpoint: at("/api/v1/auth/introspect"),
             revocation_endpoint: at("/api/v1/auth/revoke"),
             grant_types_supported: &["password", "refresh_token"],
-            // Required, and a list without elements must be left out (§3.2): there is no
-            // authorization endpoint, and `none` is the registered type that asks it for nothing.
+            // Required, and an empty list is not allowed (§3.2). The server has no authorization
+            // endpoint; `none` is the registered response type that requests nothing from it.
             response_types_supported: &["none"],
             token_endpoint_auth_methods_supported: &["none"],
             introspection_endpoint_auth_methods_supported: CLIENT_METHODS,
@@ -80,12 +82,14 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// 200 with a strong `ETag`, or 304 for a client that has this very document (RFC 9110 §13.1.2).
+/// Responds 200 with a strong `ETag`, or 304 if the client's copy is current.
+///
+/// See RFC 9110 §13.1.2.
 fn cacheable(call: &Call<'_>, media_type: &'static str, document: impl Into<Bytes>) -> Answer {
     let document = document.into();
     let hash = digest(&SHA256, &document);
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash));
-    let answer = if has_it(call.request.headers(), &tag) {
+    let answer = if is_current(call.request.headers(), &tag) {
         Answer::not_modified()
     } else {
         Answer::body(hyper::StatusCode::OK, media_type, document)
@@ -97,8 +101,8 @@ fn cacheable(call: &Call<'_>, media_type: &'static str, document: impl Into<Byte
     }
 }
 
-/// Whether `If-None-Match` names the tag, by weak comparison, or any.
-fn has_it(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether `If-None-Match` is `*` or has the tag, by weak comparison.
+fn is_current(headers: &HeaderMap, tag: &str) -> bool {
     let lists = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     lists
         .flat_map(|list| list.split(','))
@@ -111,15 +115,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn if_none_match_is_a_list_compared_weakly() {
+    fn if_none_match_is_a_list_with_weak_comparison() {
         let has = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.append(IF_NONE_MATCH, "\"other\"".parse().unwrap());
             headers.append(IF_NONE_MATCH, value.parse().unwrap());
-            has_it(&headers, "\"a\"")
+            is_current(&headers, "\"a\"")
         };
         assert!(has("\"a\"") && has("W/\"a\"") && has("\"b\" , \"a\"") && has("*"));
         assert!(!has("\"b\"") && !has("a") && !has("") && !has("w/\"a\""));
-        assert!(!has_it(&HeaderMap::new(), "\"a\""));
+        assert!(!is_current(&HeaderMap::new(), "\"a\""));
     }
 }

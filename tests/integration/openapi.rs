@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::json;
 use staunch::auth::NewClient;
 use staunch::hashing::{PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN};
-use staunch::http::{BODY_OCTETS_MAX, ROUTES};
+use staunch::http::{BODY_BYTES_MAX, ROUTES};
 use staunch::identity::{EMAIL_BYTES_MAX, USERNAME_CHARS_MAX, USERNAME_CHARS_MIN};
 use std::collections::BTreeSet;
 
@@ -118,7 +118,7 @@ impl<'a> Tour<'a> {
         let client = self.client();
         self.send(&client, Some("text/plain"), "x".to_owned()).await;
         for body in [
-            " ".repeat(BODY_OCTETS_MAX + 1),
+            " ".repeat(BODY_BYTES_MAX + 1),
             "{".to_owned(),
             "a=%zz".to_owned(),
             "{}".to_owned(),
@@ -211,7 +211,7 @@ async fn the_bounds_are_those_of_the_source() {
     let username = format!("^[A-Za-z0-9._-]{{{USERNAME_CHARS_MIN},{USERNAME_CHARS_MAX}}}$");
     assert_eq!(schema("Username")["pattern"], username);
     let too_large = schema("BodyTooLarge")["description"].as_str().unwrap();
-    assert!(too_large.contains(&BODY_OCTETS_MAX.to_string()), "{too_large}");
+    assert!(too_large.contains(&BODY_BYTES_MAX.to_string()), "{too_large}");
 }
 
 #[tokio::test]

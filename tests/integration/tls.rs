@@ -189,7 +189,7 @@ async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
     let mut open = authority.connect(app.address, |_| {}).await.unwrap();
     second.write(folder.path());
     // The server looks by itself, too, and may have been first.
-    tls.follow().ok();
+    tls.reload_if_changed().ok();
     assert_eq!(shown(&app, &authority).await, second.der);
     assert_eq!(app.metric(EXPIRY).await, 4_133_980_800.0);
     open.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -211,7 +211,7 @@ async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
     assert!(app.metric("staunch_tls_reloads_total{result=\"error\"}").await >= 3.0);
 
     third.write(folder.path());
-    tls.follow().ok();
+    tls.reload_if_changed().ok();
     assert_eq!(shown(&app, &authority).await, third.der);
     assert!(app.metric("staunch_tls_reloads_total{result=\"success\"}").await >= 2.0);
 }

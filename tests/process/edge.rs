@@ -318,7 +318,7 @@ async fn a11_an_idle_connection_takes_less_memory_than_the_bound_says() {
     let before = resident(&server);
     open(1_000).await;
     let each = resident(&server).saturating_sub(before) / 1_000;
-    let bound = staunch::http::CONNECTION_OCTETS_MAX;
+    let bound = staunch::http::CONNECTION_BYTES_MAX;
     assert!(each <= bound && each <= 24_000, "{each} octets each, {bound} in the bound");
     server.stop().await;
 }

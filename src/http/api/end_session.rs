@@ -1,15 +1,15 @@
 //! DELETE /api/v1/auth/sessions/{id}
 
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::identity::SessionId;
 
 pub(in crate::http) async fn answer(
     call: Call<'_>,
     session: SessionId,
 ) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let caller = auth.caller(call.bearer()?).await?;
     if auth.end_session(&caller, session, &call.origin()).await? {
         Ok(Answer::no_content())

@@ -2,14 +2,16 @@
 
 use super::client_call;
 use crate::auth::ActiveToken;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use serde::Serialize;
 
-/// The answer of §2.2. `client_id` is left out, as tokens of a password login have none; `aud`, `jti`
-/// and `token_type` are those of an access token, so that a resource server which looks at them does
-/// not take a refresh token for one.
+/// The response for an active token (RFC 7662 §2.2).
+///
+/// `client_id` is absent, because tokens of a password login have none. `aud`, `jti` and `token_type`
+/// are present only for access tokens, so that a resource server that checks them does not accept a
+/// refresh token as one.
 #[derive(Serialize)]
 struct Body<'a> {
     active: bool,
@@ -28,7 +30,7 @@ struct Body<'a> {
 }
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let (client, token) = client_call(call).await?;
     let Some(found) = auth.introspect(&client, token.expose()).await? else {
         return Ok(Answer::fixed_json(r#"{"active":false}"#).no_store());

@@ -1,4 +1,6 @@
-//! The endpoints, one file each: parse, call the rule, shape the answer.
+//! The endpoints, one file each.
+//!
+//! An endpoint parses the request, calls `auth`, and builds the response.
 
 pub(super) mod end_session;
 pub(super) mod introspect;
@@ -12,18 +14,17 @@ pub(super) mod revoke;
 pub(super) mod sessions;
 pub(super) mod token;
 
-use super::client_credentials::Presented;
-use super::error::ApiError;
-use super::rate_limit;
+use super::rate_limit::{self, GLOBAL};
+use super::request::credentials::ClientAuthorization;
 use super::request::{Call, JsonObject};
 use super::response::Answer;
+use super::response::error::ApiError;
 use crate::auth::{Account, ClientCredentials, FieldError, TokenPair};
-use crate::limiter::Policy;
 use crate::secret::Secret;
 use hyper::header::{HeaderValue, PRAGMA};
 use serde::Serialize;
 
-/// An account as register and me show it.
+/// An account in the responses of `register` and `me`.
 #[derive(Serialize)]
 struct AccountBody<'a> {
     id: i64,
@@ -41,7 +42,7 @@ impl<'a> AccountBody<'a> {
     }
 }
 
-/// The answer of the token endpoint (RFC 6749 §5.1).
+/// Builds the response of the token endpoint (RFC 6749 §5.1).
 fn token_answer(pair: &TokenPair) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -57,11 +58,11 @@ fn token_answer(pair: &TokenPair) -> Answer {
         expires_in: pair.expires_in.as_secs(),
     })
     .no_store()
-    // For caches that know HTTP/1.0 only; §5.1 still asks for it.
+    // For HTTP/1.0 caches; RFC 6749 §5.1 requires it.
     .with(PRAGMA, HeaderValue::from_static("no-cache"))
 }
 
-/// The `refresh_token` of a JSON body.
+/// Takes the `refresh_token` of a JSON body.
 fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
     const FIELD: &str = "refresh_token";
     body.text(FIELD).map(Secret::new).map_err(|message| {
@@ -69,22 +70,22 @@ fn refresh_token(mut body: JsonObject) -> Result<Secret, ApiError> {
     })
 }
 
-/// What a client sends to ask about a token or to end it (RFC 7662 §2.1, RFC 7009 §2.1): who it is,
-/// and the token.
+/// Reads the client's credentials and the token of an introspection or a revocation.
 ///
-/// A caller that has not authenticated within the last minute counts to the global limit too. It
-/// counts before the database is asked, because strangers can leave before the answer.
+/// See RFC 7662 §2.1 and RFC 7009 §2.1. A client that has not authenticated within the last minute
+/// also counts against the global limit. It counts before the database query, because a client can
+/// disconnect before the result.
 async fn client_call(call: Call<'_>) -> Result<(ClientCredentials, Secret), ApiError> {
-    let (edge, address) = (call.edge, call.client);
-    let presented = Presented::of(call.request.headers());
+    let (app, address) = (call.app, call.client);
+    let authorization = ClientAuthorization::of(call.request.headers());
     let mut form = call.form().await?;
-    let client = presented.with(&mut form)?;
+    let client = authorization.with(&mut form)?;
     let token = form.take("token").ok_or_else(|| ApiError::InvalidRequest {
         detail: "some fields are missing; see errors",
         errors: vec![FieldError { field: "token", message: "is required".to_owned() }],
     })?;
-    if !edge.auth.is_recent_client(&client) {
-        rate_limit::count(edge, &[Policy::Global], address)?;
+    if !app.auth.is_recent_client(&client) {
+        rate_limit::check(app, GLOBAL, address)?;
     }
     Ok((client, token))
 }

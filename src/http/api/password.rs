@@ -1,13 +1,13 @@
 //! POST /api/v1/auth/password
 
 use crate::auth::ChangePassword;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.edge.auth, call.origin());
+    let (auth, origin) = (&call.app.auth, call.origin());
     let token = Secret::new(call.bearer()?.to_owned());
     let mut body = call.json().await?;
     let request = ChangePassword {

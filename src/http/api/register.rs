@@ -2,14 +2,14 @@
 
 use super::AccountBody;
 use crate::auth::Register;
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::secret::Secret;
 use hyper::StatusCode;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.edge.auth, call.origin());
+    let (auth, origin) = (&call.app.auth, call.origin());
     let mut body = call.json().await?;
     let request = Register {
         email: body.text("email"),

@@ -1,8 +1,8 @@
 //! GET /api/v1/auth/sessions
 
-use crate::http::error::ApiError;
 use crate::http::request::Call;
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use serde::Serialize;
 use std::net::IpAddr;
 use time::format_description::well_known::Rfc3339;
@@ -18,7 +18,7 @@ struct SessionBody {
 }
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let auth = &call.edge.auth;
+    let auth = &call.app.auth;
     let caller = auth.caller(call.bearer()?).await?;
     let sessions = auth.list_sessions(&caller).await?;
     let list: Vec<SessionBody> = sessions

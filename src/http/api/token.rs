@@ -1,17 +1,19 @@
-//! POST /api/v1/auth/token: the OAuth 2.0 token endpoint, password and refresh grants (RFC 6749
-//! §4.3.2, §6) for first-party clients, which need no client authentication.
+//! POST /api/v1/auth/token: the OAuth 2.0 token endpoint.
+//!
+//! It supports the password and refresh grants (RFC 6749 §4.3.2, §6). First-party clients do not
+//! authenticate.
 
 use super::token_answer;
 use crate::auth::{FieldError, Login};
 use crate::hashing::Password;
-use crate::http::error::ApiError;
 use crate::http::request::{Call, Form};
 use crate::http::response::Answer;
+use crate::http::response::error::ApiError;
 use crate::identity::LoginName;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.edge.auth, call.origin());
+    let (auth, origin) = (&call.app.auth, call.origin());
     let mut form = call.form().await?;
     let grant = form.take("grant_type");
     let pair = match grant.as_ref().map_or("password", Secret::expose) {
@@ -30,7 +32,7 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
     Ok(token_answer(&pair))
 }
 
-/// Takes fields that the grant needs, or says which are missing.
+/// Takes the fields that the grant requires, or lists the missing ones.
 fn required<const N: usize>(
     form: &mut Form,
     names: [&'static str; N],

@@ -1,62 +1,69 @@
-//! The PROXY protocol, versions 1 and 2: in front of a connection, the proxy says whose it is.
+//! The PROXY protocol, versions 1 and 2, by which a proxy names a connection's client.
 //!
-//! After HAProxy's `doc/proxy-protocol.txt` (sections 2.1 and 2.2). Only what a TCP proxy sends is
-//! taken; what it says beyond the addresses (TLVs) is passed over.
+//! See HAProxy's `doc/proxy-protocol.txt` (sections 2.1 and 2.2). Only headers of TCP proxies are
+//! accepted. Fields after the addresses (TLVs) are skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A header of version 1 at most, its CR LF included.
-const LINE_OCTETS_MAX: usize = 107;
-/// A header at most: of version 2, with 2 KiB of addresses and TLVs. Certificates of clients, which
-/// a proxy may put there, do not fit.
-pub(super) const HEADER_OCTETS_MAX: usize = PREFIX_OCTETS + 2_048;
-/// Signature, version and command, family, length.
-const PREFIX_OCTETS: usize = 16;
+/// Length of a version 1 header, at most, including CR LF.
+const LINE_BYTES_MAX: usize = 107;
+/// Length of a header, at most: version 2 with 2 KiB of addresses and TLVs. Client certificates,
+/// which a proxy can include as TLVs, do not fit.
+pub(super) const HEADER_BYTES_MAX: usize = PREFIX_BYTES + 2_048;
+/// Length of signature, version and command, family, and length field.
+const PREFIX_BYTES: usize = 16;
 const LINE_START: &[u8] = b"PROXY ";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What the octets so far are.
+/// The state of a header after some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// The beginning of a header, and nothing else.
-    Part,
-    /// A header, and perhaps something behind it.
-    Whole {
-        /// Octets of the header.
-        octets: usize,
-        /// Whose connection it is; `None`: the proxy's own, or one without such addresses.
+    /// An incomplete header.
+    Incomplete,
+    /// A complete header; other bytes can follow it.
+    Complete {
+        /// Length of the header in bytes.
+        length: usize,
+        /// The client's address; `None`: the proxy's own connection, or one that is not TCP.
         source: Option<SocketAddr>,
     },
 }
 
-/// Something else than a header.
+/// The bytes are not a valid header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(&'static str);
 
-/// Reads a header from the first octets of a connection.
-pub(super) fn parse(octets: &[u8]) -> Result<Parsed, Malformed> {
-    if begins(octets, SIGNATURE) {
-        version_2(octets)
-    } else if begins(octets, LINE_START) {
-        version_1(octets)
+/// Parses a header from the first bytes of a connection.
+///
+/// # Errors
+/// [`Malformed`]: the connection cannot begin with a header.
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
+    if agree(bytes, SIGNATURE) {
+        version_2(bytes)
+    } else if agree(bytes, LINE_START) {
+        version_1(bytes)
     } else {
         Err(Malformed("the connection does not begin with a PROXY header"))
     }
 }
 
-/// Whether one is the beginning of the other.
-fn begins(octets: &[u8], with: &[u8]) -> bool {
-    octets.iter().zip(with).all(|(one, other)| one == other)
+/// Whether one slice is a prefix of the other.
+fn agree(bytes: &[u8], start: &[u8]) -> bool {
+    bytes.iter().zip(start).all(|(one, other)| one == other)
 }
 
-fn version_1(octets: &[u8]) -> Result<Parsed, Malformed> {
-    let Some(end) = octets.iter().take(LINE_OCTETS_MAX).position(|octet| *octet == b'\n') else {
-        let part = octets.len() < LINE_OCTETS_MAX;
-        return if part { Ok(Parsed::Part) } else { Err(Malformed("the line is too long")) };
+fn version_1(bytes: &[u8]) -> Result<Parsed, Malformed> {
+    let Some(end) = bytes.iter().take(LINE_BYTES_MAX).position(|byte| *byte == b'\n') else {
+        let is_short = bytes.len() < LINE_BYTES_MAX;
+        return if is_short {
+            Ok(Parsed::Incomplete)
+        } else {
+            Err(Malformed("the line is too long"))
+        };
     };
-    let broken = Malformed("the line is broken");
-    let line = octets.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(broken)?;
+    let broken = Malformed("the line is malformed");
+    let line = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(broken)?;
     let line = std::str::from_utf8(line).map_err(|_| broken)?;
     let mut words = line.split(' ').skip(1);
     let family = words.next().ok_or(broken)?;
@@ -69,58 +76,58 @@ fn version_1(octets: &[u8]) -> Result<Parsed, Malformed> {
         if words.next().is_some() {
             return Err(broken);
         }
-        // Read only to see that they are there.
+        // Parsed only to validate them.
         let _ = (target, target_port);
         Some(SocketAddr::new(source, source_port))
     };
-    Ok(Parsed::Whole { octets: end + 1, source })
+    Ok(Parsed::Complete { length: end + 1, source })
 }
 
 fn address(family: &str, text: &str) -> Result<IpAddr, Malformed> {
     let address = match family {
         "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::from),
         "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
-        _ => return Err(Malformed("the line names no family that is known")),
+        _ => return Err(Malformed("the line has an unknown address family")),
     };
-    address.ok_or(Malformed("the line has a bad address"))
+    address.ok_or(Malformed("the line has an invalid address"))
 }
 
-/// Decimal, without sign and leading zeros.
+/// Parses a decimal number without sign and leading zeros.
 fn port(text: &str) -> Result<u16, Malformed> {
-    let plain = text.bytes().all(|octet| octet.is_ascii_digit());
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let plain = plain && (text.len() == 1 || !text.starts_with('0'));
     let port = plain.then(|| text.parse().ok()).flatten();
-    port.ok_or(Malformed("the line has a bad port"))
+    port.ok_or(Malformed("the line has an invalid port"))
 }
 
-fn version_2(octets: &[u8]) -> Result<Parsed, Malformed> {
-    let Some((prefix, rest)) = octets.split_first_chunk::<PREFIX_OCTETS>() else {
-        return Ok(Parsed::Part);
+fn version_2(bytes: &[u8]) -> Result<Parsed, Malformed> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Ok(Parsed::Incomplete);
     };
     let [.., version_and_command, family, high, low] = *prefix;
     if version_and_command >> 4 != 2 {
-        return Err(Malformed("its version is not 2"));
+        return Err(Malformed("the header's version is not 2"));
     }
     let length = usize::from(u16::from_be_bytes([high, low]));
-    if PREFIX_OCTETS + length > HEADER_OCTETS_MAX {
-        return Err(Malformed("it is longer than 2 KiB"));
+    if PREFIX_BYTES + length > HEADER_BYTES_MAX {
+        return Err(Malformed("the header is longer than 2 KiB"));
     }
-    let short = Malformed("it is too short for its addresses");
+    let short = Malformed("the header is too short for its addresses");
     let (is_local, least) = match (version_and_command & 0xf, family) {
         (0, _) => (true, 0),
         (1, UNSPEC) => (true, 0),
         (1, TCP_4) => (false, 12),
         (1, TCP_6) => (false, 36),
-        // Of a socket on the proxy's machine.
+        // A Unix socket on the proxy's machine.
         (1, UNIX_STREAM) => (true, 216),
-        (1, _) => return Err(Malformed("it names no family that is known")),
-        _ => return Err(Malformed("it has a command that is not known")),
+        (1, _) => return Err(Malformed("the header has an unknown address family")),
+        _ => return Err(Malformed("the header has an unknown command")),
     };
     if length < least {
         return Err(short);
     }
     let Some(body) = rest.get(..length) else {
-        return Ok(Parsed::Part);
+        return Ok(Parsed::Incomplete);
     };
     let source = match (is_local, family) {
         (false, TCP_4) => {
@@ -134,10 +141,10 @@ fn version_2(octets: &[u8]) -> Result<Parsed, Malformed> {
         (true, _) => None,
     };
     let source = source.map(|(address, port)| {
-        let port = port.iter().fold(0, |port, octet| port << 8 | u16::from(*octet));
+        let port = port.iter().fold(0, |port, byte| port << 8 | u16::from(*byte));
         SocketAddr::new(address, port)
     });
-    Ok(Parsed::Whole { octets: PREFIX_OCTETS + length, source })
+    Ok(Parsed::Complete { length: PREFIX_BYTES + length, source })
 }
 
 const UNSPEC: u8 = 0x00;
@@ -180,48 +187,50 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_whole_and_nothing_behind_it(
+        fn a_header_is_parsed_to_its_end_and_no_further(
             source in sources(),
             tlvs in prop::collection::vec(any::<u8>(), 0..300),
-            behind in prop::collection::vec(any::<u8>(), 0..20),
+            following in prop::collection::vec(any::<u8>(), 0..20),
         ) {
             for header in [line(source), encoded(source, &tlvs)] {
-                let whole = Parsed::Whole { octets: header.len(), source: Some(source) };
-                prop_assert_eq!(parse(&[&header[..], &behind].concat()), Ok(whole));
+                let complete = Parsed::Complete { length: header.len(), source: Some(source) };
+                prop_assert_eq!(parse(&[&header[..], &following].concat()), Ok(complete));
                 for end in 1..header.len() {
-                    prop_assert_eq!(parse(&header[..end]), Ok(Parsed::Part), "{} octets", end);
+                    prop_assert_eq!(parse(&header[..end]), Ok(Parsed::Incomplete), "{} bytes", end);
                 }
             }
         }
 
         #[test]
-        fn no_octets_make_it_panic(
+        fn arbitrary_bytes_do_not_cause_a_panic(
             start in 0..4_usize,
-            octets in prop::collection::vec(any::<u8>(), 0..400),
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
         ) {
             let start = [b"".as_slice(), b"PROXY ", SIGNATURE, b"PROXY TCP4 "][start];
-            if let Ok(Parsed::Whole { octets: length, .. }) = parse(&[start, &octets].concat()) {
-                prop_assert!(length <= start.len() + octets.len());
+            if let Ok(Parsed::Complete { length, .. }) = parse(&[start, &bytes].concat()) {
+                prop_assert!(length <= start.len() + bytes.len());
             }
         }
     }
 
     #[test]
-    fn a_connection_of_nobody_else_is_the_proxys_own() {
-        let own = |header: Vec<u8>| {
-            assert_eq!(parse(&header), Ok(Parsed::Whole { octets: header.len(), source: None }));
+    fn a_header_without_tcp_addresses_names_no_client() {
+        let no_client = |header: Vec<u8>| {
+            let complete = Parsed::Complete { length: header.len(), source: None };
+            assert_eq!(parse(&header), Ok(complete));
         };
-        own(b"PROXY UNKNOWN\r\n".to_vec());
-        own(b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n".to_vec());
-        own(binary(0, UNSPEC, &[], &[]));
-        own(binary(0, TCP_4, &[9; 12], &[1, 2, 3]));
-        own(binary(1, UNSPEC, &[], &[1; 7]));
-        own(binary(1, UNIX_STREAM, &[1; 216], &[]));
+        no_client(b"PROXY UNKNOWN\r\n".to_vec());
+        no_client(b"PROXY UNKNOWN ffff::1 whatever 1 2\r\n".to_vec());
+        no_client(binary(0, UNSPEC, &[], &[]));
+        no_client(binary(0, TCP_4, &[9; 12], &[1, 2, 3]));
+        no_client(binary(1, UNSPEC, &[], &[1; 7]));
+        no_client(binary(1, UNIX_STREAM, &[1; 216], &[]));
     }
 
+    // Reliability: F3.
     #[test]
-    fn f3_anything_else_is_refused() {
-        let long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; LINE_OCTETS_MAX]].concat();
+    fn a_malformed_header_is_refused() {
+        let long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; LINE_BYTES_MAX]].concat();
         let mut third = binary(0, UNSPEC, &[], &[]);
         third[12] = 0x30;
         for header in [

@@ -1,7 +1,8 @@
-//! Connections that end with an error: what hyper answers by itself has no request, no id and no
-//! request's log line, so it is counted and logged here.
+//! Counts and logs connections that end with an error.
+//!
+//! hyper answers some errors itself. Those have no request, no request id and no request log line.
 
-use super::Edge;
+use super::AppState;
 use hyper::StatusCode;
 use std::error::Error;
 use std::net::IpAddr;
@@ -11,18 +12,18 @@ use std::net::IpAddr;
 pub(super) enum ConnectionError {
     /// A head that is not HTTP.
     BadHead,
-    /// A head that is too long, or has too many fields.
+    /// A head that is too long or has too many fields.
     HeadTooLarge,
-    /// A head that did not end in time, or an answer that was not read in time.
+    /// The head did not end, or the response was not read, in time.
     Timeout,
-    /// HTTP/2 that breaks the protocol, or a flood of its frames.
+    /// A violation of the HTTP/2 protocol, or a flood of its frames.
     Http2,
-    /// The client left in the middle of something, or what carries HTTP failed.
+    /// The client disconnected early, or the transport under HTTP failed.
     Broken,
 }
 
 impl ConnectionError {
-    /// What hyper's error means.
+    /// Classifies an error of hyper.
     pub(super) fn of(error: &(dyn Error + Send + Sync + 'static)) -> Self {
         let Some(error) = error.downcast_ref::<hyper::Error>() else { return Self::Broken };
         let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
@@ -47,7 +48,7 @@ impl ConnectionError {
         }
     }
 
-    /// What hyper has answered, if it has.
+    /// The status of hyper's own response, if it sent one.
     fn status(self) -> Option<StatusCode> {
         match self {
             Self::BadHead => Some(StatusCode::BAD_REQUEST),
@@ -56,14 +57,14 @@ impl ConnectionError {
         }
     }
 
-    /// Counts it, and logs one a second of each client. One that is broken off is logged at level
-    /// debug: a request that was under way has a line of its own.
-    pub(super) fn note(self, edge: &Edge, client: IpAddr) {
+    /// Counts the error, and logs at most one a second for each client. Broken connections are
+    /// logged at debug level, because a request in progress logs its own line.
+    pub(super) fn record(self, app: &AppState, client: IpAddr) {
         let kind = self.kind();
-        edge.meters.connection_errors.increment(kind);
+        app.http_metrics.connection_errors.increment(kind);
         if self == Self::Broken {
             tracing::debug!(kind, %client, "connection error");
-        } else if let Some(unlogged) = edge.connection_lines.note(client, edge.clock.now()) {
+        } else if let Some(unlogged) = app.connection_error_throttle.note(client, app.clock.now()) {
             let status = self.status().map(|status| status.as_u16());
             let unlogged = Some(unlogged).filter(|others| *others > 0);
             tracing::info!(kind, status, %client, unlogged, "connection error");

@@ -1,4 +1,4 @@
-//! Whom a request comes from: the peer, or whom a trusted proxy speaks for.
+//! The client's address: the peer's, or the one that a trusted proxy reports.
 
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
@@ -7,17 +7,19 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// Longest chain of proxies that is followed from the right.
+/// How many entries of a forwarding header are read, from the right.
 const HOPS_MAX: usize = 32;
 
-/// The proxies whose word is taken, as networks.
+/// The networks of the trusted proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl FromStr for TrustedProxies {
     type Err = String;
 
-    /// Reads a comma-separated list of addresses and CIDR networks; empty or `none` is nobody.
+    /// Parses a comma-separated list of addresses and CIDR networks.
+    ///
+    /// An empty list or `none` trusts no proxy.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim() == "none" {
             return Ok(Self::default());
@@ -26,7 +28,7 @@ impl FromStr for TrustedProxies {
         let net = |part: &str| {
             let address = part.parse::<IpAddr>().map(IpNet::from);
             address.or_else(|_| part.parse::<IpNet>()).map_err(|_| {
-                format!("'{part}' is no address or network: use a list like 10.0.0.0/8,::1")
+                format!("'{part}' is not an address or network: use a list like 10.0.0.0/8,::1")
             })
         };
         parts.map(net).collect::<Result<_, _>>().map(Self)
@@ -44,15 +46,17 @@ impl fmt::Display for TrustedProxies {
 }
 
 impl TrustedProxies {
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    pub(in crate::http) fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(&address))
     }
 
-    /// The right-most address of `X-Forwarded-For`, or else `Forwarded` (RFC 7239), that is not
-    /// itself a trusted proxy, if the peer is one; else the peer. Everything further left was
-    /// written by the client or by somebody we do not know. An entry that is no address ends the
-    /// walk at the hop that reported it.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    /// Returns the address of the client behind the trusted proxies.
+    ///
+    /// If the peer is a trusted proxy, that is the right-most address of `X-Forwarded-For`, or else
+    /// of `Forwarded` (RFC 7239), that is not a trusted proxy itself. Otherwise it is the peer.
+    /// Entries further left come from the client or an unknown proxy. An entry that is not an
+    /// address ends the search, and the result is the hop that reported it.
+    pub(in crate::http) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.contains(peer) {
             return peer;
         }
@@ -60,8 +64,8 @@ impl TrustedProxies {
             if headers.contains_key("x-forwarded-for") { "x-forwarded-for" } else { "forwarded" };
         let mut client = peer;
         let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-        // Hop by hop: rubbish that a client put in front must not hide what a proxy added.
-        let hops = lines.iter().rev().flat_map(|line| line.rsplit(|octet| *octet == b','));
+        // Each hop is decoded separately: garbage from the client must not hide what a proxy added.
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
         for hop in hops.take(HOPS_MAX) {
             let Ok(hop) = std::str::from_utf8(hop) else { break };
             let node = if name == "forwarded" { forwarded_for(hop) } else { Some(hop) };
@@ -77,7 +81,7 @@ impl TrustedProxies {
     }
 }
 
-/// The `for` parameter of one element of `Forwarded`.
+/// Returns the `for` parameter of one element of `Forwarded`.
 fn forwarded_for(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -85,7 +89,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
     })
 }
 
-/// An address, with or without a port and brackets.
+/// Parses an address, with or without a port and brackets.
 fn parse_node(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let address = text
@@ -96,8 +100,8 @@ fn parse_node(text: &str) -> Option<IpAddr> {
     Some(canonical(address))
 }
 
-/// `::ffff:a.b.c.d` is the IPv4 address `a.b.c.d`.
-pub(super) fn canonical(address: IpAddr) -> IpAddr {
+/// Converts an IPv4-mapped address, `::ffff:a.b.c.d`, to `a.b.c.d`.
+pub(in crate::http) fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
@@ -116,38 +120,42 @@ mod tests {
         trusted.client(peer.parse().unwrap(), &map).to_string()
     }
 
+    // Reliability: F3.
     #[test]
-    fn f3_only_a_trusted_peer_is_believed() {
+    fn only_a_trusted_peer_may_report_a_client_address() {
         let forged = [("x-forwarded-for", "203.0.113.9")];
         assert_eq!(client("none", "198.51.100.1", &forged), "198.51.100.1");
         assert_eq!(client("10.0.0.0/8", "198.51.100.1", &forged), "198.51.100.1");
         assert_eq!(client("10.0.0.0/8", "10.1.2.3", &forged), "203.0.113.9");
     }
 
+    // Reliability: F3.
     #[test]
-    fn f3_the_walk_goes_from_the_right_and_stops_at_the_first_stranger() {
+    fn the_client_is_the_right_most_address_that_is_not_trusted() {
         let via = |chain| client("10.0.0.0/8", "10.0.0.1", &[("x-forwarded-for", chain)]);
         assert_eq!(via("1.1.1.1, 203.0.113.9, 10.0.0.2"), "203.0.113.9");
         assert_eq!(via("203.0.113.9:4711"), "203.0.113.9");
         assert_eq!(via("[2001:db8::1]:443"), "2001:db8::1");
         assert_eq!(via("::ffff:203.0.113.9"), "203.0.113.9");
         assert_eq!(via("10.0.0.3, 10.0.0.2"), "10.0.0.3", "all trusted: the left-most");
-        assert_eq!(via("1.1.1.1, garbage, 10.0.0.2"), "10.0.0.2", "never past garbage");
-        assert_eq!(via("é, 203.0.113.9"), "203.0.113.9", "rubbish does not hide the proxy's hop");
+        assert_eq!(via("1.1.1.1, garbage, 10.0.0.2"), "10.0.0.2", "garbage ends the search");
+        assert_eq!(via("é, 203.0.113.9"), "203.0.113.9", "garbage does not hide the proxy's hop");
         assert_eq!(via(""), "10.0.0.1");
         let two = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9, 10.0.0.2")];
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &two), "203.0.113.9");
     }
 
+    // Reliability: F3.
     #[test]
-    fn f3_forwarded_is_read_where_the_older_header_is_not_there() {
+    fn forwarded_is_read_if_x_forwarded_for_is_missing() {
         let via = |chain| client("10.0.0.0/8", "10.0.0.1", &[("forwarded", chain)]);
         assert_eq!(via("for=1.1.1.1;proto=https, For=\"[2001:db8::7]:4711\""), "2001:db8::7");
         assert_eq!(via("for=_hidden"), "10.0.0.1");
     }
 
+    // Reliability: F4.
     #[test]
-    fn f4_an_ipv6_address_is_limited_by_its_64() {
+    fn an_ipv6_address_is_limited_by_its_64_prefix() {
         let key = |text: &str| address_block(text.parse().unwrap()).to_string();
         assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(key("192.0.2.1"), "192.0.2.1");

@@ -1,6 +1,6 @@
-//! Every failure as a problem document (RFC 9457): the one table of statuses.
+//! The status and problem document (RFC 9457) of every failure, in one table.
 
-use super::response::Answer;
+use super::Answer;
 use crate::auth::{
     ClientCallError, FieldError, LoginError, MeError, PasswordError, RefreshError, RegisterError,
 };
@@ -13,65 +13,65 @@ use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW
 use serde::Serialize;
 use std::time::Duration;
 
-/// The challenge of a 401 (RFC 6750 §3).
+/// The challenge of a 401 without a token (RFC 6750 §3).
 const CHALLENGE: &str = r#"Bearer realm="staunch""#;
-/// The same where a token was sent and is no good (RFC 6750 §3.1).
+/// The challenge of a 401 for an invalid token (RFC 6750 §3.1).
 const CHALLENGE_INVALID: &str = r#"Bearer realm="staunch", error="invalid_token""#;
-/// The challenge to a client (RFC 6749 §5.2, RFC 7617 §2).
+/// The challenge to an OAuth client (RFC 6749 §5.2, RFC 7617 §2).
 const CHALLENGE_CLIENT: &str = r#"Basic realm="staunch", charset="UTF-8""#;
-/// When to try again while the database is away: pools and servers come back in about this.
+/// The Retry-After while the database is unavailable: about the time that a reconnect takes.
 const DATABASE_RETRY: Duration = Duration::from_secs(2);
 
-/// Why a request failed, in HTTP's terms.
+/// Why a request failed, in HTTP terms.
 #[derive(Debug)]
-pub(super) enum ApiError {
-    /// The body is not what its Content-Type says.
+pub(in crate::http) enum ApiError {
+    /// The body does not match its Content-Type.
     Malformed { detail: &'static str },
     /// Two servers could read this request differently.
     Ambiguous { detail: &'static str },
-    /// The form is no OAuth request (RFC 6749 §5.2 `invalid_request`).
+    /// The form is not a valid OAuth request (RFC 6749 §5.2 `invalid_request`).
     InvalidRequest { detail: &'static str, errors: Vec<FieldError> },
-    /// A grant that is not there (RFC 6749 §5.2).
+    /// The grant type is not supported (RFC 6749 §5.2).
     UnsupportedGrantType,
-    /// Wrong name or password: the same words for every reason.
+    /// The name or the password is wrong. The detail is the same for every reason.
     WrongCredentials,
-    /// A refresh token that continues nothing.
+    /// The refresh token is invalid, expired or revoked.
     InvalidRefreshToken,
-    /// A client that is none of ours, or did not say who it is (RFC 6749 §5.2).
+    /// The OAuth client is unknown or did not authenticate (RFC 6749 §5.2).
     InvalidClient,
-    /// No bearer token was sent.
+    /// The request has no bearer token.
     TokenMissing,
-    /// A bearer token that opens nothing.
+    /// The bearer token is invalid, expired or revoked.
     TokenInvalid,
-    /// No such route.
+    /// The path has no route.
     NotFound,
-    /// The route has other methods.
+    /// The route does not allow the method.
     MethodNotAllowed { allow: &'static str },
-    /// The body did not come in time.
+    /// The body did not arrive within the timeout.
     BodyTimeout,
-    /// A name that belongs to somebody.
+    /// Another account has the name or e-mail address.
     Taken { field: &'static str },
-    /// The body is too long.
+    /// The body is larger than the limit.
     BodyTooLarge,
-    /// The Content-Type is not the one of this endpoint.
+    /// The endpoint does not accept the Content-Type.
     UnsupportedMediaType { expected: &'static str },
-    /// Fields are missing, of the wrong type, or break rules: all of them.
+    /// Fields are missing or invalid. Lists all of them.
     Unprocessable(Vec<FieldError>),
-    /// The address has asked too often.
+    /// The client's address is over a rate limit.
     RateLimited(QuotaStatus),
-    /// Too many failed logins under that name.
+    /// The login name has too many failed logins.
     LoginLocked { retry_after: Duration },
-    /// More logins than the machine can do.
+    /// The hashing capacity is exhausted.
     Busy { retry_after: Duration },
-    /// The database gave no answer.
+    /// The database is unavailable.
     DatabaseAway,
-    /// Starting, draining, or without a database.
+    /// The server is starting, is draining, or has no database.
     NotReady,
-    /// A bug. The log says more.
+    /// A bug in the server. The log has the cause.
     Internal,
 }
 
-/// What a problem document says.
+/// The members of a problem document.
 #[derive(Serialize)]
 struct Problem<'a> {
     #[serde(rename = "type")]
@@ -93,11 +93,11 @@ struct ProblemField<'a> {
     message: &'a str,
 }
 
-/// A row of the table: status, last part of `type`, title, detail.
+/// A row of the table: status, last part of `type`, title and detail.
 type Row = (StatusCode, &'static str, &'static str, &'static str);
 
 impl ApiError {
-    /// The table.
+    /// Returns the table's row for this failure.
     #[rustfmt::skip]
     fn row(&self) -> Row {
         match self {
@@ -110,24 +110,24 @@ impl ApiError {
             Self::InvalidClient => (StatusCode::UNAUTHORIZED, "client-rejected", "Client rejected", "client authentication failed: send client_id and client_secret by Basic or in the form"),
             Self::TokenMissing => (StatusCode::UNAUTHORIZED, "token-missing", "Access token missing", "send an access token: Authorization: Bearer <token>"),
             Self::TokenInvalid => (StatusCode::UNAUTHORIZED, "token-rejected", "Access token rejected", "the access token is invalid, expired or revoked"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found", "there is nothing at this path"),
-            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", "this path does not answer that method; see Allow"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found", "no resource at this path"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", "this path does not support that method; see Allow"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "Body timeout", "the body did not arrive in time"),
             Self::Taken { field: "email" } => (StatusCode::CONFLICT, "email-taken", "E-mail address taken", "this e-mail address is already registered"),
             Self::Taken { .. } => (StatusCode::CONFLICT, "username-taken", "Username taken", "this username is already registered"),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", "the body may have 16384 octets at most"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", "the body must not exceed 16384 bytes"),
             Self::UnsupportedMediaType { expected } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", expected),
             Self::Unprocessable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "Invalid fields", "some fields are missing or invalid; see errors"),
             Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", "too many requests from this address; see Retry-After"),
             Self::LoginLocked { .. } => (StatusCode::TOO_MANY_REQUESTS, "login-locked", "Too many failed logins", "too many failed logins under this name; see Retry-After"),
-            Self::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", "more logins than this server can do at the moment; see Retry-After"),
-            Self::DatabaseAway => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", "the account store gives no answer; see Retry-After"),
-            Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", "this server takes no work at the moment"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", "something went wrong here; the request id finds it in the log"),
+            Self::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", "the server is at capacity; see Retry-After"),
+            Self::DatabaseAway => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", "the account database is unavailable; see Retry-After"),
+            Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready", "the server is not ready; see Retry-After"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", "internal error; look up X-Request-Id in the server log"),
         }
     }
 
-    /// The OAuth error code, where RFC 6749 §5.2 or RFC 6750 §3.1 has one.
+    /// Returns the OAuth error code, if RFC 6749 §5.2 or RFC 6750 §3.1 defines one.
     fn oauth(&self) -> Option<&'static str> {
         match self {
             Self::InvalidRequest { .. } => Some("invalid_request"),
@@ -162,7 +162,7 @@ impl ApiError {
         }
     }
 
-    /// The header that goes with the status, where HTTP has one.
+    /// Returns the header that HTTP requires or recommends for the status.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         let fixed = |name, value| Some((name, HeaderValue::from_static(value)));
         match self {
@@ -180,7 +180,7 @@ impl ApiError {
             Self::DatabaseAway | Self::NotReady => {
                 Some((RETRY_AFTER, whole_seconds(DATABASE_RETRY).into()))
             }
-            // What is left of the body is not worth reading.
+            // The server does not read the rest of the body.
             Self::Ambiguous { .. } | Self::BodyTimeout | Self::BodyTooLarge => {
                 fixed(CONNECTION, "close")
             }
@@ -195,8 +195,8 @@ impl ApiError {
         }
     }
 
-    /// The answer.
-    pub(super) fn into_answer(self) -> Answer {
+    /// Builds the problem document with its status and header.
+    pub(in crate::http) fn into_answer(self) -> Answer {
         let (status, code, title, detail) = self.row();
         let error = self.oauth();
         let problem = Problem {
@@ -220,8 +220,10 @@ impl ApiError {
     }
 }
 
-/// Rounded up: a client that waits so long is not refused for a fraction.
-pub(super) fn whole_seconds(duration: Duration) -> u64 {
+/// Rounds up to whole seconds.
+///
+/// A client that waits so long is not refused again for a fraction of a second.
+pub(in crate::http) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
@@ -316,7 +318,7 @@ impl From<ClientCallError> for ApiError {
     }
 }
 
-/// The request's log line tells why.
+/// Returns the internal error, and puts its cause into the request's log line.
 fn internal(error: &dyn std::error::Error) -> ApiError {
     trace::note_failure(with_causes(error));
     ApiError::Internal
@@ -327,14 +329,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_rounded_up_to_whole_seconds() {
+    fn retry_after_is_rounded_up_to_whole_seconds() {
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(3)), 3);
         assert_eq!(whole_seconds(Duration::from_millis(3_001)), 4);
     }
 
     #[test]
-    fn a_problem_has_the_members_that_rfc_9457_and_6749_ask_for() {
+    fn a_rejected_login_has_the_required_status_and_headers() {
         let response = ApiError::WrongCredentials.into_answer().into_response();
         assert_eq!(response.status(), 401);
         assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -1,4 +1,4 @@
-//! The certificate and its key: two PEM files, read together and believed only as a pair.
+//! The certificate and its key: two PEM files that are read together and must match.
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -12,27 +12,27 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
-/// Octets of a file at most; a chain of three certificates takes some 6 KB.
-const FILE_OCTETS_MAX: usize = 256 * 1024;
+/// Size of a file, at most. A chain of three certificates takes about 6 KB.
+const FILE_BYTES_MAX: usize = 256 * 1024;
 const CERT: &str = "STAUNCH_TLS_CERT";
 const KEY: &str = "STAUNCH_TLS_KEY";
 
 /// Why a certificate cannot be used. Each variant names the setting and the file.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{setting}: cannot read {path}")]
     Io {
-        /// Which setting.
+        /// The setting.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
-    /// Others than its owner may read the key.
+    /// Users other than its owner may read the key.
     #[error(
-        "{KEY}: {path} may be read by others (mode {mode:04o}): chmod 600 it, or replace it if they did"
+        "{KEY}: other users may read {path} (mode {mode:04o}): run chmod 600, and replace the key if someone has read it"
     )]
     Exposed {
         /// The file.
@@ -40,10 +40,10 @@ pub enum TlsError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Not what it should hold.
+    /// The file's content cannot be used.
     #[error("{setting}: {path} {reason}")]
     Damaged {
-        /// Which setting.
+        /// The setting.
         setting: &'static str,
         /// The file.
         path: PathBuf,
@@ -52,27 +52,27 @@ pub enum TlsError {
     },
 }
 
-/// Where the pair is.
+/// The paths of the certificate and its key.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
-    /// `STAUNCH_TLS_CERT`: the server's certificate, then those that lead to its root.
+    /// `STAUNCH_TLS_CERT`: the server's certificate, followed by its intermediate certificates.
     pub chain: PathBuf,
-    /// `STAUNCH_TLS_KEY`: its private key (PKCS #8, PKCS #1 or SEC 1), not encrypted.
+    /// `STAUNCH_TLS_KEY`: the private key (PKCS #8, PKCS #1 or SEC 1), not encrypted.
     pub key: PathBuf,
 }
 
-/// A certificate with the key that belongs to it.
+/// A certificate with its key.
 pub(super) struct Pair {
     pub(super) certified: CertifiedKey,
     pub(super) not_after_unix_s: u64,
 }
 
-/// How both files looked; another look tells whether one of them was changed or replaced.
+/// The identity and modification time of both files; it differs after a change or replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp([(u64, u64, u64, i64, i64); 2]);
+pub(super) struct FileState([(u64, u64, u64, i64, i64); 2]);
 
 impl CertificateFiles {
-    /// Reads both and checks that they belong together.
+    /// Reads both files and checks that they match.
     ///
     /// # Errors
     /// See [`TlsError`].
@@ -80,13 +80,13 @@ impl CertificateFiles {
         self.read(&rustls::crypto::aws_lc_rs::default_provider()).map(drop)
     }
 
-    /// `None`: one of them is not there.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        let look = |path: &Path| {
-            let seen = fs::metadata(path).ok()?;
-            Some((seen.dev(), seen.ino(), seen.len(), seen.mtime(), seen.mtime_nsec()))
+    /// The current state of the files. `None`: one of them is missing.
+    pub(super) fn state(&self) -> Option<FileState> {
+        let of = |path: &Path| {
+            let file = fs::metadata(path).ok()?;
+            Some((file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
         };
-        Some(Stamp([look(&self.chain)?, look(&self.key)?]))
+        Some(FileState([of(&self.chain)?, of(&self.key)?]))
     }
 
     pub(super) fn read(&self, provider: &CryptoProvider) -> Result<Pair, TlsError> {
@@ -101,9 +101,9 @@ impl CertificateFiles {
         let (text, _) = read_file(CERT, &self.chain)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
         let chain = chain.map_err(|_| in_cert("is not PEM"))?;
-        let first = chain.first().ok_or_else(|| in_cert("holds no PEM certificate"))?;
+        let first = chain.first().ok_or_else(|| in_cert("contains no PEM certificate"))?;
         let parsed = Certificate::from_der(first)
-            .map_err(|error| in_cert(&format!("holds no X.509 certificate: {error}")))?;
+            .map_err(|error| in_cert(&format!("contains no X.509 certificate: {error}")))?;
         let not_after = parsed.tbs_certificate.validity.not_after.to_unix_duration();
 
         let (text, metadata) = read_file(KEY, &self.key)?;
@@ -111,8 +111,9 @@ impl CertificateFiles {
             let mode = metadata.mode() & 0o7777;
             return Err(TlsError::Exposed { path: self.key.clone(), mode });
         }
-        let key = PrivateKeyDer::from_pem_slice(&text)
-            .map_err(|_| in_key("holds no PEM private key (an encrypted one cannot be used)"))?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+            in_key("contains no PEM private key (encrypted keys are not supported)")
+        })?;
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| {
             if matches!(error, rustls::Error::InconsistentKeys(_)) {
                 let chain = self.chain.display();
@@ -125,7 +126,7 @@ impl CertificateFiles {
     }
 }
 
-/// Whether others may read it; a group may read what root gave it, as PostgreSQL has it.
+/// Whether other users may read the key. As in PostgreSQL, a group may read a key that root owns.
 fn is_exposed(key: &Metadata) -> bool {
     let forbidden = if key.uid() == 0 { 0o037 } else { 0o077 };
     key.mode() & forbidden != 0
@@ -138,14 +139,14 @@ fn read_file(
     let failed = |source| TlsError::Io { setting, path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if metadata.len() > FILE_OCTETS_MAX as u64 {
-        let reason = "is longer than any such file".to_owned();
+    if metadata.len() > FILE_BYTES_MAX as u64 {
+        let reason = "is longer than 256 KiB".to_owned();
         return Err(TlsError::Damaged { setting, path: path.to_owned(), reason });
     }
-    // In one piece: what a key's copy leaves as it grows would not be cleared.
-    let mut octets = Zeroizing::new(Vec::with_capacity(FILE_OCTETS_MAX));
-    file.take(FILE_OCTETS_MAX as u64).read_to_end(&mut octets).map_err(failed)?;
-    Ok((octets, metadata))
+    // Allocated at full size, because a growing buffer would leave copies of the key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX));
+    file.take(FILE_BYTES_MAX as u64).read_to_end(&mut bytes).map_err(failed)?;
+    Ok((bytes, metadata))
 }
 
 #[cfg(test)]
@@ -154,7 +155,7 @@ pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     /// Writes a new pair.
-    pub(in crate::http) fn pair(folder: &Path) -> CertificateFiles {
+    pub(in crate::http::connection) fn pair(folder: &Path) -> CertificateFiles {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let files =
             CertificateFiles { chain: folder.join("cert.pem"), key: folder.join("key.pem") };
@@ -165,22 +166,22 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_pair_is_read_with_its_end() {
+    fn a_pair_is_read_with_its_expiry() {
         let folder = tempfile::tempdir().unwrap();
         let read = pair(folder.path()).read(&rustls::crypto::aws_lc_rs::default_provider());
-        // 4096-01-01, the end that rcgen gives by default.
+        // 4096-01-01, rcgen's default expiry.
         assert_eq!(read.ok().unwrap().not_after_unix_s, 67_090_118_400);
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_the_setting_and_the_file() {
+    fn an_error_names_the_setting_and_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let good = pair(folder.path());
         let other = tempfile::tempdir().unwrap();
         let other = pair(other.path());
         let says = |files: &CertificateFiles, wanted: &[&str]| {
-            let told = files.check().unwrap_err().to_string();
-            assert!(wanted.iter().all(|part| told.contains(part)), "{told}");
+            let message = files.check().unwrap_err().to_string();
+            assert!(wanted.iter().all(|part| message.contains(part)), "{message}");
         };
         good.check().unwrap();
         let mixed = CertificateFiles { key: other.key.clone(), ..good.clone() };
@@ -198,14 +199,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_seen() {
+    fn a_changed_file_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let files = pair(folder.path());
-        let before = files.stamp();
-        assert!(before.is_some() && before == files.stamp());
+        let before = files.state();
+        assert!(before.is_some() && before == files.state());
         pair(folder.path());
-        assert_ne!(before, files.stamp());
+        assert_ne!(before, files.state());
         fs::remove_file(&files.key).unwrap();
-        assert_eq!(files.stamp(), None);
+        assert_eq!(files.state(), None);
     }
 }

@@ -1,40 +1,43 @@
-//! What a stranger's octets go through above hyper, as functions of the octets alone: for the fuzz
-//! targets, which must reach it without a server. `None`: refused.
+//! The parsers of untrusted input above hyper, for the fuzz targets.
+//!
+//! Each is a function of bytes, so that a fuzz target needs no server. `None` means refused.
 
 use super::client_address::TrustedProxies;
-use super::client_credentials::Presented;
-use super::request::{self, Form, JsonObject};
+use super::credentials::ClientAuthorization;
+use super::{Form, JsonObject};
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Value;
 use std::net::IpAddr;
 
-/// The fields of a form, decoded, in their order.
+/// Parses and decodes the fields of a form, in their order.
 pub fn form(body: &[u8]) -> Option<Vec<(String, String)>> {
     let Form(fields) = Form::parse(body).ok()?;
     Some(fields.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect())
 }
 
-/// The members of a JSON object, in their order.
+/// Parses the members of a JSON object, in their order.
 pub fn json(body: &[u8]) -> Option<Vec<(String, Value)>> {
     let JsonObject(members) = serde_json::from_slice(body).ok()?;
     Some(members)
 }
 
-/// The token of an `Authorization` of that value.
+/// Parses the bearer token in the value of an `Authorization` header.
 pub fn bearer(value: &[u8]) -> Option<String> {
-    request::bearer(&headers([(AUTHORIZATION, value)])?).ok().map(str::to_owned)
+    super::bearer(&headers([(AUTHORIZATION, value)])?).ok().map(str::to_owned)
 }
 
-/// The client's id and secret in an `Authorization` of that value.
+/// Parses a client's id and secret in the value of an `Authorization` header.
 pub fn basic(value: &[u8]) -> Option<(String, String)> {
-    match Presented::of(&headers([(AUTHORIZATION, value)])?) {
-        Presented::Basic(given) => Some((given.id, given.secret.expose().to_owned())),
-        Presented::Nothing | Presented::Unusable => None,
+    match ClientAuthorization::of(&headers([(AUTHORIZATION, value)])?) {
+        ClientAuthorization::Basic(given) => Some((given.id, given.secret.expose().to_owned())),
+        ClientAuthorization::Missing | ClientAuthorization::Invalid => None,
     }
 }
 
-/// Whom a request with that header comes from. `None`: no header can have the value.
+/// Finds the client's address in a request with one header.
+///
+/// `None` means that the value is not allowed in a header.
 pub fn client_address(
     trusted: &TrustedProxies,
     peer: IpAddr,

@@ -1,21 +1,25 @@
-//! The id by which a request is found in logs: the client's own, or a new one.
+//! The request id, which identifies a request in the logs.
 
 use crate::telemetry::trace_context::TraceId;
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 
-/// Longest id that is taken from a client, in characters.
+/// The longest id accepted from a client. Unit: characters.
 const CHARS_MAX: usize = 128;
-/// The header.
-pub(super) const X_REQUEST_ID: &str = "x-request-id";
+/// The header that carries the id.
+pub(in crate::http) const X_REQUEST_ID: &str = "x-request-id";
 
-/// An id of 1 to 128 characters of `A-Z a-z 0-9 . _ -`: it can do no harm in a log line.
+/// A request id that is safe in a log line.
+///
+/// It has 1 to 128 characters of `A-Z a-z 0-9 . _ -`.
 #[derive(Clone)]
-pub(super) struct RequestId(HeaderValue);
+pub(in crate::http) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's own, or the id of the request's trace: one thing less to look up.
-    pub(super) fn of(headers: &HeaderMap, trace: TraceId) -> Self {
+    /// Returns the client's id if it is valid, or else the trace id.
+    ///
+    /// With the trace id, an operator has one id to look up instead of two.
+    pub(in crate::http) fn of(headers: &HeaderMap, trace: TraceId) -> Self {
         let own = headers.get(X_REQUEST_ID).filter(|value| is_plain(value.as_bytes()));
         Self(own.cloned().unwrap_or_else(|| {
             HeaderValue::try_from(trace.to_string())
@@ -23,11 +27,11 @@ impl RequestId {
         }))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(in crate::http) fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
 
-    pub(super) fn header(&self) -> HeaderValue {
+    pub(in crate::http) fn header(&self) -> HeaderValue {
         self.0.clone()
     }
 }
@@ -41,8 +45,9 @@ fn is_plain(id: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    // Reliability: A15.
     #[test]
-    fn a15_a_plain_id_is_kept_and_any_other_replaced() {
+    fn a_valid_request_id_is_kept_and_any_other_replaced() {
         let id = |text: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(text).unwrap());

@@ -1,6 +1,6 @@
-//! TLS 1.2 and 1.3 on the main listener, and the change of its certificate while it serves.
+//! TLS 1.2 and 1.3 on the main listener, with live reload of the certificate.
 
-use super::certificate::{CertificateFiles, Stamp, TlsError};
+use super::certificate::{CertificateFiles, FileState, TlsError};
 use crate::telemetry::{Family, Metrics, definitions};
 use metrics::Gauge;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -14,14 +14,16 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Memory that TLS adds to a connection, at most: rustls's limit of what is not sent yet, and a
-/// record (RFC 8446 §5.1) each for what is read and what came out of it.
-pub const TLS_OCTETS_MAX: u64 = 64 * 1024 + 2 * 16 * 1024;
+/// Memory that TLS adds to a connection, at most.
+///
+/// rustls's limit on unsent data, plus one record (RFC 8446 §5.1) each for received and decrypted
+/// data.
+pub const TLS_BYTES_MAX: u64 = 64 * 1024 + 2 * 16 * 1024;
 
-/// What is spoken inside (RFC 7301), most wanted first.
+/// The offered protocols (RFC 7301), preferred first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// How a main listener speaks TLS. Cheap to clone; all clones have one certificate.
+/// The TLS acceptor of the main listener. Clones are cheap and share one certificate.
 #[derive(Clone)]
 pub struct Tls(Arc<Inner>);
 
@@ -29,34 +31,34 @@ struct Inner {
     files: CertificateFiles,
     provider: Arc<CryptoProvider>,
     acceptor: TlsAcceptor,
-    shown: Arc<Shown>,
-    /// How the files looked when they were last read, also in vain.
-    seen: Mutex<Option<Stamp>>,
+    current: Arc<Current>,
+    /// The files' state when they were last read, even if that failed.
+    last_read: Mutex<Option<FileState>>,
     expiry: Gauge,
     reloads: Family,
     handshakes: Family,
 }
 
-/// The certificate that new connections are shown.
+/// The certificate for new connections.
 #[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct Current(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
 impl Tls {
-    /// Reads the pair and makes ready.
+    /// Reads the pair and builds the acceptor.
     ///
     /// # Errors
     /// See [`TlsError`].
     pub fn open(files: CertificateFiles, metrics: &Metrics) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let seen = Mutex::new(files.stamp());
+        let last_read = Mutex::new(files.state());
         let pair = files.read(&provider)?;
-        let shown = Arc::new(Shown(RwLock::new(Arc::new(pair.certified))));
+        let current = Arc::new(Current(RwLock::new(Arc::new(pair.certified))));
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
             .map_err(|error| TlsError::Damaged {
@@ -65,72 +67,72 @@ impl Tls {
                 reason: error.to_string(),
             })?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::<Shown>::clone(&shown));
+            .with_cert_resolver(Arc::<Current>::clone(&current));
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         let tls = Self(Arc::new(Inner {
             files,
             provider,
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            shown,
-            seen,
+            current,
+            last_read,
             expiry: metrics.gauge(definitions::TLS_CERTIFICATE_EXPIRY, &[]),
             reloads: metrics.family(definitions::TLS_RELOADS),
             handshakes: metrics.family(definitions::TLS_HANDSHAKES),
         }));
-        tls.note_expiry(pair.not_after_unix_s);
+        tls.set_expiry(pair.not_after_unix_s);
         Ok(tls)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "dates are far below 2^52")]
-    fn note_expiry(&self, unix_s: u64) {
+    fn set_expiry(&self, unix_s: u64) {
         self.0.expiry.set(unix_s as f64);
     }
 
-    /// Reads the pair anew if a file has changed since it was last read; true: new connections are
-    /// shown another certificate. Those that are open go on. Blocks on the files.
+    /// Reloads the certificate if a file has changed since the last read. Blocks on file I/O.
+    ///
+    /// True: new connections use the new certificate. Open connections continue.
     ///
     /// # Errors
-    /// See [`TlsError`]; the certificate stays as it was, and a pair that cannot be used is told
-    /// once.
-    pub fn follow(&self) -> Result<bool, TlsError> {
-        let mut seen = self.seen();
-        let stamp = self.0.files.stamp();
-        if *seen == stamp {
+    /// See [`TlsError`]. The current certificate remains, and an unusable pair is reported once.
+    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+        let mut last_read = self.last_read();
+        let state = self.0.files.state();
+        if *last_read == state {
             return Ok(false);
         }
-        *seen = stamp;
-        self.take().map(|()| true)
+        *last_read = state;
+        self.read().map(|()| true)
     }
 
-    /// Reads the pair anew. Blocks on the files.
+    /// Reloads the certificate. Blocks on file I/O.
     ///
     /// # Errors
-    /// See [`TlsError`]; the certificate stays as it was.
+    /// See [`TlsError`]. The current certificate remains.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let mut seen = self.seen();
-        // Looked at before: a change during the reading is seen the next time.
-        *seen = self.0.files.stamp();
-        self.take()
+        let mut last_read = self.last_read();
+        // Taken before the read, so that the next check sees a change during it.
+        *last_read = self.0.files.state();
+        self.read()
     }
 
-    /// One at a time, under the lock of `seen`: what was read last is shown last.
-    fn take(&self) -> Result<(), TlsError> {
+    /// Runs under the lock of `last_read`, so that the pair read last stays current.
+    fn read(&self) -> Result<(), TlsError> {
         let read = self.0.files.read(&self.0.provider);
         self.0.reloads.increment(if read.is_ok() { "success" } else { "error" });
         let pair = read?;
-        let mut shown = self.0.shown.0.write().unwrap_or_else(PoisonError::into_inner);
-        *shown = Arc::new(pair.certified);
-        drop(shown);
-        self.note_expiry(pair.not_after_unix_s);
+        let mut current = self.0.current.0.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(pair.certified);
+        drop(current);
+        self.set_expiry(pair.not_after_unix_s);
         Ok(())
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Option<Stamp>> {
-        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_read(&self) -> std::sync::MutexGuard<'_, Option<FileState>> {
+        self.0.last_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handshake, within that time; `None`: there was none, and whoever sent something else
-    /// has got an alert.
+    /// Performs the handshake within `limit`. `None`: it failed. rustls answers invalid data with an
+    /// alert.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
@@ -139,7 +141,7 @@ impl Tls {
         let (result, stream) = match timeout(limit, self.0.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => ("success", Some(stream)),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "no TLS handshake");
+                tracing::debug!(%error, "TLS handshake failed");
                 ("error", None)
             }
             Err(_) => ("timeout", None),
@@ -156,23 +158,23 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_change_is_taken_once_and_a_broken_one_is_told_once() {
+    fn a_changed_pair_is_loaded_once_and_an_unusable_one_is_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::new().unwrap();
         let files = pair(folder.path());
         let tls = Tls::open(files.clone(), &metrics).unwrap();
-        assert!(!tls.follow().unwrap(), "nothing has changed");
+        assert!(!tls.reload_if_changed().unwrap(), "nothing has changed");
         pair(folder.path());
-        assert!(tls.follow().unwrap());
-        assert!(!tls.follow().unwrap());
+        assert!(tls.reload_if_changed().unwrap());
+        assert!(!tls.reload_if_changed().unwrap());
         fs::write(&files.chain, "cut off").unwrap();
-        assert!(tls.follow().is_err());
-        assert!(!tls.follow().unwrap(), "told once");
+        assert!(tls.reload_if_changed().is_err());
+        assert!(!tls.reload_if_changed().unwrap(), "reported once");
         fs::remove_file(&files.key).unwrap();
-        assert!(tls.follow().is_err());
-        assert!(!tls.follow().unwrap(), "told once");
+        assert!(tls.reload_if_changed().is_err());
+        assert!(!tls.reload_if_changed().unwrap(), "reported once");
         pair(folder.path());
-        assert!(tls.follow().unwrap());
+        assert!(tls.reload_if_changed().unwrap());
         let page = metrics.render();
         assert!(page.contains("staunch_tls_reloads_total{result=\"success\"} 2"), "{page}");
         assert!(page.contains("staunch_tls_reloads_total{result=\"error\"} 2"), "{page}");
