@@ -23,6 +23,6 @@ pub mod lifecycle;
 pub mod secret;
 pub mod telemetry;
 
-/// Limit of every wait in unit tests: far above what any needs, because the machine may be busy.
+/// Timeout of every wait in unit tests: generous, because the machine may be busy.
 #[cfg(test)]
 const SOON: std::time::Duration = std::time::Duration::from_secs(60);

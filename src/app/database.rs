@@ -1,4 +1,4 @@
-//! The database that the settings name, for the subcommands.
+//! The configured database, for the subcommands.
 
 use super::StartError;
 use crate::config::Config;
@@ -6,19 +6,19 @@ use crate::postgres::{self, DataFolder, EmbeddedPostgres, PostgresError, Purpose
 use crate::store::{self, Endpoint};
 use std::path::{Path, PathBuf};
 
-/// What to do where the settings name no server and the data folder has no database.
+/// What to do if neither a database URL nor an embedded database exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfAbsent {
-    /// Make one.
+    /// Create an embedded database.
     Create,
-    /// Fail and make nothing: the command works on existing data, so the folder is the wrong one.
+    /// Fail and create nothing: the command needs existing data, so the folder must be wrong.
     Fail,
 }
 
-/// The database that the settings name.
+/// The configured database, opened for a subcommand.
 ///
-/// One that runs is used as it is, also the embedded one of a server in another process. An
-/// embedded one that does not run is started, and stopped again by [`Database::close`].
+/// A running database is used as it is, including the embedded one of another staunch process. An
+/// embedded database that is not running is started, and [`Database::close`] stops it.
 pub struct Database {
     /// How to connect.
     pub connect: Endpoint,
@@ -27,13 +27,13 @@ pub struct Database {
 }
 
 impl Database {
-    /// Finds the database, starts it if need be, and brings its schema up to date.
+    /// Finds the database, starts it if necessary, and migrates its schema.
     ///
     /// # Errors
-    /// See [`StartError`]; what had been started is stopped again.
+    /// See [`StartError`]. A database that was started is stopped again.
     ///
     /// # Cancel safety
-    /// Dropping the future ends what was started, in the background.
+    /// Dropping the future stops a started database in the background.
     pub async fn open(config: &Config, if_absent: IfAbsent) -> Result<Self, StartError> {
         let database = match &config.settings.database_url {
             Some(url) => {
@@ -73,12 +73,12 @@ impl Database {
         }
     }
 
-    /// The data folder, if its database was made just now.
+    /// The data folder, if [`Database::open`] created its database.
     pub fn created_in(&self) -> Option<&Path> {
         self.created_in.as_deref()
     }
 
-    /// Stops the database if it was started here. Close every connection first.
+    /// Stops the database if [`Database::open`] started it. Close every connection first.
     pub async fn close(self) {
         if let Some(server) = self.started {
             server.stop().await;

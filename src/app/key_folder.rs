@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::postgres::DataFolder;
 use crate::tokens::KeyFolder;
 
-/// The key folder of the settings. A server may use it at the same time. Nothing is made.
+/// Locates the configured key folder, without creating it. A server may use it at the same time.
 ///
 /// # Errors
 /// [`StartError::Postgres`]: the data folder cannot be used.

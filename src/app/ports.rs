@@ -1,21 +1,21 @@
-//! The ports: bound first, listened on last.
+//! The ports: bound at the start of the build, listened on at its end.
 
 use super::StartError;
 use crate::config::Config;
 use crate::http::{Listener, Manner, Port, Surface, Tls};
 use std::net::SocketAddr;
 
-/// The ports that the settings name, bound and not listened on.
+/// The configured ports, bound but not listened on.
 pub(super) struct Ports {
     main: Port,
     metrics: Option<Port>,
 }
 
 impl Ports {
-    /// Binds them.
+    /// Binds the ports.
     ///
     /// # Errors
-    /// [`StartError::Listen`]: another process has one of them.
+    /// [`StartError::Listen`]: another process uses one of them.
     pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
         let settings = &config.settings;
         let bind = |address| {
@@ -28,20 +28,20 @@ impl Ports {
         })
     }
 
-    /// Where the main listener is.
+    /// The address of the main listener.
     pub(super) fn address(&self) -> SocketAddr {
         self.main.address()
     }
 
-    /// Where metrics are, if apart.
+    /// The address of the metrics listener, if there is one.
     pub(super) fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().map(Port::address)
     }
 
-    /// Listens on them.
+    /// Listens on the ports.
     ///
     /// # Errors
-    /// [`StartError::Listen`]: another process has come to listen on one of them.
+    /// [`StartError::Listen`]: another process now listens on one of them.
     pub(super) fn listen(
         self,
         config: &Config,

@@ -1,23 +1,25 @@
-//! What is read anew while the server runs: the key folder, and the certificate with its key.
+//! Reloads of the key folder, and of the certificate with its key, while the server runs.
+//!
+//! Every reload logs its result. A reload that fails leaves the previous keys or certificate in use.
 
 use crate::http::Tls;
 use crate::telemetry::with_causes;
 use crate::tokens::Tokens;
 use std::error::Error;
 
-/// Reads the key folder anew and says what came of it.
+/// Reloads the key folder.
 pub async fn reload_keys(tokens: Tokens) {
-    const TAKEN: &str = "the key folder has changed, its keys are in use";
-    read(move || tokens.reload(), TAKEN, "the keys stay as they were").await;
+    const RELOADED: &str = "the key folder has changed, using its keys";
+    read(move || tokens.reload(), RELOADED, "cannot reload the keys, keeping those in use").await;
 }
 
-/// Reads the certificate and its key anew and says what came of it.
+/// Reloads the certificate and its key.
 pub async fn reload_certificate(tls: Tls) {
     read_certificate(move || tls.reload().map(|()| true)).await;
 }
 
-/// The same if one of the two files has changed.
-pub(super) async fn follow_certificate(tls: Tls) {
+/// Reloads the certificate and its key if one of the two files has changed.
+pub(super) async fn reload_changed_certificate(tls: Tls) {
     read_certificate(move || tls.follow()).await;
 }
 
@@ -25,14 +27,16 @@ async fn read_certificate<E>(reload: impl FnOnce() -> Result<bool, E> + Send + '
 where
     E: Error + Send + 'static,
 {
-    const TAKEN: &str = "the certificate was read, new connections are shown it";
-    read(reload, TAKEN, "the certificate stays as it was").await;
+    const RELOADED: &str = "certificate reloaded, using it for new connections";
+    read(reload, RELOADED, "cannot reload the certificate, keeping the one in use").await;
 }
 
-/// Reads beside the serving threads, as the files may be on a network. True: something was taken.
+/// Runs a reload off the serving threads, because its files may be on a network.
+///
+/// `reload` returns whether something has changed.
 async fn read<E>(
     reload: impl FnOnce() -> Result<bool, E> + Send + 'static,
-    taken: &'static str,
+    reloaded: &'static str,
     kept: &'static str,
 ) where
     E: Error + Send + 'static,
@@ -40,7 +44,7 @@ async fn read<E>(
     #[expect(clippy::disallowed_methods, reason = "files that may be on a network; no hashing")]
     match tokio::task::spawn_blocking(reload).await {
         Ok(Ok(false)) => {}
-        Ok(Ok(true)) => tracing::info!("{taken}"),
+        Ok(Ok(true)) => tracing::info!("{reloaded}"),
         Ok(Err(error)) => tracing::error!(error = with_causes(&error), "{kept}"),
         Err(error) => tracing::error!(%error, "{kept}"),
     }

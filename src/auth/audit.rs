@@ -7,7 +7,7 @@
 use super::{Auth, Inner};
 use crate::identity::{Origin, UserId};
 use crate::store::{NewEvent, StoreError};
-use crate::telemetry::{Metrics, declared};
+use crate::telemetry::{Metrics, definitions};
 use metrics::Counter;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub(super) struct Audit {
 impl Audit {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let (lines, queue) = mpsc::channel(LINES_MAX);
-        let dropped = metrics.counter(declared::AUDIT_EVENTS_DROPPED, &[]);
+        let dropped = metrics.counter(definitions::AUDIT_EVENTS_DROPPED, &[]);
         Self { lines, queue: Mutex::new(queue), dropped }
     }
 

@@ -3,7 +3,7 @@
 
 use super::{Auth, Inner};
 use crate::store::{Cleaned, StoreError};
-use crate::telemetry::declared;
+use crate::telemetry::definitions;
 use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -42,13 +42,13 @@ impl Auth {
         let result = self.clean_all(&mut *cleanup.lock().await, &mut removed).await;
         let label = *result.as_ref().unwrap_or(&"error");
         meters.cleanup_runs.increment(label);
-        metrics.counter(declared::CLEANUP_REMOVED, &[]).increment(removed);
+        metrics.counter(definitions::CLEANUP_REMOVED, &[]).increment(removed);
         if label == "success" {
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "seconds stay exact for millions of years"
             )]
-            metrics.gauge(declared::CLEANUP_LAST_SUCCESS, &[]).set(now_unix_s as f64);
+            metrics.gauge(definitions::CLEANUP_LAST_SUCCESS, &[]).set(now_unix_s as f64);
         }
         result.map(|_| removed)
     }

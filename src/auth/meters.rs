@@ -1,6 +1,6 @@
 //! The rules' counters, looked up once.
 
-use crate::telemetry::{Family, Metrics, declared};
+use crate::telemetry::{Family, Metrics, definitions};
 use metrics::Gauge;
 
 pub(super) struct Meters {
@@ -20,17 +20,17 @@ pub(super) struct Meters {
 impl Meters {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
-            logins: metrics.family(declared::LOGINS),
-            registrations: metrics.family(declared::REGISTRATIONS),
-            refreshes: metrics.family(declared::REFRESHES),
-            logouts: metrics.family(declared::LOGOUTS),
-            bearer_checks: metrics.family(declared::BEARER_CHECKS),
-            introspections: metrics.family(declared::INTROSPECTIONS),
-            signing_key_created: metrics.gauge(declared::SIGNING_KEY_CREATED, &[]),
-            lockout_names: metrics.gauge(declared::LOCKOUT_NAMES, &[]),
-            session_lookups: metrics.family(declared::SESSION_LOOKUPS),
-            rehashes: metrics.family(declared::REHASHES),
-            cleanup_runs: metrics.family(declared::CLEANUP_RUNS),
+            logins: metrics.family(definitions::LOGINS),
+            registrations: metrics.family(definitions::REGISTRATIONS),
+            refreshes: metrics.family(definitions::REFRESHES),
+            logouts: metrics.family(definitions::LOGOUTS),
+            bearer_checks: metrics.family(definitions::BEARER_CHECKS),
+            introspections: metrics.family(definitions::INTROSPECTIONS),
+            signing_key_created: metrics.gauge(definitions::SIGNING_KEY_CREATED, &[]),
+            lockout_names: metrics.gauge(definitions::LOCKOUT_NAMES, &[]),
+            session_lookups: metrics.family(definitions::SESSION_LOOKUPS),
+            rehashes: metrics.family(definitions::REHASHES),
+            cleanup_runs: metrics.family(definitions::CLEANUP_RUNS),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! `staunch audit`: the audit log, of one account or all.
+//! `staunch audit`: prints the audit log of one account or of all.
 
-use super::beside::{failed, find, on_database, settings, shown};
+use super::database_context::{failed, find, on_database, settings, shown};
 use super::{FAILED, Failure, UNAVAILABLE};
 use crate::app::IfAbsent;
 use crate::store::{LoggedEvent, ReadError, StoreError};
@@ -11,23 +11,23 @@ use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// As far back as `--since` goes: longer than there are lines, and a time that PostgreSQL can name.
+/// Longest span of `--since`: older than any event, and within PostgreSQL's range of times.
 const SPAN_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 3_600);
 
 const HELP: &str = "\
 Events: login, register, refresh, logout, session_end, password_change, account_disable, \
 account_enable, account_delete.\n\n\
-Outcomes: success; rejected (wrong name or password); limited (the first login or change of \
-password that is refused in each wait after too many failures, or a session ended by a login \
-beyond STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token came back, so its session was \
-ended).\n\n\
-A refused login is not looked up, so it names no account. The server keeps events for \
+Outcomes: success; rejected (wrong name or password); limited (a login or change of password \
+refused after too many failures, logged once per wait, or a session ended by a login \
+beyond STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token was used again, so its session \
+was ended).\n\n\
+A refused login is not looked up, so its event names no account. The server keeps events for \
 STAUNCH_AUDIT_KEEP.";
 
 /// The subcommand without the settings.
 pub(super) fn command() -> Command {
     Command::new("audit")
-        .about("Print what happened to accounts and sessions, the oldest first")
+        .about("Print the events of accounts and sessions, oldest first")
         .after_help(HELP)
         .arg(
             Arg::new("NAME")
@@ -47,7 +47,7 @@ pub(super) fn command() -> Command {
             Arg::new("JSON")
                 .long("json")
                 .action(ArgAction::SetTrue)
-                .help("One JSON object a line instead of a table"),
+                .help("Print one JSON object per line instead of a table"),
         )
 }
 
@@ -56,7 +56,7 @@ fn span(text: &str) -> Result<Duration, String> {
     parsed.map_err(|_| "must be a duration like 30m, 12h or 7d".into())
 }
 
-/// An event as JSON.
+/// An event in the JSON output.
 #[derive(Serialize)]
 struct Line<'a> {
     at: String,
@@ -114,8 +114,7 @@ fn print_row(out: &mut impl Write, event: &LoggedEvent) -> io::Result<()> {
     )
 }
 
-/// What to say where not everything came. A reader that has had enough (`| head`) is no failure
-/// of ours, but not all of it either.
+/// The failure of an output that is incomplete. A closed pipe (`| head`) counts, because events are missing.
 pub(super) fn read_failed(error: &ReadError) -> Failure {
     match error {
         ReadError::Store(error @ StoreError::Unavailable { .. }) => {

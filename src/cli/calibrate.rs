@@ -1,4 +1,4 @@
-//! `staunch calibrate`: how fast this machine hashes, so that cost, cores and limits can be chosen.
+//! `staunch calibrate`: measures how fast this machine hashes, to help choose cost, cores and limits.
 
 use super::source::Source;
 use super::{Failure, tell};
@@ -7,9 +7,9 @@ use crate::hashing::{Calibration, bcrypt_crate_hash_time};
 use clap::ArgMatches;
 use std::time::Duration;
 
-/// The cost that the first table is about: the least that OWASP recommends.
+/// Cost of the first table: the lowest that OWASP recommends.
 const TABLE_COST: u32 = 10;
-/// The costs of the second table.
+/// Costs of the second table.
 const COSTS: std::ops::RangeInclusive<u32> = 8..=15;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -56,7 +56,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         ));
     }
     lines.push(
-        "\nA login waits longer when more come than are done: STAUNCH_HASH_DEADLINE bounds that wait."
+        "\nLogins wait longer when they arrive faster than they are hashed: STAUNCH_HASH_DEADLINE bounds that wait."
             .to_owned(),
     );
     tell(&lines);

@@ -1,4 +1,4 @@
-//! `staunch check-config`: says what is in force, or everything that is wrong. Starts nothing.
+//! `staunch check-config`: prints the settings in effect, or every error in them. Starts nothing.
 
 use super::source::Source;
 use super::{BAD_SETTING, Failure, tell};
@@ -29,13 +29,13 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     lines.extend(config.memory_lines());
     lines.extend(config.warnings().iter().map(|warning| format!("warning: {warning}")));
     for name in source.unknown() {
-        lines.push(format!("warning: {name} is set, but there is no such setting"));
+        lines.push(format!("warning: {name} is set, but staunch has no such setting"));
     }
     tell(&lines);
     Ok(())
 }
 
-/// Host and database; user and password are left out.
+/// A database URL without its user and password.
 fn masked(url: &str) -> String {
     store::parse_url(url)
         .map_or_else(|_| "***".to_owned(), |config| format!("***@{}", store::place(&config)))

@@ -1,6 +1,6 @@
 //! `staunch client`: the OAuth clients that may introspect and revoke tokens.
 
-use super::beside::{failed, on_database, settings, shown, text};
+use super::database_context::{failed, on_database, settings, shown, text};
 use super::settings::{Uses, with_settings};
 use super::{FAILED, Failure, NOT_FOUND, REJECTED, tell};
 use crate::app::IfAbsent;
@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 const HELP_ADD: &str = "\
 The secret is shown once: only its hash is stored. The server may be running, on the embedded \
-database too. To change a secret, add a second client under another name, and remove the first \
-one when the service uses the second.";
+database too. To change a secret, add a second client under another name, switch the service to it, and \
+remove the first client.";
 
 pub(super) fn command() -> Command {
     let commands = [
         Command::new("add")
-            .about("Make a client and print its id and secret")
+            .about("Create a client and print its id and secret")
             .after_help(HELP_ADD)
             .arg(Arg::new("NAME").required(true).help("A name for people, like billing-api")),
         Command::new("list").about("List the clients"),
@@ -33,7 +33,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let Some((name, matches)) = matches.subcommand() else {
-        // The parser demands one.
+        // clap requires a subcommand.
         return Ok(());
     };
     let (config, _guard) = settings(matches)?;
@@ -60,7 +60,7 @@ async fn add(admin: &Admin, name: &str) -> Result<Vec<String>, Failure> {
     ])
 }
 
-/// Removes a client by its id, or by its name. An id wins over another client's name that looks like it.
+/// Removes a client by id or name. An id wins over another client's identical name.
 async fn remove(admin: &Admin, client: &str) -> Result<Vec<String>, Failure> {
     let mut removed = None;
     if let Ok(id) = client.parse::<Uuid>() {

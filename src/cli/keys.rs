@@ -1,6 +1,6 @@
 //! `staunch keys`: lists, rotates and retires the keys in the key folder.
 
-use super::beside::{settings, text};
+use super::database_context::{settings, text};
 use super::settings::{Uses, with_settings};
 use super::{CANNOT_CREATE, FAILED, Failure, NOT_FOUND, REJECTED, runtime, tell};
 use crate::app;
@@ -12,17 +12,17 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 const HELP_ROTATE: &str = "\
-The new key checks tokens at once: running servers read the folder every 30 s and at SIGHUP, and \
-publish the key at /.well-known/jwks.json. It makes tokens after 10 minutes, when every node and \
-every client has it. The previous key still checks the tokens that it made; remove it later with \
-`staunch keys retire`.\n\n\
-With --now the key makes tokens at once, and keys of its kind that wait to take over are \
+Running servers read the folder every 30 s and at SIGHUP. They accept the new key's tokens at once \
+and publish the key at /.well-known/jwks.json. It signs tokens after 10 minutes, when every node \
+and every client has it. The previous key still verifies the tokens that it signed; remove it \
+later with `staunch keys retire`.\n\n\
+With --now the key signs tokens at once, and keys of its kind that wait to take over are \
 removed.";
 
 const HELP_RETIRE: &str = "\
-A key is needed until the last token that it made has expired: for STAUNCH_ACCESS_TOKEN_TTL, or \
-for a refresh key STAUNCH_REFRESH_TOKEN_TTL, after the next key took over. Before that the \
-command refuses, because it would log people out. --force removes the key anyway.\n\n\
+A key is needed until the last token that it signed has expired: STAUNCH_ACCESS_TOKEN_TTL (refresh \
+keys: STAUNCH_REFRESH_TOKEN_TTL) after the next key took over. Before that the command refuses, \
+because removing the key would log users out. --force removes it anyway.\n\n\
 If a key was stolen, run `staunch keys rotate --now`, then `staunch keys retire --force` for the \
 stolen key, then send the servers SIGHUP or wait 30 s.";
 
@@ -31,11 +31,11 @@ pub(super) fn command() -> Command {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
     let commands = [
-        Command::new("list").about("List the keys and what each does now"),
+        Command::new("list").about("List the keys and the state of each"),
         Command::new("rotate")
-            .about("Make a key, of STAUNCH_JWT_ALG, that takes over in 10 minutes")
+            .about("Create a key of STAUNCH_JWT_ALG that takes over in 10 minutes")
             .after_help(HELP_ROTATE)
-            .arg(flag("refresh", "Make a key for refresh tokens instead of access tokens"))
+            .arg(flag("refresh", "Create a key for refresh tokens instead of access tokens"))
             .arg(flag(
                 "now",
                 "Take over at once: servers and clients that do not know the key yet refuse its tokens",
@@ -46,11 +46,11 @@ pub(super) fn command() -> Command {
             .arg(
                 Arg::new("KID")
                     .required(true)
-                    // base64url has the hyphen.
+                    // A base64url id can begin with a hyphen.
                     .allow_hyphen_values(true)
-                    .help("Its id, as `staunch keys list` shows it; after -- if it begins with -h"),
+                    .help("Its id, as `staunch keys list` shows it; put -- before an id that begins with -h"),
             )
-            .arg(flag("force", "Remove it even if tokens that it made are still valid")),
+            .arg(flag("force", "Remove it even if tokens that it signed are still valid")),
     ];
     Command::new("keys")
         .about("List, rotate and retire the keys that sign tokens")
@@ -60,7 +60,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let Some((name, matches)) = matches.subcommand() else {
-        // The parser demands one.
+        // clap requires a subcommand.
         return Ok(());
     };
     let (config, _guard) = settings(matches)?;
@@ -98,7 +98,7 @@ fn retire(folder: &KeyFolder, kid: &str, force: bool) -> Result<String, Failure>
     Ok(format!("retired {}, removed {}", retired.kid, retired.path.display()))
 }
 
-/// One key on one line: what, id, state.
+/// Formats a key as one line: kind, algorithm, id, state.
 fn line(key: &KeyInfo) -> String {
     let (kind, algorithm) = match key.kind {
         KeyKind::Access(algorithm) => ("access", algorithm.name()),

@@ -1,4 +1,4 @@
-//! `staunch migrate`: brings the schema up to date and stops, for deployments that do so before they serve.
+//! `staunch migrate`: updates the database schema and exits, for deployments that migrate before they serve.
 
 use super::source::Source;
 use super::{BAD_SETTING, Failure, UNAVAILABLE, runtime, tell};

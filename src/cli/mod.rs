@@ -1,14 +1,14 @@
-//! The command line: one file a subcommand; `serve` is what happens when none is named.
+//! The command line, one file for each subcommand. The default is `serve`.
 //!
 //! Exit codes follow sysexits.h: 64 a bad setting, 65 some of the input was rejected, 66 no input,
-//! 67 no such account, client or key, 69 the database or a port is not available, 70 anything else that
-//! failed, 73 the data folder is in use, or a file or folder cannot be made or read, 75 stopped by a signal.
+//! 67 no such account, client or key, 69 the database or a port is not available, 70 any other failure,
+//! 73 the data folder is in use, or a file or folder cannot be created or read, 75 stopped by a signal.
 
 mod audit;
-mod beside;
 mod calibrate;
 mod check_config;
 mod client;
+mod database_context;
 mod keys;
 mod migrate;
 mod prompt;
@@ -27,7 +27,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Why a subcommand ended, and with which exit code.
+/// The error message and the exit code of a failed subcommand.
 struct Failure {
     code: u8,
     message: String,
@@ -43,7 +43,7 @@ const IN_USE: u8 = 73;
 const CANNOT_CREATE: u8 = 73;
 const INTERRUPTED: u8 = 75;
 
-/// Prints to standard output. A closed one (`| head`) is no failure: what was asked for is done.
+/// Prints lines to standard output. A closed pipe (`| head`) is not an error, because the work is done.
 fn tell(lines: &[String]) {
     let mut out = std::io::stdout().lock();
     for line in lines {
@@ -52,12 +52,11 @@ fn tell(lines: &[String]) {
     out.flush().ok();
 }
 
-/// Runs the program with these arguments, the first of which is its own name.
+/// Runs the program. The first argument is the program's name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(with_default(arguments.collect())) {
         Ok(matches) => matches,
         Err(error) => {
-            // Help and version are no mistakes.
             error.print().ok();
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if asked { 0 } else { BAD_SETTING });
@@ -87,7 +86,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn command() -> Command {
     Command::new("staunch")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A password-login server. Without a subcommand it serves.")
+        .about("A password-login server. The default subcommand is serve.")
         .subcommand_required(true)
         .subcommand(with_settings(
             Command::new("serve").about("Serve until SIGTERM or ctrl-C"),
@@ -112,7 +111,7 @@ fn command() -> Command {
         .subcommand(with_settings(audit::command(), Uses::Database))
 }
 
-/// Puts `serve` before flags that stand alone.
+/// Inserts `serve` where the arguments name no subcommand.
 fn with_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let asks = |text: &str| ["-h", "--help", "-V", "--version"].contains(&text);
     let first = arguments.get(1).map(|first| first.to_string_lossy().into_owned());
@@ -122,13 +121,16 @@ fn with_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// A runtime for the subcommand.
+/// Builds the async runtime of a subcommand.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("staunch-io")
         .build()
-        .map_err(|error| Failure { code: FAILED, message: format!("no runtime: {error}") })
+        .map_err(|error| Failure {
+            code: FAILED,
+            message: format!("cannot start the async runtime: {error}"),
+        })
 }
 
 impl From<StartError> for Failure {

@@ -1,5 +1,6 @@
-//! Secrets and answers from whoever runs the program: from a terminal without echo, or from a pipe.
-//! Never from the command line, which every user of the machine can read.
+//! Input of passwords and confirmations, from a terminal without echo or from a pipe.
+//!
+//! Passwords are never command-line arguments, because every user of the machine can read those.
 
 use super::{BAD_SETTING, FAILED, Failure, INTERRUPTED, REJECTED};
 use crate::secret::Secret;
@@ -11,13 +12,13 @@ use std::os::fd::AsFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use zeroize::Zeroizing;
 
-/// The longest line that is read, in octets: far above any password.
-const LINE_OCTETS_MAX: usize = 1_024;
+/// Longest line that is read, far above any password. Unit: bytes.
+const LINE_BYTES_MAX: usize = 1_024;
 
-/// A new password: typed twice at a terminal, else the first line of standard input.
+/// Reads a new password: typed twice at a terminal, else the first line of standard input.
 ///
 /// # Errors
-/// When there is none, it is not text, or the two differ.
+/// When standard input is empty or is not UTF-8, or the two passwords differ.
 pub(super) fn new_password() -> Result<Secret, Failure> {
     let input = io::stdin();
     if !input.is_terminal() {
@@ -32,13 +33,13 @@ pub(super) fn new_password() -> Result<Secret, Failure> {
     }
 }
 
-/// Whether somebody at a terminal says yes.
+/// Asks a yes-or-no question at the terminal. The default is no.
 ///
 /// # Errors
-/// When nobody is at a terminal: scripts say so by a flag.
+/// When standard input is not a terminal. Scripts pass a flag instead.
 ///
 /// # Cancel safety
-/// Dropping the future leaves a thread that waits for the answer; end the runtime without it.
+/// Dropping the future leaves a thread blocked on the answer. Shut down the runtime without waiting for it.
 pub(super) async fn confirm(question: &str) -> Result<bool, Failure> {
     let input = io::stdin();
     if !input.is_terminal() {
@@ -50,28 +51,28 @@ pub(super) async fn confirm(question: &str) -> Result<bool, Failure> {
     eprint!("{question} [y/N] ");
     let file = input.as_fd().try_clone_to_owned().map_err(unreadable)?;
     let file = tokio::fs::File::from_std(file.into());
-    let mut answer = Vec::with_capacity(LINE_OCTETS_MAX);
-    let limit = u64::try_from(LINE_OCTETS_MAX).unwrap_or(u64::MAX);
+    let mut answer = Vec::with_capacity(LINE_BYTES_MAX);
+    let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
     let mut line = tokio::io::BufReader::new(file).take(limit);
     line.read_until(b'\n', &mut answer).await.map_err(unreadable)?;
     Ok(["y", "yes"].iter().any(|yes| answer.trim_ascii().eq_ignore_ascii_case(yes.as_bytes())))
 }
 
-fn text(octets: Zeroizing<Vec<u8>>) -> Result<Secret, Failure> {
+fn text(bytes: Zeroizing<Vec<u8>>) -> Result<Secret, Failure> {
     let bad = |message: &str| Failure { code: REJECTED, message: message.to_owned() };
-    if octets.is_empty() {
-        return Err(bad("password: standard input has none"));
+    if bytes.is_empty() {
+        return Err(bad("password: standard input is empty"));
     }
-    let text = std::str::from_utf8(&octets).map_err(|_| bad("password: is not UTF-8"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| bad("password: is not UTF-8"))?;
     Ok(Secret::new(text.to_owned()))
 }
 
-/// The first line without its end.
+/// Reads the first line, without its line ending.
 fn first_line(input: &Stdin) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(LINE_OCTETS_MAX + 1));
-    let limit = u64::try_from(LINE_OCTETS_MAX + 1).unwrap_or(u64::MAX);
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX + 1));
+    let limit = u64::try_from(LINE_BYTES_MAX + 1).unwrap_or(u64::MAX);
     input.lock().take(limit).read_until(b'\n', &mut line)?;
-    if line.len() > LINE_OCTETS_MAX {
+    if line.len() > LINE_BYTES_MAX {
         return Err(io::Error::other("the line is too long"));
     }
     if line.last() == Some(&b'\n') {
@@ -83,7 +84,7 @@ fn first_line(input: &Stdin) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(line)
 }
 
-/// A line typed at a terminal that does not show it.
+/// Reads a line from the terminal with echo off.
 fn typed(input: &Stdin, prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let quiet = Quiet::begin(input).map_err(|error| unreadable(error.into()))?;
     eprint!("{prompt}");
@@ -95,9 +96,9 @@ fn typed(input: &Stdin, prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         .ok_or_else(|| Failure { code: INTERRUPTED, message: "stopped at the prompt".into() })
 }
 
-/// Keys up to Enter; `None`: somebody gave up.
+/// Reads keys up to Enter. `None`: the user pressed ctrl-C, ctrl-D or ctrl-\\, or the terminal closed.
 fn read_keys(input: &Stdin) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(LINE_OCTETS_MAX));
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX));
     loop {
         let mut key = [0_u8];
         match rustix::io::read(input, &mut key) {
@@ -112,16 +113,17 @@ fn read_keys(input: &Stdin) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
             [0x03 | 0x04 | 0x1c] => return Ok(None),
             // Ctrl-U.
             [0x15] => line.clear(),
-            // Backspace takes a character: its last octet, and those before that continue it.
-            [0x08 | 0x7f] => while line.pop().is_some_and(|octet| octet & 0xc0 == 0x80) {},
-            [octet] if line.len() < LINE_OCTETS_MAX => line.push(octet),
+            // Backspace removes a character: its UTF-8 continuation bytes and its first byte.
+            [0x08 | 0x7f] => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+            [byte] if line.len() < LINE_BYTES_MAX => line.push(byte),
             [_] => return Err(io::Error::other("the line is too long")),
         }
     }
 }
 
-/// A terminal that shows no keys and passes on ctrl-C as one, until this is dropped: a signal would
-/// end the program and leave the terminal so.
+/// Guard that turns echo and signal keys off; dropping it restores the terminal.
+///
+/// Ctrl-C arrives as a key, because a signal would end the program without restoring the terminal.
 struct Quiet<'a> {
     input: &'a Stdin,
     before: Termios,
@@ -132,7 +134,7 @@ impl<'a> Quiet<'a> {
         let before = tcgetattr(input)?;
         let mut modes = before.clone();
         modes.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
-        // One key at a time, for which it waits as long as it takes.
+        // A read returns after one key, without a timeout.
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
         tcsetattr(input, OptionalActions::Flush, &modes)?;

@@ -1,4 +1,4 @@
-//! `staunch serve`: the server.
+//! `staunch serve`: runs the server.
 
 use super::source::Source;
 use super::{FAILED, Failure, runtime, tell};
@@ -21,10 +21,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (log, _guard) = Log::start(config.settings.log_format, &filter);
     log.hold();
     let served = serve(&source, config, &log, &filter);
-    // Those of a start that did not end.
+    // Prints the held lines of a failed start.
     log.release();
     match served {
-        // Whoever reads JSON lines reads the reason as one of them.
+        // A JSON log carries the reason as a log line.
         Err(failure) if log.is_json() && tracing::enabled!(tracing::Level::ERROR) => {
             tracing::error!(error = failure.message, exit_code = failure.code, "cannot serve");
             Ok(ExitCode::from(failure.code))
@@ -37,10 +37,11 @@ fn serve(source: &Source<'_>, config: Config, log: &Log, filter: &Filter) -> Res
     raise_file_limit();
     let mut warnings = config.warnings();
     let unknown = source.unknown();
-    warnings
-        .extend(unknown.iter().map(|name| format!("{name} is set, but there is no such setting")));
+    warnings.extend(
+        unknown.iter().map(|name| format!("{name} is set, but staunch has no such setting")),
+    );
     runtime()?.block_on(async {
-        // Listened for from the start: a ctrl-C while the database starts stops it in order.
+        // Handled from the start, so that a ctrl-C while the database starts stops it cleanly.
         let stop = lifecycle::termination();
         let mut stop = std::pin::pin!(stop);
         let hangups = lifecycle::hangups().map_err(no_signals)?;
@@ -52,7 +53,7 @@ fn serve(source: &Source<'_>, config: Config, log: &Log, filter: &Filter) -> Res
             announce(app.facts(), log);
             log.release();
         }
-        // After the start lines, and also where the start failed, as they may say why.
+        // After the start lines. Also after a failed start, because a warning may explain it.
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -70,7 +71,7 @@ fn serve(source: &Source<'_>, config: Config, log: &Log, filter: &Filter) -> Res
     })
 }
 
-/// Changes which lines are logged, and reads the keys and the certificate anew, at each SIGHUP. Ends never.
+/// Reloads the log filter, the keys and the certificate at each SIGHUP. Never returns.
 async fn reload(
     mut hangups: Signal,
     source: &Source<'_>,
@@ -85,17 +86,19 @@ async fn reload(
         }
         match source.log_filter(at_start) {
             Ok(filter) => {
-                // Told by whichever of the two would tell it.
-                let told = tracing::enabled!(tracing::Level::WARN);
-                if told {
+                // Logged under the old filter, or under the new one if the old one hides it.
+                let logged = tracing::enabled!(tracing::Level::WARN);
+                if logged {
                     tracing::warn!(%filter, "log level set");
                 }
                 log.set_filter(&filter);
-                if !told {
+                if !logged {
                     tracing::warn!(%filter, "log level set");
                 }
             }
-            Err(error) => tracing::error!(error, "the log level stays as it was"),
+            Err(error) => {
+                tracing::error!(error, "cannot read the log level, keeping the one in use")
+            }
         }
         app::reload_keys(tokens.clone()).await;
         if let Some(tls) = tls {
@@ -108,7 +111,7 @@ pub(super) fn no_signals(error: std::io::Error) -> Failure {
     Failure { code: FAILED, message: format!("cannot listen for signals: {error}") }
 }
 
-/// Says what was started: as one line of a JSON log, and to people in lines of their own.
+/// Reports the start: a line of the JSON log, and start lines for people.
 fn announce(facts: &Facts, log: &Log) {
     if log.is_json() {
         tracing::info!(
@@ -126,7 +129,7 @@ fn announce(facts: &Facts, log: &Log) {
             "listening"
         );
     }
-    // A log that goes elsewhere leaves the terminal to people.
+    // When the log is redirected, the terminal still shows the start lines.
     if !log.is_json() || std::io::stdout().is_terminal() {
         tell(&start_lines(facts));
     }
@@ -153,7 +156,7 @@ fn start_lines(facts: &Facts) -> Vec<String> {
     lines.push(format!(
         "bcrypt    cost {cost}: {ms:.0} ms a hash here, {rate:.1} a second with {hash_threads} threads of {hash_lanes} lanes"
     ));
-    // The certificate is for a name; this is for who sits at the machine.
+    // The command connects by IP address, which the certificate does not name.
     let trusting = if facts.tls { "--insecure " } else { "" };
     lines.push(format!("try       curl {trusting}{scheme}://{address}/health/readiness"));
     lines
@@ -163,17 +166,17 @@ fn hash_ms(facts: &Facts) -> f64 {
     facts.hash_time.as_secs_f64() * 1000.0
 }
 
-/// Rounded to one digit behind the point.
+/// Rounds to one decimal place.
 fn tenths(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 
-/// A connection is a file descriptor: take as many as we are allowed.
+/// Raises the limit of open files to the maximum, because each connection needs one.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "cannot raise the limit of open files");
     }
 }

@@ -1,17 +1,17 @@
-//! The settings as flags: every subcommand takes all of them, and its help shows those that it uses.
+//! The settings as flags. Every subcommand takes all of them, and its help shows those that it uses.
 
 use crate::config::{SETTINGS, Setting};
 use clap::{Arg, Command};
 
-/// Where the lines of a command's log go.
+/// Settings of a command's log.
 const LOG: [&str; 2] = ["STAUNCH_LOG", "STAUNCH_LOG_FORMAT"];
-/// How to get to the database.
+/// Settings that select the database.
 const DATABASE: [&str; 4] =
     ["STAUNCH_DATABASE_URL", "STAUNCH_DATA_DIR", "STAUNCH_POSTGRES_BIN", "STAUNCH_OFFLINE"];
-/// What a new password is hashed with.
+/// Settings of new password hashes.
 const HASH: [&str; 1] = ["STAUNCH_BCRYPT_COST"];
 const HASH_SPEED: [&str; 2] = ["STAUNCH_HASH_THREADS", "STAUNCH_HASH_LANES"];
-/// Where the keys are, which one signs, and how long a retired one is needed.
+/// Settings of the key folder, of new keys, and of how long a key is needed.
 const KEYS: [&str; 5] = [
     "STAUNCH_DATA_DIR",
     "STAUNCH_KEYS_DIR",
@@ -20,20 +20,20 @@ const KEYS: [&str; 5] = [
     "STAUNCH_REFRESH_TOKEN_TTL",
 ];
 
-/// Which settings a subcommand uses.
+/// The settings that a subcommand uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Uses {
-    /// All of them, as the server does.
+    /// All settings.
     All,
-    /// The speed of the machine.
+    /// The cost, threads and lanes of hashing.
     Calibration,
-    /// A database server.
+    /// A database URL and the log; no embedded database.
     DatabaseServer,
-    /// The database.
+    /// The database and the log.
     Database,
-    /// The database, and the cost of password hashes.
+    /// The database, the cost of password hashes, and the log.
     Passwords,
-    /// The key folder.
+    /// The key folder and the log.
     Keys,
 }
 

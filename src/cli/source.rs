@@ -1,4 +1,4 @@
-//! Where settings come from: flags, then the environment, then `.env`.
+//! Sources of settings: flags, then the environment, then `.env`.
 
 use super::{BAD_SETTING, Failure};
 use crate::config::{Config, SETTINGS, Setting};
@@ -7,11 +7,12 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::env;
 
-/// Settings that also go by names which hosts and standards give them, in the order in which those
-/// count where the setting itself is unset or empty.
+/// Other variables that give a setting, from hosting platforms and standards.
+///
+/// They count, first to last, where the setting itself is unset or empty.
 const ALIASES: &[(&str, &[&str])] = &[
     ("STAUNCH_DATABASE_URL", &["DATABASE_URL"]),
-    // OpenTelemetry's own; the second holds a path, which the exporter reads for itself.
+    // Defined by OpenTelemetry. The second holds a path, which the exporter reads itself.
     (
         "STAUNCH_OTLP_ENDPOINT",
         &["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
@@ -21,10 +22,10 @@ const ALIASES: &[(&str, &[&str])] = &[
 const LOG_SETTING: &str = "STAUNCH_LOG";
 const ENV_FILE: &str = ".env";
 
-/// The settings in force, and for each where it came from.
+/// The settings as given, and the source of each.
 pub(super) struct Source<'a> {
     matches: &'a ArgMatches,
-    /// `.env`, in its own words; variables that are set win over it.
+    /// The lines of `.env`. Environment variables override them.
     file: Vec<(String, String)>,
 }
 
@@ -34,11 +35,12 @@ impl<'a> Source<'a> {
         Ok(Self { matches, file })
     }
 
-    /// Which lines are logged from now on: what `.env` says now, else what was said at the start.
-    /// The file, though it comes last at the start, is what can be changed since.
+    /// Returns the log filter to apply at a reload: STAUNCH_LOG of `.env`, else the filter of the start.
+    ///
+    /// Here `.env` overrides flags and environment, because only the file can change while the server runs.
     ///
     /// # Errors
-    /// What is wrong with the file or its line.
+    /// A message that says what is wrong with the file or its line.
     pub(super) fn log_filter(&self, at_start: &Filter) -> Result<Filter, String> {
         let line = read_file()?.into_iter().find(|(name, _)| name == LOG_SETTING);
         line.map_or_else(
@@ -47,7 +49,7 @@ impl<'a> Source<'a> {
         )
     }
 
-    /// A setting's text and where it was given, unless it is the default.
+    /// Returns a setting's text and its source, or `None` for the default.
     pub(super) fn given(&self, setting: &Setting) -> Option<(String, &'static str)> {
         let variable = setting.variable;
         let named = self.named(variable);
@@ -63,7 +65,7 @@ impl<'a> Source<'a> {
         other.or(named)
     }
 
-    /// The text given under the setting's own name.
+    /// Returns the text and source of one variable, without its aliases.
     fn named(&self, variable: &'static str) -> Option<(String, &'static str)> {
         if let Some(text) = self.matches.get_one::<String>(variable) {
             let flag = self.matches.value_source(variable) == Some(ValueSource::CommandLine);
@@ -75,7 +77,7 @@ impl<'a> Source<'a> {
         None
     }
 
-    /// Reads and checks all of them.
+    /// Reads and checks all settings.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         Config::read(|setting| self.given(setting).map(|(text, _)| text)).map_err(|problems| {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -86,7 +88,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Variables that look like settings and are none: misspelt, or of another version.
+    /// Returns STAUNCH_ variables that are not settings: misspelt, or from another version.
     pub(super) fn unknown(&self) -> Vec<String> {
         let in_file = self.file.iter().map(|(name, _)| name.clone());
         let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok()).chain(in_file);
@@ -100,8 +102,9 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The lines of `.env`; none if there is no such file. The library's own message repeats the line,
-/// which may hold a password.
+/// Reads the lines of `.env`. A missing file has none.
+///
+/// Replaces the library's parse error, because it repeats the line, which may hold a password.
 fn read_file() -> Result<Vec<(String, String)>, String> {
     let bad = |error: dotenvy::Error| {
         if let dotenvy::Error::Io(error) = error {

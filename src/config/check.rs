@@ -1,11 +1,11 @@
-//! What no single setting can say: how they fit together.
+//! Rules and warnings that involve several settings.
 
 use super::{Problem, Settings, issuer};
 use crate::http::TrustedProxies;
 use crate::limiter::LimiterConfig;
 
-/// Below this an offline attack on stolen hashes is too cheap (OWASP Password Storage Cheat Sheet:
-/// a work factor of at least 10).
+/// Lowest recommended cost. Below it, offline attacks on stolen hashes are too cheap (OWASP Password
+/// Storage Cheat Sheet: a work factor of at least 10).
 const COST_RECOMMENDED_MIN: u32 = 10;
 
 pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
@@ -34,24 +34,24 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
         !settings.limiter().has_too_many_quotas(),
         "STAUNCH_LIMIT_GLOBAL",
         &format!(
-            "the STAUNCH_LIMIT_ settings may list {} quotas together",
+            "the STAUNCH_LIMIT_ settings may list {} quotas in total",
             LimiterConfig::QUOTAS_MAX
         ),
     );
     rule(
         settings.tls_cert.is_some() || settings.tls_key.is_none(),
         "STAUNCH_TLS_CERT",
-        "must be set where STAUNCH_TLS_KEY is",
+        "must be set if STAUNCH_TLS_KEY is set",
     );
     rule(
         settings.tls_key.is_some() || settings.tls_cert.is_none(),
         "STAUNCH_TLS_KEY",
-        "must be set where STAUNCH_TLS_CERT is",
+        "must be set if STAUNCH_TLS_CERT is set",
     );
     rule(
         !settings.proxy_protocol || settings.trusted_proxies != TrustedProxies::default(),
         "STAUNCH_PROXY_PROTOCOL",
-        "needs the proxies in STAUNCH_TRUSTED_PROXIES: others may not connect then",
+        "needs STAUNCH_TRUSTED_PROXIES: only proxies listed there may connect",
     );
     let fixed = settings.listen.port() != 0;
     rule(
@@ -62,7 +62,7 @@ pub(super) fn across_fields(settings: &Settings) -> Vec<Problem> {
     rule(
         settings.public_health || settings.metrics_listen.is_some(),
         "STAUNCH_PUBLIC_HEALTH",
-        "off needs STAUNCH_METRICS_LISTEN: /health would be answered nowhere",
+        "off needs STAUNCH_METRICS_LISTEN: otherwise no listener serves /health",
     );
     problems
 }
@@ -71,20 +71,20 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     if settings.bcrypt_cost.0 < COST_RECOMMENDED_MIN {
         warnings.push(format!(
-            "STAUNCH_BCRYPT_COST={} is weak: use {COST_RECOMMENDED_MIN} or more outside of tests",
+            "STAUNCH_BCRYPT_COST={} is weak: use {COST_RECOMMENDED_MIN} or more outside tests",
             settings.bcrypt_cost.0
         ));
     }
     if !settings.listen.ip().is_loopback() && settings.metrics_listen.is_none() {
         warnings.push(
-            "/metrics is open to whoever reaches the main listener: set STAUNCH_METRICS_LISTEN"
+            "/metrics is open to every client of the main listener: set STAUNCH_METRICS_LISTEN"
                 .into(),
         );
     }
     let issuer = settings.jwt_issuer.as_deref().filter(|issuer| issuer.starts_with("http:"));
     if let (Some(_), Some(issuer)) = (&settings.tls_cert, issuer) {
         warnings.push(format!(
-            "STAUNCH_JWT_ISSUER={issuer} is not the base URL that clients of HTTPS use"
+            "STAUNCH_JWT_ISSUER={issuer} is not the base URL that HTTPS clients use"
         ));
     }
     warnings.extend(issuer::warning(settings));
@@ -103,19 +103,19 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_is_needed() {
+    fn every_setting_has_a_default() {
         let config = read(&[]).unwrap();
         assert_eq!(config.settings.bcrypt_cost.0, 12);
         assert!(config.warnings().is_empty());
     }
 
     #[test]
-    fn every_bad_setting_is_named_with_what_is_allowed() {
+    fn every_invalid_setting_is_reported_with_the_allowed_values() {
         let problems = read(&[
             ("STAUNCH_BCRYPT_COST", "16"),
             ("STAUNCH_LISTEN", "localhost"),
             ("STAUNCH_LIMIT_LOGIN", "many"),
-            ("STAUNCH_TRUSTED_PROXIES", "10.0.0.0/8,nobody"),
+            ("STAUNCH_TRUSTED_PROXIES", "10.0.0.0/8,nowhere"),
             ("STAUNCH_HASH_DEADLINE", "1ms"),
             ("STAUNCH_OFFLINE", "maybe"),
             ("STAUNCH_DATABASE_URL", "mysql://root:s3cret@db"),
@@ -151,9 +151,9 @@ mod tests {
         assert!(text.contains("may list 7 quotas"), "{text}");
     }
 
-    // Case F2 of the field list: strangers could ask for readiness as often as they liked.
+    // Case F2 of the field list: any client could request readiness without limit.
     #[test]
-    fn health_leaves_the_main_listener_only_for_another() {
+    fn health_can_leave_the_main_listener_only_for_the_metrics_listener() {
         let off = ("STAUNCH_PUBLIC_HEALTH", "off");
         let problems = read(&[off]).unwrap_err();
         assert!(problems[0].to_string().contains("needs STAUNCH_METRICS_LISTEN"), "{problems:?}");
@@ -165,8 +165,9 @@ mod tests {
         );
     }
 
+    // Reliability: F11.
     #[test]
-    fn f11_metrics_on_a_public_listener_are_warned_of() {
+    fn metrics_on_a_public_listener_cause_a_warning() {
         let warned = |given: &'static [(&'static str, &'static str)]| {
             let config = read(given).unwrap();
             config.warnings().iter().any(|warning| warning.contains("/metrics is open"))
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_but_unwise_is_said() {
+    fn unsafe_settings_cause_warnings() {
         let config =
             read(&[("STAUNCH_BCRYPT_COST", "4"), ("STAUNCH_LISTEN", "0.0.0.0:80")]).unwrap();
         assert_eq!(config.warnings().len(), 3);

@@ -1,4 +1,4 @@
-//! The issuer of tokens: as it was set, or the address that the server listens on.
+//! The issuer of tokens: STAUNCH_JWT_ISSUER, or the base URL of the main listener.
 
 use super::Settings;
 use hyper::Uri;
@@ -6,13 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const LOCALHOST: &str = "localhost";
 
-/// The issuer of a server that listens on that address.
+/// The issuer of a server that listens on `address`.
 pub(super) fn issuer(settings: &Settings, address: SocketAddr) -> String {
     settings.jwt_issuer.clone().unwrap_or_else(|| base_url(address, settings.tls_cert.is_some()))
 }
 
-/// What is wrong with the issuer of a server that others can reach: only its own machine can use a
-/// URL of `localhost`, and nodes with addresses of their own would not accept each other's tokens.
+/// Warns about the issuer of a server that other machines can reach.
+///
+/// Other machines cannot use a `localhost` URL, and nodes whose issuers come from different
+/// addresses would not accept each other's tokens.
 pub(super) fn warning(settings: &Settings) -> Option<String> {
     if settings.listen.ip().is_loopback() {
         return None;
@@ -30,8 +32,7 @@ pub(super) fn warning(settings: &Settings) -> Option<String> {
     }
 }
 
-/// The base URL at which the listener can be reached. The addresses of this machine, and the
-/// wildcards, are `localhost`.
+/// The base URL of a listener. Loopback and wildcard addresses become `localhost`.
 fn base_url(address: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
     let ip = address.ip();
@@ -43,7 +44,7 @@ fn base_url(address: SocketAddr, tls: bool) -> String {
     }
 }
 
-/// Whether a URL names the machine that it is used on.
+/// Whether the URL's host is `localhost`, or a loopback or wildcard address.
 fn is_local(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     let host = uri.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']));
@@ -65,9 +66,9 @@ mod tests {
         read.unwrap()
     }
 
-    // Case F18 of the field list: the metadata named a port that nobody listened on.
+    // Case F18 of the field list: the metadata named a port without a listener.
     #[test]
-    fn an_unset_issuer_follows_the_address_that_is_listened_on() {
+    fn an_unset_issuer_follows_the_listen_address() {
         let tls = [("STAUNCH_TLS_CERT", "cert.pem"), ("STAUNCH_TLS_KEY", "key.pem")];
         for (address, settings, expected) in [
             ("127.0.0.1:8080", &[][..], "http://localhost:8080"),
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_listener_with_an_issuer_for_this_machine_is_warned_of() {
+    fn a_public_listener_with_a_local_issuer_causes_a_warning() {
         let warned = |listen: &str, issuer: &str| {
             let config = read(&[("STAUNCH_LISTEN", listen), ("STAUNCH_JWT_ISSUER", issuer)]);
             config.warnings().iter().any(|warning| warning.contains("STAUNCH_JWT_ISSUER"))

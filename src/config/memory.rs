@@ -1,7 +1,6 @@
-//! How much memory the settings allow, added up from the bounds in the code.
+//! The bound on memory that follows from the settings and the bounds in the code.
 //!
-//! Every term is what its part can come to hold when all of it is in use at once; none of them is
-//! taken before it is needed.
+//! Each term is the most that its part can hold. Memory is allocated only when it is needed.
 
 use super::Settings;
 use crate::auth;
@@ -10,33 +9,33 @@ use crate::http;
 use crate::telemetry::log;
 use crate::tokens;
 
-/// The program itself: code, threads, the runtime, metrics, keys; as measured after the start.
+/// Code, threads, runtime, metrics and keys, as measured after the start.
 const BASE: u64 = 32 << 20;
 /// A database connection's buffers and prepared statements.
 const DATABASE_CONNECTION: u64 = 256 << 10;
-/// Connections beside the pool: readiness, the listener, one for maintenance.
-const BESIDE_POOL: u64 = 3;
+/// Connections outside the pool: readiness, notifications, maintenance.
+const OUTSIDE_POOL: u64 = 3;
 
-/// The term of what HTTP/2 takes beyond HTTP/1.
+/// Name of the term for what HTTP/2 needs beyond HTTP/1.
 const HTTP2: &str = "HTTP/2";
 
 /// One part of the bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// Whose memory it is.
+    /// The part of the program.
     pub what: &'static str,
-    /// Octets at most.
-    pub octets: u64,
-    /// The settings and numbers it comes from.
+    /// The most that it can hold. Unit: bytes.
+    pub bytes: u64,
+    /// The settings and numbers behind it.
     pub from: String,
 }
 
-/// The terms for these settings, hashing by `hashing`.
+/// Computes the terms for these settings.
 pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
     let connections = settings.connections_max.0 as u64;
     let limiter = settings.limiter();
-    let pool = settings.db_pool_max.0 as u64 + BESIDE_POOL;
-    let term = |what, octets, from| Term { what, octets, from };
+    let pool = settings.db_pool_max.0 as u64 + OUTSIDE_POOL;
+    let term = |what, bytes, from| Term { what, bytes, from };
     let http2 = http::HTTP2_OCTETS_MAX;
     let tls = settings.tls_cert.as_ref().map(|_| {
         let each = http::TLS_OCTETS_MAX;
@@ -57,17 +56,17 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         term(
             "hash queue",
             hashing.queue_bytes_max(),
-            format!("{} passwords that wait, {} threads", hashing.queue, hashing.threads),
+            format!("{} waiting passwords, {} threads", hashing.queue, hashing.threads),
         ),
         term(
             "foreign hashes",
             hashing.imported_bytes_max(),
-            "one for two hashing threads x 128 MiB".into(),
+            "one per two hashing threads x 128 MiB".into(),
         ),
         term(
             "limiter",
             limiter.memory_bytes_max() as u64,
-            format!("{} addresses and the prefixes of IPv6", limiter.keys_max),
+            format!("{} addresses and IPv6 prefixes", limiter.keys_max),
         ),
         term(
             "caches",
@@ -75,30 +74,34 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
             "sessions, lockout, clients, audit lines, checked tokens".into(),
         ),
         term("database", pool * DATABASE_CONNECTION, format!("{pool} connections")),
-        term("log", log::OCTETS_MAX, "lines that wait for standard error".into()),
+        term("log", log::BYTES_MAX, "lines waiting for standard error".into()),
     ];
     terms.extend(tls);
     terms
 }
 
-/// The terms and their sum, a line each.
+/// Formats the terms and their sum, one line each.
 pub(super) fn lines(terms: &[Term]) -> Vec<String> {
     let line =
-        |what: &str, octets, from: &str| format!("memory: {what:<26}{:>12}  # {from}", mib(octets));
-    let sum: u64 = terms.iter().map(|term| term.octets).sum();
-    let http2 = terms.iter().find(|term| term.what == HTTP2).map_or(0, |term| term.octets);
+        |what: &str, bytes, from: &str| format!("memory: {what:<26}{:>12}  # {from}", mib(bytes));
+    let sum: u64 = terms.iter().map(|term| term.bytes).sum();
+    let http2 = terms.iter().find(|term| term.what == HTTP2).map_or(0, |term| term.bytes);
     let mut lines: Vec<String> =
-        terms.iter().map(|term| line(term.what, term.octets, &term.from)).collect();
-    lines.push(line("at most, without HTTP/2", sum - http2, "an embedded PostgreSQL has its own"));
+        terms.iter().map(|term| line(term.what, term.bytes, &term.from)).collect();
+    lines.push(line(
+        "at most, without HTTP/2",
+        sum - http2,
+        "an embedded PostgreSQL is not counted",
+    ));
     lines.push(line("at most", sum, "every connection in full use at once"));
     lines
 }
 
-/// In MiB, or in KiB below one.
-fn mib(octets: u64) -> String {
-    match octets >> 20 {
-        0 => format!("{} KiB", octets.div_ceil(1 << 10)),
-        _ => format!("{} MiB", octets.div_ceil(1 << 20)),
+/// Formats bytes in MiB, or in KiB below one MiB.
+fn mib(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        _ => format!("{} MiB", bytes.div_ceil(1 << 20)),
     }
 }
 
@@ -111,11 +114,12 @@ mod tests {
             let found = given.iter().find(|(variable, _)| *variable == setting.variable);
             found.map(|(_, text)| (*text).to_owned())
         });
-        config.unwrap().memory().iter().map(|term| term.octets).sum()
+        config.unwrap().memory().iter().map(|term| term.bytes).sum()
     }
 
+    // Reliability: B6.
     #[test]
-    fn b6_the_bound_grows_with_every_setting_that_costs_memory() {
+    fn the_bound_grows_with_every_setting_that_costs_memory() {
         let threads = ("STAUNCH_HASH_THREADS", "2");
         let least = sum(&[threads]);
         for setting in [

@@ -1,7 +1,7 @@
-//! Settings: one struct for all, read from flags and the environment, every mistake named at once.
+//! The settings, read from flags and the environment. All errors are reported at once.
 //!
-//! [`SETTINGS`] is the one list: the command line, the environment, `check-config` and the README's
-//! table all follow it. Nothing below this layer imports it: [`Config`] hands each part its own.
+//! The command line, the environment, `check-config` and the documentation's table all follow
+//! [`SETTINGS`]. Lower layers do not import this module: [`Config`] gives each part its own settings.
 
 mod check;
 mod issuer;
@@ -23,16 +23,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long idle connections are kept after SIGTERM where other servers listen on the port: those
-/// in use are told to go there in that time.
+/// How long idle connections stay open after SIGTERM when other servers listen on the port.
+///
+/// A request in that time is answered with `Connection: close`, so its client reconnects to them.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A setting that cannot be used.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The variable's name.
     pub variable: &'static str,
-    /// What is wrong, and what is allowed. Repeats no secret.
+    /// What is wrong, and what is allowed. Contains no secret.
     pub message: String,
 }
 
@@ -42,23 +43,24 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// The settings, checked, and what each part of the program gets of them.
+/// The checked settings, from which each part of the program gets its own config.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As they were read.
+    /// The settings as they were read.
     pub settings: Settings,
-    /// Whether the data folder was named by somebody, rather than the default.
+    /// Whether the data folder was set explicitly.
     data_dir_was_set: bool,
-    /// Tests alone give up what a power cut may take.
+    /// Full, except in tests, which may lose data in a power cut.
     durability: Durability,
 }
 
 impl Config {
-    /// Reads every setting through `given`, which knows the flags and the environment; `None` is
-    /// the default.
+    /// Reads and checks every setting.
+    ///
+    /// `given` returns a setting's text from flags or environment, or `None` for the default.
     ///
     /// # Errors
-    /// Every problem there is, not the first.
+    /// All problems, not only the first.
     pub fn read(given: impl Fn(&Setting) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let data_dir_was_set = SETTINGS
             .iter()
@@ -71,7 +73,7 @@ impl Config {
         Ok(Self { settings, data_dir_was_set, durability: Durability::Full })
     }
 
-    /// For tests: an embedded server that does not wait for the disk.
+    /// Turns off durability of the embedded server, for tests.
     #[doc(hidden)]
     #[must_use]
     pub fn without_durability(mut self) -> Self {
@@ -79,17 +81,17 @@ impl Config {
         self
     }
 
-    /// What is allowed but worth a line at start.
+    /// Warnings about settings that are valid but unsafe.
     pub fn warnings(&self) -> Vec<String> {
         check::warnings(&self.settings)
     }
 
-    /// What the memory of a server with these settings can come to, by part.
+    /// The bound on the memory of a server with these settings, by part.
     pub fn memory(&self) -> Vec<Term> {
         memory::terms(&self.settings, &self.hashing())
     }
 
-    /// The same for people to read.
+    /// The bound on memory as lines for `check-config`.
     pub fn memory_lines(&self) -> Vec<String> {
         memory::lines(&self.memory())
     }
@@ -119,12 +121,12 @@ impl Config {
         }
     }
 
-    /// The issuer of this server's tokens, when it listens on that address.
+    /// The issuer of the tokens of a server that listens on `address`.
     pub fn issuer(&self, address: SocketAddr) -> String {
         issuer::issuer(&self.settings, address)
     }
 
-    /// `address` is where the server listens, if it does.
+    /// The tokens' config. `address` is the main listener's, for the default issuer.
     pub(crate) fn tokens(&self, default_keys_dir: PathBuf, address: SocketAddr) -> TokenConfig {
         TokenConfig {
             algorithm: self.settings.jwt_alg,

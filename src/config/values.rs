@@ -1,4 +1,4 @@
-//! The kinds of value that settings have, each with its range in its type.
+//! Types of setting values, with their ranges, and parsers.
 
 use crate::http::TrustedProxies;
 use crate::limiter::Limit;
@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A kind of value that can say which values it allows.
+/// A type that describes the values it allows.
 pub(super) trait Allowed {
-    /// For the help page; empty where the setting's own text says it.
+    /// The allowed values for the help page; empty if the setting's help text names them.
     fn allowed() -> String;
 }
 
@@ -87,7 +87,7 @@ impl<const MIN_MS: u64, const MAX_S: u64> fmt::Display for Span<MIN_MS, MAX_S> {
     }
 }
 
-/// A duration in the largest unit that fits, as settings are written: `366d`, not `1year 18h`.
+/// Formats a duration in its largest whole unit, as settings are written: `366d`, not `1year 18h`.
 fn short(span: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
     let seconds = span.as_secs();
@@ -117,7 +117,7 @@ impl<T: Allowed> Allowed for Option<T> {
     }
 }
 
-macro_rules! said_in_the_help {
+macro_rules! described_in_help {
     ($($kind:ty),*) => {
         $(impl Allowed for $kind {
             fn allowed() -> String {
@@ -127,9 +127,9 @@ macro_rules! said_in_the_help {
     };
 }
 
-said_in_the_help!(SocketAddr, PathBuf, Secret, String, Algorithm, TrustedProxies, Filter, Format);
+described_in_help!(SocketAddr, PathBuf, Secret, String, Algorithm, TrustedProxies, Filter, Format);
 
-/// `true` or `false`, `on` or `off`.
+/// Parses `on` or `off`, `true` or `false`, `yes` or `no`, `1` or `0`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -138,12 +138,12 @@ pub(super) fn flag(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Any `FromStr` type, with one message for what is allowed.
+/// Parses a `FromStr` type. The error says what is allowed.
 pub(super) fn parsed<T: FromStr>(allowed: &'static str) -> impl Fn(&str) -> Result<T, String> {
     move |text| text.parse().map_err(|_| format!("must be {allowed}"))
 }
 
-/// A `FromStr` type whose error already says what is allowed.
+/// Parses a `FromStr` type whose error already says what is allowed.
 pub(super) fn own<T: FromStr>(text: &str) -> Result<T, String>
 where
     T::Err: fmt::Display,
@@ -151,17 +151,17 @@ where
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// A database's URL, which may hold a password.
+/// Checks a database URL. It may hold a password, so it becomes a [`Secret`].
 pub(super) fn url(text: &str) -> Result<Secret, String> {
     crate::store::parse_url(text).map_err(|error| match error {
-        // Without what it calls itself: the setting's name comes before.
+        // Only the reason, because the setting's name precedes it.
         ConnectError::Url(reason) => reason,
         ConnectError::Refused { .. } => error.to_string(),
     })?;
     Ok(Secret::new(text.to_owned()))
 }
 
-/// A URL of a server to talk HTTP to.
+/// Checks the URL of an HTTP server.
 pub(super) fn http_url(text: &str) -> Result<String, String> {
     let uri: Option<hyper::Uri> = text.parse().ok();
     let is_http = uri.is_some_and(|uri| {
@@ -172,7 +172,7 @@ pub(super) fn http_url(text: &str) -> Result<String, String> {
         .ok_or_else(|| "must be a URL like http://127.0.0.1:4318".into())
 }
 
-/// Empty is unset.
+/// Parses a value; an empty text is `None`.
 pub(super) fn optional<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
@@ -181,7 +181,7 @@ pub(super) fn optional<T>(
     }
 }
 
-/// `auto` or a value.
+/// Parses a value; `auto` is `None`.
 pub(super) fn auto<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
@@ -191,7 +191,7 @@ pub(super) fn auto<T>(
     }
 }
 
-/// Text of 1 to 256 characters without controls.
+/// Checks a text of 1 to 256 characters without control characters.
 pub(super) fn line(text: &str) -> Result<String, String> {
     let fits = (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     if fits { Ok(text.to_owned()) } else { Err("must be one line of 1 to 256 characters".into()) }

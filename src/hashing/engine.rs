@@ -18,7 +18,7 @@ use super::worker::{Queues, Worker};
 use super::worker_load::WorkerLoad;
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
-use crate::telemetry::{Metrics, declared};
+use crate::telemetry::{Metrics, definitions};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -132,7 +132,7 @@ impl HashEngine {
             _pool: pool,
         }));
         #[expect(clippy::cast_precision_loss, reason = "a lane count")]
-        metrics.gauge(declared::HASH_LANES, &[]).set((threads * speed.lanes) as f64);
+        metrics.gauge(definitions::HASH_LANES, &[]).set((threads * speed.lanes) as f64);
         Ok(engine)
     }
 

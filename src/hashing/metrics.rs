@@ -1,7 +1,7 @@
 //! The metric handles of the hash engine, looked up once.
 
 use super::admission::HashPurpose;
-use crate::telemetry::{Metrics, declared};
+use crate::telemetry::{Metrics, definitions};
 use metrics::{Counter, Gauge, Histogram};
 
 pub(super) struct HashMetrics {
@@ -23,23 +23,23 @@ pub(super) struct HashMetrics {
 
 impl HashMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let seconds = |op| metrics.histogram(declared::HASH_SECONDS, &[("op", op)]);
-        let rejected = |reason| metrics.counter(declared::HASH_REJECTED, &[("reason", reason)]);
+        let seconds = |op| metrics.histogram(definitions::HASH_SECONDS, &[("op", op)]);
+        let rejected = |reason| metrics.counter(definitions::HASH_REJECTED, &[("reason", reason)]);
         Self {
             verify_seconds: seconds(HashPurpose::Verify.label()),
             hash_seconds: seconds(HashPurpose::Hash.label()),
             imported_seconds: seconds("foreign"),
-            wait: metrics.histogram(declared::HASH_WAIT_SECONDS, &[]),
-            depth: metrics.gauge(declared::HASH_QUEUE_DEPTH, &[]),
-            predicted_wait: metrics.gauge(declared::HASH_PREDICTED_WAIT_SECONDS, &[]),
-            capacity: metrics.gauge(declared::HASH_CAPACITY, &[]),
-            lanes_busy: metrics.gauge(declared::HASH_LANES_BUSY, &[]),
+            wait: metrics.histogram(definitions::HASH_WAIT_SECONDS, &[]),
+            depth: metrics.gauge(definitions::HASH_QUEUE_DEPTH, &[]),
+            predicted_wait: metrics.gauge(definitions::HASH_PREDICTED_WAIT_SECONDS, &[]),
+            capacity: metrics.gauge(definitions::HASH_CAPACITY, &[]),
+            lanes_busy: metrics.gauge(definitions::HASH_LANES_BUSY, &[]),
             queue_full: rejected("queue_full"),
             predicted: rejected("predicted_wait"),
             expired: rejected("expired"),
             shutting_down: rejected("shutting_down"),
-            cancelled: metrics.counter(declared::HASH_CANCELLED, &[]),
-            panics: metrics.counter(declared::HASH_PANICS, &[]),
+            cancelled: metrics.counter(definitions::HASH_CANCELLED, &[]),
+            panics: metrics.counter(definitions::HASH_PANICS, &[]),
         }
     }
 

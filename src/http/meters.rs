@@ -1,7 +1,7 @@
 //! The edge's own metrics, looked up once.
 
 use super::ROUTES;
-use crate::telemetry::{Family, Metrics, declared};
+use crate::telemetry::{Family, Metrics, definitions};
 use metrics::{Counter, Gauge};
 
 /// What the edge counts beside its requests.
@@ -23,19 +23,19 @@ impl Meters {
     pub fn new(metrics: &Metrics) -> Self {
         for route in ROUTES {
             // Shown from the start, as zeros.
-            drop(metrics.histogram(declared::HTTP_REQUEST_SECONDS, &[("route", route.path)]));
+            drop(metrics.histogram(definitions::HTTP_REQUEST_SECONDS, &[("route", route.path)]));
         }
         Self {
-            connections: metrics.gauge(declared::HTTP_CONNECTIONS, &[]),
-            connections_refused: metrics.family(declared::HTTP_CONNECTIONS_REFUSED),
-            connections_evicted: metrics.counter(declared::HTTP_CONNECTIONS_EVICTED, &[]),
-            connection_errors: metrics.family(declared::HTTP_CONNECTION_ERRORS),
-            streams_refused: metrics.counter(declared::HTTP2_STREAMS_REFUSED, &[]),
-            proxy_headers: metrics.family(declared::PROXY_HEADERS),
-            rate_limited: metrics.family(declared::RATE_LIMITED),
-            rate_limited_keys: metrics.gauge(declared::RATE_LIMITED_KEYS, &[]),
-            rate_limit_keys: metrics.gauge(declared::RATE_LIMIT_KEYS, &[]),
-            ready: metrics.gauge(declared::READY, &[]),
+            connections: metrics.gauge(definitions::HTTP_CONNECTIONS, &[]),
+            connections_refused: metrics.family(definitions::HTTP_CONNECTIONS_REFUSED),
+            connections_evicted: metrics.counter(definitions::HTTP_CONNECTIONS_EVICTED, &[]),
+            connection_errors: metrics.family(definitions::HTTP_CONNECTION_ERRORS),
+            streams_refused: metrics.counter(definitions::HTTP2_STREAMS_REFUSED, &[]),
+            proxy_headers: metrics.family(definitions::PROXY_HEADERS),
+            rate_limited: metrics.family(definitions::RATE_LIMITED),
+            rate_limited_keys: metrics.gauge(definitions::RATE_LIMITED_KEYS, &[]),
+            rate_limit_keys: metrics.gauge(definitions::RATE_LIMIT_KEYS, &[]),
+            ready: metrics.gauge(definitions::READY, &[]),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Edge;
 use super::response::Answer;
-use crate::telemetry::declared;
+use crate::telemetry::definitions;
 use bytes::Bytes;
 use hyper::StatusCode;
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn render(edge: &Edge) -> String {
     auth.observe();
     meters.rate_limited_keys.set(limiter.limited(clock.now()) as f64);
     meters.rate_limit_keys.set(limiter.keys() as f64);
-    metrics.counter(declared::LOG_LINES_DROPPED, &[]).absolute(log.lines_dropped());
+    metrics.counter(definitions::LOG_LINES_DROPPED, &[]).absolute(log.lines_dropped());
     metrics.render()
 }
 

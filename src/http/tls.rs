@@ -1,7 +1,7 @@
 //! TLS 1.2 and 1.3 on the main listener, and the change of its certificate while it serves.
 
 use super::certificate::{CertificateFiles, Stamp, TlsError};
-use crate::telemetry::{Family, Metrics, declared};
+use crate::telemetry::{Family, Metrics, definitions};
 use metrics::Gauge;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -73,9 +73,9 @@ impl Tls {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             shown,
             seen,
-            expiry: metrics.gauge(declared::TLS_CERTIFICATE_EXPIRY, &[]),
-            reloads: metrics.family(declared::TLS_RELOADS),
-            handshakes: metrics.family(declared::TLS_HANDSHAKES),
+            expiry: metrics.gauge(definitions::TLS_CERTIFICATE_EXPIRY, &[]),
+            reloads: metrics.family(definitions::TLS_RELOADS),
+            handshakes: metrics.family(definitions::TLS_HANDSHAKES),
         }));
         tls.note_expiry(pair.not_after_unix_s);
         Ok(tls)

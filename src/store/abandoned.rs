@@ -6,7 +6,7 @@
 //! back to the pool.
 
 use super::connection::Connection;
-use crate::telemetry::{Family, Metrics, declared};
+use crate::telemetry::{Family, Metrics, definitions};
 use deadpool::unmanaged::Object;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct Abandoned(Arc<Family>);
 
 impl Abandoned {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        Self(Arc::new(metrics.family(declared::DB_ABANDONED)))
+        Self(Arc::new(metrics.family(definitions::DB_ABANDONED)))
     }
 
     /// Gives the connection back to the pool: at once if no answer is due, else in the background

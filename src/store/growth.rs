@@ -7,7 +7,7 @@
 use super::connect::{self, Endpoint};
 use super::connection::Connection;
 use super::{STATEMENTS, StoreConfig, StoreError};
-use crate::telemetry::{Family, Metrics, declared, with_causes};
+use crate::telemetry::{Family, Metrics, definitions, with_causes};
 use deadpool::unmanaged;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Growth {
             max: config.pool_max,
             pace: Mutex::default(),
             failures: watch::Sender::new("".into()),
-            results: metrics.family(declared::DB_CONNECTIONS_OPENED),
+            results: metrics.family(definitions::DB_CONNECTIONS_OPENED),
         }
     }
 

@@ -10,7 +10,7 @@ use super::connect::{self, Endpoint};
 use super::{Store, StoreConfig, StoreError};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
-use crate::telemetry::{Metrics, declared, with_causes};
+use crate::telemetry::{Metrics, definitions, with_causes};
 use metrics::{Counter, Gauge};
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -59,10 +59,10 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn new(config: &StoreConfig, metrics: &Metrics, clock: Clock) -> Self {
-        let kind = |kind| metrics.counter(declared::NOTIFICATIONS, &[("kind", kind)]);
+        let kind = |kind| metrics.counter(definitions::NOTIFICATIONS, &[("kind", kind)]);
         Self {
             database: connect::with_deadlines(&config.database),
-            connected: metrics.gauge(declared::NOTIFY_CONNECTED, &[]),
+            connected: metrics.gauge(definitions::NOTIFY_CONNECTED, &[]),
             sessions: kind("session"),
             accounts: kind("account"),
             clock,

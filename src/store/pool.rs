@@ -8,7 +8,7 @@ use super::writes::Writes;
 use super::{STATEMENTS, Statement, StoreError};
 use crate::clock::Clock;
 use crate::telemetry::trace::{self, Stage};
-use crate::telemetry::{Metrics, declared, with_causes};
+use crate::telemetry::{Metrics, definitions, with_causes};
 use deadpool::unmanaged::{self, Object};
 use metrics::{Counter, Histogram};
 use std::collections::HashMap;
@@ -65,7 +65,7 @@ impl Pool {
         clock: Clock,
     ) -> Result<Self, ConnectError> {
         let pool = unmanaged::Pool::new(config.pool_max);
-        metrics.gauge(declared::DB_POOL_MAX, &[]).set(gauge(config.pool_max));
+        metrics.gauge(definitions::DB_POOL_MAX, &[]).set(gauge(config.pool_max));
         let pool = Self {
             growth: Arc::new(Growth::new(pool.clone(), config, metrics)),
             pool,
@@ -73,13 +73,13 @@ impl Pool {
             closed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             writes: Writes::new(clock.clone()),
-            pool_wait: metrics.histogram(declared::DB_POOL_WAIT_SECONDS, &[]),
+            pool_wait: metrics.histogram(definitions::DB_POOL_WAIT_SECONDS, &[]),
             queries: STATEMENTS
                 .iter()
                 .map(|Statement { name, .. }| {
                     let label = &[("query", *name)];
-                    let seconds = metrics.histogram(declared::DB_QUERY_SECONDS, label);
-                    let errors = metrics.counter(declared::DB_ERRORS, label);
+                    let seconds = metrics.histogram(definitions::DB_QUERY_SECONDS, label);
+                    let errors = metrics.counter(definitions::DB_ERRORS, label);
                     errors.increment(0);
                     (*name, (seconds, errors))
                 })
@@ -271,9 +271,9 @@ impl Pool {
         let status = self.pool.status();
         let set = |name, labels: &[_], value| self.metrics.gauge(name, labels).set(gauge(value));
         let used = status.size.saturating_sub(status.available);
-        set(declared::DB_POOL_CONNECTIONS, &[("state", "idle")], status.available);
-        set(declared::DB_POOL_CONNECTIONS, &[("state", "used")], used);
-        set(declared::DB_POOL_WAITING, &[], self.waiting.load(Ordering::Acquire));
+        set(definitions::DB_POOL_CONNECTIONS, &[("state", "idle")], status.available);
+        set(definitions::DB_POOL_CONNECTIONS, &[("state", "used")], used);
+        set(definitions::DB_POOL_WAITING, &[], self.waiting.load(Ordering::Acquire));
     }
 
     /// Closes what is idle, and opens no more.

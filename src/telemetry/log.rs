@@ -1,8 +1,8 @@
 //! The log: text on a terminal, JSON lines elsewhere, always to standard error.
 //!
-//! Writing goes through a bounded queue to a thread of its own and drops lines rather than wait:
-//! a full disk or a closed pipe must not stop a login. Standard output is left to the few lines
-//! that the start prints for people.
+//! A dedicated thread writes the lines from a bounded queue. A full queue drops lines instead of
+//! blocking, because a full disk or a closed pipe must not stop a login. Standard output is reserved
+//! for the start lines.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -16,22 +16,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-/// Log lines that may wait for the writer; more are dropped. At about 300 octets a line, 20 MB.
+/// Log lines that may wait for the writer; more are dropped. About 20 MB at 300 bytes per line.
 const LINES_WAITING_MAX: usize = 65_536;
-/// Memory of those, when they are long. Unit: octets.
-pub const OCTETS_MAX: u64 = LINES_WAITING_MAX as u64 * 512;
+/// Memory of waiting lines, when they are long. Unit: bytes.
+pub const BYTES_MAX: u64 = LINES_WAITING_MAX as u64 * 512;
 
-/// What a text log keeps back until the start lines are printed; more is written at once. Unit: octets.
-const START_OCTETS_MAX: usize = 64 * 1024;
+/// Lines that a text log holds until the start lines are printed; more are written. Unit: bytes.
+const START_BYTES_MAX: usize = 64 * 1024;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Text on a terminal, JSON elsewhere.
     Auto,
-    /// For people.
+    /// Plain text.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Which lines are written: a level, or levels by target (`info,staunch::http=debug`).
+/// The log filter: a level, or levels by target (`info,staunch::http=debug`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter(Targets);
 
@@ -66,7 +66,7 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The library takes a misspelt level for a target, and the log would fall silent.
+        // The library would read a misspelt level as a target, and log nothing.
         let known = text.split(',').all(|part| {
             part.contains('=') || !part.is_empty() && part.parse::<LevelFilter>().is_ok()
         });
@@ -82,20 +82,21 @@ impl fmt::Display for Filter {
     }
 }
 
-/// The log of this process. Cheap to clone; the default is none.
+/// The log of this process. Cheap to clone; the default logs nothing.
 #[derive(Clone, Default)]
 pub struct Log(Option<Arc<Inner>>);
 
 struct Inner {
     filter: reload::Handle<Targets, Registry>,
-    /// `None`: its lines are JSON.
+    /// `None`: the format is JSON.
     text: Option<TextWriter>,
     dropped: ErrorCounter,
 }
 
 impl Log {
-    /// Starts it. Keep the guard to the end: dropping it writes what is left. A second call in one
-    /// process leaves the first log in place.
+    /// Starts the log. Keep the guard until the end, because dropping it writes the remaining lines.
+    ///
+    /// A second call in one process keeps the first log.
     pub fn start(format: Format, filter: &Filter) -> (Self, WorkerGuard) {
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
@@ -122,45 +123,47 @@ impl Log {
         (Self(Some(Arc::new(Inner { filter: handle, text, dropped }))), guard)
     }
 
-    /// Changes which lines are written, from now on.
+    /// Replaces the filter.
     pub fn set_filter(&self, filter: &Filter) {
         if let Some(inner) = &self.0 {
-            // Fails only if the log is gone, and then there is nobody to tell.
+            // Fails only if the log has ended, and then the error cannot be logged.
             inner.filter.reload(filter.0.clone()).ok();
         }
     }
 
-    /// Whether its lines are JSON.
+    /// Whether the format is JSON.
     pub fn is_json(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| inner.text.is_none())
     }
 
-    /// Keeps back the lines of a text log that are no warnings, until [`Log::release`].
+    /// Holds the lines of a text log below warning level until [`Log::release`].
     pub fn hold(&self) {
         if let Some(text) = self.0.as_ref().and_then(|inner| inner.text.as_ref()) {
             text.hold();
         }
     }
 
-    /// Writes the lines that were kept back; from now on none is.
+    /// Writes the held lines, and stops holding.
     pub fn release(&self) {
         if let Some(text) = self.0.as_ref().and_then(|inner| inner.text.as_ref()) {
             text.release();
         }
     }
 
-    /// Lines dropped since the start because standard error took them too slowly.
+    /// Lines dropped since the start because standard error was too slow.
     pub fn lines_dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |inner| inner.dropped.dropped_lines() as u64)
     }
 }
 
-/// Writes the lines of a text log. During the start those that are no warnings wait until the start
-/// lines have been printed, so that a person finds these first.
+/// Writer of a text log.
+///
+/// During the start, lines below warning level wait until the start lines are printed, so that those
+/// come first.
 #[derive(Clone)]
 struct TextWriter {
     out: NonBlocking,
-    /// `None`: none waits.
+    /// The held lines. `None`: lines are not held.
     waiting: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
@@ -182,11 +185,11 @@ impl TextWriter {
         }
     }
 
-    /// Keeps a line, if lines still wait and there is room.
+    /// Holds a line, if lines are held and it fits.
     fn keep(&self, line: &[u8]) -> bool {
         let Ok(mut waiting) = self.waiting.lock() else { return false };
         let Some(lines) = waiting.as_mut() else { return false };
-        let fits = lines.len() + line.len() <= START_OCTETS_MAX;
+        let fits = lines.len() + line.len() <= START_BYTES_MAX;
         if fits {
             lines.extend_from_slice(line);
         }
@@ -206,7 +209,7 @@ impl<'a> MakeWriter<'a> for TextWriter {
     }
 }
 
-/// One line on its way.
+/// Writer of one line.
 struct TextLine {
     writer: TextWriter,
     may_wait: bool,
@@ -230,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_a_level_or_pairs_and_never_a_misspelt_level() {
+    fn a_filter_with_a_misspelt_level_is_refused() {
         for good in ["info", "off", "WARN", "warn,staunch::http=debug", "staunch=trace"] {
             assert!(good.parse::<Filter>().is_ok(), "{good}");
         }

@@ -1,6 +1,6 @@
-//! The handle through which the program counts.
+//! The handle for counting, and the rendered page.
 
-use super::declared::{self, DECLARED, Declared, Kind, SECONDS_BUCKETS};
+use super::definitions::{self, DEFINITIONS, Kind, MetricDefinition, SECONDS_BUCKETS};
 use dashmap::DashMap;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 const METADATA: Metadata<'static> = Metadata::new("staunch", Level::INFO, None);
 
-/// One set of metrics. Cheap to clone; all clones count into the same set.
+/// One set of metrics. Cheap to clone; all clones share the set.
 ///
-/// Label values are `&'static str` throughout: no user name, address or path can become one.
+/// Label values are `&'static str`, so that no user name, address or path can become one.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -19,19 +19,19 @@ struct Inner {
     recorder: metrics_exporter_prometheus::PrometheusRecorder,
     handle: PrometheusHandle,
     process: metrics_process::Collector,
-    /// The two handles of each (route, method, status) met so far: a request costs one look-up
-    /// here rather than two registrations. Bounded, as all three come from fixed sets.
+    /// The two handles of each (route, method, status) seen so far, so that a request costs one
+    /// look-up instead of two registrations. Bounded, because all three come from fixed sets.
     requests: DashMap<(&'static str, &'static str, u16), (Counter, Histogram)>,
 }
 
 impl Metrics {
-    /// An empty set in which every declared metric is described.
+    /// Creates a set in which every defined metric has its description.
     ///
     /// # Errors
-    /// When the exporter refuses the bucket list; it is not empty, so it does not.
+    /// When the bucket list is empty, which it is not.
     pub fn new() -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS)?.build_recorder();
-        for metric in DECLARED {
+        for metric in DEFINITIONS {
             let (name, unit, help) = (metric.name.into(), metric.unit, metric.help.trim().into());
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(name, unit, help),
@@ -43,8 +43,8 @@ impl Metrics {
         ::metrics::with_local_recorder(&recorder, || process.describe());
         let handle = recorder.handle();
         let metrics = Self(Arc::new(Inner { recorder, handle, process, requests: DashMap::new() }));
-        // Whoever looks at a fresh server shall see zeros, not gaps.
-        for metric in DECLARED {
+        // A fresh server shows zeros, not gaps.
+        for metric in DEFINITIONS {
             match metric.labels {
                 [] => metrics.begin(metric, &[]),
                 [(label, values)] => {
@@ -55,21 +55,21 @@ impl Metrics {
                 _ => {}
             }
         }
-        metrics.gauge(declared::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        metrics.gauge(definitions::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(metrics)
     }
 
-    /// The counter of that name and those labels; keep it where it is counted often.
+    /// Returns the counter with this name and these labels. Keep it where it is used often.
     pub fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
         self.0.recorder.register_counter(&key(name, labels), &METADATA)
     }
 
-    /// The gauge of that name and those labels.
+    /// Returns the gauge with this name and these labels.
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
         self.0.recorder.register_gauge(&key(name, labels), &METADATA)
     }
 
-    /// The histogram of that name and those labels.
+    /// Returns the histogram with this name and these labels.
     pub fn histogram(
         &self,
         name: &'static str,
@@ -78,17 +78,17 @@ impl Metrics {
         self.0.recorder.register_histogram(&key(name, labels), &METADATA)
     }
 
-    /// The counters of a metric with one label, of which every value is declared.
+    /// Returns the counters of a metric with one label, one for each defined value.
     pub fn family(&self, name: &'static str) -> Family {
-        let declared = DECLARED.iter().find(|metric| metric.name == name);
-        let labels = declared.map_or(&[][..], |metric| metric.labels);
+        let definition = DEFINITIONS.iter().find(|metric| metric.name == name);
+        let labels = definition.map_or(&[][..], |metric| metric.labels);
         let counters = labels.iter().flat_map(|(label, values)| {
             values.iter().map(|value| (*value, self.counter(name, &[(label, value)])))
         });
         Family(counters.collect())
     }
 
-    fn begin(&self, metric: &Declared, labels: &[(&'static str, &'static str)]) {
+    fn begin(&self, metric: &MetricDefinition, labels: &[(&'static str, &'static str)]) {
         match metric.kind {
             Kind::Counter => self.counter(metric.name, labels).increment(0),
             Kind::Gauge => self.gauge(metric.name, labels).increment(0.0),
@@ -113,34 +113,36 @@ impl Metrics {
         let requests = self
             .0
             .recorder
-            .register_counter(&Key::from_parts(declared::HTTP_REQUESTS, labels), &METADATA);
-        let seconds = self.histogram(declared::HTTP_REQUEST_SECONDS, &[("route", route)]);
+            .register_counter(&Key::from_parts(definitions::HTTP_REQUESTS, labels), &METADATA);
+        let seconds = self.histogram(definitions::HTTP_REQUEST_SECONDS, &[("route", route)]);
         requests.increment(1);
         seconds.record(took);
         self.0.requests.insert(key, (requests, seconds));
     }
 
-    /// Everything in the Prometheus text format, the process' own numbers included.
+    /// Renders all metrics, including those of the process, in the Prometheus text format.
     pub fn render(&self) -> String {
         ::metrics::with_local_recorder(&self.0.recorder, || self.0.process.collect());
         self.0.handle.render()
     }
 
-    /// Folds recorded durations into their buckets. They wait in memory until a scrape or this
-    /// call does so; called every few seconds, an unscraped server does not grow.
+    /// Moves recorded durations into their buckets.
+    ///
+    /// Until a scrape or this call, they stay in memory. Call it every few seconds, so that a server
+    /// without scrapes does not grow.
     pub fn upkeep(&self) {
         self.0.handle.run_upkeep();
     }
 }
 
-/// The counters of one metric, by the value of its label: counting costs a look at a short list.
+/// The counters of one metric, by label value. Counting searches a short list.
 pub struct Family(Box<[(&'static str, Counter)]>);
 
 impl Family {
-    /// Counts one under that value. One that is not declared is not counted.
+    /// Increments the counter of a label value. An undefined value is not counted.
     pub fn increment(&self, value: &str) {
-        let counter = self.0.iter().find(|(declared, _)| *declared == value);
-        debug_assert!(counter.is_some(), "{value} is not declared");
+        let counter = self.0.iter().find(|(defined, _)| *defined == value);
+        debug_assert!(counter.is_some(), "{value} is not defined");
         if let Some((_, counter)) = counter {
             counter.increment(1);
         }
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_sets_count_apart_and_render_with_help() {
+    fn two_sets_count_separately_and_render_help_texts() {
         let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
         one.request("/health/liveness", "GET", 200, Duration::from_millis(3));
         one.request("/health/liveness", "GET", 200, Duration::from_millis(3));

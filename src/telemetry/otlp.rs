@@ -1,14 +1,14 @@
-//! Traces to an OpenTelemetry collector, by OTLP over HTTP with protobuf.
+//! Trace export to an OpenTelemetry collector, by OTLP over HTTP with protobuf.
 //!
-//! Off unless an endpoint is set. When it is on, a request's notes ([`Notes`]) become one server
-//! span and a child for each stage when the request ends; they wait in the SDK's bounded queue
-//! (`OTEL_BSP_MAX_QUEUE_SIZE`, 2,048 spans) for its own thread, which sends them in batches, and
-//! are dropped rather than waited for. Sampling, resource, headers, time-outs and batching follow
-//! the standard `OTEL_*` variables, which the SDK reads.
+//! Export is off unless an endpoint is set. When a request ends, its notes ([`Notes`]) become a server
+//! span and a child span for each stage. The spans wait in the SDK's bounded queue
+//! (`OTEL_BSP_MAX_QUEUE_SIZE`, 2,048 spans), from which the SDK's thread sends batches. A full queue
+//! drops spans. The SDK reads sampling, resource, headers, timeouts and batching from the standard
+//! `OTEL_*` variables.
 
 use super::trace::{Notes, Span, Stage};
 use super::trace_context::{Caller, TraceContext};
-use super::{Family, Metrics, declared, with_causes};
+use super::{Family, Metrics, definitions, with_causes};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response};
@@ -30,16 +30,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
 
-/// The variable that names the traces' endpoint with its path, which the exporter reads itself.
+/// The variable with the full endpoint of traces. The exporter reads it itself.
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-/// What a collector's answer may hold, in octets.
-const ANSWER_OCTETS_MAX: usize = 64 * 1024;
+/// Longest answer of a collector. Unit: bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for the last batch when the server stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where traces go; nowhere unless it was opened. Cheap to clone.
+/// The trace exporter; the default exports nothing. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Traces(Option<Arc<Inner>>);
 
@@ -54,33 +54,34 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct Sampled(SpanId);
 
-/// What a request was, for its server span (OpenTelemetry's semantic conventions for HTTP).
+/// Data of a request for its server span (OpenTelemetry's semantic conventions for HTTP).
 #[derive(Clone, Copy, Debug)]
 pub struct Served<'a> {
     /// The method as in metrics.
     pub method: &'static str,
     /// The route's template.
     pub route: &'static str,
-    /// The answer's status; `None`: the client left first.
+    /// The response's status; `None`: the client disconnected first.
     pub status: Option<u16>,
     /// The request id.
     pub request_id: &'a str,
     /// The client's address.
     pub client: IpAddr,
-    /// When it began.
+    /// When the request began.
     pub begun: Instant,
-    /// When it ended.
+    /// When the request ended.
     pub ended: Instant,
     /// The wall clock at the end.
     pub ended_at: SystemTime,
 }
 
 impl Traces {
-    /// Opens the way to the collector at that base URL (`http://127.0.0.1:4318`). Nothing is sent
-    /// yet: a collector that is away costs its traces, not the start.
+    /// Creates an exporter to the collector at a base URL (`http://127.0.0.1:4318`).
+    ///
+    /// It does not connect yet. An unreachable collector loses traces, but does not prevent the start.
     ///
     /// # Errors
-    /// When the URL, a certificate store or an `OTEL_*` variable cannot be used.
+    /// When the URL, a certificate store or an `OTEL_*` variable is invalid.
     pub fn open(endpoint: &str, metrics: &Metrics) -> Result<Self, Error> {
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_native_roots()?
@@ -90,7 +91,7 @@ impl Traces {
         let client = Collector {
             client: Client::builder(TokioExecutor::new()).build(https),
             runtime: Handle::current(),
-            exports: Arc::new(metrics.family(declared::TRACE_EXPORTS)),
+            exports: Arc::new(metrics.family(definitions::TRACE_EXPORTS)),
         };
         let mut exporter = SpanExporter::builder()
             .with_http()
@@ -109,8 +110,9 @@ impl Traces {
         Ok(Self(Some(Arc::new(Inner { processor, config, ids, scope }))))
     }
 
-    /// Whether the request's trace is to be exported, as `OTEL_TRACES_SAMPLER` says; by default it
-    /// is if its parent's is, or if there is no parent.
+    /// Decides whether to export the request's trace, by `OTEL_TRACES_SAMPLER`.
+    ///
+    /// By default a trace is exported if its parent is, or if it has no parent.
     pub fn sample(&self, context: &TraceContext, route: &str) -> Option<Sampled> {
         let inner = self.0.as_ref()?;
         let trace_id = TraceId::from(context.trace_id.0);
@@ -123,7 +125,7 @@ impl Traces {
         taken.then(|| Sampled(inner.ids.new_span_id()))
     }
 
-    /// Hands the spans of a request to the exporter. Never waits.
+    /// Queues the spans of a request for export. Never blocks.
     pub fn export(
         &self,
         sampled: Sampled,
@@ -184,11 +186,11 @@ impl Traces {
         inner.processor.on_end(root);
     }
 
-    /// Sends what waits, for 2 s at most, and sends no more.
+    /// Sends the queued spans, within 2 s, and closes the exporter.
     pub async fn close(self) {
         let Some(inner) = self.0 else { return };
         let (done, closed) = tokio::sync::oneshot::channel();
-        // The SDK blocks while our runtime sends for it.
+        // On its own thread, because the SDK blocks while the async runtime sends for it.
         let closing = std::thread::Builder::new().name("staunch-traces".into()).spawn(move || {
             let result = inner.processor.shutdown_with_timeout(FLUSH_TIMEOUT);
             done.send(result).ok();
@@ -198,20 +200,21 @@ impl Traces {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) | Ok(Err(error)) = result.map(|sent| sent.map_err(|e| e.to_string())) {
-            tracing::warn!(error, "the last traces were not sent");
+            tracing::warn!(error, "cannot send the last traces");
         }
     }
 }
 
 impl Sampled {
-    /// The `traceresponse` header: under which span of ours the caller finds its request (W3C Trace
-    /// Context, level 3 draft).
+    /// The `traceresponse` header, which names the request's server span.
+    ///
+    /// Source: W3C Trace Context, level 3 draft.
     pub fn traceresponse(self, context: &TraceContext) -> String {
         format!("00-{}-{}-01", context.trace_id, self.0)
     }
 }
 
-/// What the spans are about: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, else staunch.
+/// The resource of the spans: `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, else staunch.
 fn resource() -> Resource {
     let given = Resource::builder().build();
     let name = opentelemetry::Key::from_static_str("service.name");
@@ -259,8 +262,9 @@ fn status(notes: &Notes, served: &Served<'_>) -> Status {
     }
 }
 
-/// The HTTP client of the exporter. The SDK calls it from a thread of its own and waits there; the
-/// sending is done by our runtime.
+/// The HTTP client of the exporter.
+///
+/// The SDK's thread calls it and blocks; the async runtime sends the request.
 #[derive(Clone)]
 struct Collector {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -281,7 +285,7 @@ impl opentelemetry_http::HttpClient for Collector {
         let sending = self.runtime.spawn(async move {
             let response = client.request(request.map(Full::new)).await?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_OCTETS_MAX).collect().await?.to_bytes();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
             Ok::<_, Error>(Response::from_parts(head, body))
         });
         let result = sending.await.unwrap_or_else(|error| Err(error.into()));
@@ -289,10 +293,13 @@ impl opentelemetry_http::HttpClient for Collector {
         self.exports.increment(if sent { "success" } else { "error" });
         match &result {
             Err(error) => {
-                tracing::debug!(error = with_causes(error.as_ref()), "traces not sent");
+                tracing::debug!(error = with_causes(error.as_ref()), "cannot send traces");
             }
             Ok(response) if !sent => {
-                tracing::debug!(status = response.status().as_u16(), "traces not taken");
+                tracing::debug!(
+                    status = response.status().as_u16(),
+                    "the collector refused traces"
+                );
             }
             Ok(_) => {}
         }

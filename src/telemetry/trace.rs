@@ -1,9 +1,8 @@
-//! Where a request's time goes: its stages, noted as they end, read once when it is answered.
+//! The stages of a request, noted as they end and read when it is answered.
 //!
-//! The log line of a slow request and the spans of an exported trace are two views of the same
-//! notes, so that nothing is measured twice and nothing is measured for nobody. The notes belong to
-//! the request's task: whoever does a part of its work notes it, with times that its own metrics
-//! need anyway, and no layer between has to carry a handle for that.
+//! The log line of a slow request and the spans of an exported trace come from the same notes, so
+//! nothing is measured twice. The notes are a task-local of the request's task: the code that runs a
+//! stage adds a note, with times that its metrics need anyway, and no layer has to pass a handle.
 
 use super::trace_context::TraceContext;
 use std::fmt;
@@ -11,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Stages kept of one request; a login has eight.
+/// Most stages noted of one request; a login has eight.
 const SPANS_MAX: usize = 32;
 
 tokio::task_local! {
@@ -19,16 +18,16 @@ tokio::task_local! {
     static CURRENT: Trace;
 }
 
-/// What a request may spend its time on.
+/// A stage of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The rate limits.
+    /// Checking the rate limits.
     Limit,
-    /// Its body, as fast as the client sends it.
+    /// Reading the body, at the client's speed.
     Body,
     /// Waiting for a database connection.
     PoolWait,
-    /// A database query, sent and answered.
+    /// Running a database query.
     Query,
     /// Waiting for a hashing thread.
     HashWait,
@@ -39,7 +38,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Its name in spans: lower case, dotted.
+    /// The stage's name in spans.
     pub fn label(self) -> &'static str {
         match self {
             Self::Limit => "limit",
@@ -53,20 +52,20 @@ impl Stage {
     }
 }
 
-/// One stage that a request went through.
+/// One stage of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Which.
+    /// The kind of stage.
     pub stage: Stage,
-    /// Which of its kind: a query's name.
+    /// A query's name.
     pub detail: Option<&'static str>,
-    /// When it began.
+    /// When the stage began.
     pub begun: Instant,
-    /// When it ended.
+    /// When the stage ended.
     pub ended: Instant,
 }
 
-/// The notes of one request. Cheap to clone; all clones are one.
+/// The notes of one request. Cheap to clone; all clones share them.
 #[derive(Clone, Debug)]
 pub struct Trace(Arc<Inner>);
 
@@ -76,19 +75,19 @@ struct Inner {
     notes: Mutex<Notes>,
 }
 
-/// What was noted of a request.
+/// The data noted about a request.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// The session it turned out to belong to.
+    /// The request's session, once known.
     pub session: Option<u128>,
-    /// What went wrong, for the log alone: an error with its causes.
+    /// The error with its causes, if the request failed. Only for the log.
     pub failure: Option<String>,
-    /// In the order in which they ended.
+    /// The stages, in the order in which they ended.
     pub spans: Vec<Span>,
 }
 
 impl Notes {
-    /// The time spent in a stage, in microseconds; `None` if it was not gone through.
+    /// Total time of a stage, in microseconds; `None` if the request did not reach it.
     pub fn micros(&self, stage: Stage) -> Option<u64> {
         let mut spans = self.spans.iter().filter(|span| span.stage == stage).peekable();
         spans.peek()?;
@@ -99,34 +98,34 @@ impl Notes {
 }
 
 impl Trace {
-    /// Nothing noted yet.
+    /// Creates empty notes.
     pub fn new(context: TraceContext) -> Self {
         Self(Arc::new(Inner { context, notes: Mutex::default() }))
     }
 
-    /// Which distributed trace the request is part of.
+    /// The distributed trace of the request.
     pub fn context(&self) -> &TraceContext {
         &self.0.context
     }
 
-    /// Runs the request's future; what it awaits in its own task can add notes.
+    /// Runs the request's future, which can then add notes from its own task.
     ///
-    /// Takes the future pinned: it is some kilobytes large, and moving it costs more than all the
-    /// notes.
+    /// Takes the future pinned, because it is several kilobytes large and moving it would cost more
+    /// than all notes.
     ///
     /// # Cancel safety
-    /// As the future.
+    /// That of the future.
     pub async fn scope<F: Future>(&self, request: Pin<&mut F>) -> F::Output {
         CURRENT.scope(self.clone(), request).await
     }
 
-    /// Takes the notes out, at the end of the request.
+    /// Takes the notes, at the end of the request.
     pub fn take(&self) -> Notes {
         self.0.notes.lock().map(|mut notes| std::mem::take(&mut *notes)).unwrap_or_default()
     }
 }
 
-/// Notes a stage. Without a request around it, as in background work, nothing happens.
+/// Notes a stage. Does nothing outside a request, as in background work.
 pub fn note(stage: Stage, detail: Option<&'static str>, begun: Instant, ended: Instant) {
     update(|notes| {
         if notes.spans.len() < SPANS_MAX {
@@ -135,19 +134,19 @@ pub fn note(stage: Stage, detail: Option<&'static str>, begun: Instant, ended: I
     });
 }
 
-/// Notes whose session it is.
+/// Notes the request's session.
 pub fn note_session(session: u128) {
     update(|notes| notes.session = Some(session));
 }
 
-/// Notes why the request fails; the first reason stays. Its log line tells it.
+/// Notes why the request fails, for its log line. The first reason is kept.
 pub fn note_failure(reason: impl Into<String>) {
     update(|notes| {
         notes.failure.get_or_insert_with(|| reason.into());
     });
 }
 
-/// The id by which other log lines of this request are found, or "none".
+/// The id shared by the log lines of the current request, or "none".
 pub fn current_id() -> impl fmt::Display {
     let id = CURRENT.try_with(|trace| trace.context().trace_id);
     id.map_or_else(|_| "none".to_owned(), |id| id.to_string())
@@ -170,7 +169,7 @@ mod tests {
     use std::pin::pin;
 
     #[tokio::test]
-    async fn notes_are_those_of_the_request_around_them() {
+    async fn notes_belong_to_the_request_of_their_task() {
         let clock = Clock::manual();
         let begun = clock.now();
         clock.advance(Duration::from_millis(2));

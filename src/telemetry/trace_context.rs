@@ -1,29 +1,29 @@
-//! W3C Trace Context: which distributed trace a request belongs to.
+//! W3C Trace Context: the distributed trace of a request.
 
 use std::fmt;
 
-/// Longest `tracestate` that is passed on, in octets: what the standard says should be (§3.3.1.5).
-const TRACESTATE_OCTETS_MAX: usize = 512;
+/// Longest `tracestate` that is passed on, as the standard recommends (§3.3.1.5). Unit: bytes.
+const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// The trace of one request (W3C Trace Context, level 1).
 ///
-/// A trusted caller's trace is continued: its span is the [parent](Self::parent), and its flag is
-/// heard by the sampler. Anybody else may send the header, too, and must not choose what is traced:
-/// neither by the flag nor by an id of which a ratio takes it. So the request begins a trace, and the
-/// caller's is [linked](Self::link).
+/// A trusted caller's trace is continued: its span is the [parent](Self::parent), and the sampler
+/// follows its flag. An untrusted caller must not choose what is traced, neither by its flag nor by
+/// an id that a ratio sampler selects. Its request begins a new trace, to which the caller's is
+/// [linked](Self::link).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     /// Never zero.
     pub trace_id: TraceId,
-    /// The caller's span; `None`: it sent none.
+    /// The caller's span, if it sent one.
     caller: Option<Caller>,
 }
 
-/// Sixteen octets, shown as 32 lower-case hexadecimal digits.
+/// A trace id of 16 bytes, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId(pub u128);
 
-/// Where the request came from.
+/// The caller's span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The caller's trace. Never zero.
@@ -32,18 +32,19 @@ pub struct Caller {
     pub span_id: u64,
     /// Whether the caller records this trace.
     pub sampled: bool,
-    /// What tracing systems on the way wish to have passed on; empty if there is nothing.
+    /// Data that tracing systems pass along; may be empty.
     pub tracestate: String,
 }
 
 impl TraceContext {
-    /// The context that the headers of a caller carry. One that is not well-formed is ignored, as the
-    /// standard asks (§3.2.2.5).
+    /// Reads the context from a caller's headers.
+    ///
+    /// Malformed headers are ignored, as the standard requires (§3.2.2.5).
     pub fn of(traceparent: Option<&str>, tracestate: Option<&str>, trusted: bool) -> Self {
         let mut caller = traceparent.and_then(parse);
         if let Some(caller) = &mut caller {
             caller.tracestate = tracestate
-                .filter(|text| text.len() <= TRACESTATE_OCTETS_MAX)
+                .filter(|text| text.len() <= TRACESTATE_BYTES_MAX)
                 .unwrap_or_default()
                 .into();
         }
@@ -51,17 +52,17 @@ impl TraceContext {
         Self { trace_id: continued.unwrap_or_else(TraceId::random), caller }
     }
 
-    /// The caller's span whose trace goes on.
+    /// The caller's span, if its trace is continued.
     pub fn parent(&self) -> Option<&Caller> {
         self.caller.as_ref().filter(|caller| caller.trace_id == self.trace_id)
     }
 
-    /// The caller's span where its trace does not go on.
+    /// The caller's span, if its trace is not continued.
     pub fn link(&self) -> Option<&Caller> {
         self.caller.as_ref().filter(|caller| caller.trace_id != self.trace_id)
     }
 
-    /// Whether the caller traces, and may want to hear where its request is found.
+    /// Whether the caller sent a trace, so that a `traceresponse` is useful.
     pub fn has_caller(&self) -> bool {
         self.caller.is_some()
     }
@@ -69,19 +70,19 @@ impl TraceContext {
 
 impl TraceId {
     fn random() -> Self {
-        // The request id of a client that sends none is made of it, so it is as random as a UUID.
+        // As random as a UUID, because it becomes the request id if the client sends none.
         Self(uuid::Uuid::new_v4().as_u128())
     }
 }
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The form of a UUID without hyphens, which is quicker to write than a number.
+        // Formatting a UUID without hyphens is faster than formatting a number.
         uuid::Uuid::from_u128(self.0).simple().fmt(f)
     }
 }
 
-/// `version "-" trace-id "-" parent-id "-" trace-flags`, with more behind it in later versions.
+/// Parses `version "-" trace-id "-" parent-id "-" trace-flags`. Later versions may add more.
 fn parse(text: &str) -> Option<Caller> {
     let mut parts = text.split('-');
     let mut hex = |digits: usize| {
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_trace_is_linked_and_has_no_say() {
+    fn an_untrusted_callers_trace_is_linked_but_not_continued() {
         let header = format!("00-{TRACE}-b7ad6b7169203331-01");
         let context = TraceContext::of(Some(&header), Some("a=b"), false);
         assert_ne!(context.trace_id.to_string(), TRACE);
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_formed_begins_a_trace() {
+    fn a_malformed_header_begins_a_new_trace() {
         let zero = "0".repeat(32);
         for header in [
             String::new(),
@@ -154,7 +155,7 @@ mod tests {
             assert!(!context.has_caller(), "{header}");
             assert_ne!(context.trace_id.0, 0);
         }
-        let long = "x".repeat(TRACESTATE_OCTETS_MAX + 1);
+        let long = "x".repeat(TRACESTATE_BYTES_MAX + 1);
         let header = format!("00-{TRACE}-b7ad6b7169203331-01");
         let context = TraceContext::of(Some(&header), Some(&long), true);
         assert_eq!(context.parent().unwrap().tracestate, "");

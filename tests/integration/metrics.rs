@@ -2,7 +2,7 @@
 
 use crate::support::{PASSWORD, TestApp};
 use staunch::config::SETTINGS;
-use staunch::telemetry::declared::{DECLARED, Kind};
+use staunch::telemetry::definitions::{DEFINITIONS, Kind};
 use std::collections::BTreeSet;
 
 /// What dashboards and alerts are built on.
@@ -58,12 +58,12 @@ async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels()
     let media_type = reply.header("content-type").unwrap();
     assert!(media_type.starts_with("text/plain"), "{media_type}");
     let page = reply.text();
-    let declared: BTreeSet<&str> = DECLARED.iter().map(|metric| metric.name).collect();
+    let declared: BTreeSet<&str> = DEFINITIONS.iter().map(|metric| metric.name).collect();
     for name in CONTRACT {
         assert!(declared.contains(name), "{name} is not declared");
         assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
     }
-    for metric in DECLARED {
+    for metric in DEFINITIONS {
         let name = metric.name;
         let kind = match metric.kind {
             Kind::Counter => "counter",
@@ -90,7 +90,7 @@ async fn nothing_is_rendered_that_is_not_declared() {
     let reply = app.anonymous().get("/metrics").await;
     for line in reply.text().lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().unwrap();
-        let known = DECLARED.iter().any(|metric| {
+        let known = DEFINITIONS.iter().any(|metric| {
             let end = name.strip_prefix(metric.name);
             end == Some("")
                 || metric.kind == Kind::Histogram
@@ -193,7 +193,7 @@ fn the_table_of_metrics_lists_each_metric() {
         .filter_map(|row| row.first())
         .flat_map(|cell| ticked(cell, "staunch_"))
         .collect();
-    for metric in DECLARED {
+    for metric in DEFINITIONS {
         let name = metric.name;
         assert!(
             listed.iter().any(|listed| listed == name),
@@ -201,7 +201,7 @@ fn the_table_of_metrics_lists_each_metric() {
         );
     }
     for name in &listed {
-        let known = DECLARED.iter().any(|metric| metric.name == name);
+        let known = DEFINITIONS.iter().any(|metric| metric.name == name);
         assert!(known, "{METRICS_PAGE} lists {name}, which is no metric");
     }
 }
@@ -212,7 +212,7 @@ fn names_in(text: &str) -> BTreeSet<&str> {
     text.split(|c| !is_name(c))
         .filter(|word| word.starts_with("staunch_"))
         .map(|word| {
-            let mut bases = DECLARED.iter().filter(|metric| {
+            let mut bases = DEFINITIONS.iter().filter(|metric| {
                 let suffix = word.strip_prefix(metric.name).unwrap_or("-");
                 metric.kind == Kind::Histogram && ["_bucket", "_sum", "_count"].contains(&suffix)
             });
@@ -228,7 +228,7 @@ fn dashboards_and_alerts_show_every_metric_and_no_other() {
     let (dashboard, alerts) = (read("dashboards/staunch.json"), read("alerts/staunch.yml"));
     let mut shown = names_in(&dashboard);
     shown.extend(names_in(&alerts));
-    let declared: BTreeSet<&str> = DECLARED.iter().map(|metric| metric.name).collect();
+    let declared: BTreeSet<&str> = DEFINITIONS.iter().map(|metric| metric.name).collect();
     let unknown: Vec<_> = shown.difference(&declared).collect();
     assert!(unknown.is_empty(), "shown and not declared: {unknown:?}");
     let unseen: Vec<_> = declared.difference(&shown).collect();

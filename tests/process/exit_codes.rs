@@ -62,7 +62,7 @@ async fn an_import_into_an_empty_folder_says_that_it_made_a_database() {
     let ended = run(import()).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let data = top.path().join("data").canonicalize().unwrap();
-    assert_eq!(ended.err, format!("made a new database in {}\n", data.display()));
+    assert_eq!(ended.err, format!("created a new database in {}\n", data.display()));
     let ended = run(import()).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "it is there now");
     let mut command = staunch(top.path(), &["audit"]);

@@ -52,7 +52,7 @@ async fn accounts_are_worked_on_beside_the_server() {
         (&["add", "x", "a@example.com"], &secret, 65, "username: must be 3 to 64"),
         (&["add", "bob", "bob"], &secret, 65, "email: must be"),
         (&["add", "bob", "bob@example.com"], "short\n", 65, "password: must be at least 8"),
-        (&["add", "bob", "bob@example.com"], "", 65, "password: standard input has none"),
+        (&["add", "bob", "bob@example.com"], "", 65, "password: standard input is empty"),
         (&["add", "bob", "bob@example.com"], &"x".repeat(5_000), 70, "too long"),
         (&["disable", "bob"], "", 67, "no account"),
         (&["delete", "ada"], "y\n", 64, "--yes"),
@@ -72,7 +72,7 @@ async fn accounts_are_worked_on_beside_the_server() {
     assert_eq!(user(&["enable", "ada"], "").await.out, "ada is enabled\n");
     assert_eq!(server.login("ada").await.unwrap().status, 200);
     let ended = user(&["set-password", "ada"], "Another-Pass123\n").await;
-    assert_eq!(ended.out, "ada has another password, ended 1 sessions\n", "{}", ended.err);
+    assert_eq!(ended.out, "changed the password of ada, ended 1 sessions\n", "{}", ended.err);
     assert_eq!(server.login("ada").await.unwrap().status, 401);
     server.stop().await;
 

@@ -1,7 +1,9 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
 use crate::app::IfAbsent;
-use crate::cli::beside::{failed, find, on_database, settings, shown, tame, text};
+use crate::cli::database_context::{
+    failed, find, on_database, settings, shown, strip_controls, text,
+};
 use crate::cli::{FAILED, Failure, NOT_FOUND, REJECTED, prompt, tell};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -13,7 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::fmt;
 use std::time::Duration;
 
-/// A hash at the highest cost takes some two seconds; no queue is before it.
+/// Longest wait for a hash. One at the highest cost takes about 2 s, and no other is queued.
 const HASH_DEADLINE: Duration = Duration::from_secs(300);
 
 const HELP_PASSWORD: &str = "\
@@ -22,24 +24,24 @@ password is the first line of standard input. The rules are those of registratio
 
 pub(super) fn add_command() -> Command {
     Command::new("add")
-        .about("Make an account")
+        .about("Create an account")
         .after_help(HELP_PASSWORD)
         .arg(Arg::new("USERNAME").required(true).help("3 to 64 of A-Z a-z 0-9 . _ -"))
         .arg(Arg::new("EMAIL").required(true).help("E-mail address"))
 }
 
 pub(super) fn set_password_command() -> Command {
-    of_name("set-password", "Give an account another password, and end its sessions at once")
+    of_name("set-password", "Change an account's password, and end its sessions at once")
         .after_help(HELP_PASSWORD)
 }
 
-/// The subcommands that hash no password.
+/// The subcommands that do not hash a password.
 pub(super) fn commands() -> Vec<Command> {
     vec![
-        of_name("disable", "Keep an account from logging in, and end its sessions at once"),
+        of_name("disable", "Disable an account's logins, and end its sessions at once"),
         of_name("enable", "Let a disabled account log in again"),
         of_name("sessions", "List an account's live sessions"),
-        of_name("delete", "Remove an account and its sessions for good")
+        of_name("delete", "Remove an account and its sessions permanently")
             .arg(Arg::new("YES").long("yes").action(ArgAction::SetTrue).help("Do not ask first")),
     ]
 }
@@ -74,7 +76,7 @@ pub(super) fn disable(matches: &ArgMatches) -> Result<(), Failure> {
     })?;
     match ended {
         Some(ended) => tell(&[format!("disabled {name}, ended {ended} sessions")]),
-        None => tell(&[format!("{name} is disabled already")]),
+        None => tell(&[format!("{name} is already disabled")]),
     }
     Ok(())
 }
@@ -83,7 +85,7 @@ pub(super) fn enable(matches: &ArgMatches) -> Result<(), Failure> {
     let (name, enabled) = on_account(matches, async |admin, account| {
         admin.enable(account.id).await.map_err(|error| failed(&error))
     })?;
-    tell(&[format!("{name} is enabled{}", if enabled { "" } else { " already" })]);
+    tell(&[format!("{name} is {}", if enabled { "enabled" } else { "already enabled" })]);
     Ok(())
 }
 
@@ -96,7 +98,7 @@ pub(super) fn set_password(matches: &ArgMatches) -> Result<(), Failure> {
         let ended = admin.set_password(account.id, &hash).await.map_err(|error| failed(&error))?;
         Ok((account.username.clone(), ended.ok_or_else(|| gone(&account))?))
     })?;
-    tell(&[format!("{name} has another password, ended {ended} sessions")]);
+    tell(&[format!("changed the password of {name}, ended {ended} sessions")]);
     Ok(())
 }
 
@@ -104,7 +106,7 @@ pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
     let ask = !matches.get_flag("YES");
     let (name, deleted) = on_account(matches, async |admin, account| {
         let Account { username, email, id, .. } = account;
-        let question = format!("Remove {username} ({email}, account {id}) for good?");
+        let question = format!("Remove {username} ({email}, account {id}) permanently?");
         if ask && !prompt::confirm(&question).await? {
             return Ok(false);
         }
@@ -114,7 +116,7 @@ pub(super) fn delete(matches: &ArgMatches) -> Result<(), Failure> {
             Err(error) => Err(failed(&error)),
         }
     })?;
-    tell(&[format!("{name} {}", if deleted { "is removed" } else { "stays" })]);
+    tell(&[format!("{name} {}", if deleted { "is removed" } else { "was not removed" })]);
     Ok(())
 }
 
@@ -130,14 +132,14 @@ pub(super) fn sessions(matches: &ArgMatches) -> Result<(), Failure> {
             shown(session.created_at),
             shown(session.last_used_at),
             shown(session.expires_at),
-            tame(session.user_agent.as_deref().unwrap_or("-")),
+            strip_controls(session.user_agent.as_deref().unwrap_or("-")),
         )
     });
     tell(&lines.collect::<Vec<_>>());
     Ok(())
 }
 
-/// Finds the account and works on it; its username, and what came of it.
+/// Finds the account and runs `work` on it. Returns its username and the result.
 fn on_account<T>(
     matches: &ArgMatches,
     work: impl AsyncFnOnce(&mut Admin, &Account) -> Result<T, Failure>,
@@ -155,7 +157,7 @@ fn new_password() -> Result<Password, Failure> {
     Password::new(typed.expose().to_owned()).map_err(broken("password"))
 }
 
-/// Hashes at the configured cost, on one thread that ends with it.
+/// Hashes a password at the configured cost, with an engine of one thread.
 async fn hash(config: &Config, password: Password) -> Result<String, Failure> {
     let failed = |message: String| Failure { code: FAILED, message };
     let metrics = Metrics::new().map_err(|error| failed(error.to_string()))?;
@@ -176,12 +178,12 @@ async fn hash(config: &Config, password: Password) -> Result<String, Failure> {
     hashed.map(|hash| hash.to_string()).map_err(|error| failed(with_causes(&error)))
 }
 
-/// That a field breaks a rule.
+/// The failure of a field that breaks a rule.
 fn broken<E: fmt::Display>(field: &'static str) -> impl Fn(E) -> Failure {
     move |rule| Failure { code: REJECTED, message: format!("{field}: {rule}") }
 }
 
 fn gone(account: &Account) -> Failure {
-    let message = format!("{} was removed meanwhile", account.username);
+    let message = format!("{} was removed in the meantime", account.username);
     Failure { code: NOT_FOUND, message }
 }

@@ -1,9 +1,9 @@
-//! `staunch user export`: every account with its hash, as `import` takes it.
+//! `staunch user export`: writes every account with its hash, in the format that `import` reads.
 
 use crate::app::IfAbsent;
 use crate::auth::export_users;
 use crate::cli::audit::read_failed;
-use crate::cli::beside::{on_database, settings};
+use crate::cli::database_context::{on_database, settings};
 use crate::cli::{CANNOT_CREATE, FAILED, Failure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::fs::{File, OpenOptions};
@@ -12,17 +12,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
-FILE must not exist yet. It is made with mode 0600, because it holds every password hash. It \
-lists all accounts at one moment, and `staunch user import` reads it. If the export fails, FILE \
-is not complete.";
+FILE must not exist yet. It is created with mode 0600, because it holds every password hash. It \
+is a snapshot of all accounts, and `staunch user import` reads it. If the export fails, FILE \
+is incomplete.";
 
 pub(super) fn command() -> Command {
     let file = Arg::new("FILE")
         .value_parser(value_parser!(PathBuf))
         .required(true)
-        .help("Where to; - is standard output");
+        .help("File to write; - is standard output");
     Command::new("export")
-        .about("Write all accounts with their hashes, one JSON object a line")
+        .about("Write all accounts with their hashes, one JSON object per line")
         .after_help(HELP)
         .arg(file)
 }
@@ -31,7 +31,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let (config, _guard) = settings(matches)?;
     let Some(path) = matches.get_one::<PathBuf>("FILE") else { return Ok(()) };
     let count = on_database(&config, IfAbsent::Fail, async |admin| {
-        // Made when there is a database: a try that found none leaves no empty file behind.
+        // Created after the database is opened, so that a failure to open it leaves no empty file.
         let mut output = Output::open(path).map_err(|error| Failure {
             code: CANNOT_CREATE,
             message: format!("cannot write {}: {error}", path.display()),
@@ -44,7 +44,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         })?;
         Ok(count)
     })?;
-    // Beside the accounts, should they go to standard output.
+    // On standard error, because the accounts may go to standard output.
     eprintln!("exported {count} accounts");
     Ok(())
 }
@@ -63,7 +63,7 @@ impl Output {
         Ok(Self::File(BufWriter::new(file)))
     }
 
-    /// What is on the disk when this returns stays there.
+    /// Flushes the output, and syncs a file to disk.
     fn finish(self) -> io::Result<()> {
         match self {
             Self::File(file) => {
@@ -75,10 +75,10 @@ impl Output {
 }
 
 impl Write for Output {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::File(file) => file.write(octets),
-            Self::Standard(out) => out.write(octets),
+            Self::File(file) => file.write(bytes),
+            Self::Standard(out) => out.write(bytes),
         }
     }
 

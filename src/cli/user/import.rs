@@ -1,8 +1,8 @@
-//! `staunch user import`: accounts of another program, with their password hashes.
+//! `staunch user import`: imports accounts of other software, with their password hashes.
 
 use crate::app::IfAbsent;
 use crate::auth::{ImportCount, ImportError, RejectedLine, import_users};
-use crate::cli::beside::{interrupted, open_database, settings};
+use crate::cli::database_context::{interrupted, open_database, settings};
 use crate::cli::{
     BAD_SETTING, CANNOT_CREATE, FAILED, Failure, NO_INPUT, REJECTED, UNAVAILABLE, runtime, tell,
 };
@@ -20,46 +20,45 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::io::BufReader;
 
-/// Octets that are read from the file at once.
-const READ_OCTETS: usize = 256 * 1024;
+/// Size of the read buffer. Unit: bytes.
+const READ_BYTES: usize = 256 * 1024;
 
-const ABOUT_IMPORT: &str =
-    "Import accounts with their password hashes, one JSON object or line of CSV each";
+const ABOUT_IMPORT: &str = "Import accounts with their password hashes from JSON lines or CSV";
 
 const HELP_IMPORT: &str = "A line of FILE:\n
   {\"email\": \"ada@example.com\", \"username\": \"ada\", \"password_hash\": \"$2b$12$...\"}\n
-A line may also have \"is_active\" (true or false) and \"created_at\" (RFC 3339). CSV works too, if \
-the first line names the columns: email,username,password_hash and, if needed, the others.\n
-Lines that cannot be imported are reported in FILE.rejected, by number and reason; the others are \
-imported. The server may be running, on the embedded database too. After an interruption, give the \
-same FILE again: the accounts that were imported before are reported as taken.\n
+A line may also have \"is_active\" (true or false) and \"created_at\" (RFC 3339). FILE may also be \
+CSV, if its first line names the columns: email,username,password_hash and, if needed, the others.\n
+Lines that cannot be imported are listed in FILE.rejected with line number and reason; the others \
+are imported. The server may be running, on the embedded database too. After an interruption, import \
+the same FILE again: the accounts that were imported before are reported as taken.\n
 Exit codes: 0 all lines were imported, 65 some were rejected, 66 FILE cannot be read, 75 stopped \
 by a signal.";
 
-/// The subcommand `import` without the settings.
+/// The `import` subcommand, without the settings.
 pub(super) fn command() -> Command {
     let path = |name: &'static str| Arg::new(name).value_parser(value_parser!(PathBuf));
     Command::new("import")
         .about(ABOUT_IMPORT)
         .after_help(HELP_IMPORT)
-        .arg(path("FILE").required(true).help("The accounts; - is standard input"))
+        .arg(path("FILE").required(true).help("File to read; - is standard input"))
         .arg(
             path("PATH")
                 .long("rejected")
-                .help("Where rejected lines are reported [default: FILE.rejected]"),
+                .help("File for the rejected lines [default: FILE.rejected]"),
         )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (config, _guard) = settings(matches)?;
-    let file: &PathBuf = matches.get_one("FILE").ok_or_else(|| bad_usage("FILE: is missing"))?;
+    let file: &PathBuf = matches.get_one("FILE").ok_or_else(|| bad_usage("FILE is missing"))?;
     let input = open_input(file)?;
     let rejected_path = matches.get_one("PATH").cloned().unwrap_or_else(|| default_report(file));
     let mut report = Report::create(rejected_path, &input)?;
 
     let runtime = runtime()?;
     let result = runtime.block_on(import_all(&config, input, &mut report));
-    // A read of standard input that never ends must not hold us up.
+    // Do not wait for a blocked read of standard input.
     runtime.shutdown_background();
     let ImportCount { imported, rejected } = result?;
     let see =
@@ -82,7 +81,7 @@ async fn import_all(
         let opened = Importer::open(&database.connect).await;
         let mut importer =
             opened.map_err(|error| Failure { code: UNAVAILABLE, message: with_causes(&error) })?;
-        let input = BufReader::with_capacity(READ_OCTETS, tokio::fs::File::from_std(input));
+        let input = BufReader::with_capacity(READ_BYTES, tokio::fs::File::from_std(input));
         let cost = config.settings.bcrypt_cost.0;
         let imported =
             import_users(input, &mut importer, cost, |count, lines| report.write(count, lines))
@@ -98,14 +97,14 @@ async fn import_all(
     database.close().await;
     result.map_err(|failure| Failure {
         message: format!(
-            "{}\n  At least {} accounts were imported before; give the same file again for the rest.",
+            "{}\n  At least {} accounts were imported; import the same file again for the rest.",
             failure.message, report.count.imported
         ),
         ..failure
     })
 }
 
-/// The file, or standard input for `-`.
+/// Opens the file, or standard input for `-`.
 fn open_input(path: &Path) -> Result<File, Failure> {
     let opened = if path == Path::new("-") {
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
@@ -121,7 +120,7 @@ fn open_input(path: &Path) -> Result<File, Failure> {
     })
 }
 
-/// `FILE.rejected`, or `stdin.rejected` here.
+/// Default report path: `FILE.rejected`, or `stdin.rejected` in the current folder.
 fn default_report(input: &Path) -> PathBuf {
     let name = if input == Path::new("-") { Path::new("stdin") } else { input };
     let mut name = name.as_os_str().to_owned();
@@ -129,11 +128,11 @@ fn default_report(input: &Path) -> PathBuf {
     name.into()
 }
 
-/// The file of rejected lines, and the line of progress on a terminal.
+/// The report of rejected lines, and the progress line on a terminal.
 struct Report {
     path: PathBuf,
     file: BufWriter<File>,
-    /// What was imported and rejected so far.
+    /// Lines imported and rejected so far.
     count: ImportCount,
     shows_progress: bool,
 }
@@ -146,8 +145,9 @@ struct ReportLine<'a> {
 }
 
 impl Report {
-    /// Made before the first account is imported, so that a rejected one is never lost; empties
-    /// what an earlier run left there.
+    /// Creates the report, or empties that of an earlier run.
+    ///
+    /// This happens before the first import, so that no rejected line is lost.
     fn create(path: PathBuf, input: &File) -> Result<Self, Failure> {
         let cannot = |error: io::Error| Failure {
             code: CANNOT_CREATE,
@@ -158,7 +158,7 @@ impl Report {
         let (found, read) = (file.metadata().map_err(cannot)?, input.metadata().map_err(cannot)?);
         if found.is_file() {
             if (found.dev(), found.ino()) == (read.dev(), read.ino()) {
-                return Err(bad_usage("--rejected: is the file that is imported"));
+                return Err(bad_usage("--rejected names the file that is imported"));
             }
             file.set_len(0).map_err(cannot)?;
         }

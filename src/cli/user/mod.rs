@@ -1,4 +1,4 @@
-//! `staunch user`: work on accounts, one at a time or all of them.
+//! `staunch user`: manages one account, or imports and exports all.
 
 mod accounts;
 mod export;
@@ -9,7 +9,7 @@ use super::settings::{Uses, with_settings};
 use clap::{ArgMatches, Command};
 use std::process::ExitCode;
 
-/// The subcommand with those below it.
+/// The `user` subcommand with its own subcommands.
 pub(super) fn command() -> Command {
     let on_accounts = accounts::commands().into_iter().chain([export::command()]);
     let with_passwords =
@@ -32,7 +32,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("set-password", matches)) => accounts::set_password(matches).map(done),
         Some(("sessions", matches)) => accounts::sessions(matches).map(done),
         Some(("delete", matches)) => accounts::delete(matches).map(done),
-        // The parser demands one.
+        // clap requires a subcommand.
         _ => Ok(ExitCode::SUCCESS),
     }
 }

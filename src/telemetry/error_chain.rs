@@ -1,9 +1,10 @@
-//! An error on one line.
+//! Errors with their causes on one line.
 
 use std::error::Error;
 
-/// An error and its causes, outermost first, for the one place that prints it. A cause that the text
-/// so far repeats already, as some libraries' messages do, is left out.
+/// Formats an error and its causes on one line, outermost first.
+///
+/// A cause that the text already contains is left out, because some libraries repeat their causes.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -30,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_follow_once_each() {
+    fn each_cause_appears_once() {
         let layer = |text, source: Option<Layer>| Layer { text, source: source.map(Box::new) };
         let inner = layer("connection reset", None);
         let repeated = layer("query failed: connection reset", Some(inner));

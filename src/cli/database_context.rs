@@ -1,5 +1,6 @@
-//! Work beside the server, or without one: what the subcommands for accounts, clients, keys and the
-//! audit log share.
+//! Settings, log and database connection of the subcommands that work on stored data.
+//!
+//! They work with and without a running server.
 
 use super::serve::no_signals;
 use super::source::Source;
@@ -17,24 +18,25 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing_appender::non_blocking::WorkerGuard;
 
-/// The settings, and the log, which ends with the guard.
+/// Reads the settings and starts the log, which stops when the guard is dropped.
 pub(super) fn settings(matches: &ArgMatches) -> Result<(Config, WorkerGuard), Failure> {
     let source = Source::new(matches)?;
     let config = source.config()?;
     let (_, guard) = Log::start(config.settings.log_format, &config.settings.log);
     for name in source.unknown() {
-        tracing::warn!("{name} is set, but there is no such setting");
+        tracing::warn!("{name} is set, but staunch has no such setting");
     }
     Ok((config, guard))
 }
 
-/// An argument that the parser demands.
+/// Returns the text of a required argument.
 pub(super) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
     matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
-/// Opens the database that the settings name, works on it until that is done or a signal comes,
-/// and closes it again.
+/// Opens the configured database, runs `work` on it, and closes it.
+///
+/// A termination signal ends the work early.
 pub(super) fn on_database<T>(
     config: &Config,
     if_absent: IfAbsent,
@@ -62,24 +64,24 @@ pub(super) fn on_database<T>(
         database.close().await;
         result
     });
-    // A read of standard input that never ends must not hold us up.
+    // Do not wait for a blocked read of standard input.
     runtime.shutdown_background();
     result
 }
 
-/// Opens the database that the settings name, and says so if it was made for this.
+/// Opens the configured database, and reports it on standard error if it is new.
 pub(super) async fn open_database(
     config: &Config,
     if_absent: IfAbsent,
 ) -> Result<Database, StartError> {
     let database = Database::open(config, if_absent).await?;
     if let Some(folder) = database.created_in() {
-        eprintln!("made a new database in {}", folder.display());
+        eprintln!("created a new database in {}", folder.display());
     }
     Ok(database)
 }
 
-/// The account of that username or e-mail address.
+/// Finds the account with this username or e-mail address.
 pub(super) async fn find(admin: &Admin, name: &str) -> Result<Account, Failure> {
     let found = admin.find(&LoginName::parse(name)).await.map_err(|error| failed(&error))?;
     found.ok_or_else(|| Failure {
@@ -101,13 +103,13 @@ pub(super) fn interrupted(signal: io::Result<()>) -> Failure {
     signal.map_or_else(no_signals, |()| stopped())
 }
 
-/// A time for people, to the second, in UTC.
+/// Formats a time to the second, in UTC.
 pub(super) fn shown(time: OffsetDateTime) -> String {
     let second = time.replace_nanosecond(0).unwrap_or(time);
     second.format(&Rfc3339).unwrap_or_default()
 }
 
-/// Text that a client chose, without what a terminal would obey.
-pub(super) fn tame(text: &str) -> String {
+/// Replaces control characters, so that text from a client cannot control the terminal.
+pub(super) fn strip_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
