@@ -1,4 +1,4 @@
-//! /metrics, and that the tables of docs/ list what the code has.
+//! /metrics, and the documentation's tables of settings and metrics.
 
 use crate::support::{PASSWORD, TestApp};
 use staunch::config::SETTINGS;
@@ -134,7 +134,7 @@ async fn buckets_resolve_a_millisecond_and_reach_half_a_minute() {
 const SETTINGS_PAGE: &str = "docs/configuration.md";
 const METRICS_PAGE: &str = "docs/metrics-and-alerts.md";
 
-/// The rows of a page's tables, cell by cell.
+/// The rows of a page's tables, cell by cell, without backticks.
 fn rows_of(page: &str) -> Vec<Vec<String>> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(path).expect("the page exists");
@@ -155,7 +155,7 @@ fn ticked(cell: &str, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_table_of_settings_lists_each_setting_and_default() {
+fn the_documented_settings_match_the_code() {
     let rows = rows_of(SETTINGS_PAGE);
     let mut listed = Vec::new();
     for row in &rows {
@@ -181,12 +181,12 @@ fn the_table_of_settings_lists_each_setting_and_default() {
     }
     for (variable, _) in &listed {
         let known = expected.iter().any(|(known, _)| known == variable);
-        assert!(known, "{SETTINGS_PAGE} lists {variable}, which is no setting");
+        assert!(known, "{SETTINGS_PAGE} lists {variable}, which is not a setting");
     }
 }
 
 #[test]
-fn the_table_of_metrics_lists_each_metric() {
+fn the_documented_metrics_match_the_code() {
     let rows = rows_of(METRICS_PAGE);
     let listed: Vec<String> = rows
         .iter()
@@ -202,7 +202,7 @@ fn the_table_of_metrics_lists_each_metric() {
     }
     for name in &listed {
         let known = DEFINITIONS.iter().any(|metric| metric.name == name);
-        assert!(known, "{METRICS_PAGE} lists {name}, which is no metric");
+        assert!(known, "{METRICS_PAGE} lists {name}, which is not a metric");
     }
 }
 

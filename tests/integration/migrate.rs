@@ -254,7 +254,7 @@ async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
     }
 }
 
-/// The statements of docs/operations.md that give a role its rights, for that role.
+/// The GRANT statements of docs/operations.md, for `role`.
 fn grants(role: &str) -> String {
     let page = include_str!("../../docs/operations.md");
     let blocks = page.split("```sql\n").skip(1);

@@ -1,4 +1,4 @@
-//! What the top level of the repository holds, as far as git tracks it.
+//! The entries of the repository's top level that git tracks.
 
 use crate::tree::root;
 use std::collections::BTreeSet;

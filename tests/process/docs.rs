@@ -53,7 +53,7 @@ fn matches(text: &str, pattern: &str) -> bool {
     last.map_or(rest.is_empty(), |part| part.is_empty() || rest.is_empty())
 }
 
-/// A shell in `folder` that finds the program first, then the programs in `more`.
+/// A shell in `folder` whose PATH starts with the program under test, then `more`.
 fn shell(folder: &Path, more: &Path, script: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_staunch")).parent().unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
@@ -70,7 +70,7 @@ fn shell(folder: &Path, more: &Path, script: &str) -> Command {
 }
 
 #[tokio::test]
-async fn the_accounts_that_the_import_page_names_can_log_in_with_its_password() {
+async fn accounts_imported_as_documented_can_log_in() {
     let top = folder();
     let data = top.path().join("staunch-data");
     for part in ["> accounts.jsonl", "> others.jsonl"] {
@@ -96,7 +96,7 @@ async fn the_accounts_that_the_import_page_names_can_log_in_with_its_password() 
     server.stop().await;
 }
 
-/// The folder of the program that runs the database of a data folder.
+/// The folder of the PostgreSQL programs that run a data folder's database.
 fn programs_of(data: &Path) -> PathBuf {
     let pid_file = fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap();
     let program = fs::read_link(format!("/proc/{}/exe", pid_file.lines().next().unwrap())).unwrap();
@@ -105,7 +105,7 @@ fn programs_of(data: &Path) -> PathBuf {
 
 // Case F16 of the field list.
 #[tokio::test]
-async fn the_documented_move_from_the_embedded_database_to_a_server_works() {
+async fn moving_from_the_embedded_database_works_as_documented() {
     let top = folder();
     let data = top.path().join("staunch-data");
     let own = ("STAUNCH_DATA_DIR", data.to_str().unwrap());
@@ -113,7 +113,7 @@ async fn the_documented_move_from_the_embedded_database_to_a_server_works() {
     let programs = programs_of(&data);
     let found = run(shell(top.path(), &programs, "pg_dump --version && psql --version")).await;
     if found.code != Some(0) {
-        eprintln!("skipped: there is no pg_dump or psql: {}", found.err);
+        eprintln!("skipped: no pg_dump or psql: {}", found.err);
         return;
     }
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -123,7 +123,7 @@ async fn the_documented_move_from_the_embedded_database_to_a_server_works() {
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
     server.stop().await;
 
-    // The other server is another embedded one, so its superuser has another name.
+    // The other server is also an embedded one, so its superuser has a different name.
     let other = DataDir::Set(top.path().join("other"));
     let other = DataFolder::open(&other, Purpose::Database).await.unwrap();
     let config = PostgresConfig {
@@ -151,7 +151,7 @@ async fn the_documented_move_from_the_embedded_database_to_a_server_works() {
     let token = |name: &str| tokens[name].as_str().unwrap();
     assert_eq!(server.me(token("access_token")).await.unwrap().status, 200, "the same keys");
     assert_eq!(server.refresh(token("refresh_token")).await.unwrap().status, 200);
-    assert_eq!(server.register("bob").await.unwrap().json()["id"], 2, "the ids go on");
+    assert_eq!(server.register("bob").await.unwrap().json()["id"], 2, "the ids continue");
     server.stop().await;
     other.stop().await;
 }
@@ -174,7 +174,7 @@ async fn the_documented_backup_restores_accounts_sessions_and_keys() {
     let programs = programs_of(&data);
     let found = run(shell(from.path(), &programs, "pg_dump --version && psql --version")).await;
     if found.code != Some(0) {
-        eprintln!("skipped: there is no pg_dump or psql: {}", found.err);
+        eprintln!("skipped: no pg_dump or psql: {}", found.err);
         return;
     }
     assert_eq!(server.register("ada").await.unwrap().status, 201);
