@@ -16,6 +16,7 @@ import jwt
 import requests
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
+from foreign_docs import check_examples
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
 
@@ -127,6 +128,8 @@ def main(program: str, verify_with_node: str) -> None:
             subprocess.run(
                 ["node", verify_with_node, metadata["jwks_uri"], server.url, algorithm, access], check=True, timeout=60
             )
+
+            check_examples(server.url, algorithm, access, "1", Path(verify_with_node).parent)
 
             # Rotate the key: tokens signed before and after must verify with all of them.
             rotated = server.command("keys", "rotate", "--now").split()[2]

@@ -10,6 +10,7 @@
 )]
 
 mod layout;
+mod links;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -424,7 +425,7 @@ fn the_architecture_page_names_every_module() {
         let name = match stem {
             "lib" => continue,
             "mod" => folder,
-            // Endpoints are listed in the router and the README.
+            // Endpoints are listed in the router and docs/http-api.md.
             _ if inside_api => "api",
             stem => stem,
         };

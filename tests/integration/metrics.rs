@@ -1,4 +1,4 @@
-//! /metrics, and that the README says what the code does.
+//! /metrics, and the documentation's tables of settings and metrics.
 
 use crate::support::{PASSWORD, TestApp};
 use staunch::config::SETTINGS;
@@ -131,10 +131,13 @@ async fn buckets_resolve_a_millisecond_and_reach_half_a_minute() {
     assert!(bounds.len() >= 12, "{bounds:?}");
 }
 
-/// The README's tables, cell by cell, backticks removed.
-fn readme_rows() -> Vec<Vec<String>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let text = std::fs::read_to_string(path).expect("README.md is there");
+const SETTINGS_PAGE: &str = "docs/configuration.md";
+const METRICS_PAGE: &str = "docs/metrics-and-alerts.md";
+
+/// The rows of a page's tables, cell by cell, without backticks.
+fn rows_of(page: &str) -> Vec<Vec<String>> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(path).expect("the page exists");
     text.lines()
         .filter(|line| line.starts_with('|'))
         .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
@@ -152,8 +155,8 @@ fn ticked(cell: &str, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_readmes_table_of_settings_is_the_codes() {
-    let rows = readme_rows();
+fn the_documented_settings_match_the_code() {
+    let rows = rows_of(SETTINGS_PAGE);
     let mut listed = Vec::new();
     for row in &rows {
         let Some(variable) = row.first().and_then(|cell| ticked(cell, "STAUNCH_").pop()) else {
@@ -172,19 +175,19 @@ fn the_readmes_table_of_settings_is_the_codes() {
     for (variable, default) in &expected {
         let row = listed.iter().find(|(listed, _)| listed == variable);
         let (_, said) = row.unwrap_or_else(|| {
-            panic!("README.md lacks the row | `{variable}` | `{default}` | ... |")
+            panic!("{SETTINGS_PAGE} lacks the row | `{variable}` | `{default}` | ... |")
         });
-        assert_eq!(said, default, "the default of {variable} in README.md");
+        assert_eq!(said, default, "the default of {variable} in {SETTINGS_PAGE}");
     }
     for (variable, _) in &listed {
         let known = expected.iter().any(|(known, _)| known == variable);
-        assert!(known, "README.md lists {variable}, which is no setting");
+        assert!(known, "{SETTINGS_PAGE} lists {variable}, which is not a setting");
     }
 }
 
 #[test]
-fn the_readmes_table_of_metrics_is_the_codes() {
-    let rows = readme_rows();
+fn the_documented_metrics_match_the_code() {
+    let rows = rows_of(METRICS_PAGE);
     let listed: Vec<String> = rows
         .iter()
         .filter_map(|row| row.first())
@@ -194,12 +197,12 @@ fn the_readmes_table_of_metrics_is_the_codes() {
         let name = metric.name;
         assert!(
             listed.iter().any(|listed| listed == name),
-            "README.md lacks a table row that starts with `{name}`"
+            "{METRICS_PAGE} lacks a table row that starts with `{name}`"
         );
     }
     for name in &listed {
         let known = DEFINITIONS.iter().any(|metric| metric.name == name);
-        assert!(known, "README.md lists {name}, which is no metric");
+        assert!(known, "{METRICS_PAGE} lists {name}, which is not a metric");
     }
 }
 

@@ -254,12 +254,13 @@ async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
     }
 }
 
-/// The statements of README that give a role its rights, for that role.
+/// The GRANT statements of docs/operations.md, for `role`.
 fn grants(role: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let blocks = readme.split("```sql\n").skip(1);
+    let page = include_str!("../../docs/operations.md");
+    let blocks = page.split("```sql\n").skip(1);
     let mut blocks = blocks.filter_map(|block| block.split("```").next());
-    let block = blocks.find(|block| block.contains("GRANT")).expect("README has the grants");
+    let block =
+        blocks.find(|block| block.contains("GRANT")).expect("docs/operations.md has the grants");
     block.replace("staunch_server", role)
 }
 

@@ -9,12 +9,12 @@
 
 mod client;
 mod crash;
+mod docs;
 mod edge;
 mod exit_codes;
 mod import;
 mod keys;
 mod log;
-mod readme;
 mod secrets;
 mod settings;
 mod stop;
