@@ -455,7 +455,9 @@ fn the_files_that_the_contributing_page_names_exist() {
     let named = page.split('`').skip(1).step_by(2);
     let paths: Vec<&str> = named
         .filter(|word| {
-            word.contains('/') && !word.contains([' ', '<', '*']) && !word.starts_with('/')
+            let is_path = word.contains('/') && !word.contains([' ', '<', '*']);
+            // What a build makes is not there in a fresh clone.
+            is_path && !word.starts_with('/') && !word.starts_with("target/")
         })
         .collect();
     assert!(paths.len() > 10, "{paths:?}");

@@ -13,7 +13,6 @@ use crate::clock::Clock;
 use crate::telemetry::with_causes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
@@ -36,8 +35,8 @@ const HEALTH: Statement = statement!(
 pub(super) struct Health {
     probe: Arc<Probe>,
     last: Mutex<Option<Check>>,
-    /// The state that was logged last.
-    logged_healthy: AtomicBool,
+    /// The result that was logged last.
+    logged: Mutex<Answer>,
     clock: Clock,
 }
 
@@ -55,7 +54,7 @@ impl Health {
         Self {
             probe: Arc::new(Probe { database, serving, kept: Mutex::default() }),
             last: Mutex::default(),
-            logged_healthy: AtomicBool::new(true),
+            logged: Mutex::new(Ok(())),
             clock,
         }
     }
@@ -67,14 +66,22 @@ impl Health {
         if answer.is_ok() && full() {
             answer = Err("its disk is full".into());
         }
-        let healthy = answer.is_ok();
-        if self.logged_healthy.swap(healthy, Ordering::AcqRel) != healthy {
-            match &answer {
-                Ok(()) => tracing::info!("the database accepts writes again"),
-                Err(why) => tracing::warn!(%why, "not ready: the database does not accept writes"),
-            }
-        }
+        self.log_change(&answer);
         answer.map_err(|why| StoreError::unavailable(CONTEXT, why.to_string()))
+    }
+
+    /// Logs a result that differs from the last one, also if only the reason is another: a database
+    /// that is away may come back as a standby.
+    fn log_change(&self, answer: &Answer) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if *logged == *answer {
+            return;
+        }
+        match answer {
+            Ok(()) => tracing::info!("the database accepts writes again"),
+            Err(why) => tracing::warn!(%why, "not ready: the database does not accept writes"),
+        }
+        logged.clone_from(answer);
     }
 
     /// Joins the last check or starts a new one.
