@@ -223,7 +223,7 @@ fn rank(module: &str) -> Option<u8> {
 }
 
 #[test]
-fn the_reader_of_source_sees_code_and_nothing_else() {
+fn the_source_reader_skips_comments_strings_and_tests() {
     let code = bare(
         "use a; // crate::x\nlet s = \"crate::y\"; /* crate::z */ let c = '\"'; r#\"crate::w\"#; '\\''; fn f<'a>()",
     );
@@ -240,7 +240,7 @@ fn the_reader_of_source_sees_code_and_nothing_else() {
 }
 
 #[test]
-fn a_module_uses_lower_ranks_only() {
+fn modules_use_only_lower_ranks() {
     let mut wrong = Vec::new();
     for source in sources() {
         if source.module == "lib" {
@@ -379,7 +379,7 @@ fn import_cycles_are_found_through_super_and_through_re_exports() {
 }
 
 #[test]
-fn the_files_of_a_folder_do_not_import_each_other_in_a_circle() {
+fn files_of_a_folder_have_no_import_cycles() {
     let sources = sources();
     let folders: BTreeSet<&str> = sources
         .iter()
@@ -399,7 +399,7 @@ fn the_files_of_a_folder_do_not_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn lib_rs_lists_the_modules_and_holds_no_logic() {
+fn lib_rs_lists_modules_and_contains_no_logic() {
     let lib = sources().into_iter().find(|source| source.name == "lib.rs").unwrap();
     let mut listed = Vec::new();
     for line in lib.code.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -455,7 +455,7 @@ fn every_module_has_a_rank() {
 }
 
 #[test]
-fn sql_is_in_the_store_alone() {
+fn only_the_store_contains_sql() {
     let verbs = [
         "SELECT ",
         "INSERT INTO",
@@ -508,7 +508,7 @@ fn absent(modules: &[&str], banned: &[&str], why: &str) {
 }
 
 #[test]
-fn the_rules_know_no_http_and_no_sql() {
+fn lower_layers_use_neither_http_nor_sql() {
     absent(
         &["auth", "limiter", "hashing", "tokens", "identity"],
         &["hyper", "http_body", "StatusCode", "HeaderMap", "HeaderValue", "http::"],
@@ -522,7 +522,7 @@ fn the_rules_know_no_http_and_no_sql() {
 }
 
 #[test]
-fn the_hash_engine_uses_no_runtime_but_channels() {
+fn the_hash_engine_uses_nothing_of_tokio_but_sync() {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| source.module == "hashing") {
         for (line, used) in uses(&source.code, "tokio::") {
@@ -563,7 +563,7 @@ fn there_is_no_unsafe_code() {
 }
 
 #[test]
-fn files_are_short_enough_to_read() {
+fn source_files_stay_within_the_line_limit() {
     let long: Vec<String> = sources()
         .iter()
         .filter(|source| source.lines > LINES_MAX)
@@ -574,7 +574,7 @@ fn files_are_short_enough_to_read() {
 
 // Case F19 of the field list: `disk is not full.: Permission denied`.
 #[test]
-fn an_error_text_ends_without_a_full_stop_and_does_not_repeat_its_source() {
+fn error_texts_have_no_full_stop_and_do_not_repeat_their_source() {
     let mut wrong = Vec::new();
     for source in sources() {
         let text = fs::read_to_string(&source.path).unwrap();
@@ -591,7 +591,7 @@ fn an_error_text_ends_without_a_full_stop_and_does_not_repeat_its_source() {
 }
 
 #[test]
-fn every_migration_is_numbered_and_built_in() {
+fn every_migration_is_numbered_and_compiled_in() {
     let list = fs::read_to_string(root().join("src/store/migrations.rs")).unwrap();
     let mut names: Vec<String> = fs::read_dir(root().join("migrations"))
         .unwrap()

@@ -225,7 +225,7 @@ fn config_in(path: &Path) -> tokio_postgres::Config {
 }
 
 #[tokio::test]
-async fn first_start_makes_a_database_and_the_second_finds_it() {
+async fn the_first_start_creates_a_database_and_the_second_reuses_it() {
     let top = folder();
     let path = top.path().join("new/data");
     let begun = Instant::now();
@@ -271,7 +271,7 @@ async fn first_start_makes_a_database_and_the_second_finds_it() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_does_not_get_in() {
+async fn a_wrong_password_is_rejected() {
     let top = folder();
     let server = start(top.path()).await;
     let mut config = server.connect_config();
@@ -282,7 +282,7 @@ async fn a_wrong_password_does_not_get_in() {
 }
 
 #[tokio::test]
-async fn a_folder_in_use_names_the_process() {
+async fn a_folder_in_use_is_an_error_that_names_the_process() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     starter.ready();
@@ -300,7 +300,7 @@ async fn a_folder_in_use_names_the_process() {
 }
 
 #[tokio::test]
-async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
+async fn postgres_stops_when_its_parent_is_killed_and_the_next_start_works() {
     let top = folder();
     for round in 0..2 {
         let mut starter = Starter::spawn(top.path(), Durability::Full);
@@ -325,7 +325,7 @@ async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
 }
 
 #[tokio::test]
-async fn both_killed_at_once_lose_no_commit() {
+async fn killing_both_processes_loses_no_commit() {
     let top = folder();
     for round in 0..2 {
         let mut starter = Starter::spawn(top.path(), Durability::Full);
@@ -359,7 +359,7 @@ async fn both_killed_at_once_lose_no_commit() {
 }
 
 #[tokio::test]
-async fn a_server_left_running_is_stopped_first() {
+async fn an_orphaned_server_is_stopped_before_a_new_start() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     let postgres = starter.ready();
@@ -395,7 +395,7 @@ async fn a_killed_guard_is_replaced() {
 
 #[tokio::test]
 #[ignore = "waits 15 s for the polite steps of a stop"]
-async fn a_server_that_does_not_answer_is_stopped_by_force() {
+async fn an_unresponsive_server_is_killed() {
     let top = folder();
     let server = start(top.path()).await;
     send(server.pid().unwrap(), Signal::STOP);
@@ -408,7 +408,7 @@ async fn a_server_that_does_not_answer_is_stopped_by_force() {
 }
 
 #[tokio::test]
-async fn files_of_a_dead_server_are_no_obstacle() {
+async fn stale_files_of_a_dead_server_do_not_block_the_start() {
     let top = folder();
     start(top.path()).await.stop().await;
     let data = top.path().join("postgres/data");
@@ -434,7 +434,7 @@ async fn files_of_a_dead_server_are_no_obstacle() {
 }
 
 #[tokio::test]
-async fn a_first_start_killed_half_way_leaves_nothing_to_repair() {
+async fn an_interrupted_first_start_needs_no_repair() {
     let top = folder();
     let new = top.path().join("postgres/data.new");
     for stage in ["PG_VERSION", "base/1", "global/pg_control"] {
@@ -452,7 +452,7 @@ async fn a_first_start_killed_half_way_leaves_nothing_to_repair() {
 }
 
 #[tokio::test]
-async fn a_wrong_program_folder_is_named() {
+async fn a_wrong_program_folder_is_an_error_that_names_it() {
     let top = folder();
     let mut config = config(Durability::None);
     config.bin_dir = Some(PathBuf::from("/nonexistent/bin"));
@@ -466,7 +466,7 @@ async fn a_wrong_program_folder_is_named() {
 }
 
 #[tokio::test]
-async fn a_long_path_gets_its_socket_elsewhere_and_an_odd_one_works() {
+async fn a_long_path_moves_the_socket_and_special_characters_work() {
     let top = folder();
     let long = top.path().join("x".repeat(120));
     let server = start(&long).await;
@@ -487,7 +487,7 @@ async fn a_long_path_gets_its_socket_elsewhere_and_an_odd_one_works() {
 }
 
 #[tokio::test]
-async fn a_killed_postgres_is_started_again() {
+async fn a_killed_postgres_is_restarted() {
     let top = folder();
     let server = start(top.path()).await;
     for signal in [Signal::KILL, Signal::QUIT, Signal::TERM] {
@@ -552,7 +552,7 @@ async fn stop_and_drop_leave_no_process() {
 }
 
 #[test]
-fn a_runtime_that_ends_takes_postgres_with_it() {
+fn postgres_stops_with_the_async_runtime() {
     let top = folder();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(start(top.path()));
@@ -564,7 +564,7 @@ fn a_runtime_that_ends_takes_postgres_with_it() {
 }
 
 #[tokio::test]
-async fn children_hold_nothing_of_ours() {
+async fn children_inherit_no_file_descriptors_or_process_group() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     let postgres = starter.ready();
@@ -595,7 +595,7 @@ async fn children_hold_nothing_of_ours() {
 }
 
 #[tokio::test]
-async fn data_of_another_major_version_is_left_alone() {
+async fn data_of_another_major_version_is_not_modified() {
     let top = folder();
     start(top.path()).await.stop().await;
     let file = top.path().join("postgres/data/PG_VERSION");
@@ -610,7 +610,7 @@ async fn data_of_another_major_version_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_lost_password_is_not_made_anew() {
+async fn a_lost_password_file_is_not_recreated() {
     let top = folder();
     start(top.path()).await.stop().await;
     let password = top.path().join("postgres/password");

@@ -135,7 +135,7 @@ fn check_mutations(entry: Entry, seed: u64, mut goes_on: impl FnMut(usize) -> bo
 }
 
 #[test]
-fn every_parser_keeps_its_law_over_corpus_and_mutations() {
+fn every_parser_keeps_its_properties_over_corpus_and_mutations() {
     std::thread::scope(|scope| {
         for entry in ENTRIES {
             scope.spawn(move || check_mutations(entry, 0, |count| count < MUTATIONS));
@@ -144,7 +144,7 @@ fn every_parser_keeps_its_law_over_corpus_and_mutations() {
 }
 
 #[test]
-fn targets_corpus_and_entries_are_one_list() {
+fn targets_corpus_and_entries_match() {
     let entries: BTreeSet<String> = ENTRIES.iter().map(|(name, _)| (*name).to_owned()).collect();
     let stems = |folder: &str| -> BTreeSet<String> {
         let files = fs::read_dir(root().join(folder)).unwrap();
@@ -160,7 +160,7 @@ fn targets_corpus_and_entries_are_one_list() {
 }
 
 #[test]
-fn the_corpus_has_both_what_is_accepted_and_what_is_not() {
+fn the_corpus_has_accepted_and_rejected_inputs() {
     let accepted = |name: &str, is: &dyn Fn(&[u8]) -> bool| {
         let corpus = corpus(name);
         let count = corpus.iter().filter(|input| is(input)).count();
@@ -185,7 +185,7 @@ fn the_corpus_has_both_what_is_accepted_and_what_is_not() {
 
 #[test]
 #[ignore = "takes a minute an entry: cargo xfuzz"]
-fn every_parser_keeps_its_law_for_a_minute() {
+fn every_parser_keeps_its_properties_for_a_minute() {
     let seconds = std::env::var("FUZZ_SECONDS").map_or(60, |text| text.parse().unwrap());
     let clock = Clock::system();
     let seed = clock.unix_s();

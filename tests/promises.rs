@@ -60,7 +60,7 @@ fn is_line(word: &str) -> bool {
 }
 
 #[test]
-fn a_test_belongs_to_a_line_by_its_comment_or_its_name() {
+fn a_comment_or_a_name_prefix_assigns_a_test_to_a_line() {
     let functions = functions_in(
         "// Reliability: B2.\n#[test]\nfn work_is_dropped() {}\n    async fn a16_tls() {}\nfn x9_f() {}",
     );
@@ -101,7 +101,7 @@ fn named(cell: &str, functions: &BTreeMap<String, Functions>) -> Vec<String> {
 }
 
 #[test]
-fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
+fn every_fault_line_has_a_row_that_names_all_its_tests() {
     let functions = functions();
     let rows: BTreeMap<String, String> = rows("tests/RELIABILITY.md").into_iter().collect();
     let mut missing = Vec::new();
@@ -131,7 +131,7 @@ fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
 }
 
 #[test]
-fn every_test_that_the_asvs_table_names_is_there() {
+fn every_test_named_in_the_asvs_table_exists() {
     let functions = functions();
     let mut seen = BTreeSet::new();
     for (number, cell) in rows("tests/ASVS.md") {

@@ -60,7 +60,7 @@ async fn names(database: &TestDatabase) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn imported_accounts_log_in() {
+async fn imported_accounts_can_log_in() {
     let app = TestApp::start().await;
     let (a, y) = (named("ada").replace("$2b$", "$2a$"), named("yan").replace("$2b$", "$2y$"));
     let more = r#","is_active":true,"created_at":"2019-03-04T05:06:07+02:00""#;
@@ -88,7 +88,7 @@ async fn imported_accounts_log_in() {
 }
 
 #[tokio::test]
-async fn a_first_line_of_columns_makes_it_csv() {
+async fn a_header_line_selects_csv() {
     let app = TestApp::start().await;
     let hash = hash(COST);
     let file = format!(
@@ -117,7 +117,7 @@ async fn a_first_line_of_columns_makes_it_csv() {
 }
 
 #[tokio::test]
-async fn a_bad_line_is_reported_and_stops_no_other() {
+async fn a_bad_line_is_reported_and_the_others_are_imported() {
     let database = TestDatabase::create().await;
     let mut file: Vec<u8> = Vec::new();
     let huge = line("huge@example.com", "huge", &format!(r#","x":"{}""#, "y".repeat(2_000_000)));
@@ -205,7 +205,7 @@ fn long_file() -> String {
 }
 
 #[tokio::test]
-async fn an_import_that_was_broken_off_goes_on_when_it_is_repeated() {
+async fn a_repeated_import_resumes_an_interrupted_one() {
     let database = TestDatabase::create().await;
     let file = long_file();
     let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
@@ -230,7 +230,7 @@ async fn an_import_that_was_broken_off_goes_on_when_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_database_that_goes_away_ends_it_with_the_lines_that_are_missing() {
+async fn losing_the_database_ends_an_import_and_reports_the_missing_lines() {
     let database = TestDatabase::create().await;
     let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     database.set_open(false).await;
@@ -247,7 +247,7 @@ async fn a_database_that_goes_away_ends_it_with_the_lines_that_are_missing() {
 }
 
 #[tokio::test]
-async fn a_batch_that_meets_a_deadlock_is_sent_again() {
+async fn a_batch_that_deadlocks_is_retried() {
     let database = std::sync::Arc::new(TestDatabase::create().await);
     let db = database.connect().await;
     let insert = "INSERT INTO users (email, username, password_hash) VALUES ($1, $2, '')";

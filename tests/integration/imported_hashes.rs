@@ -77,7 +77,7 @@ async fn stored(app: &TestApp, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_first_login_verifies_an_imported_hash_and_makes_it_bcrypt() {
+async fn the_first_login_verifies_an_imported_hash_and_replaces_it_with_bcrypt() {
     let app = TestApp::start().await;
     assert_eq!(import(&app.database, &file()).await, (count(7, 0), vec![]));
     let client = app.anonymous();
@@ -102,8 +102,9 @@ fn count(imported: u64, rejected: u64) -> ImportCount {
     ImportCount { imported, rejected }
 }
 
+// Reliability: F10.
 #[tokio::test]
-async fn f10_a_planted_imported_hash_is_refused_and_not_computed() {
+async fn a_planted_costly_imported_hash_is_refused_and_not_computed() {
     let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;
     app.register("ada").await;
     let update = "UPDATE users SET password_hash = $1";
@@ -125,8 +126,9 @@ async fn f10_a_planted_imported_hash_is_refused_and_not_computed() {
     assert_eq!(app.metric(ours).await, 6.0, "a dummy each");
 }
 
+// Reliability: F10.
 #[tokio::test]
-async fn f10_an_import_refuses_what_would_not_be_computed() {
+async fn an_import_refuses_hashes_that_no_login_would_compute() {
     let database = TestDatabase::create().await;
     let big = keycloak(
         "pbkdf2-sha512",
@@ -174,7 +176,7 @@ async fn export(database: &TestDatabase) -> String {
 }
 
 #[tokio::test]
-async fn an_import_of_an_export_has_the_same_imported_hashes() {
+async fn exporting_and_importing_keeps_imported_hashes() {
     let (first, second) = (TestDatabase::create().await, TestDatabase::create().await);
     import(&first, &file()).await;
     let exported = export(&first).await;
@@ -184,7 +186,7 @@ async fn an_import_of_an_export_has_the_same_imported_hashes() {
 }
 
 #[tokio::test]
-async fn csv_has_imported_hashes_too() {
+async fn csv_files_can_contain_imported_hashes() {
     let (lines, csv) = (TestDatabase::create().await, TestDatabase::create().await);
     let mut file = "username,email,password_hash\n".to_owned();
     for (name, hash) in forms() {
@@ -196,8 +198,9 @@ async fn csv_has_imported_hashes_too() {
     assert_eq!(hashes(&csv).await, hashes(&lines).await);
 }
 
+// Reliability: F7.
 #[tokio::test]
-async fn f7_a_long_password_goes_on_with_its_imported_hash() {
+async fn a_password_over_72_bytes_keeps_its_imported_hash() {
     let app = TestApp::start().await;
     // argon2-cffi's, of 100 octets.
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$oAb2u8+dAuYXuLORAP7oDoJDSHneeYtfMEZBT95ViVY";

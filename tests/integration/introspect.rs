@@ -41,7 +41,7 @@ fn assert_no_client(reply: &Reply) {
 }
 
 #[tokio::test]
-async fn an_access_token_is_described_until_it_ends() {
+async fn an_access_token_is_active_until_it_expires() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("Ada").await;
@@ -62,7 +62,7 @@ async fn an_access_token_is_described_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_described_and_cannot_pass_for_an_access_token() {
+async fn a_refresh_token_is_described_as_such_and_is_no_access_token() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("ada").await;
@@ -83,7 +83,7 @@ async fn a_refresh_token_is_described_and_cannot_pass_for_an_access_token() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_of_what_is_no_token() {
+async fn an_invalid_token_is_inactive_without_details() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("ada").await;
@@ -124,7 +124,7 @@ async fn nothing_is_said_of_what_is_no_token() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_is_inactive_at_once() {
+async fn an_ended_session_is_inactive_at_once() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     app.register("ada").await;
@@ -152,7 +152,7 @@ async fn a_session_that_has_ended_is_inactive_at_once() {
 }
 
 #[tokio::test]
-async fn a_known_client_costs_no_query_for_two_seconds_and_a_known_token_for_thirty() {
+async fn clients_are_cached_for_2_seconds_and_tokens_for_30() {
     let app = TestApp::start().await;
     app.listening().await;
     let service = service(&app).await;
@@ -172,7 +172,7 @@ async fn a_known_client_costs_no_query_for_two_seconds_and_a_known_token_for_thi
 }
 
 #[tokio::test]
-async fn only_clients_may_ask_and_end() {
+async fn only_clients_may_introspect_and_revoke() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.oauth_client().await;
@@ -232,7 +232,7 @@ async fn a_removed_client_is_refused_within_two_seconds() {
 }
 
 #[tokio::test]
-async fn a_secret_is_stored_as_its_hash_alone_and_names_are_checked() {
+async fn client_secrets_are_stored_only_as_hashes_and_names_are_checked() {
     let app = TestApp::start().await;
     let client = app.oauth_client().await;
     let row = app.db().await.query_one("SELECT c::text FROM clients c", &[]).await.unwrap();
@@ -249,7 +249,7 @@ async fn a_secret_is_stored_as_its_hash_alone_and_names_are_checked() {
 }
 
 #[tokio::test]
-async fn without_a_database_there_is_no_guessing() {
+async fn introspection_without_a_database_is_503() {
     let (builder, proxy) = TestApp::builder().behind_proxy().await;
     let app = builder.start().await;
     let service = service(&app).await;

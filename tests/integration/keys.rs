@@ -60,8 +60,9 @@ async fn each_algorithm_works_from_login_to_logout() {
     }
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_the_key_says_the_algorithm_whatever_the_header_says() {
+async fn the_key_and_not_the_header_determines_the_algorithm() {
     for algorithm in Algorithm::ALL {
         let app = TestApp::builder().set("STAUNCH_JWT_ALG", algorithm.name()).start().await;
         let tokens = app.registered("ada").await;
@@ -99,8 +100,9 @@ async fn f5_the_key_says_the_algorithm_whatever_the_header_says() {
     }
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_a_kid_means_its_own_key_alone() {
+async fn a_kid_selects_only_its_own_key() {
     let app = TestApp::builder().set("STAUNCH_JWT_ALG", "HS256").start().await;
     let tokens = app.registered("ada").await;
     app.clock.advance(Duration::from_secs(1));
@@ -177,7 +179,7 @@ async fn a_key_is_published_before_it_signs_and_the_old_one_outlives_its_tokens(
 }
 
 #[tokio::test]
-async fn nodes_that_share_the_folder_follow_one_another() {
+async fn nodes_sharing_a_key_folder_follow_each_others_rotations() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let tokens = one.registered("ada").await;
@@ -206,8 +208,9 @@ async fn nodes_that_share_the_folder_follow_one_another() {
     folder.retire(&made.kid, true).unwrap();
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_tokens_of_a_key_that_was_retired_by_force_are_refused() {
+async fn tokens_of_a_forcibly_retired_key_are_rejected() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let tokens = app.registered("ada").await;
@@ -225,7 +228,7 @@ async fn f5_tokens_of_a_key_that_was_retired_by_force_are_refused() {
 }
 
 #[tokio::test]
-async fn keys_made_in_one_second_take_over_one_after_the_other() {
+async fn keys_made_in_the_same_second_take_over_one_after_the_other() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let [first, second] =
@@ -243,7 +246,7 @@ async fn keys_made_in_one_second_take_over_one_after_the_other() {
 
 // Case F17 of the field list.
 #[tokio::test]
-async fn a_key_that_signs_at_once_removes_those_of_its_kind_that_wait() {
+async fn a_key_that_signs_at_once_removes_waiting_keys_of_its_kind() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let first = app.registered("ada").await;
@@ -264,7 +267,7 @@ async fn a_key_that_signs_at_once_removes_those_of_its_kind_that_wait() {
 }
 
 #[tokio::test]
-async fn refresh_keys_rotate_like_the_others() {
+async fn refresh_keys_rotate_like_signing_keys() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let tokens = app.registered("ada").await;
@@ -291,8 +294,9 @@ async fn refresh_keys_rotate_like_the_others() {
     assert_eq!(refresh_keys().remove(0).kid, made.kid);
 }
 
+// Reliability: D6.
 #[tokio::test]
-async fn d6_a_folder_that_went_bad_changes_nothing_in_a_running_server() {
+async fn a_damaged_key_folder_changes_nothing_in_a_running_server() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let moved = app.keys_dir().with_file_name("elsewhere");
@@ -311,7 +315,7 @@ async fn d6_a_folder_that_went_bad_changes_nothing_in_a_running_server() {
 }
 
 #[tokio::test]
-async fn a_changed_setting_makes_a_key_that_waits_and_then_signs() {
+async fn changing_the_algorithm_creates_a_key_that_waits_and_then_signs() {
     let app = TestApp::start().await;
     let old = app.registered("ada").await;
     let next = app.sibling().set("STAUNCH_JWT_ALG", "ES256").start().await;

@@ -46,7 +46,7 @@ async fn each_policy_has_its_own_bucket_of_the_configured_size() {
 }
 
 #[tokio::test]
-async fn the_defaults_are_those_of_the_contract() {
+async fn the_default_limits_are_the_documented_ones() {
     let mut builder = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.0/8");
     for (variable, default) in [
         ("STAUNCH_LIMIT_REGISTER", "5/min"),
@@ -73,7 +73,7 @@ async fn the_defaults_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
+async fn clients_have_a_separate_limit_and_do_not_use_the_global_one() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_CLIENTS", "3/min")
         .set("STAUNCH_LIMIT_GLOBAL", "2/min")
@@ -91,7 +91,7 @@ async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_when_to_come_back() {
+async fn a_refusal_says_when_to_retry() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
         .set("STAUNCH_LIMIT_GLOBAL", "100/min")
@@ -120,7 +120,7 @@ async fn a_refusal_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_limit_of_two_windows_holds_in_both() {
+async fn a_limit_with_two_windows_enforces_both() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "3/min,5/h")
         .set("STAUNCH_LIMIT_GLOBAL", "6/min")
@@ -142,8 +142,9 @@ async fn a_limit_of_two_windows_holds_in_both() {
     assert_eq!(allowed(9, async || client.logout("x").await).await, 4);
 }
 
+// Reliability: B4.
 #[tokio::test]
-async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
+async fn a_refusal_costs_no_query_no_hash_and_no_body() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
     app.register("ada").await;
     let client = app.anonymous();
@@ -166,8 +167,9 @@ async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
     assert_eq!(raw.reply().await.unwrap().status, 429);
 }
 
+// Reliability: F3.
 #[tokio::test]
-async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() {
+async fn addresses_are_limited_separately_and_only_trusted_proxies_may_forward_them() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")
@@ -194,8 +196,9 @@ async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() 
     assert_eq!(through, 2);
 }
 
+// Reliability: F4.
 #[tokio::test]
-async fn f4_an_ipv6_client_is_limited_by_its_64() {
+async fn an_ipv6_client_is_limited_by_its_64_bit_prefix() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
@@ -213,8 +216,9 @@ async fn f4_an_ipv6_client_is_limited_by_its_64() {
 }
 
 /// Case F7 of the field list: a /56 has 256 networks and a /48 has 65,536, but not as many quotas.
+// Reliability: F4.
 #[tokio::test]
-async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
+async fn an_ipv6_site_has_a_small_multiple_of_the_quota() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "10/min")
         .set("STAUNCH_LIMIT_REGISTER", "5/min")
@@ -263,7 +267,7 @@ async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
 
 // Case F1 of the field list: strangers could ask about any number of ids, a query each.
 #[tokio::test]
-async fn a_caller_that_is_no_client_counts_to_the_global_limit_and_a_client_once() {
+async fn unknown_clients_count_towards_the_global_limit_and_clients_count_once() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
     let service = app.oauth_client().await;
     let ask = async |id: &str, secret: &str| {
@@ -308,7 +312,7 @@ async fn health_and_metrics_are_exempt_and_everything_else_counts() {
 }
 
 #[tokio::test]
-async fn both_grants_count_to_the_login_limit() {
+async fn both_grants_count_towards_the_login_limit() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
     let client = app.anonymous();
     let fields = [("grant_type", "refresh_token"), ("refresh_token", "x")];
@@ -317,8 +321,9 @@ async fn both_grants_count_to_the_login_limit() {
     client.login("nobody", "x").await.assert_status(429);
 }
 
+// Reliability: E6.
 #[tokio::test]
-async fn e6_many_at_once_get_no_more_than_the_bucket_holds() {
+async fn concurrent_requests_never_exceed_the_bucket() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_REFRESH", "25/min").start().await;
     let tasks: Vec<_> = (0..100)
         .map(|_| {

@@ -26,8 +26,9 @@ async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> 
     count
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
+async fn an_address_has_five_guesses_per_name_and_refusals_cost_nothing() {
     let app = app().await;
     app.register("ada").await;
     assert_eq!(looked_at(&app, "203.0.113.1", "ada", 5).await, 5);
@@ -52,8 +53,9 @@ async fn f2_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
     assert_eq!(looked_at(&app, "203.0.113.1", "ada", 9).await, 5, "a login forgets them");
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
+async fn credential_stuffing_from_one_address_hits_the_address_limit() {
     let app = TestApp::builder()
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
         .set("STAUNCH_LIMIT_LOGIN", "10/min")
@@ -70,8 +72,9 @@ async fn f2_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
     app.anonymous().from("203.0.113.2").log_in("ada").await;
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
+async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from(HOME).log_in("ada").await;
@@ -107,8 +110,9 @@ async fn f2_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
     elsewhere.log_in("ada").await;
 }
 
+// Reliability: F1.
 #[tokio::test]
-async fn f1_unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same() {
+async fn unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same() {
     let app = app().await;
     app.register("known").await;
     app.register("disabled").await;
@@ -134,7 +138,7 @@ async fn f1_unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same
 }
 
 #[tokio::test]
-async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
+async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let app = app().await;
     app.register("ada").await;
     let guesses: Vec<_> = (0..60)
@@ -152,8 +156,9 @@ async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
     assert_eq!(looked_at, 5);
 }
 
+// Reliability: F4.
 #[tokio::test]
-async fn f4_an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
+async fn ipv6_owners_and_guessers_are_identified_by_their_64_bit_prefix() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from("2001:db8:0:7::1").log_in("ada").await;
@@ -173,7 +178,7 @@ async fn lookups(app: &TestApp) -> f64 {
 
 // Case F8 of the field list.
 #[tokio::test]
-async fn owners_are_known_at_home_after_a_restart() {
+async fn known_addresses_of_owners_survive_a_restart() {
     let first = app().await;
     for name in ["ada", "grace"] {
         first.register(name).await;
@@ -229,7 +234,7 @@ async fn ended_sessions_make_no_address_known() {
 }
 
 #[tokio::test]
-async fn it_can_be_turned_off() {
+async fn the_lockout_can_be_turned_off() {
     let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;
     app.register("ada").await;
     for _ in 0..8 {

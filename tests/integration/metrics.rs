@@ -85,7 +85,7 @@ async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels()
 }
 
 #[tokio::test]
-async fn nothing_is_rendered_that_is_not_declared() {
+async fn only_declared_metrics_are_rendered() {
     let app = used().await;
     let reply = app.anonymous().get("/metrics").await;
     for line in reply.text().lines().filter(|line| !line.starts_with('#')) {
@@ -101,7 +101,7 @@ async fn nothing_is_rendered_that_is_not_declared() {
 }
 
 #[tokio::test]
-async fn labels_hold_no_name_no_address_and_no_raw_path() {
+async fn labels_contain_no_names_addresses_or_raw_paths() {
     let app = used().await;
     let reply = app.anonymous().get("/metrics").await;
     for secret in ["ada", "example.com", "127.0.0.1", "/no/such/path", PASSWORD] {
@@ -117,7 +117,7 @@ async fn labels_hold_no_name_no_address_and_no_raw_path() {
 }
 
 #[tokio::test]
-async fn buckets_resolve_a_millisecond_and_reach_half_a_minute() {
+async fn buckets_range_from_a_millisecond_to_half_a_minute() {
     let app = used().await;
     let reply = app.anonymous().get("/metrics").await;
     let bounds: Vec<f64> = reply
@@ -152,7 +152,7 @@ fn ticked(cell: &str, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_readmes_table_of_settings_is_the_codes() {
+fn the_documented_settings_match_the_code() {
     let rows = readme_rows();
     let mut listed = Vec::new();
     for row in &rows {
@@ -183,7 +183,7 @@ fn the_readmes_table_of_settings_is_the_codes() {
 }
 
 #[test]
-fn the_readmes_table_of_metrics_is_the_codes() {
+fn the_documented_metrics_match_the_code() {
     let rows = readme_rows();
     let listed: Vec<String> = rows
         .iter()

@@ -57,8 +57,9 @@ async fn applied(db: &Client) -> i64 {
     row.get(0)
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_nodes_that_start_together_apply_each_file_once() {
+async fn nodes_starting_together_apply_each_migration_once() {
     let database = TestDatabase::create_empty().await;
     let all = (0..4).map(|_| {
         let config = database.config.clone();
@@ -78,8 +79,9 @@ async fn c8_nodes_that_start_together_apply_each_file_once() {
     assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 0);
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_a_schema_of_a_newer_binary_is_refused() {
+async fn a_schema_of_a_newer_binary_is_refused() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     db.batch_execute(
@@ -93,7 +95,7 @@ async fn c8_a_schema_of_a_newer_binary_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_changed_after_it_ran_is_refused() {
+async fn a_migration_changed_after_it_ran_is_refused() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     db.batch_execute("UPDATE staunch_migrations SET sha256 = '\\x00' WHERE number = 1")
@@ -103,8 +105,9 @@ async fn a_file_that_was_changed_after_it_ran_is_refused() {
     assert!(matches!(error, MigrateError::Changed { number: 1 }), "{error}");
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_a_failed_migration_leaves_nothing_and_is_resumed() {
+async fn a_failed_migration_leaves_nothing_behind_and_is_resumed() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
     // In the way of the second file.
@@ -122,8 +125,9 @@ async fn c8_a_failed_migration_leaves_nothing_and_is_resumed() {
     assert!(row.get::<_, i64>(0) > 5);
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
+async fn a_node_that_dies_while_migrating_releases_the_lock() {
     let database = TestDatabase::create_empty().await;
     let dying = database.connect().await;
     // "migrate" in ASCII, as two versions must agree on it.
@@ -143,7 +147,7 @@ async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
 }
 
 #[tokio::test]
-async fn a_server_migrates_what_it_starts_on() {
+async fn a_starting_server_migrates_its_database() {
     let database = TestDatabase::create_empty().await;
     let app = TestApp::builder().set("STAUNCH_DATABASE_URL", database.url()).start().await;
     app.registered("ada").await;
@@ -154,7 +158,7 @@ async fn a_server_migrates_what_it_starts_on() {
 
 // Case F5 of the field list.
 #[tokio::test]
-async fn names_that_would_be_equal_are_reported_before_anything_changes() {
+async fn names_that_would_collide_are_reported_before_anything_changes() {
     let Some(database) = old_database("tr-TR").await else { return };
     let db = database.connect().await;
     insert_user(&db, "ada").await;
@@ -204,7 +208,7 @@ async fn an_upgrade_keeps_the_indexes_of_older_servers_for_a_day() {
 }
 
 #[tokio::test]
-async fn an_index_whose_build_was_killed_is_built_again() {
+async fn an_interrupted_index_build_is_repeated() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
     make_old(&db).await;
@@ -227,7 +231,7 @@ async fn an_index_whose_build_was_killed_is_built_again() {
 }
 
 #[tokio::test]
-async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
+async fn an_older_server_waiting_for_the_lock_blocks_no_index_build() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
     make_old(&db).await;
@@ -265,7 +269,7 @@ fn grants(role: &str) -> String {
 
 // Case F11 of the field list.
 #[tokio::test]
-async fn a_role_that_may_not_create_anything_serves_after_a_migration() {
+async fn a_role_without_create_rights_serves_after_a_migration() {
     let database = Arc::new(TestDatabase::create_empty().await);
     let db = database.connect().await;
     let role = format!("staunch_test_{}", uuid::Uuid::new_v4().simple());

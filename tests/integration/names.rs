@@ -85,7 +85,7 @@ async fn property_in(database: TestDatabase) {
 
 // Case F4 of the field list.
 #[tokio::test]
-async fn two_texts_that_find_one_account_are_counted_as_one_name() {
+async fn names_that_find_one_account_share_one_failure_count() {
     property_in(TestDatabase::create().await).await;
     if let Some(turkish) = TestDatabase::create_icu("tr-TR").await {
         property_in(turkish).await;
@@ -94,7 +94,7 @@ async fn two_texts_that_find_one_account_are_counted_as_one_name() {
 
 // Case F4 of the field list.
 #[tokio::test]
-async fn a_name_in_disguise_opens_no_account_and_no_second_count_of_failures() {
+async fn a_lookalike_name_opens_no_account_and_no_second_failure_count() {
     let app = TestApp::start().await;
     app.register("mimi.iris").await;
     let client = app.anonymous();
@@ -136,7 +136,7 @@ async fn a_name_in_disguise_opens_no_account_and_no_second_count_of_failures() {
 }
 
 #[tokio::test]
-async fn an_address_with_other_letters_is_found_as_it_was_registered() {
+async fn an_email_with_non_ascii_letters_is_found_as_registered() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     client.register("JOS\u{c9}@example.com", "jose", PASSWORD).await.assert_status(201);
@@ -169,7 +169,7 @@ async fn a_turkish_database_finds_the_same_accounts() {
 // Case F6 of the field list. The operating system's sort order cannot be changed in a test; another
 // ICU locale in the catalogue does the same to the indexes.
 #[tokio::test]
-async fn a_changed_sort_order_hides_no_account_and_lets_no_twin_in() {
+async fn a_changed_collation_hides_no_account_and_allows_no_duplicate() {
     const ACCOUNTS: usize = 2_000;
     let Some(database) = old_database("en-US").await else { return };
     let db = database.connect().await;

@@ -30,7 +30,7 @@ async fn refused(app: &TestApp, tokens: &Tokens) -> Duration {
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_is_known_to_every_node_within_a_second() {
+async fn every_node_learns_of_an_ended_session_within_a_second() {
     let (one, other) = pair().await;
     one.register("ada").await;
     let client = one.anonymous();
@@ -66,7 +66,7 @@ async fn the_end_of_a_session_is_known_to_every_node_within_a_second() {
 }
 
 #[tokio::test]
-async fn the_session_that_a_limit_ends_is_known_to_every_node() {
+async fn every_node_learns_of_a_session_ended_by_the_limit() {
     let one = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "1").start().await;
     let other = one.sibling().start().await;
     other.listening().await;
@@ -77,7 +77,7 @@ async fn the_session_that_a_limit_ends_is_known_to_every_node() {
 }
 
 #[tokio::test]
-async fn the_end_of_all_sessions_of_an_account_is_known_to_every_node() {
+async fn every_node_learns_that_all_sessions_of_an_account_ended() {
     let (one, other) = pair().await;
     let first = one.registered("ada").await;
     let second = one.anonymous().log_in("ada").await;
@@ -96,7 +96,7 @@ async fn the_end_of_all_sessions_of_an_account_is_known_to_every_node() {
 }
 
 #[tokio::test]
-async fn a_new_password_is_known_to_every_node_and_keeps_its_session() {
+async fn every_node_learns_of_a_new_password_that_keeps_its_own_session() {
     let (one, other) = pair().await;
     let mine = one.registered("ada").await;
     let second = one.anonymous().log_in("ada").await;
@@ -110,7 +110,7 @@ async fn a_new_password_is_known_to_every_node_and_keeps_its_session() {
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_out_on_every_node_within_a_second() {
+async fn every_node_rejects_a_disabled_account_within_a_second() {
     let (one, other) = pair().await;
     let eve = one.registered("eve").await;
     let mut admin = Admin::open(&one.database.config.clone().into()).await.unwrap();
@@ -149,8 +149,9 @@ async fn behind_proxy() -> (TestApp, TestApp, Proxy) {
     (one, other, proxy)
 }
 
+// Reliability: C7.
 #[tokio::test]
-async fn c7_an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
+async fn a_missed_revocation_takes_effect_after_the_listener_reconnects() {
     let (one, other, proxy) = behind_proxy().await;
     for link in [Link::Cut, Link::Paused] {
         let name = format!("{link:?}").to_lowercase();
@@ -191,8 +192,9 @@ async fn missed(one: &TestApp, other: &TestApp, proxy: &Proxy, link: Link, name:
     noticed
 }
 
+// Reliability: C7.
 #[tokio::test]
-async fn c7_a_listener_that_is_thrown_out_comes_back() {
+async fn a_terminated_listener_reconnects() {
     let (one, other) = pair().await;
     let tokens = one.registered("ada").await;
     seen(&other, &tokens).await;
@@ -212,7 +214,7 @@ async fn c7_a_listener_that_is_thrown_out_comes_back() {
 }
 
 #[tokio::test]
-async fn what_others_send_on_the_channels_does_no_harm() {
+async fn unexpected_notifications_are_harmless() {
     let (one, other) = pair().await;
     let tokens = one.registered("ada").await;
     seen(&other, &tokens).await;

@@ -184,7 +184,7 @@ fn password_change(current: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_document_has_every_route_and_no_other() {
+async fn the_document_describes_exactly_the_routes() {
     let app = TestApp::start().await;
     let reply = app.anonymous().get("/openapi.json").await;
     reply.assert_status(200);
@@ -202,7 +202,7 @@ async fn the_document_has_every_route_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_bounds_are_those_of_the_source() {
+async fn documented_bounds_match_the_source() {
     let document = contract::document();
     let schema = |name: &str| &document["components"]["schemas"][name];
     assert_eq!(schema("Email")["maxLength"], EMAIL_OCTETS_MAX);
@@ -215,7 +215,7 @@ async fn the_bounds_are_those_of_the_source() {
 }
 
 #[tokio::test]
-async fn what_is_described_happens() {
+async fn every_documented_response_occurs() {
     let app = TestApp::start().await;
     let service = app.oauth_client().await;
     let limits = [

@@ -107,21 +107,24 @@ async fn assert_whole(app: &TestApp, tokens: &Tokens) {
     .await;
 }
 
+// Reliability: C1.
 #[tokio::test]
-async fn c1_a_database_that_is_cut_off_is_said_and_comes_back() {
+async fn a_lost_database_is_reported_and_the_server_recovers() {
     let (app, proxy, tokens) = start().await;
     app.ready().await;
     assert_away_and_back(&app, &proxy, Link::Cut, &tokens).await;
 }
 
+// Reliability: C2.
 #[tokio::test]
-async fn c2_a_network_that_swallows_everything_is_said_and_comes_back() {
+async fn a_network_that_drops_everything_is_reported_and_the_server_recovers() {
     let (app, proxy, tokens) = start().await;
     assert_away_and_back(&app, &proxy, Link::Paused, &tokens).await;
 }
 
+// Reliability: C3.
 #[tokio::test]
-async fn c3_a_slow_database_is_waited_for_within_bounds() {
+async fn waits_for_a_slow_database_are_bounded() {
     let (app, proxy, _) = start().await;
     proxy.set(Link::Slow(Duration::from_millis(150)));
     until("it is waited for", SOON, async || {
@@ -141,8 +144,9 @@ async fn c3_a_slow_database_is_waited_for_within_bounds() {
     .await;
 }
 
+// Reliability: C4.
 #[tokio::test]
-async fn c4_terminated_backends_cost_a_503_at_most_and_no_slot() {
+async fn terminated_backends_cost_a_503_at_most_and_no_pool_slot() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -165,8 +169,9 @@ async fn c4_terminated_backends_cost_a_503_at_most_and_no_slot() {
     assert_whole(&app, &tokens).await;
 }
 
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
+async fn a_read_only_database_is_503_for_writes_and_serves_reads() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -193,8 +198,9 @@ async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
 
 /// A connection learns the setting when it is opened: nobody ends those of the server when the
 /// database is read-only no longer, and it has to find new ones by itself.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
+async fn a_read_only_database_is_not_ready_until_it_is_writable_again() {
     let app = TestApp::builder().set("STAUNCH_DB_POOL_MIN", "4").start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -237,8 +243,9 @@ async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
 }
 
 /// Reads go on when the disk is full, so no question that only reads can see it.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_full_disk_is_not_ready_until_two_seconds_after_its_last_refusal() {
+async fn a_full_disk_is_not_ready_until_2_seconds_after_the_last_failed_write() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let db = app.db().await;
@@ -264,8 +271,9 @@ async fn c5_a_full_disk_is_not_ready_until_two_seconds_after_its_last_refusal() 
     client.log_in("ada").await;
 }
 
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_locked_table_leaves_the_server_ready() {
+async fn a_locked_table_does_not_affect_readiness() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -282,8 +290,9 @@ async fn c5_a_locked_table_leaves_the_server_ready() {
 }
 
 /// The classes of PostgreSQL's appendix A that pass by themselves, each given by a real server.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_server_that_is_full_or_torn_is_503_and_nothing_is_half_done() {
+async fn transient_database_errors_are_503_and_leave_nothing_half_done() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -330,8 +339,9 @@ async fn c5_a_server_that_is_full_or_torn_is_503_and_nothing_is_half_done() {
     client.log_in("ada").await;
 }
 
+// Reliability: C1.
 #[tokio::test]
-async fn c1_while_the_database_is_away_no_login_is_hashed() {
+async fn no_login_is_hashed_during_an_outage() {
     let (app, proxy, tokens) = start().await;
     let hashed = "staunch_hash_seconds_count{op=\"verify\"}";
     let before = app.metric(hashed).await;
@@ -346,8 +356,9 @@ async fn c1_while_the_database_is_away_no_login_is_hashed() {
     assert_whole(&app, &tokens).await;
 }
 
+// Reliability: C6.
 #[tokio::test]
-async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
+async fn a_registration_that_loses_its_commit_reply_is_503_and_may_exist() {
     let (builder, proxy) = TestApp::builder().behind_proxy().await;
     let app = builder.set("STAUNCH_DB_POOL_MAX", "1").start().await;
     // So that the statement is prepared on the only connection.

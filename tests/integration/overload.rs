@@ -51,8 +51,9 @@ async fn empty(app: &TestApp) {
     .await;
 }
 
+// Reliability: B4.
 #[tokio::test]
-async fn b4_a_full_queue_is_503_with_retry_after_and_costs_no_query() {
+async fn a_full_queue_is_503_with_retry_after_and_costs_no_query() {
     let (app, _, mut busy) = full().await;
     let (full, overloaded) = (app.metric(FULL).await, app.metric(OVERLOADED).await);
     let logins: Vec<_> = (0..40)
@@ -74,8 +75,9 @@ async fn b4_a_full_queue_is_503_with_retry_after_and_costs_no_query() {
     app.anonymous().login("ada", "wrong password").await.assert_status(401);
 }
 
+// Reliability: B1.
 #[tokio::test]
-async fn b1_what_hashes_nothing_is_served_while_the_queue_is_full() {
+async fn requests_without_a_hash_are_served_while_the_queue_is_full() {
     let (app, tokens, mut busy) = full().await;
     let client = app.anonymous();
     client.get("/health/liveness").await.assert_status(200);
@@ -86,8 +88,9 @@ async fn b1_what_hashes_nothing_is_served_while_the_queue_is_full() {
     busy.shutdown().await;
 }
 
+// Reliability: B2.
 #[tokio::test]
-async fn b2_a_login_whose_client_left_is_not_hashed() {
+async fn a_login_whose_client_disconnected_is_not_hashed() {
     let (app, _) = slow("100").await;
     let mut logins = JoinSet::new();
     for n in 0..40 {
@@ -108,8 +111,9 @@ async fn b2_a_login_whose_client_left_is_not_hashed() {
     app.anonymous().login("ada", "wrong password").await.assert_status(401);
 }
 
+// Reliability: B2.
 #[tokio::test]
-async fn b2_a_login_that_waited_past_its_deadline_is_not_hashed() {
+async fn a_login_that_waited_past_its_deadline_is_not_hashed() {
     let app = TestApp::builder()
         .set("STAUNCH_BCRYPT_COST", "10")
         .set("STAUNCH_HASH_DEADLINE", "100ms")
@@ -139,8 +143,9 @@ async fn b2_a_login_that_waited_past_its_deadline_is_not_hashed() {
     assert_eq!(app.metric(VERIFIED).await, 40.0 - refused);
 }
 
+// Reliability: B5.
 #[tokio::test]
-async fn b5_the_pool_exhausted_is_503_in_bounded_time_and_the_rest_goes_on() {
+async fn an_exhausted_pool_is_503_in_bounded_time_and_other_requests_continue() {
     let app = TestApp::builder()
         .set("STAUNCH_DB_POOL_MAX", "1")
         .set("STAUNCH_LOCKOUT", "off")

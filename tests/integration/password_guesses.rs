@@ -28,8 +28,9 @@ async fn looked_at(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
     count
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_a_stolen_access_token_opens_five_guesses_and_refusals_cost_nothing() {
+async fn a_stolen_access_token_allows_five_guesses_and_refusals_cost_nothing() {
     let (app, tokens) = app().await;
     let thief = app.anonymous().from("203.0.113.1");
     assert_eq!(looked_at(&thief, &tokens, 5).await, 5);
@@ -55,8 +56,9 @@ async fn f2_a_stolen_access_token_opens_five_guesses_and_refusals_cost_nothing()
     .await;
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_logins_and_changes_share_their_failures_and_a_right_one_ends_them() {
+async fn logins_and_changes_share_failures_and_a_success_resets_them() {
     let (app, tokens) = app().await;
     let client = app.anonymous().from("203.0.113.1");
     for _ in 0..2 {
@@ -67,8 +69,9 @@ async fn f2_logins_and_changes_share_their_failures_and_a_right_one_ends_them() 
     assert_eq!(looked_at(&client, &tokens, 9).await, 5);
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_guesses_from_many_addresses_leave_the_owner_a_way_to_change_the_password() {
+async fn guesses_from_many_addresses_leave_the_owner_able_to_change_the_password() {
     let (app, tokens) = app().await;
     let mut count = 0;
     for n in 0..30 {
@@ -82,8 +85,9 @@ async fn f2_guesses_from_many_addresses_leave_the_owner_a_way_to_change_the_pass
     owner.login("ada", NEW).await.tokens();
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_guesses_at_the_same_time_are_no_more_than_one_after_another() {
+async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let (app, tokens) = app().await;
     let guesses: Vec<_> = (0..40)
         .map(|_| {

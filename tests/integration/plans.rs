@@ -104,7 +104,7 @@ async fn every_statement_uses_its_index_at_100_000_users() {
 }
 
 #[tokio::test]
-async fn each_name_is_unique_by_an_index() {
+async fn unique_names_and_session_lookups_have_indexes() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     let query = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";

@@ -48,8 +48,9 @@ async fn status(app: &TestApp, header: &[u8]) -> u16 {
     raw.reply().await.map_or(0, |reply| reply.status)
 }
 
+// Reliability: F3.
 #[tokio::test]
-async fn f3_the_limits_count_by_the_address_in_the_header() {
+async fn limits_use_the_address_in_the_header() {
     let app = behind("127.0.0.1").set("STAUNCH_LIMIT_LOGIN", "2/min").start().await;
     for header in [line("203.0.113.1"), binary([203, 0, 113, 2]), line("2001:db8::1")] {
         assert_eq!(status(&app, &header).await, 401);
@@ -64,8 +65,9 @@ async fn f3_the_limits_count_by_the_address_in_the_header() {
     assert_eq!(app.metric(&headers("success")).await, 13.0);
 }
 
+// Reliability: F3.
 #[tokio::test]
-async fn f3_who_has_no_header_or_is_no_proxy_is_not_served() {
+async fn connections_without_a_header_or_from_untrusted_peers_are_closed() {
     let app = behind("127.0.0.1").start().await;
     assert_eq!(status(&app, b"").await, 0, "no guess");
     assert_eq!(status(&app, b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n").await, 0);
@@ -75,8 +77,9 @@ async fn f3_who_has_no_header_or_is_no_proxy_is_not_served() {
     assert_eq!(strangers.metric(&headers("untrusted")).await, 1.0);
 }
 
+// Reliability: A1.
 #[tokio::test]
-async fn a1_a_header_may_come_in_pieces_but_not_for_ever() {
+async fn a_header_may_arrive_in_pieces_but_must_arrive_in_time() {
     let builder = behind("127.0.0.1").system_clock().set("STAUNCH_HEADER_TIMEOUT", "400ms");
     let app = builder.start().await;
     let mut slow = app.raw().await;
@@ -102,8 +105,9 @@ async fn a1_a_header_may_come_in_pieces_but_not_for_ever() {
     }
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_connections_are_counted_by_the_address_in_the_header() {
+async fn connections_are_capped_by_the_address_in_the_header() {
     let app = behind("127.0.0.1").set("STAUNCH_CONNECTIONS_PER_ADDRESS", "1").start().await;
     let open = async |source: &str| {
         let mut raw: Raw = app.raw().await;
@@ -120,8 +124,9 @@ async fn a9_connections_are_counted_by_the_address_in_the_header() {
     until("its place is free", SOON, async || open("203.0.113.1").await.1).await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_the_header_stands_in_front_of_tls() {
+async fn the_header_precedes_the_tls_handshake() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let (chain, key) = authority.issue(&["localhost"], 2100).write(folder.path());
     let app = behind("127.0.0.1")

@@ -17,7 +17,7 @@ async fn heard(app: &TestApp, accounts: f64) {
 }
 
 #[tokio::test]
-async fn queries_a_request() {
+async fn each_request_costs_the_documented_queries() {
     let app = TestApp::start().await;
     app.listening().await;
     let client = app.anonymous();

@@ -58,7 +58,7 @@ async fn a_refresh_replaces_the_token_and_keeps_the_session() {
 }
 
 #[tokio::test]
-async fn a_repeat_within_the_grace_gets_the_same_successor() {
+async fn a_retry_within_the_grace_period_gets_the_same_successor() {
     let (app, client, first, next) = refreshed().await;
     for _ in 0..3 {
         let again = client.refresh(&first.refresh).await.tokens();
@@ -69,7 +69,7 @@ async fn a_repeat_within_the_grace_gets_the_same_successor() {
 }
 
 #[tokio::test]
-async fn a_repeat_does_not_lengthen_the_grace_or_the_session() {
+async fn a_retry_extends_neither_the_grace_period_nor_the_session() {
     let (app, client, first, _) = refreshed().await;
     let db = app.db().await;
     let times = "SELECT rotated_at::text, expires_at::text FROM refresh_tokens";
@@ -105,7 +105,7 @@ async fn an_older_token_is_reuse_and_ends_the_session() {
 }
 
 #[tokio::test]
-async fn the_last_token_after_the_grace_is_reuse() {
+async fn the_previous_token_after_the_grace_period_is_reuse() {
     let (app, client, first, second) = refreshed().await;
     let db = app.db().await;
     age_past_grace(&db, first.session()).await;
@@ -115,7 +115,7 @@ async fn the_last_token_after_the_grace_is_reuse() {
 }
 
 #[tokio::test]
-async fn the_live_token_works_long_after_the_grace() {
+async fn the_current_token_works_long_after_the_grace_period() {
     let (app, client, first, second) = refreshed().await;
     let db = app.db().await;
     age_past_grace(&db, first.session()).await;
@@ -123,7 +123,7 @@ async fn the_live_token_works_long_after_the_grace() {
 }
 
 #[tokio::test]
-async fn the_grace_can_be_none() {
+async fn the_grace_period_can_be_zero() {
     let app = TestApp::builder().set("STAUNCH_REFRESH_GRACE", "0s").start().await;
     let first = app.registered("ada").await;
     let client = app.anonymous();
@@ -133,7 +133,7 @@ async fn the_grace_can_be_none() {
 }
 
 #[tokio::test]
-async fn a_session_ends_with_its_time_and_its_account() {
+async fn a_session_ends_when_it_expires_or_its_account_is_disabled() {
     let app = TestApp::builder().set("STAUNCH_REFRESH_TOKEN_TTL", "8h").start().await;
     let first = app.registered("ada").await;
     let client = app.anonymous();
@@ -162,8 +162,9 @@ async fn a_session_ends_with_its_time_and_its_account() {
     assert_eq!(app.metric(REUSE).await, 0.0);
 }
 
+// Reliability: F6.
 #[tokio::test]
-async fn f6_altered_and_foreign_tokens_are_rejected_without_a_query() {
+async fn altered_and_foreign_tokens_are_rejected_without_a_query() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
@@ -194,7 +195,7 @@ async fn f6_altered_and_foreign_tokens_are_rejected_without_a_query() {
 }
 
 #[tokio::test]
-async fn a_body_without_the_token_is_named() {
+async fn a_missing_refresh_token_field_is_reported() {
     let app = TestApp::start().await;
     for body in [serde_json::json!({}), serde_json::json!({"refresh_token": 1})] {
         for path in ["/api/v1/auth/refresh", "/api/v1/auth/logout"] {
@@ -222,8 +223,9 @@ async fn at_once(apps: &[&TestApp], token: &str, times: usize) -> Vec<Tokens> {
     all
 }
 
+// Reliability: E2.
 #[tokio::test]
-async fn e2_many_refreshes_of_one_token_at_once_get_one_successor() {
+async fn concurrent_refreshes_of_one_token_get_one_successor() {
     let app = TestApp::start().await;
     let mut current = app.registered("ada").await.refresh;
     for _ in 0..4 {
@@ -235,8 +237,9 @@ async fn e2_many_refreshes_of_one_token_at_once_get_one_successor() {
     assert_eq!(app.metric(REUSE).await, 0.0);
 }
 
+// Reliability: E2.
 #[tokio::test]
-async fn e2_two_servers_give_one_successor() {
+async fn concurrent_refreshes_on_two_servers_get_one_successor() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let first = one.registered("ada").await;
@@ -245,8 +248,9 @@ async fn e2_two_servers_give_one_successor() {
     other.anonymous().refresh(&all[0].refresh).await.tokens();
 }
 
+// Reliability: E3.
 #[tokio::test]
-async fn e3_nothing_of_a_session_works_once_its_logout_was_acknowledged() {
+async fn no_token_of_a_session_works_after_its_logout_is_acknowledged() {
     let app = TestApp::start().await;
     app.register("ada").await;
     for round in 0..10 {
@@ -369,8 +373,9 @@ async fn run(app: &TestApp, steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+// Reliability: E5.
 #[test]
-fn e5_random_histories_are_those_of_the_model() {
+fn random_histories_match_the_model() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let app = runtime.block_on(async {
         let app = TestApp::start().await;

@@ -12,7 +12,7 @@ async fn store(app: &TestApp, hash: &str) {
 }
 
 #[tokio::test]
-async fn a_login_brings_an_old_hash_to_the_configured_cost() {
+async fn a_login_upgrades_an_old_hash_to_the_configured_cost() {
     let app = TestApp::start().await;
     app.register("ada").await;
     for (old, version) in [(5, bcrypt::Version::TwoA), (6, bcrypt::Version::TwoY)] {
@@ -30,8 +30,9 @@ async fn a_login_brings_an_old_hash_to_the_configured_cost() {
     }
 }
 
+// Reliability: F10.
 #[tokio::test]
-async fn f10_a_planted_hash_of_great_cost_is_refused_and_not_computed() {
+async fn a_planted_high_cost_hash_is_refused_and_not_computed() {
     let app = TestApp::start().await;
     app.register("ada").await;
     // Two steps above the setting is the most that is computed: here 6.

@@ -244,8 +244,9 @@ async fn run(
     Ok(())
 }
 
+// Reliability: E5.
 #[test]
-fn e5_long_histories_of_a_session_are_those_of_the_model() {
+fn long_session_histories_match_the_model() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (app, db) = runtime.block_on(async {
         let app = TestApp::builder()

@@ -35,8 +35,9 @@ async fn shown(app: &TestApp, authority: &Authority) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
+async fn http_1_1_works_over_tls_1_2_and_1_3() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
@@ -57,8 +58,9 @@ async fn a16_tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
     assert_eq!(app.metric(EXPIRY).await, 4_102_444_800.0);
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_http_2_is_chosen_by_alpn_and_what_nobody_speaks_is_refused() {
+async fn alpn_selects_http_2_and_unknown_protocols_are_refused() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     let both = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
@@ -96,8 +98,9 @@ fn old_hello() -> Vec<u8> {
     [[0x16, 0x03, 0x01, 0, length + 4, 1, 0, 0, length].as_slice(), &hello].concat()
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_old_versions_and_plain_text_get_an_alert_and_nothing_else() {
+async fn old_tls_versions_and_plain_text_get_only_an_alert() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     for octets in [old_hello(), b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()] {
@@ -109,8 +112,9 @@ async fn a16_old_versions_and_plain_text_get_an_alert_and_nothing_else() {
     counted(&app, "error", 2.0).await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_handshake_that_never_ends_is_cut() {
+async fn an_unfinished_handshake_times_out() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let builder = served(folder.path(), &authority.issue(&["localhost"], 2100));
     let builder = builder.set("STAUNCH_HEADER_TIMEOUT", "300ms").system_clock();
@@ -128,8 +132,9 @@ async fn a16_a_handshake_that_never_ends_is_cut() {
     counted(&app, "timeout", 2.0).await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_handshake_under_way_does_not_hold_up_the_stop() {
+async fn a_pending_handshake_does_not_delay_the_shutdown() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let builder = served(folder.path(), &authority.issue(&["localhost"], 2100));
     // Longer than the test waits.
@@ -141,8 +146,9 @@ async fn a16_a_handshake_under_way_does_not_hold_up_the_stop() {
     silent.closed().await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_handshake_under_way_at_the_stop_is_finished_and_its_request_answered() {
+async fn a_handshake_during_shutdown_completes_and_its_request_is_answered() {
     until("it is answered", SOON, async || finished_at_the_stop().await).await;
 }
 
@@ -177,8 +183,9 @@ async fn finished_at_the_stop() -> bool {
     }
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
+async fn a_changed_certificate_is_loaded_and_a_broken_one_is_not() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let first = authority.issue(&["localhost"], 2100);
     let app = served(folder.path(), &first).start().await;
@@ -217,7 +224,7 @@ async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_pair_that_does_not_match_stops_the_start() {
+async fn a_mismatched_certificate_and_key_prevent_the_start() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let other = authority.issue(&["localhost"], 2100);
     let mixed = Issued { key: other.key, ..authority.issue(&["localhost"], 2100) };

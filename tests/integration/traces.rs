@@ -22,7 +22,7 @@ fn exporting(collector: &Collector) -> Builder {
 
 // More threads than one: the collector answers while the test waits for the server's end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_is_one_tree_of_its_stages_under_the_callers_span() {
+async fn a_login_is_one_tree_of_stage_spans_under_the_callers_span() {
     let collector = Collector::start().await;
     let app = traced(&collector).await;
     // No hexadecimal id can have this name in it.
@@ -92,7 +92,7 @@ async fn a_login_is_one_tree_of_its_stages_under_the_callers_span() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trusted_caller_decides_and_without_one_the_request_id_is_the_trace() {
+async fn a_trusted_caller_decides_sampling_and_otherwise_the_request_id_is_the_trace() {
     let collector = Collector::start().await;
     let app = traced(&collector).await;
     let client = app.anonymous();
@@ -113,7 +113,7 @@ async fn a_trusted_caller_decides_and_without_one_the_request_id_is_the_trace() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strangers_trace_is_linked_and_its_flag_is_not_heard() {
+async fn an_untrusted_trace_is_linked_and_its_sampling_flag_ignored() {
     let collector = Collector::start().await;
     let app = exporting(&collector).start().await;
     // Not sampled, says the caller; the sampler, which takes every root, does not ask it.
@@ -133,7 +133,7 @@ async fn a_strangers_trace_is_linked_and_its_flag_is_not_heard() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_its_traces_and_nothing_else() {
+async fn an_unreachable_collector_loses_only_traces() {
     // A port that nothing listens on.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");

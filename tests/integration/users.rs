@@ -25,7 +25,7 @@ async fn events(admin: &Admin, user: Option<i64>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
+async fn disabling_ends_all_sessions_at_once_and_enabling_restores_none() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let tokens = app.anonymous().log_in("ada").await;
@@ -62,7 +62,7 @@ async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
 }
 
 #[tokio::test]
-async fn a_new_password_ends_the_sessions_and_the_old_one() {
+async fn setting_a_password_ends_all_sessions_and_the_old_password() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let tokens = app.anonymous().log_in("ada").await;
@@ -78,8 +78,9 @@ async fn a_new_password_ends_the_sessions_and_the_old_one() {
     admin.close().await;
 }
 
+// Reliability: E4.
 #[tokio::test]
-async fn e4_a_login_that_is_storing_its_session_is_ended_with_the_others() {
+async fn disabling_ends_a_login_that_is_storing_its_session() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let mut admin = admin(&app.database).await;
@@ -102,7 +103,7 @@ async fn e4_a_login_that_is_storing_its_session_is_ended_with_the_others() {
 }
 
 #[tokio::test]
-async fn a_deleted_account_is_gone_and_its_history_stays() {
+async fn deleting_an_account_keeps_its_audit_history() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let id: i64 = tokens.claims()["sub"].as_str().unwrap().parse().unwrap();
@@ -119,7 +120,7 @@ async fn a_deleted_account_is_gone_and_its_history_stays() {
 }
 
 #[tokio::test]
-async fn an_added_account_is_one_like_any_other() {
+async fn an_added_account_works_like_a_registered_one() {
     let app = TestApp::start().await;
     app.register("grace").await;
     let admin = admin(&app.database).await;
@@ -146,7 +147,7 @@ async fn rows(database: &TestDatabase) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_import_of_an_export_is_the_same_accounts() {
+async fn importing_an_export_restores_the_same_accounts() {
     let first = TestDatabase::create().await;
     let insert = "INSERT INTO users (email, username, password_hash, is_active, created_at)
          SELECT 'User.' || n || '@Example.com', 'User-' || n,

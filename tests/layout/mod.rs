@@ -39,7 +39,7 @@ fn tracked_entries(folder: &Path) -> Option<BTreeSet<String>> {
 }
 
 #[test]
-fn the_top_level_is_the_layout() {
+fn the_top_level_matches_the_layout() {
     match tracked_entries(root()) {
         Some(entries) => {
             for name in entries {
@@ -53,7 +53,7 @@ fn the_top_level_is_the_layout() {
 
 // Case F14 of the field list: README's commands, followed in the clone, leave files at the top level.
 #[test]
-fn files_that_git_does_not_track_are_not_part_of_the_layout() {
+fn untracked_files_are_not_part_of_the_layout() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(tracked_entries(folder.path()), None, "there is no repository yet");
     if git(folder.path(), &["init"]).is_none() {
@@ -70,7 +70,7 @@ fn files_that_git_does_not_track_are_not_part_of_the_layout() {
 
 // Case F14 of the field list.
 #[test]
-fn git_ignores_what_the_commands_of_the_readme_make_and_nothing_that_is_tracked() {
+fn git_ignores_files_that_readme_commands_create_and_no_tracked_file() {
     if tracked_entries(root()).is_none() {
         eprintln!("skipped: there is no git repository");
         return;

@@ -16,7 +16,7 @@ fn value<'a>(out: &'a str, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
+async fn a_client_added_while_the_server_runs_may_introspect_until_removed() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let ended = client(top.path(), &["add", "billing-api"]).await;
@@ -51,7 +51,7 @@ async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
 }
 
 #[tokio::test]
-async fn without_a_server_the_database_is_started_and_stopped_again() {
+async fn a_command_without_a_server_starts_and_stops_the_database() {
     let top = folder();
     Server::start(top.path(), &[]).await.stop().await;
     let ended = client(top.path(), &["add", "one"]).await;

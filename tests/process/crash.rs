@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Registrations in each round; the kill comes somewhere in the middle.
 const REGISTRATIONS: usize = 30;
 
+// Reliability: D1.
 #[tokio::test]
-async fn d1_every_acknowledged_registration_survives_a_kill() {
+async fn every_acknowledged_registration_survives_a_kill() {
     let top = folder();
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..2 {
@@ -60,7 +61,7 @@ async fn d1_every_acknowledged_registration_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn a_kill_leaves_no_postgres_behind() {
+async fn killing_the_server_leaves_no_postgres_behind() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     server.signal(Signal::KILL);
@@ -68,8 +69,9 @@ async fn a_kill_leaves_no_postgres_behind() {
     drop(server);
 }
 
+// Reliability: C1.
 #[tokio::test]
-async fn c1_a_killed_postgres_is_back_without_a_restart() {
+async fn a_killed_postgres_recovers_without_a_server_restart() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -91,8 +93,9 @@ async fn c1_a_killed_postgres_is_back_without_a_restart() {
 
 /// A connection lives through the promotion, and so does the answer that it is a standby if nobody
 /// asks again.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
+async fn a_standby_is_not_ready_until_it_is_promoted() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);

@@ -49,8 +49,9 @@ fn limit_files(server: &Server, more: u64) {
     prlimit(pid, Resource::Nofile, Rlimit { current, maximum: current }).unwrap();
 }
 
+// Reliability: A10.
 #[tokio::test]
-async fn a10_without_file_descriptors_accepting_pauses_and_goes_on() {
+async fn accepting_pauses_without_file_descriptors_and_resumes() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -75,8 +76,9 @@ async fn a10_without_file_descriptors_accepting_pauses_and_goes_on() {
     server.stop().await;
 }
 
+// Reliability: A10.
 #[tokio::test]
-async fn a10_idle_connections_give_their_file_descriptors_to_new_ones() {
+async fn idle_connections_are_evicted_to_free_file_descriptors() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     limit_files(&server, 8);
@@ -161,8 +163,9 @@ impl Clients {
     }
 }
 
+// Reliability: D3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d3_servers_on_one_port_are_replaced_without_a_failed_request() {
+async fn servers_on_one_port_are_replaced_without_a_failed_request() {
     let top = folder();
     let database = Server::start(top.path(), &[]).await;
     let mut old = sharing(top.path(), "a", "127.0.0.1:0").await;
@@ -199,8 +202,9 @@ async fn d3_servers_on_one_port_are_replaced_without_a_failed_request() {
     database.stop().await;
 }
 
+// Reliability: D3.
 #[tokio::test]
-async fn d3_what_waits_in_the_queue_when_the_server_is_told_to_stop_is_served() {
+async fn connections_in_the_accept_queue_at_sigterm_are_served() {
     until("all are served", served_from_the_queue).await;
 }
 
@@ -243,8 +247,9 @@ async fn served_from_the_queue() -> bool {
     all
 }
 
+// Reliability: D3.
 #[tokio::test]
-async fn d3_a_port_is_not_shared_unless_both_ask_for_it() {
+async fn a_port_is_shared_only_if_both_servers_ask_for_it() {
     let top = folder();
     let database = Server::start(top.path(), &[]).await;
     let settings = shared(top.path(), &database.address);
@@ -259,7 +264,7 @@ async fn d3_a_port_is_not_shared_unless_both_ask_for_it() {
 
 // Case F20 of the field list: it was known after initdb, migrations and calibration.
 #[tokio::test]
-async fn a_taken_port_is_known_before_anything_is_made() {
+async fn a_taken_port_is_reported_before_anything_is_created() {
     let top = folder();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -301,8 +306,9 @@ fn resident(server: &Server) -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
+// Reliability: A11.
 #[tokio::test]
-async fn a11_an_idle_connection_takes_less_memory_than_the_bound_says() {
+async fn an_idle_connection_uses_less_memory_than_the_bound() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let mut held = Vec::new();

@@ -21,7 +21,7 @@ fn assert_well_formed(arguments: &[&str], ended: &Ended) {
 
 // Case F15 of the field list.
 #[tokio::test]
-async fn a_command_on_existing_data_makes_no_database_in_an_empty_folder() {
+async fn a_command_for_existing_data_creates_no_database_in_an_empty_folder() {
     let top = folder();
     for arguments in [
         &["user", "sessions", "x"][..],
@@ -51,7 +51,7 @@ async fn a_command_on_existing_data_makes_no_database_in_an_empty_folder() {
 
 // Case F15 of the field list: `user import` and `user add` may make one, and say so.
 #[tokio::test]
-async fn an_import_into_an_empty_folder_says_that_it_made_a_database() {
+async fn an_import_into_an_empty_folder_reports_the_new_database() {
     let top = folder();
     fs::write(top.path().join("accounts"), "").unwrap();
     let import = || {
@@ -74,7 +74,7 @@ async fn an_import_into_an_empty_folder_says_that_it_made_a_database() {
 
 // Case F19 of the field list.
 #[tokio::test]
-async fn a_data_folder_that_cannot_be_made_is_73_and_says_why_in_one_sentence() {
+async fn a_data_folder_that_cannot_be_created_is_73_with_a_reason() {
     let top = folder();
     fs::write(top.path().join("file"), "").unwrap();
     fs::write(top.path().join("accounts"), "").unwrap();
@@ -104,7 +104,7 @@ async fn a_data_folder_that_cannot_be_made_is_73_and_says_why_in_one_sentence() 
 
 // Case F19 of the field list: what is wrong with an argument, and what would be right.
 #[tokio::test]
-async fn a_wrong_argument_is_64_and_says_what_is_allowed() {
+async fn an_invalid_argument_is_64_and_lists_what_is_allowed() {
     let top = folder();
     for (arguments, said) in [
         (&["audit", "--since", "bogus"][..], "must be a duration like 30m, 12h or 7d"),

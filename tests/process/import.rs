@@ -31,7 +31,7 @@ async fn import(top: &Path, accounts: &str) -> Ended {
 }
 
 #[tokio::test]
-async fn an_import_beside_the_server_uses_its_embedded_database() {
+async fn an_import_while_the_server_runs_uses_its_embedded_database() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("grace").await.unwrap().status, 201);
@@ -47,7 +47,7 @@ async fn an_import_beside_the_server_uses_its_embedded_database() {
 }
 
 #[tokio::test]
-async fn an_import_without_a_server_starts_the_database_and_stops_it_again() {
+async fn an_import_without_a_server_starts_and_stops_the_database() {
     let top = folder();
     let costly = line("bob").replace("$04$", "$15$");
     let ended = import(top.path(), &format!("{}{costly}\n{{}}\n", line("ada"))).await;
@@ -74,7 +74,7 @@ async fn an_import_without_a_server_starts_the_database_and_stops_it_again() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_an_import_and_what_was_committed_stays() {
+async fn sigterm_ends_an_import_and_keeps_committed_batches() {
     let top = folder();
     let report = top.path().join("report");
     let mut process =
@@ -97,7 +97,7 @@ async fn sigterm_ends_an_import_and_what_was_committed_stays() {
 }
 
 #[tokio::test]
-async fn what_cannot_begin_says_why_and_starts_nothing() {
+async fn an_import_that_cannot_start_says_why_and_starts_nothing() {
     let top = folder();
     fs::write(top.path().join("accounts"), line("ada")).unwrap();
     fs::create_dir(top.path().join("sub")).unwrap();

@@ -23,7 +23,7 @@ fn kid(line: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_rotation_beside_the_server_is_followed_at_sighup() {
+async fn a_running_server_loads_a_rotation_at_sighup() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let ended = keys(top.path(), &["list"]).await;
@@ -77,7 +77,7 @@ async fn a_rotation_beside_the_server_is_followed_at_sighup() {
 }
 
 #[tokio::test]
-async fn a_key_folder_of_its_own_needs_no_data_folder() {
+async fn a_separate_key_folder_needs_no_data_folder() {
     let top = folder();
     let set = |command: &mut tokio::process::Command| {
         command.env("STAUNCH_DATA_DIR", top.path().join("data"));
@@ -99,7 +99,7 @@ async fn a_key_folder_of_its_own_needs_no_data_folder() {
 
 // Case F19 of the field list.
 #[tokio::test]
-async fn without_keys_every_keys_command_says_who_makes_them_and_makes_nothing() {
+async fn keys_commands_without_keys_explain_how_to_create_them_and_create_nothing() {
     let top = folder();
     for arguments in [&["list"][..], &["rotate"], &["rotate", "--now"], &["retire", "x"]] {
         let ended = keys(top.path(), arguments).await;
@@ -115,7 +115,7 @@ async fn without_keys_every_keys_command_says_who_makes_them_and_makes_nothing()
 
 // Case F17 of the field list: the commands of README's recipe, after a rotation that was under way.
 #[tokio::test]
-async fn the_recipe_for_a_stolen_key_leaves_one_key_and_none_that_waits() {
+async fn the_stolen_key_recipe_leaves_one_key_and_none_waiting() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let ended = keys(top.path(), &["list"]).await;
@@ -148,7 +148,7 @@ async fn the_recipe_for_a_stolen_key_leaves_one_key_and_none_that_waits() {
 }
 
 #[tokio::test]
-async fn a_changed_algorithm_says_at_the_start_when_its_key_takes_over() {
+async fn the_start_log_says_when_a_changed_algorithm_takes_over() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert!(!server.log().contains("access tokens are signed with"), "{}", server.log());

@@ -23,7 +23,7 @@ async fn wait_for(server: &Server, message: &str, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
+async fn request_lines_name_client_and_session_and_slow_ones_the_time_per_stage() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "0s")]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -53,7 +53,7 @@ async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
 }
 
 #[tokio::test]
-async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
+async fn fast_requests_log_no_stages_and_failed_ones_the_cause() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "300s")]).await;
     // Case F2 of the field list: 7,000 lines a second about probes.
@@ -95,7 +95,7 @@ async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
 
 // Case F22 of the field list: a head that hyper refuses by itself had no line.
 #[tokio::test]
-async fn of_an_address_broken_heads_one_a_second_has_a_line() {
+async fn malformed_heads_of_an_address_are_logged_once_a_second() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     for _ in 0..20 {
@@ -124,7 +124,7 @@ async fn of_an_address_broken_heads_one_a_second_has_a_line() {
 }
 
 #[tokio::test]
-async fn sighup_sets_the_level_that_env_says_now() {
+async fn sighup_applies_the_log_level_in_the_env_file() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG", "info")]).await;
     let env = top.path().join(".env");

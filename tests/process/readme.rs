@@ -35,7 +35,7 @@ fn shell(folder: &Path, more: &Path, script: &str) -> Command {
 }
 
 #[tokio::test]
-async fn the_accounts_that_the_readme_imports_can_log_in_with_the_password_it_names() {
+async fn accounts_imported_as_in_the_readme_can_log_in() {
     let top = folder();
     let data = top.path().join("staunch-data");
     for part in ["> accounts.jsonl", "> others.jsonl"] {
@@ -69,7 +69,7 @@ fn programs_of(data: &Path) -> PathBuf {
 
 // Case F16 of the field list.
 #[tokio::test]
-async fn the_move_from_the_embedded_database_to_a_server_works_as_the_readme_says() {
+async fn moving_from_the_embedded_database_works_as_the_readme_says() {
     let top = folder();
     let data = top.path().join("staunch-data");
     let own = ("STAUNCH_DATA_DIR", data.to_str().unwrap());

@@ -25,8 +25,9 @@ fn tokens(reply: &Reply) -> (String, String) {
     (text("access_token"), text("refresh_token"))
 }
 
+// Reliability: F9.
 #[tokio::test]
-async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
+async fn passwords_and_client_secrets_are_gone_after_use() {
     let top = folder();
     let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_JWT_AUDIENCE", AUDIENCE)];
     let server = Server::start(top.path(), &settings).await;
@@ -119,8 +120,9 @@ async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
     server.stop().await;
 }
 
+// Reliability: F8.
 #[tokio::test]
-async fn f8_no_field_makes_a_line_of_the_log() {
+async fn no_request_field_can_forge_a_log_line() {
     let top = folder();
     let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_LOG_FORMAT", "json")];
     let server = Server::start(top.path(), &settings).await;

@@ -3,8 +3,9 @@
 use crate::support::{PASSWORD, Server, folder, login, processes_on, until};
 use rustix::process::Signal;
 
+// Reliability: D2.
 #[tokio::test]
-async fn d2_sigterm_in_mid_login_lets_it_finish() {
+async fn sigterm_lets_a_login_in_progress_finish() {
     let top = folder();
     // The signal comes while a hash is computed, and the grace is long enough for some of them.
     let settings = [
@@ -39,7 +40,7 @@ async fn d2_sigterm_in_mid_login_lets_it_finish() {
 }
 
 #[tokio::test]
-async fn a_sigterm_while_the_database_starts_stops_in_order() {
+async fn sigterm_while_the_database_starts_stops_cleanly() {
     let top = folder();
     let mut command = crate::support::staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     command.env("STAUNCH_DATA_DIR", top.path().join("data"));
@@ -52,8 +53,9 @@ async fn a_sigterm_while_the_database_starts_stops_in_order() {
     until("no process is left", async || processes_on(top.path()).is_empty()).await;
 }
 
+// Reliability: F9.
 #[tokio::test]
-async fn f9_the_log_of_a_whole_life_has_a_line_a_request_and_no_secret() {
+async fn the_log_has_one_line_per_request_and_no_secret() {
     let top = folder();
     let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_LOG_FORMAT", "json")];
     let server = Server::start(top.path(), &settings).await;
@@ -99,7 +101,7 @@ async fn f9_the_log_of_a_whole_life_has_a_line_a_request_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_second_ctrl_c_ends_at_once() {
+async fn a_second_ctrl_c_exits_at_once() {
     let top = folder();
     let settings = [("STAUNCH_BCRYPT_COST", "14"), ("STAUNCH_HASH_THREADS", "1")];
     let mut server = Server::start(top.path(), &settings).await;
@@ -121,8 +123,9 @@ async fn a_second_ctrl_c_ends_at_once() {
     until("PostgreSQL ends too", async || processes_on(top.path()).is_empty()).await;
 }
 
+// Reliability: D7.
 #[tokio::test]
-async fn d7_a_full_log_disk_and_a_closed_standard_output_stop_nothing() {
+async fn serving_continues_with_a_full_log_disk_and_closed_standard_output() {
     let top = folder();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut server =

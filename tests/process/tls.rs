@@ -27,7 +27,7 @@ async fn year(server: &Server) -> i32 {
 }
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_stops_the_start_and_is_found_by_check_config() {
+async fn an_unusable_certificate_prevents_the_start_and_fails_check_config() {
     let top = folder();
     write(top.path(), 2100);
     let with = |arguments: &[&str], cert: &str, key: &str| {
@@ -52,8 +52,9 @@ async fn a_pair_that_cannot_be_used_stops_the_start_and_is_found_by_check_config
     assert!(!top.path().join("data").exists(), "nothing was started");
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_renewed_certificate_is_taken_at_sighup_and_by_itself() {
+async fn a_renewed_certificate_is_loaded_at_sighup_and_automatically() {
     let top = folder();
     write(top.path(), 2100);
     let settings = [

@@ -43,7 +43,7 @@ async fn sampled_requests(server: &Server) {
 }
 
 #[tokio::test]
-async fn a_stranger_makes_nothing_exported_that_the_sampler_would_not_take() {
+async fn an_untrusted_caller_cannot_override_the_sampler() {
     // A ratio takes a trace by its id: one of small numbers always.
     for (sampler, ratio) in [("parentbased_traceidratio", "0"), ("traceidratio", "1e-9")] {
         for (callers, exported) in [("none", false), ("127.0.0.1", true)] {

@@ -29,7 +29,7 @@ async fn typed(top: &Path, arguments: &[&str], input: &str) -> Ended {
 }
 
 #[tokio::test]
-async fn accounts_are_worked_on_beside_the_server() {
+async fn operator_commands_work_while_the_server_runs() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let user = async |arguments: &[&str], input: &str| {

@@ -197,7 +197,7 @@ fn members(value: &'static Value) -> &'static Map<String, Value> {
 }
 
 #[test]
-fn the_checker_finds_what_is_not_described() {
+fn the_checker_finds_undocumented_responses() {
     let schema = &DOCUMENT["components"]["schemas"]["NewAccount"];
     let good = json!({"id": 1, "email": "a@example.com", "username": "ada", "is_active": true});
     assert_eq!(fault(schema, &good, "body"), Ok(()));
