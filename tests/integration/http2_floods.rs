@@ -191,7 +191,7 @@ async fn a_flood_of_control_frames_closes_only_its_own_connection() {
         frame(SETTINGS, 0, 0, &[]),
         frame(PING, 0, 0, &[0; 8]),
         frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
-        // RFC 9113 §4.1 requires that unknown frame types are ignored. The server limits their number.
+        // RFC 9113 §4.1 requires unknown frame types to be ignored; the server limits their number.
         frame(0xaa, 0, 0, &[0; 100]),
     ] {
         let mut frames = Frames::connect(&app, &[]).await;

@@ -1,4 +1,4 @@
-//! POST /api/v1/auth/introspect and /revoke: what clients may ask and do about tokens.
+//! POST /api/v1/auth/introspect and /revoke.
 
 use crate::support::{Client, PASSWORD, Reply, TestApp};
 use base64::Engine;
@@ -87,7 +87,7 @@ async fn an_invalid_token_is_inactive_without_details() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("ada").await;
-    // One character in the middle of the signature or MAC.
+    // Changes one character in the middle of the signature or MAC.
     let altered = |token: &str| {
         let (start, end) = token.split_at(token.len() - 9);
         let other = if end.starts_with('A') { 'B' } else { 'A' };
@@ -194,7 +194,7 @@ async fn only_clients_may_introspect_and_revoke() {
             basic(&app, &id, &secret).with("authorization", "Basic YTpi"),
         ] {
             let sent = caller.post_form(path, &[token]).await;
-            // Two fields of that name are a question of which one counts.
+            // Two fields of the same name are ambiguous.
             assert_no_client(&sent);
         }
         let in_form = |id, secret| [token, ("client_id", id), ("client_secret", secret)];
@@ -206,7 +206,7 @@ async fn only_clients_may_introspect_and_revoke() {
         reply.assert_problem(400, "invalid-request");
         assert_no_client(&service.post_form(path, &[token, ("client_id", &other)]).await);
         assert_eq!(ask(&service, &tokens.access).await["active"], true, "nothing was ended");
-        // All three ways that are meant to work.
+        // The three supported ways to authenticate.
         nobody.post_form(INTROSPECT, &in_form(&id, &secret)).await.assert_status(200);
         service.post_form(INTROSPECT, &[token, ("client_id", &id)]).await.assert_status(200);
         let escaped = basic(&app, &id.replace('-', "%2D"), &secret.replace('_', "%5F"));

@@ -1,4 +1,4 @@
-//! What guessing at accounts comes to, and that their owners get in meanwhile.
+//! Guessing passwords is limited, and the owners can still log in.
 
 use crate::support::{PASSWORD, Reply, TestApp};
 use std::time::Duration;
@@ -8,7 +8,7 @@ const LOCKED: &str = r#"staunch_logins_total{result="locked"}"#;
 const NAMES: &str = "staunch_lockout_names";
 const HOME: &str = "192.0.2.7";
 
-/// A server that believes the tests' X-Forwarded-For.
+/// A server that trusts the X-Forwarded-For of the tests.
 async fn app() -> TestApp {
     TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await
 }
@@ -17,7 +17,7 @@ async fn guess(app: &TestApp, address: &str, name: &str) -> Reply {
     app.anonymous().from(address).login(name, "Wrong-Pass123").await
 }
 
-/// Guesses that were looked at, of so many from one address.
+/// Sends guesses from one address; returns how many were evaluated.
 async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> usize {
     let mut count = 0;
     for _ in 0..guesses {
@@ -85,7 +85,7 @@ async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
         if reply.status == 429 {
             reply.assert_problem(429, "login-locked");
         }
-        // The owner, meanwhile, by either name.
+        // The owner, at the same time, by username or email.
         if n % 20 == 19 {
             app.anonymous().from(HOME).log_in("ada").await;
             app.anonymous().from(HOME).log_in("ada@example.com").await;
@@ -93,7 +93,7 @@ async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
     }
     assert_eq!(looked_at, 20);
     assert_eq!(app.metric(NAMES).await, 1.0);
-    // The owner's own slips do not cost them the place, and count nowhere else.
+    // The owner's mistakes do not cost the known address, and count nowhere else.
     for _ in 0..4 {
         guess(&app, HOME, "ada").await.assert_status(401);
     }
@@ -103,7 +103,7 @@ async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
     app.clock.advance(Duration::from_secs(60));
     assert_eq!(app.metric(NAMES).await, 0.0);
     elsewhere.log_in("ada").await;
-    // From now on it is known as well.
+    // From now on this address is known as well.
     for n in 60..70 {
         guess(&app, &format!("198.51.100.{n}"), "ada").await;
     }
@@ -118,13 +118,13 @@ async fn unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same() 
     app.register("disabled").await;
     let disable = "UPDATE users SET is_active = false WHERE username = 'disabled'";
     app.db().await.execute(disable, &[]).await.unwrap();
-    // Interleaved: the same step of each, one after another.
+    // Interleaved: the same step for each account in order.
     let names = ["known", "nobody", "disabled", "known@example.com", "nobody@example.com"];
     for step in 0..12 {
         let mut first = None;
         for name in names {
             let before = (app.all_queries().await, app.metric(VERIFIED).await);
-            // The right password of the disabled account is as wrong as any.
+            // The correct password of the disabled account is rejected like a wrong one.
             let password = if name == "disabled" { PASSWORD } else { "Wrong-Pass123" };
             let reply = app.anonymous().from("203.0.113.1").login(name, password).await;
             assert_eq!(&reply.seen(), first.get_or_insert_with(|| reply.seen()), "{name}");
@@ -171,7 +171,7 @@ async fn ipv6_owners_and_guessers_are_identified_by_their_64_bit_prefix() {
     assert_eq!(looked_at(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
 }
 
-/// Look-ups of sessions for known addresses.
+/// Number of session look-ups for known addresses.
 async fn lookups(app: &TestApp) -> f64 {
     app.queries("session_blocks_by_username").await + app.queries("session_blocks_by_email").await
 }
@@ -200,7 +200,7 @@ async fn known_addresses_of_owners_survive_a_restart() {
     app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
     assert_eq!(lookups(&app).await, 1.0, "one look-up finds all addresses");
 
-    // Strangers stay out, and cost one query for a name and wait, known or unknown.
+    // Other addresses stay locked out, and cost one query per name and lockout, known or unknown.
     for name in ["ada", "nobody", "grace@example.com"] {
         for n in 1..=9 {
             guess(&app, &format!("203.0.113.{n}"), name).await.assert_problem(429, "login-locked");
@@ -214,7 +214,7 @@ async fn known_addresses_of_owners_survive_a_restart() {
         assert_eq!(guess(&app, "203.0.113.1", name).await.status == 401, name == "nobody");
         guess(&app, "203.0.113.2", name).await.assert_status(429);
     }
-    assert_eq!(lookups(&app).await, 4.0, "one in the next wait");
+    assert_eq!(lookups(&app).await, 4.0, "one in the next lockout");
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn calls_within_30_seconds_cost_one_query() {
     app.clock.advance(Duration::from_millis(1));
     client.me(&tokens.access).await.assert_status(200);
     assert_eq!(app.queries("session_account").await, 2.0);
-    // A refreshed session is the same session.
+    // A refresh keeps the session.
     let next = client.refresh(&tokens.refresh).await.tokens();
     client.me(&next.access).await.assert_status(200);
     assert_eq!(app.queries("session_account").await, 2.0);

@@ -1,11 +1,11 @@
-//! /metrics, and that the README says what the code does.
+//! /metrics, and the README's tables of settings and metrics.
 
 use crate::support::{PASSWORD, TestApp};
 use staunch::config::SETTINGS;
 use staunch::telemetry::declared::{DECLARED, Kind};
 use std::collections::BTreeSet;
 
-/// What dashboards and alerts are built on.
+/// Metrics that dashboards and alerts use.
 const CONTRACT: [&str; 20] = [
     "staunch_http_requests_total",
     "staunch_http_request_seconds",
@@ -29,7 +29,7 @@ const CONTRACT: [&str; 20] = [
     "staunch_build_info",
 ];
 
-/// A server on which everything has happened that can be counted.
+/// A server on which every counted event has occurred.
 async fn used() -> TestApp {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_REGISTER", "2/min")
@@ -131,7 +131,7 @@ async fn buckets_range_from_a_millisecond_to_half_a_minute() {
     assert!(bounds.len() >= 12, "{bounds:?}");
 }
 
-/// The README's tables, cell by cell, backticks removed.
+/// The rows of the README's tables, cell by cell, without backticks.
 fn readme_rows() -> Vec<Vec<String>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let text = std::fs::read_to_string(path).expect("README.md is there");
@@ -141,7 +141,7 @@ fn readme_rows() -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The words in backticks that start with `prefix`, labels left out.
+/// The words in backticks that start with `prefix`, without labels.
 fn ticked(cell: &str, prefix: &str) -> Vec<String> {
     cell.split('`')
         .skip(1)
@@ -178,7 +178,7 @@ fn the_documented_settings_match_the_code() {
     }
     for (variable, _) in &listed {
         let known = expected.iter().any(|(known, _)| known == variable);
-        assert!(known, "README.md lists {variable}, which is no setting");
+        assert!(known, "README.md lists {variable}, which is not a setting");
     }
 }
 
@@ -199,11 +199,11 @@ fn the_documented_metrics_match_the_code() {
     }
     for name in &listed {
         let known = DECLARED.iter().any(|metric| metric.name == name);
-        assert!(known, "README.md lists {name}, which is no metric");
+        assert!(known, "README.md lists {name}, which is not a metric");
     }
 }
 
-/// The names of metrics in a text, the suffixes of a histogram's series left out.
+/// The metric names in a text, without the suffixes of histogram series.
 fn names_in(text: &str) -> BTreeSet<&str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     text.split(|c| !is_name(c))
@@ -227,7 +227,7 @@ fn dashboards_and_alerts_show_every_metric_and_no_other() {
     shown.extend(names_in(&alerts));
     let declared: BTreeSet<&str> = DECLARED.iter().map(|metric| metric.name).collect();
     let unknown: Vec<_> = shown.difference(&declared).collect();
-    assert!(unknown.is_empty(), "shown and not declared: {unknown:?}");
+    assert!(unknown.is_empty(), "shown but not declared: {unknown:?}");
     let unseen: Vec<_> = declared.difference(&shown).collect();
-    assert!(unseen.is_empty(), "declared and shown nowhere: {unseen:?}");
+    assert!(unseen.is_empty(), "declared but not shown anywhere: {unseen:?}");
 }
