@@ -91,7 +91,7 @@ async fn a_password_change_requires_a_live_session() {
     client.change_password("nonsense", PASSWORD, NEW).await.assert_problem(401, "token-rejected");
     assert_eq!(app.queries("credentials_by_id").await, 0.0);
     client.me(&mine.access).await.assert_status(200);
-    // Remembered as live, and ended where nobody tells: the statement itself looks.
+    // Cached as live, and ended in SQL without a notification: the statement itself must check it.
     let end = "UPDATE refresh_tokens SET revoked = true";
     app.db().await.execute(end, &[]).await.unwrap();
     let reply = client.change_password(&mine.access, PASSWORD, NEW).await;
@@ -158,7 +158,7 @@ async fn only_one_of_several_concurrent_changes_succeeds() {
 async fn a_change_ends_a_concurrent_login_with_the_old_password() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
-    // A login stops between the storing of its session and its commit, as long as we hold the lock.
+    // Blocks a login between storing its session and its commit, until the test releases the lock.
     let db = app.db().await;
     db.batch_execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
@@ -178,7 +178,7 @@ async fn a_change_ends_a_concurrent_login_with_the_old_password() {
         let (client, access) = (app.anonymous(), mine.access.clone());
         async move { client.change_password(&access, PASSWORD, NEW).await }
     });
-    // The change waits for the login, which read the account before it.
+    // The change waits for the login, which read the account first.
     app.database.until_blocked(2).await;
     db.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
     let opened = login.await.unwrap().tokens();
@@ -194,7 +194,7 @@ async fn a_change_whose_session_ends_while_it_waits_has_no_effect() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
     let client = app.anonymous();
-    // As a login holds the account until its session is stored.
+    // Locks the account as a login does until its session is stored.
     let db = app.db().await;
     db.batch_execute("BEGIN; SELECT 1 FROM users WHERE id = 1 FOR SHARE").await.unwrap();
     let change = tokio::spawn({

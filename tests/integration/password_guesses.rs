@@ -1,4 +1,4 @@
-//! Guesses at a password by whoever has an access token: slowed like those at the login.
+//! Password guesses with a stolen access token are limited like guesses at the login.
 
 use crate::support::{Client, PASSWORD, SOON, TestApp, Tokens, until};
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 const VERIFIED: &str = r#"staunch_hash_seconds_count{op="verify"}"#;
 const NEW: &str = "Another-Pass-45";
 
-/// A server, and the tokens of an account that logged in from the test's own address.
+/// A server, and the tokens of an account that logged in from the test's address.
 async fn app() -> (TestApp, Tokens) {
     let app = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await;
-    // From then on a session that was asked about costs no query.
+    // From now on, a check of the cached session costs no query.
     app.listening().await;
     let tokens = app.registered("ada").await;
     (app, tokens)
 }
 
-/// Guesses that were looked at, of so many.
+/// Sends that many guesses; returns how many were evaluated.
 async fn looked_at(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
     let mut count = 0;
     for _ in 0..guesses {
@@ -37,7 +37,7 @@ async fn a_stolen_access_token_allows_five_guesses_and_refusals_cost_nothing() {
     let (queries, hashes) = (app.all_queries().await, app.metric(VERIFIED).await);
     let refused = thief.change_password(&tokens.access, "Wrong-Pass123", NEW).await;
     assert_eq!(refused.header("retry-after"), Some("30"));
-    // Right or wrong, here or at the login.
+    // Correct and wrong passwords are refused, here and at the login.
     let right = thief.change_password(&tokens.access, PASSWORD, NEW).await;
     right.assert_problem(429, "login-locked");
     thief.login("Ada", PASSWORD).await.assert_problem(429, "login-locked");

@@ -1,4 +1,4 @@
-//! The PROXY protocol in front of HTTP and of TLS.
+//! The PROXY protocol before HTTP and before TLS.
 
 use crate::support::{Authority, Builder, Raw, SOON, TestApp, form, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ fn login() -> String {
         "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
          X-Forwarded-For: 198.51.100.{}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
-        // What a client writes itself counts for nothing.
+        // The server ignores addresses that the client writes itself.
         uuid::Uuid::new_v4().as_bytes()[0],
         body.len()
     )
@@ -33,7 +33,7 @@ fn line(source: &str) -> Vec<u8> {
     format!("PROXY {family} {source} {target} 4711 443\r\n").into()
 }
 
-/// Version 2, with a TLV that means nothing to us.
+/// A version 2 header with an unknown TLV.
 fn binary(source: [u8; 4]) -> Vec<u8> {
     let signature = b"\r\n\r\n\0\r\nQUIT\n";
     let tlv = [0xe0, 0, 2, 1, 2];
@@ -41,7 +41,7 @@ fn binary(source: [u8; 4]) -> Vec<u8> {
         .concat()
 }
 
-/// The status of a login on a connection that begins like that; 0: it was closed.
+/// The status of a login on a connection that begins with `header`; 0 if the server closed it.
 async fn status(app: &TestApp, header: &[u8]) -> u16 {
     let mut raw = app.raw().await;
     raw.write([header, login().as_bytes()].concat()).await;
@@ -60,7 +60,7 @@ async fn limits_use_the_address_in_the_header() {
     assert_eq!(status(&app, &binary([203, 0, 113, 1])).await, 429, "the same address");
     assert_eq!(status(&app, &line("::ffff:203.0.113.2")).await, 429, "the same address");
     assert_eq!(status(&app, &line("203.0.113.3")).await, 401, "another");
-    // The proxy's own connection. Its X-Forwarded-For counts, as ever.
+    // The proxy's own connection. Its X-Forwarded-For counts as usual.
     assert_eq!(status(&app, b"PROXY UNKNOWN\r\n").await, 401);
     assert_eq!(app.metric(&headers("success")).await, 13.0);
 }
@@ -121,7 +121,7 @@ async fn connections_are_capped_by_the_address_in_the_header() {
     assert!(!open("203.0.113.1").await.1, "one too many");
     assert!(open("203.0.113.2").await.1, "another");
     drop(first);
-    until("its place is free", SOON, async || open("203.0.113.1").await.1).await;
+    until("its slot is free", SOON, async || open("203.0.113.1").await.1).await;
 }
 
 // Reliability: A16.

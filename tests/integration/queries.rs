@@ -1,16 +1,16 @@
-//! What a request costs the database: the README's table.
+//! Database queries per request, as in the README's table.
 
 use crate::support::{PASSWORD, Reply, SOON, TestApp, until};
 
-/// Sends a request; its answer's status, and the queries it cost.
+/// Sends a request; returns the status and the number of queries.
 async fn cost(app: &TestApp, send: impl AsyncFnOnce() -> Reply) -> (u16, f64) {
     let before = app.all_queries().await;
     let reply = send().await;
     (reply.status, app.all_queries().await - before)
 }
 
-/// Waits until so many notices of accounts have been heard: what they make the server forget would
-/// cost a query.
+/// Waits until the server has received that many account notifications. Their invalidations would
+/// cost a query later.
 async fn heard(app: &TestApp, accounts: f64) {
     let series = "staunch_notifications_total{kind=\"account\"}";
     until("the notice comes", SOON, async || app.metric(series).await == accounts).await;

@@ -1,4 +1,4 @@
-//! POST /api/v1/auth/refresh: rotation, grace, reuse, and their races.
+//! POST /api/v1/auth/refresh: rotation, grace period, reuse, and races.
 
 use crate::support::{Client, PASSWORD, TestApp, Tokens};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 const REUSE: &str = r#"staunch_refreshes_total{result="reuse"}"#;
 
-/// Moves a session's last rotation into the past, beyond the grace.
+/// Moves a session's last rotation back past the grace period.
 async fn age_past_grace(db: &tokio_postgres::Client, session: Uuid) {
     let age = "UPDATE refresh_tokens SET rotated_at = rotated_at - interval '301 s' WHERE id = $1";
     assert_eq!(db.execute(age, &[&session]).await.unwrap(), 1);
@@ -148,7 +148,7 @@ async fn a_session_ends_when_it_expires_or_its_account_is_disabled() {
     let shorten = "UPDATE refresh_tokens SET expires_at = now() + interval '1 h'";
     db.execute(shorten, &[]).await.unwrap();
     let second = client.refresh(&first.refresh).await.tokens();
-    assert!((7.9..=8.0).contains(&hours().await), "each refresh renews it");
+    assert!((7.9..=8.0).contains(&hours().await), "each refresh extends the session");
 
     let disable = "UPDATE users SET is_active = false";
     db.execute(disable, &[]).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_session_ends_when_it_expires_or_its_account_is_disabled() {
 
     db.execute("UPDATE refresh_tokens SET expires_at = now()", &[]).await.unwrap();
     rejected(&client, &third.refresh).await;
-    assert_eq!(revoked_reason(&db, first.session()).await, None, "late is not reuse");
+    assert_eq!(revoked_reason(&db, first.session()).await, None, "an expired token is not reuse");
     assert_eq!(app.metric(REUSE).await, 0.0);
 }
 
@@ -206,11 +206,11 @@ async fn a_missing_refresh_token_field_is_reported() {
     }
 }
 
-/// Refreshes one token many times at once, half of them on each server.
+/// Refreshes one token many times concurrently, alternating between the servers.
 async fn at_once(apps: &[&TestApp], token: &str, times: usize) -> Vec<Tokens> {
     let tasks: Vec<_> = (0..times)
         .map(|n| {
-            // A connection each: one connection would send them in turn.
+            // One connection each, because a shared connection would send them one after another.
             let client = apps[n % apps.len()].anonymous();
             let token = token.to_owned();
             tokio::spawn(async move { client.refresh(&token).await.tokens() })
@@ -284,10 +284,10 @@ async fn no_token_of_a_session_works_after_its_logout_is_acknowledged() {
     }
 }
 
-/// What a client can do to a session.
+/// An action of a client on a session.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Refresh with the token so many generations back; 0 is the live one.
+    /// A refresh with the token `back` generations before the current one; 0 is the current one.
     Refresh {
         back: usize,
     },
@@ -309,7 +309,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What must hold, in its simplest form.
+/// The expected behaviour, in its simplest form.
 struct Model {
     tokens: Vec<String>,
     in_grace: bool,

@@ -80,7 +80,7 @@ async fn all_invalid_fields_are_reported_together() {
     ] {
         assert_eq!(named(with(field, value)).await, [field], "{value:?}");
     }
-    assert_eq!(app.queries("insert_user").await, 0.0, "no row was tried");
+    assert_eq!(app.queries("insert_user").await, 0.0, "no insert was attempted");
     assert_eq!(app.metric("staunch_hash_seconds_count{op=\"hash\"}").await, 0.0);
 }
 

@@ -1,4 +1,4 @@
-//! Old hashes get the configured cost with their account's next login.
+//! A login upgrades its account's hash to the configured cost.
 
 use crate::support::{PASSWORD, SOON, TestApp, until};
 
@@ -35,7 +35,7 @@ async fn a_login_upgrades_an_old_hash_to_the_configured_cost() {
 async fn a_planted_high_cost_hash_is_refused_and_not_computed() {
     let app = TestApp::start().await;
     app.register("ada").await;
-    // Two steps above the setting is the most that is computed: here 6.
+    // The server computes costs up to two above the setting: 6 here.
     let planted = "$2b$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
     for hash in [planted, &planted.replace("$31$", "$07$"), &planted.replace("$2b$31$", "$2x$04$")]
     {

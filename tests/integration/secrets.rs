@@ -1,5 +1,5 @@
-//! No password, token, hash or key is in any `Debug`, error or metric. (The log of a whole process
-//! is looked at in `tests/process`.)
+//! No `Debug` output, error or metric contains a password, token, hash or key. `tests/process`
+//! checks the log of a whole process.
 
 use crate::support::{PASSWORD, TestApp};
 use staunch::auth::{ChangePassword, Login, Register};
@@ -165,7 +165,7 @@ async fn key_files_are_private_and_a_damaged_one_is_never_overwritten() {
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
         files += 1;
     }
-    assert_eq!(files, 2, "one that signs, one for the refresh tokens");
+    assert_eq!(files, 2, "one signing key, one refresh token key");
     let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     drop(app);
@@ -183,7 +183,7 @@ async fn key_files_are_private_and_a_damaged_one_is_never_overwritten() {
         std::fs::write(&path, "damaged").unwrap();
         let error = with_keys().try_start().await.err().unwrap().to_string();
         assert!(error.contains(&name), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"damaged", "left as it was");
+        assert_eq!(std::fs::read(&path).unwrap(), b"damaged", "the file is unchanged");
         std::fs::write(&path, good).unwrap();
     }
     with_keys().start().await.registered("ada").await;

@@ -1,4 +1,4 @@
-//! An account's sessions: listed, ended one by one, ended all at once, limited in number.
+//! An account's sessions: listing, ending one or all of them, and their limit.
 
 use crate::support::{TestApp, Tokens};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The ids that the list shows, in its order.
+/// The listed ids, in order.
 async fn listed(app: &TestApp, access: &str) -> Vec<String> {
     let reply = app.anonymous().sessions(access).await;
     reply.assert_status(200);
@@ -18,7 +18,7 @@ fn id(tokens: &Tokens) -> String {
     tokens.session().to_string()
 }
 
-/// The audit log's lines of those kinds: event, outcome, user, address, request.
+/// The audit log's lines of these kinds: event, outcome, user, address, request.
 async fn events(app: &TestApp, kinds: &[&str]) -> Vec<String> {
     let query = "SELECT concat_ws(' ', event, outcome, user_id, host(ip), request_id)
          FROM auth_events WHERE event = ANY ($1) ORDER BY id";
@@ -56,7 +56,7 @@ async fn an_account_lists_its_live_sessions_newest_first() {
 
     let next = app.anonymous().refresh(&phone.refresh).await.tokens();
     let list = app.anonymous().sessions(&next.access).await.json();
-    assert_eq!(list[1]["id"], id(&phone), "by when they were opened");
+    assert_eq!(list[1]["id"], id(&phone), "ordered by creation");
     assert!(time(&list[1]["last_used_at"]) > time(&list[1]["created_at"]));
     assert_eq!(listed(&app, &eve.access).await, [id(&eve)]);
 }
@@ -141,7 +141,7 @@ async fn logout_all_ends_every_session_of_the_account() {
 async fn logout_all_ends_a_login_that_is_storing_its_session() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
-    // A login half way: it holds the account as insert_session does.
+    // A login in progress: it locks the account as insert_session does.
     let mut db = app.db().await;
     let login = db.transaction().await.unwrap();
     login.execute("SELECT 1 FROM users WHERE id = 1 FOR SHARE", &[]).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_request_whose_session_ends_while_it_waits_ends_no_other_session() {
     let other = app.anonymous().log_in("ada").await;
     for all in [false, true] {
         let mine = app.anonymous().log_in("ada").await;
-        // As a login holds the account until its session is stored.
+        // Locks the account as a login does until its session is stored.
         let db = app.db().await;
         db.batch_execute("BEGIN; SELECT 1 FROM users WHERE id = 1 FOR SHARE").await.unwrap();
         let ending = tokio::spawn({
@@ -221,7 +221,7 @@ async fn a_login_over_the_limit_ends_the_least_recently_used_session() {
     let row = app.db().await.query_one(reason, &[&second.session()]).await.unwrap();
     assert_eq!(row.get::<_, String>(0), "limit");
     assert_eq!(listed(&app, &fourth.access).await, [id(&fourth), id(&third), id(&first)]);
-    // A wrong password ends nothing, nor does an expired session count.
+    // A wrong password ends no session, and an expired session does not count.
     client.login("ada", "wrong password").await.assert_status(401);
     let expire = "UPDATE refresh_tokens SET expires_at = now() WHERE id = $1";
     app.db().await.execute(expire, &[&third.session()]).await.unwrap();

@@ -1,4 +1,4 @@
-//! HTTPS: versions, HTTP/2, clients that say something else, and a certificate that changes.
+//! HTTPS: TLS versions, HTTP/2, clients that do not speak TLS, and certificate changes.
 
 use crate::support::{Authority, Builder, Issued, SOON, TestApp, until};
 use bytes::Bytes;
@@ -23,13 +23,13 @@ fn served(folder: &Path, issued: &Issued) -> Builder {
         .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
 }
 
-/// Waits until so many handshakes have ended so; the client may know of the end first.
+/// Waits until `count` handshakes had this result. The client may see the end before it is counted.
 async fn counted(app: &TestApp, result: &str, count: f64) {
     let series = format!("staunch_tls_handshakes_total{{result=\"{result}\"}}");
     until("it is counted", SOON, async || app.metric(&series).await == count).await;
 }
 
-/// The certificate that a new connection is shown.
+/// The certificate that the server presents to a new connection.
 async fn shown(app: &TestApp, authority: &Authority) -> Vec<u8> {
     let stream = authority.connect(app.address, |_| {}).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
@@ -122,7 +122,7 @@ async fn an_unfinished_handshake_times_out() {
     let (mut silent, mut slow) = (app.raw().await, app.raw().await);
     let hello = old_hello();
     slow.write(&hello[..20]).await;
-    // A head that never comes is cut by the same deadline.
+    // The same timeout closes a connection without a request head.
     let mut idle = authority.connect(app.address, |_| {}).await.unwrap();
     silent.closed().await;
     slow.closed().await;
@@ -140,7 +140,7 @@ async fn a_pending_handshake_does_not_delay_the_shutdown() {
     // Longer than the test waits.
     let mut app = builder.set("STAUNCH_SHUTDOWN_GRACE", "2m").start().await;
     let mut silent = app.raw().await;
-    // Accepted, as one that came later is.
+    // Once this later connection is accepted, the earlier one is too.
     shown(&app, &authority).await;
     app.begin_stop();
     silent.closed().await;
@@ -152,12 +152,12 @@ async fn a_handshake_during_shutdown_completes_and_its_request_is_answered() {
     until("it is answered", SOON, async || finished_at_the_stop().await).await;
 }
 
-/// False: the handshake came later than the second that it has, as the machine was busy.
+/// Returns false if a busy machine was too slow, and the handshake came after its one second.
 async fn finished_at_the_stop() -> bool {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let mut app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     let begun = TcpStream::connect(app.address).await.unwrap();
-    // Accepted, as one that came later is.
+    // Once this later connection is accepted, the earlier one is too.
     shown(&app, &authority).await;
     app.begin_stop();
     let stopped = Instant::now();
@@ -192,17 +192,17 @@ async fn a_changed_certificate_is_loaded_and_a_broken_one_is_not() {
     let tls = app.tls.clone().unwrap();
     assert_eq!(shown(&app, &authority).await, first.der);
     let second = authority.issue(&["localhost"], 2101);
-    // A connection from before goes on.
+    // An open connection survives the change.
     let mut open = authority.connect(app.address, |_| {}).await.unwrap();
     second.write(folder.path());
-    // The server looks by itself, too, and may have been first.
+    // The server also checks by itself, and may have done so first.
     tls.follow().ok();
     assert_eq!(shown(&app, &authority).await, second.der);
     assert_eq!(app.metric(EXPIRY).await, 4_133_980_800.0);
     open.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert!(open.read_u8().await.is_ok());
 
-    // The new certificate with the old key, then a file that is cut off, then one that is gone.
+    // The new certificate with the old key, then a truncated file, then a missing one.
     let third = authority.issue(&["localhost"], 2102);
     let next = authority.issue(&["localhost"], 2102);
     Issued { key: second.key.clone(), ..next }.write(folder.path());

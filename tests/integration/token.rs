@@ -80,7 +80,7 @@ async fn every_rejected_login_has_the_same_body_and_headers() {
         assert_eq!(&reply.seen(), first.get_or_insert_with(|| reply.seen()), "{name}");
     }
     let hashed = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
-    assert_eq!(hashed, 11.0, "each costs one hash");
+    assert_eq!(hashed, 11.0, "each login costs one hash");
     let rejected = app.metric("staunch_logins_total{result=\"rejected\"}").await;
     assert_eq!(rejected, 11.0);
     assert_eq!(app.queries("insert_session").await, 0.0);
@@ -234,6 +234,6 @@ async fn a_login_started_before_a_password_change_gets_no_session() {
     let after = store.credentials(&name, "none").await.unwrap().updated_at;
     assert!(open(after).await);
     db.execute("UPDATE users SET is_active = false", &[]).await.unwrap();
-    assert!(!open(after).await, "disabled while it hashed");
+    assert!(!open(after).await, "disabled while the login was hashed");
     store.close();
 }

@@ -1,4 +1,4 @@
-//! Traces: which requests are exported, and what a collector gets to see of them.
+//! Traces: which requests are exported, and what the spans contain.
 
 use crate::support::{Builder, Collector, PASSWORD, SOON, TestApp, attributes, until};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -11,7 +11,7 @@ fn hex(id: &[u8]) -> String {
     id.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// A server that believes the `traceparent` of this machine.
+/// A server that trusts the `traceparent` of loopback callers.
 async fn traced(collector: &Collector) -> TestApp {
     exporting(collector).set("STAUNCH_TRACE_CALLERS", "127.0.0.1").start().await
 }
@@ -20,12 +20,12 @@ fn exporting(collector: &Collector) -> Builder {
     TestApp::builder().system_clock().set("STAUNCH_OTLP_ENDPOINT", collector.url())
 }
 
-// More threads than one: the collector answers while the test waits for the server's end.
+// Several threads, because the collector must answer while the test waits for the server to stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_is_one_tree_of_stage_spans_under_the_callers_span() {
     let collector = Collector::start().await;
     let app = traced(&collector).await;
-    // No hexadecimal id can have this name in it.
+    // No hexadecimal id can contain this name.
     let name = "margaret";
     app.register(name).await;
     let client = app
@@ -36,7 +36,7 @@ async fn a_login_is_one_tree_of_stage_spans_under_the_callers_span() {
     let reply = client.login(name, PASSWORD).await;
     let tokens = reply.tokens();
     let traceresponse = reply.header("traceresponse").unwrap().to_owned();
-    // The end of the server sends what waits.
+    // The server exports waiting spans when it stops.
     drop(app);
 
     let received = collector.take();
@@ -116,7 +116,7 @@ async fn a_trusted_caller_decides_sampling_and_otherwise_the_request_id_is_the_t
 async fn an_untrusted_trace_is_linked_and_its_sampling_flag_ignored() {
     let collector = Collector::start().await;
     let app = exporting(&collector).start().await;
-    // Not sampled, says the caller; the sampler, which takes every root, does not ask it.
+    // The caller's flag says not sampled. The sampler records every root and ignores the flag.
     let stranger = app.anonymous().with("traceparent", &format!("00-{TRACE}-{CALLER}-00"));
     let reply = stranger.get("/health/liveness").await;
     let response = reply.header("traceresponse").unwrap().to_owned();
@@ -134,7 +134,7 @@ async fn an_untrusted_trace_is_linked_and_its_sampling_flag_ignored() {
 
 #[tokio::test]
 async fn an_unreachable_collector_loses_only_traces() {
-    // A port that nothing listens on.
+    // A port without a listener.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
     let app = TestApp::builder().set("STAUNCH_OTLP_ENDPOINT", url).start().await;

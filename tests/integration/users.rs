@@ -1,4 +1,4 @@
-//! What an operator does to accounts beside the server.
+//! Operator commands on accounts while a server runs.
 
 use crate::support::{PASSWORD, TestApp, TestDatabase};
 use staunch::auth::{export_users, import_users};
@@ -41,7 +41,7 @@ async fn disabling_ends_all_sessions_at_once_and_enabling_restores_none() {
     let found = admin.find(&LoginName::parse("ADA@example.com")).await.unwrap().unwrap();
     assert_eq!((found.id.0, found.is_active), (id, true));
     assert_eq!(admin.sessions(found.id).await.unwrap().len(), 2);
-    assert_eq!(admin.disable(found.id).await.unwrap(), Some(2), "those that were live");
+    assert_eq!(admin.disable(found.id).await.unwrap(), Some(2), "the live sessions");
     assert_eq!(admin.disable(found.id).await.unwrap(), None);
     assert!(admin.sessions(found.id).await.unwrap().is_empty());
     let client = app.anonymous();
@@ -84,7 +84,7 @@ async fn disabling_ends_a_login_that_is_storing_its_session() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let mut admin = admin(&app.database).await;
-    // A login half way: it holds the account as insert_session does.
+    // A login in progress: it locks the account as insert_session does.
     let mut db = app.db().await;
     let login = db.transaction().await.unwrap();
     login.execute("SELECT 1 FROM users WHERE id = $1 FOR SHARE", &[&id]).await.unwrap();
@@ -138,7 +138,7 @@ async fn an_added_account_works_like_a_registered_one() {
     admin.close().await;
 }
 
-/// Everything of an account but its number and version.
+/// All columns of an account except its id and version.
 async fn rows(database: &TestDatabase) -> Vec<String> {
     let query = "SELECT concat_ws('|', email, username, password_hash, is_active,
                  extract(epoch FROM created_at)) FROM users ORDER BY id";

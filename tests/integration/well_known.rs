@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 const JWKS: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-/// What each kind of key shows, RFC 7517 §4's members apart.
+/// The members of each kind of key, besides those of RFC 7517 §4.
 const SHAPES: [(&str, &[&str]); 3] =
     [("EdDSA", &["crv", "x"]), ("ES256", &["crv", "x", "y"]), ("RS256", &["e", "n"])];
 
@@ -29,11 +29,11 @@ async fn the_key_set_contains_the_public_half_of_the_signing_key() {
         assert_eq!((&key["alg"], &key["use"]), (&json!(algorithm), &json!("sig")));
         let mut names: Vec<&str> = key.keys().map(String::as_str).collect();
         names.retain(|name| !["alg", "kid", "kty", "use"].contains(name));
-        assert_eq!(names, members, "nothing of the private half");
+        assert_eq!(names, members, "no private member");
         let header = jsonwebtoken::decode_header(&tokens.access).unwrap();
         assert_eq!(header.kid.as_deref(), key["kid"].as_str());
 
-        // Somebody who has the set alone can check the token.
+        // A client that has only the key set can verify the token.
         let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(keys[0].clone()).unwrap();
         let mut validation = jsonwebtoken::Validation::new(header.alg);
         validation.set_audience(&["staunch"]);
@@ -109,10 +109,10 @@ async fn the_metadata_lists_every_endpoint() {
         })
     );
     let tokens = app.registered("ada").await;
-    assert_eq!(tokens.claims()["iss"], issuer, "the very same text");
+    assert_eq!(tokens.claims()["iss"], issuer, "exactly the same text");
 }
 
-// Case F18 of the field list: it named http://localhost:8080, wherever the server was.
+// Case F18 of the field list: the metadata named http://localhost:8080 for every server.
 #[tokio::test]
 async fn the_default_issuer_has_the_port_that_was_bound() {
     let app = TestApp::builder().set("STAUNCH_JWT_ISSUER", "").start().await;
