@@ -2,8 +2,8 @@
 //! late and stolen tokens, logout, expiry, and the passing of time.
 //!
 //! Time passes on both clocks. The server uses the test's clock; for the database, the test moves
-//! the session's times back. A tick is far longer than a step takes, so that no answer depends on the
-//! machine's speed.
+//! the session's times back. A tick is far longer than a step takes, so that no answer depends on
+//! the machine's speed.
 
 use crate::support::{Client, PASSWORD, Reply, TestApp};
 use proptest::prelude::*;

@@ -178,7 +178,7 @@ impl TestDatabase {
         Self::make("").await
     }
 
-    /// Creates an empty database with an ICU default locale. `None` if the server has no such locales:
+    /// Creates an empty database with an ICU default locale. `None` if the server has none of these:
     /// PostgreSQL before 15, or built without ICU.
     pub(crate) async fn create_icu(locale: &str) -> Option<Self> {
         let query = "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1";

@@ -294,8 +294,8 @@ impl TestApp {
         self.database.connect().await
     }
 
-    /// The value of a metric, named as in `/metrics`: `name` or `name{label="value"}`. Zero if it is
-    /// missing.
+    /// The value of a metric, named as in `/metrics`: `name` or `name{label="value"}`. Zero if
+    /// it is missing.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let place = self.metrics_address.unwrap_or(self.address);
         let reply = Client::new(place).get("/metrics").await;
@@ -362,7 +362,7 @@ impl Drop for TestApp {
 /// Waits until `condition` holds, and fails after `limit`.
 ///
 /// A promise about time is tested by a condition that is a whole attempt: "a login is refused
-/// within 5 s". A busy machine slows some attempts down; a server without the deadline fails them all.
+/// within 5 s". A busy machine slows some attempts; a server without the deadline fails them all.
 pub(crate) async fn until(
     what: &str,
     limit: Duration,
