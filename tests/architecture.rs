@@ -1,6 +1,6 @@
-//! The rules of the house, read from the source: who may use whom, what is kept where.
+//! Rules of the source: which module may use which, and where things belong.
 //!
-//! Comments, strings and what is under `#[cfg(test)]` do not count.
+//! Comments, strings and code under `#[cfg(test)]` do not count.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use std::fs;
 use std::path::PathBuf;
 use tree::{root, rust_files};
 
-/// Modules by rank, high to low: a module uses lower ranks only.
+/// Modules by rank, highest first. A module uses only lower ranks.
 const RANKS: [(u8, &[&str]); 8] = [
     (7, &["main"]),
     (6, &["cli"]),
@@ -29,20 +29,20 @@ const RANKS: [(u8, &[&str]); 8] = [
     (0, &["identity", "secret", "clock", "lifecycle", "telemetry"]),
 ];
 
-/// Folders whose files may still import each other in a circle, until they are cleaned up.
+/// Folders whose files may still have import cycles, until they are cleaned up.
 const CYCLES_ALLOWED: [&str; 3] = ["http", "postgres", "store"];
 
-/// Lines of a source file at most, data and tests included.
+/// Maximum number of lines of a source file, with data and tests.
 const LINES_MAX: usize = 450;
 
-/// A source file, ready to be searched.
+/// A source file, prepared for searching.
 struct Source {
     path: PathBuf,
     /// Relative to src/, with slashes.
     name: String,
     /// The first folder or the file's stem.
     module: String,
-    /// Without comments, strings and tests; line numbers are kept.
+    /// Without comments, strings and tests, but with the same line numbers.
     code: String,
     lines: usize,
 }
@@ -65,7 +65,7 @@ fn sources() -> Vec<Source> {
                 path,
             }
         })
-        // A file of tests alone.
+        // Leaves out files that contain only tests.
         .filter(|source| !source.path.file_stem().unwrap().to_str().unwrap().ends_with("tests"))
         .collect()
 }
@@ -160,7 +160,7 @@ fn without_tests(code: &str) -> String {
     out
 }
 
-/// The first path segments after `crate::` (also in `crate::{a, b}`), with their line.
+/// The first path segments after `from`, such as `crate::` (also in `crate::{a, b}`), with lines.
 fn uses(code: &str, from: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (position, _) in code.match_indices(from) {
@@ -202,7 +202,7 @@ fn uses(code: &str, from: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// How many `mod name {` are open at the end of this code.
+/// Counts the `mod name {` blocks that are open at the end of this code.
 fn inline_modules(code: &str) -> usize {
     let mut open = Vec::new();
     for (position, c) in code.char_indices() {
@@ -247,13 +247,13 @@ fn modules_use_only_lower_ranks() {
             continue;
         }
         let own = rank(&source.module)
-            .unwrap_or_else(|| panic!("src/{} has no rank: give it one", source.name));
+            .unwrap_or_else(|| panic!("src/{} has no rank: add one", source.name));
         let from = if source.module == "main" { "staunch::" } else { "crate::" };
         for (line, used) in uses(&source.code, from) {
             let used = used.split(' ').next().unwrap_or_default().to_owned();
             let Some(other) = rank(&used) else {
-                // An item of the crate's root: there is none.
-                wrong.push(format!("src/{}:{line}: {used} is no module", source.name));
+                // An item of the crate's root, which has none.
+                wrong.push(format!("src/{}:{line}: {used} is not a module", source.name));
                 continue;
             };
             if used != source.module && other >= own {
@@ -263,7 +263,7 @@ fn modules_use_only_lower_ranks() {
                 ));
             }
         }
-        // What climbs out of its own top-level module by `super` would be missed above.
+        // Paths that leave their top-level module through `super` would be missed above.
         let depth =
             source.name.matches('/').count() + usize::from(!source.name.ends_with("mod.rs"));
         for (position, _) in source.code.match_indices("super::") {
@@ -279,7 +279,7 @@ fn modules_use_only_lower_ranks() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Code in which each chain of `super::` is written as a path from the crate's root.
+/// Code with each chain of `super::` replaced by a path from the crate's root.
 fn absolute(source: &Source) -> String {
     let stem = source.name.trim_end_matches(".rs").trim_end_matches("/mod");
     let own: Vec<&str> = stem.split('/').collect();
@@ -313,7 +313,7 @@ fn re_exports(code: &str) -> BTreeMap<&str, &str> {
     found
 }
 
-/// For each file or subfolder of a folder of src/, the others that it imports.
+/// For each file or subfolder of a folder in src/, the others that it imports.
 fn imports<'a>(folder: &str, sources: &'a [Source]) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let inside = |source: &'a Source| source.name.strip_prefix(folder)?.strip_prefix('/');
     let node = |name: &'a str| name.split('/').next().unwrap().trim_end_matches(".rs");
@@ -340,8 +340,8 @@ fn imports<'a>(folder: &str, sources: &'a [Source]) -> BTreeMap<&'a str, BTreeSe
     graph
 }
 
-/// The files of a graph that are on a cycle, or between two: what is left when files that import
-/// nothing, or that no file imports, are removed again and again.
+/// The files of a graph that are on a cycle or between two cycles: those that remain after files
+/// that import nothing, or that no file imports, are removed repeatedly.
 fn cyclic<'a>(mut graph: BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<&'a str> {
     loop {
         let before = graph.len();
@@ -412,7 +412,7 @@ fn lib_rs_lists_modules_and_contains_no_logic() {
             .unwrap_or_else(|| panic!("src/lib.rs: {line}"));
         listed.push(rank(module).unwrap());
     }
-    assert!(listed.is_sorted_by(|a, b| a >= b), "rank order, high to low");
+    assert!(listed.is_sorted_by(|a, b| a >= b), "not in rank order, highest first");
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn the_architecture_page_names_every_module() {
         let name = match stem {
             "lib" => continue,
             "mod" => folder,
-            // Endpoints are listed in the router and the README.
+            // The router and the README list the endpoints.
             _ if inside_api => "api",
             stem => stem,
         };
@@ -470,7 +470,7 @@ fn only_the_store_contains_sql() {
         "COMMIT",
     ];
     for source in sources() {
-        // The embedded server asks its first question, and makes its database, before there is a
+        // The embedded server sends its first query and creates its database before there is a
         // store.
         if ["store", "postgres"].contains(&source.module.as_str()) {
             continue;
@@ -490,7 +490,7 @@ fn only_the_store_contains_sql() {
     }
 }
 
-/// Fails on each word of `banned` in the code of those modules.
+/// Fails on each word of `banned` in the code of these modules.
 #[track_caller]
 fn absent(modules: &[&str], banned: &[&str], why: &str) {
     let mut found = Vec::new();
@@ -542,8 +542,8 @@ fn there_are_no_statics() {
         "no statics",
     );
     for source in sources() {
-        // The exceptions: a request's notes belong to its task, as tracing's spans do; and there is
-        // one allocator.
+        // The exceptions: a request's notes belong to its task, as tracing's spans do; and the
+        // allocator is global.
         if ["telemetry/trace.rs", "main.rs"].contains(&source.name.as_str()) {
             continue;
         }
@@ -587,7 +587,7 @@ fn error_texts_have_no_full_stop_and_do_not_repeat_their_source() {
             }
         }
     }
-    assert!(wrong.is_empty(), "causes are added behind a colon:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "sources are appended after a colon:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! The embedded PostgreSQL against the real programs and real signals.
+//! The embedded PostgreSQL with real programs and real signals.
 //!
-//! A test that needs a whole process to kill starts this test binary again, on [`starter`] alone.
+//! A test that needs a process to kill starts this test binary again, running only [`starter`].
 
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use staunch::postgres::{
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
-/// For whatever must happen soon; far above what it takes, as the machine may be busy.
+/// Limit of every wait. It is far longer than any wait needs, because the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const FOLDER_VARIABLE: &str = "EMBEDDED_POSTGRES_TEST_FOLDER";
@@ -29,7 +29,7 @@ const DURABLE_VARIABLE: &str = "EMBEDDED_POSTGRES_TEST_DURABLE";
 
 fn config(durability: Durability) -> PostgresConfig {
     PostgresConfig {
-        // Unset: what is installed. Set: the same tests with another version.
+        // Unset: the installed version. Set: the same tests with another version.
         bin_dir: std::env::var_os("TEST_POSTGRES_BIN").map(PathBuf::from),
         offline: true,
         pool_max: 10,
@@ -48,8 +48,8 @@ async fn open(path: &Path) -> Result<DataFolder, PostgresError> {
     DataFolder::open(&DataDir::Set(path.to_path_buf()), Purpose::Database).await
 }
 
-/// Opens a folder that no server uses. The child of another test, until it runs its own program,
-/// may still hold the lock of a server that has ended.
+/// Opens a folder that no server uses. The lock of a server that has ended may be held a little
+/// longer by another test's child, until it runs its own program.
 async fn open_free(path: &Path) -> DataFolder {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -80,7 +80,7 @@ async fn connect_with(config: &tokio_postgres::Config) -> Result<Client, tokio_p
     Ok(client)
 }
 
-/// Stores a row with those of the rounds before.
+/// Adds a row to those of the earlier rounds.
 async fn one_more_row(top: &Path) -> Client {
     let client = connect_with(&config_in(top)).await.unwrap();
     let insert = "CREATE TABLE IF NOT EXISTS kept (n bigint); INSERT INTO kept VALUES (1)";
@@ -104,7 +104,7 @@ fn send(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
-/// Runs, and is no zombie that a parent has yet to collect.
+/// Whether a process runs and is not a zombie.
 fn runs(pid: u32) -> bool {
     let exists = test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap())
         != Err(rustix::io::Errno::SRCH);
@@ -113,7 +113,7 @@ fn runs(pid: u32) -> bool {
     exists && !zombie
 }
 
-/// Every process that has this folder in its command line or works in it.
+/// Every process with this folder in its command line or as working directory.
 fn processes_on(path: &Path) -> Vec<u32> {
     let wanted = path.canonicalize().unwrap();
     let numbered = fs::read_dir("/proc")
@@ -188,7 +188,7 @@ impl Starter {
         Self { process, output }
     }
 
-    /// The pid of its PostgreSQL.
+    /// Waits until PostgreSQL is ready; returns its pid.
     fn ready(&mut self) -> u32 {
         loop {
             let mut line = String::new();
@@ -203,7 +203,7 @@ impl Starter {
         self.process.id()
     }
 
-    /// Kills it; true once its output has ended, which it does only if no child holds the pipe.
+    /// Kills the process and reads its output, which ends only if no child holds the pipe.
     fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -212,7 +212,7 @@ impl Starter {
     }
 }
 
-/// How to reach a server that another process started.
+/// The connection settings of a server that another process started.
 fn config_in(path: &Path) -> tokio_postgres::Config {
     let postgres = path.join("postgres");
     let mut config = tokio_postgres::Config::new();
@@ -313,9 +313,9 @@ async fn postgres_stops_when_its_parent_is_killed_and_the_next_start_works() {
         starter.kill();
         wait_for("postgres ends", || !runs(postgres)).await;
         wait_for("the guard ends", || !runs(guards[0])).await;
-        assert!(!top.path().join("postgres/data/postmaster.pid").exists(), "it was a clean stop");
+        assert!(!top.path().join("postgres/data/postmaster.pid").exists(), "not a clean stop");
     }
-    // At once after the kill, while the old server may still be on its way out.
+    // Right after the kill, while the old server may still be shutting down.
     let mut starter = Starter::spawn(top.path(), Durability::Full);
     starter.ready();
     starter.kill();
@@ -332,7 +332,7 @@ async fn killing_both_processes_loses_no_commit() {
         let postgres = starter.ready();
         let client = one_more_row(top.path()).await;
         assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
-        // A backend that does not notice, as it never waits: it keeps the shared memory in use.
+        // A busy backend does not notice the kill, and keeps the shared memory in use.
         let busy = connect_with(&config_in(top.path())).await.unwrap();
         let work = tokio::spawn(async move {
             busy.batch_execute(
@@ -377,7 +377,7 @@ async fn an_orphaned_server_is_stopped_before_a_new_start() {
 }
 
 #[tokio::test]
-#[ignore = "waits 10 s for the supervisor's round"]
+#[ignore = "waits 10 s for the supervisor's check"]
 async fn a_killed_guard_is_replaced() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
@@ -394,7 +394,7 @@ async fn a_killed_guard_is_replaced() {
 }
 
 #[tokio::test]
-#[ignore = "waits 15 s for the polite steps of a stop"]
+#[ignore = "waits 15 s for the gentler steps of a stop"]
 async fn an_unresponsive_server_is_killed() {
     let top = folder();
     let server = start(top.path()).await;
@@ -415,7 +415,7 @@ async fn stale_files_of_a_dead_server_do_not_block_the_start() {
     let run = top.path().join("postgres/run");
 
     let mut other_program = Command::new("sleep").arg("600").spawn().unwrap();
-    // Ends at once and is collected at the end of the test only.
+    // Exits at once, and is reaped only at the end of the test.
     let mut zombie = Command::new("true").spawn().unwrap();
     wait_for("a zombie", || !runs(zombie.id())).await;
     for pid in [other_program.id(), zombie.id(), 1, 4_000_000] {
@@ -427,7 +427,7 @@ async fn stale_files_of_a_dead_server_do_not_block_the_start() {
         assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
         server.stop().await;
     }
-    assert!(runs(other_program.id()), "only PostgreSQL is ever signalled");
+    assert!(runs(other_program.id()), "only PostgreSQL gets signals");
     other_program.kill().unwrap();
     other_program.wait().unwrap();
     zombie.wait().unwrap();
@@ -461,7 +461,7 @@ async fn a_wrong_program_folder_is_an_error_that_names_it() {
         matches!(&error, PostgresError::BadBinDir { path, .. } if path == Path::new("/nonexistent/bin")),
         "{error}"
     );
-    // The lock is free again.
+    // The lock is released.
     drop(open_free(top.path()).await);
 }
 
@@ -478,7 +478,7 @@ async fn a_long_path_moves_the_socket_and_special_characters_work() {
     assert_eq!(fs::metadata(sockets).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
     server.stop().await;
-    assert!(!sockets.exists(), "nothing is left in /tmp");
+    assert!(!sockets.exists(), "no folder remains in /tmp");
 
     let odd = top.path().join(r#"a "b", c's ü"#);
     let server = start(&odd).await;
@@ -504,7 +504,7 @@ async fn a_killed_postgres_is_restarted() {
 async fn a_stop_during_restarts_leaves_no_process() {
     let top = folder();
     let server = start(top.path()).await;
-    // It cannot start again now.
+    // Prevents the next start.
     let data = server.data_dir().to_path_buf();
     fs::rename(data.join("global"), data.join("global.away")).unwrap();
     send(server.pid().unwrap(), Signal::KILL);
@@ -533,7 +533,7 @@ async fn a_failed_start_quotes_the_log_and_leaves_no_process() {
 async fn stop_and_drop_leave_no_process() {
     let top = folder();
     let server = start(top.path()).await;
-    // An open connection does not hold a stop up.
+    // An open connection does not delay the stop.
     let client = connect(&server).await;
     let pid = server.pid().unwrap();
     let begun = Instant::now();

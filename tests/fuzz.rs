@@ -1,7 +1,7 @@
-//! The parsers of `fuzz/entries.rs` on stable Rust: over the kept corpus, and over mutations of it.
+//! Runs the parsers of `fuzz/entries.rs` on stable Rust over the corpus and mutations of it.
 //!
-//! `cargo test` tries 10,000 mutations an entry, the same each time. `cargo xfuzz` mutates each for a
-//! minute (`FUZZ_SECONDS`) from another seed, and prints what broke a law.
+//! `cargo test` tries 10,000 mutations per entry, always the same ones. `cargo xfuzz` mutates each
+//! for a minute (`FUZZ_SECONDS`) from another seed, and prints inputs that break a property.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ use std::time::Duration;
 const MUTATIONS: usize = 10_000;
 const OCTETS_MAX: usize = 4_096;
 
-/// What parsers stumble over.
+/// Inputs that often break parsers.
 const ODD: [&[u8]; 24] = [
     b"\0",
     b"\n",
@@ -52,7 +52,7 @@ const ODD: [&[u8]; 24] = [
     b"[[[[[[[[[[[[[[[[",
 ];
 
-/// Sebastiano Vigna's splitmix64: enough to choose by, and the same everywhere.
+/// Sebastiano Vigna's splitmix64: good enough to choose inputs, and reproducible.
 struct Dice(u64);
 
 impl Dice {
@@ -69,7 +69,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The kept inputs of an entry, in the order of their names.
+/// The corpus of an entry, in order of file names.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = root().join("fuzz/corpus").join(name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -99,7 +99,7 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], dice: &mut Dice) {
                 input.splice(at..at, part);
             }
             5 => {
-                // The end of another one.
+                // Appends the end of another input.
                 let other = &corpus[dice.below(corpus.len())];
                 let from = dice.below(other.len() + 1);
                 input.truncate(at);
@@ -114,7 +114,7 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], dice: &mut Dice) {
     }
 }
 
-/// Calls it, and says what with if it panics.
+/// Runs an entry, and prints the input if it panics.
 fn check((name, run): Entry, input: &[u8]) {
     let ended = catch_unwind(AssertUnwindSafe(|| run(input)));
     assert!(ended.is_ok(), "{name} of b\"{}\"", input.escape_ascii());
@@ -184,7 +184,7 @@ fn the_corpus_has_accepted_and_rejected_inputs() {
 }
 
 #[test]
-#[ignore = "takes a minute an entry: cargo xfuzz"]
+#[ignore = "takes a minute per entry: cargo xfuzz"]
 fn every_parser_keeps_its_properties_for_a_minute() {
     let seconds = std::env::var("FUZZ_SECONDS").map_or(60, |text| text.parse().unwrap());
     let clock = Clock::system();

@@ -1,4 +1,4 @@
-//! What the top level of the repository holds, as far as git tracks it.
+//! The entries of the repository's top level that git tracks.
 
 use crate::tree::root;
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What git may track at the top level.
+/// Entries that git may track at the top level.
 const TOP_LEVEL: [&str; 13] = [
     "Cargo.lock",
     "Cargo.toml",
@@ -23,15 +23,15 @@ const TOP_LEVEL: [&str; 13] = [
     "tests",
 ];
 
-/// What git tells about a folder, a path a line; `None` without git or without a repository.
+/// Output lines of git in a folder; `None` without git or without a repository.
 fn git(folder: &Path, arguments: &[&str]) -> Option<Vec<String>> {
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).unwrap();
     output.status.success().then(|| text.lines().map(str::to_owned).collect())
 }
 
-/// The entries of a folder that git tracks; other files there are not part of the project. `None`:
-/// there is no repository, as in a source archive.
+/// The entries of a folder that git tracks; other files are not part of the project. `None` without
+/// a repository, as in a source archive.
 fn tracked_entries(folder: &Path) -> Option<BTreeSet<String>> {
     let files = git(folder, &["ls-files"])?;
     let entries = files.iter().filter_map(|path| path.split('/').next());
@@ -47,11 +47,11 @@ fn the_top_level_matches_the_layout() {
                 assert!(known, "{name} is not in the layout");
             }
         }
-        None => eprintln!("no git repository: the top level was not compared with the layout"),
+        None => eprintln!("skipped: no git repository to compare with the layout"),
     }
 }
 
-// Case F14 of the field list: README's commands, followed in the clone, leave files at the top level.
+// Case F14 of the field list: the README's commands, run in the clone, create top-level files.
 #[test]
 fn untracked_files_are_not_part_of_the_layout() {
     let folder = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn untracked_files_are_not_part_of_the_layout() {
 #[test]
 fn git_ignores_files_that_readme_commands_create_and_no_tracked_file() {
     if tracked_entries(root()).is_none() {
-        eprintln!("skipped: there is no git repository");
+        eprintln!("skipped: no git repository");
         return;
     }
     let made = [
@@ -92,5 +92,5 @@ fn git_ignores_files_that_readme_commands_create_and_no_tracked_file() {
         assert!(git(root(), &["check-ignore", path]).is_some(), "git does not ignore {path}");
     }
     let hidden = git(root(), &["ls-files", "--cached", "--ignored", "--exclude-standard"]);
-    assert_eq!(hidden, Some(Vec::new()), "tracked, and ignored all the same");
+    assert_eq!(hidden, Some(Vec::new()), "tracked, but ignored");
 }

@@ -1,4 +1,4 @@
-//! kill -9, and what is there afterwards.
+//! State after kill -9.
 
 use crate::support::{Server, folder, processes_on, until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Registrations in each round; the kill comes somewhere in the middle.
+/// Registrations in each round. The kill falls in the middle.
 const REGISTRATIONS: usize = 30;
 
 // Reliability: D1.
@@ -45,12 +45,12 @@ async fn every_acknowledged_registration_survives_a_kill() {
         for client in clients {
             acknowledged.extend(client.await.unwrap());
         }
-        assert!(acknowledged.len() - before < 4 * REGISTRATIONS, "it was killed in the middle");
-        // Until it is dead it holds the folder.
+        assert!(acknowledged.len() - before < 4 * REGISTRATIONS, "not killed in the middle");
+        // The folder stays locked until the process is dead.
         let mut server = Arc::into_inner(server).unwrap();
         assert_eq!(server.ended().await.0, None, "by a signal");
     }
-    // The last start needs no repair either, at once after the kill.
+    // The last start comes right after the kill and needs no repair either.
     let server = Server::start(top.path(), &[]).await;
     for name in &acknowledged {
         assert_eq!(server.login(name).await.unwrap().status, 200, "{name}");
@@ -91,7 +91,7 @@ async fn a_killed_postgres_recovers_without_a_server_restart() {
     server.stop().await;
 }
 
-/// A connection lives through the promotion, and so does the answer that it is a standby if nobody
+/// A connection survives the promotion. Without another probe, the cached standby state would stay.
 /// asks again.
 // Reliability: C5.
 #[tokio::test]
@@ -113,12 +113,12 @@ async fn a_standby_is_not_ready_until_it_is_promoted() {
     fs::write(data.join("promote"), "").unwrap();
     kill_process(postgres(top.path()).unwrap(), Signal::USR1).unwrap();
     until("ready again", async || readiness().await == 200).await;
-    // On a busy machine one answer of the database may be late.
+    // On a busy machine, one answer of the database may be late.
     until("logins work", async || server.login("ada").await.unwrap().status == 200).await;
     server.stop().await;
 }
 
-/// The embedded PostgreSQL's first process.
+/// The first process of the embedded PostgreSQL.
 fn postgres(top: &Path) -> Option<Pid> {
     let file = top.join("data/postgres/data/postmaster.pid");
     let text = fs::read_to_string(file).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The listening socket: too few file descriptors, two processes on one port, many connections.
+//! The listening socket: few file descriptors, two processes on one port, many connections.
 
 use crate::support::{SOON, Server, folder, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
@@ -12,8 +12,8 @@ use tokio::time::{Duration, Instant, timeout};
 const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
 const LAST: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-/// One answer of the liveness route, head and body; `None` if the connection ended before the first
-/// octet of it. Half an answer fails the test.
+/// Reads one liveness response, head and body. `None` if the connection ended before its first
+/// byte; a partial response fails the test.
 async fn ask(stream: &mut TcpStream, request: &str) -> Option<String> {
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut text = String::new();
@@ -23,7 +23,7 @@ async fn ask(stream: &mut TcpStream, request: &str) -> Option<String> {
         match read {
             Ok(count @ 1..) => text.push_str(std::str::from_utf8(&octets[..count]).unwrap()),
             ended => {
-                assert_eq!(text, "", "half an answer, then {ended:?}");
+                assert_eq!(text, "", "a partial response, then {ended:?}");
                 return None;
             }
         }
@@ -42,7 +42,7 @@ fn cpu_ticks(server: &Server) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Leaves the server room for so many files more.
+/// Limits the server to `more` additional open files.
 fn limit_files(server: &Server, more: u64) {
     let current = Some(open_files(server) + more);
     let pid = Pid::from_raw(server.pid().cast_signed());
@@ -56,7 +56,7 @@ async fn accepting_pauses_without_file_descriptors_and_resumes() {
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
     limit_files(&server, 8);
-    // Heads under way: none of these leaves for another.
+    // Unfinished heads: none of these connections can be evicted.
     let mut held = Vec::new();
     for _ in 0..30 {
         let mut stream = TcpStream::connect(&server.address).await.unwrap();
@@ -68,7 +68,7 @@ async fn accepting_pauses_without_file_descriptors_and_resumes() {
     let before = cpu_ticks(&server);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spent = cpu_ticks(&server) - before;
-    assert!(spent < 50, "{spent} ticks of 100 a second: a hot loop");
+    assert!(spent < 50, "{spent} ticks of 100 a second: a busy loop");
     drop(held);
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
     assert!(ask(&mut stream, ALIVE).await.is_some());
@@ -91,7 +91,7 @@ async fn idle_connections_are_evicted_to_free_file_descriptors() {
     server.stop().await;
 }
 
-/// Settings of a server that shares its port, its database and its keys.
+/// Settings of a server that shares a port, a database and keys.
 fn shared(top: &Path, listen: &str) -> [(&'static str, String); 4] {
     let postgres = top.join("data/postgres");
     let password = std::fs::read_to_string(postgres.join("password")).unwrap();
@@ -118,7 +118,7 @@ async fn sharing(top: &Path, name: &str, listen: &str) -> Server {
 struct Clients {
     stop: AtomicBool,
     answered: AtomicUsize,
-    /// Asked again on a new connection, as RFC 9110 §9.2.2 allows.
+    /// Requests repeated on a new connection, as RFC 9110 §9.2.2 allows.
     asked_again: AtomicUsize,
     told_to_close: AtomicUsize,
 }
@@ -152,7 +152,7 @@ impl Clients {
         }
     }
 
-    /// Twice at most.
+    /// Sends the request on a new connection, and repeats it once if necessary.
     async fn anew(&self, address: &str, request: &str) {
         let mut stream = TcpStream::connect(address).await.expect("somebody listens");
         if ask(&mut stream, request).await.is_none() {
@@ -184,7 +184,7 @@ async fn servers_on_one_port_are_replaced_without_a_failed_request() {
         old.signal(Signal::TERM);
         let (code, _) = old.ended().await;
         assert_eq!(code, Some(0), "{}", old.log());
-        // Those that it kept were told to connect anew, and did.
+        // Clients with open connections received `Connection: close`, and reconnected.
         let now_told = clients.told_to_close.load(Ordering::Relaxed);
         let before = clients.answered.load(Ordering::Relaxed);
         until("they go on", async || clients.answered.load(Ordering::Relaxed) > before + 100).await;
@@ -195,7 +195,7 @@ async fn servers_on_one_port_are_replaced_without_a_failed_request() {
     for client in running {
         client.await.expect("every request is answered");
     }
-    // What completes its handshake between the last look into the queue and its end.
+    // Connections whose handshake completed between the last accept and the close of the socket.
     let asked_again = clients.asked_again.load(Ordering::Relaxed);
     assert!(asked_again <= 4, "{asked_again}");
     old.stop().await;
@@ -208,11 +208,11 @@ async fn connections_in_the_accept_queue_at_sigterm_are_served() {
     until("all are served", served_from_the_queue).await;
 }
 
-/// False: requests came later than the second that they have, as the machine was busy.
+/// Returns false if a busy machine was too slow, and requests came after their one second.
 async fn served_from_the_queue() -> bool {
     let top = folder();
     let mut server = Server::start(top.path(), &[]).await;
-    // It stands still: the kernel alone answers.
+    // The server is stopped, so that only the kernel accepts connections.
     server.signal(Signal::STOP);
     let mut queued = Vec::new();
     for number in 0..20 {
@@ -226,7 +226,7 @@ async fn served_from_the_queue() -> bool {
     let begun = Instant::now();
     server.signal(Signal::CONT);
     until("it drains", async || server.log().contains("draining")).await;
-    // Every other one has its request still to send.
+    // Every second client still has to send its request.
     for (number, stream) in &mut queued {
         if *number % 2 == 1 {
             stream.write_all(ALIVE.as_bytes()).await.ok();
@@ -236,7 +236,7 @@ async fn served_from_the_queue() -> bool {
     let mut all = true;
     for (number, mut stream) in queued {
         let answer = ask(&mut stream, "").await;
-        // Those that had sent it may have been answered before the signal was heard.
+        // Requests sent earlier may have been answered before the server handled the signal.
         let told = |answer: &String| number % 2 == 0 || answer.contains("connection: close\r\n");
         assert!(answer.as_ref().is_none_or(told), "{answer:?}");
         assert!(answer.is_some() || number % 2 == 1 && !in_time, "{number} is not served");
@@ -262,7 +262,7 @@ async fn a_port_is_shared_only_if_both_servers_ask_for_it() {
     database.stop().await;
 }
 
-// Case F20 of the field list: it was known after initdb, migrations and calibration.
+// Case F20 of the field list: it was reported only after initdb, migrations and calibration.
 #[tokio::test]
 async fn a_taken_port_is_reported_before_anything_is_created() {
     let top = folder();
@@ -278,11 +278,11 @@ async fn a_taken_port_is_reported_before_anything_is_created() {
     }
 }
 
-// Case F20: with STAUNCH_REUSE_PORT a starting server must not get connections that it cannot serve.
+// Case F20: with STAUNCH_REUSE_PORT, a starting server must not get connections it cannot serve.
 #[tokio::test]
 async fn a_starting_server_refuses_connections_until_it_is_ready() {
     let top = folder();
-    // A database that accepts and never answers keeps the start from ending.
+    // A database that accepts and never answers keeps the start from finishing.
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
@@ -293,13 +293,13 @@ async fn a_starting_server_refuses_connections_until_it_is_ready() {
         .env("STAUNCH_DATABASE_URL", format!("postgresql://x@{}/x", mute.local_addr().unwrap()));
     let mut starting = command.spawn().unwrap();
     let asked = timeout(SOON, mute.accept()).await;
-    asked.expect("it asks its database").unwrap();
+    asked.expect("the server connects to its database").unwrap();
     let refused = TcpStream::connect(address).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     starting.kill().await.unwrap();
 }
 
-/// Resident memory in octets (proc_pid_status(5)).
+/// Resident memory in bytes (proc_pid_status(5)).
 fn resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -319,12 +319,12 @@ async fn an_idle_connection_uses_less_memory_than_the_bound() {
             held.push(stream);
         }
     };
-    // What is made once is made.
+    // Allocations that are made once are now done.
     open(50).await;
     let before = resident(&server);
     open(1_000).await;
     let each = resident(&server).saturating_sub(before) / 1_000;
     let bound = staunch::http::CONNECTION_OCTETS_MAX;
-    assert!(each <= bound && each <= 24_000, "{each} octets each, {bound} in the bound");
+    assert!(each <= bound && each <= 24_000, "{each} bytes each, {bound} in the bound");
     server.stop().await;
 }

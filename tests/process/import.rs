@@ -1,4 +1,4 @@
-//! `staunch user import`: beside a server and without one, its report and its exit codes.
+//! `staunch user import`, with and without a running server: its report and exit codes.
 
 use crate::support::{Ended, PASSWORD, SOON, Server, folder, processes_on, run, staunch, until};
 use rustix::process::Signal;
@@ -67,7 +67,7 @@ async fn an_import_without_a_server_starts_and_stops_the_database() {
     assert_eq!(server.login("ada").await.unwrap().status, 200);
     server.stop().await;
 
-    // The report of the run before is gone.
+    // The report of the previous run is replaced.
     let ended = import(top.path(), &line("carol")).await;
     assert_eq!((ended.code, ended.out.as_str()), (Some(0), "imported 1 accounts, 0 rejected\n"));
     assert_eq!(fs::read_to_string(top.path().join("accounts.rejected")).unwrap(), "");
@@ -85,7 +85,7 @@ async fn sigterm_ends_an_import_and_keeps_committed_batches() {
     until("a batch is done", async || fs::metadata(&report).is_ok_and(|file| file.len() > 0)).await;
     let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    // It ends though its input is still open.
+    // The command ends although its input is still open.
     let output = timeout(SOON, process.wait_with_output()).await.expect("it ends").unwrap();
     drop(input);
     let error = String::from_utf8(output.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! The commands of README.md, as they stand there.
+//! Runs the commands in README.md as they are printed there.
 
 use crate::support::{Ended, Server, folder, run};
 use staunch::postgres::{
@@ -11,14 +11,14 @@ use tokio::process::Command;
 
 const README: &str = include_str!("../../README.md");
 
-/// The first block of shell commands that has this text, and its comments: what it prints.
+/// The first shell block that contains `part`, and its comments, which show the output.
 fn block(part: &str) -> (&'static str, Vec<&'static str>) {
     let blocks = README.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let block = blocks.into_iter().find(|block| block.contains(part)).expect(part);
     (block, block.lines().filter_map(|line| line.strip_prefix("# ")).collect())
 }
 
-/// A shell in `folder` that finds the program first, then the programs in `more`.
+/// A shell in `folder` whose PATH starts with the program under test, then `more`.
 fn shell(folder: &Path, more: &Path, script: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_staunch")).parent().unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
@@ -60,7 +60,7 @@ async fn accounts_imported_as_in_the_readme_can_log_in() {
     server.stop().await;
 }
 
-/// The folder of the program that runs the database of a data folder.
+/// The folder of the PostgreSQL programs that run a data folder's database.
 fn programs_of(data: &Path) -> PathBuf {
     let pid_file = fs::read_to_string(data.join("postgres/data/postmaster.pid")).unwrap();
     let program = fs::read_link(format!("/proc/{}/exe", pid_file.lines().next().unwrap())).unwrap();
@@ -77,7 +77,7 @@ async fn moving_from_the_embedded_database_works_as_the_readme_says() {
     let programs = programs_of(&data);
     let found = run(shell(top.path(), &programs, "pg_dump --version && psql --version")).await;
     if found.code != Some(0) {
-        eprintln!("skipped: there is no pg_dump or psql: {}", found.err);
+        eprintln!("skipped: no pg_dump or psql: {}", found.err);
         return;
     }
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -87,7 +87,7 @@ async fn moving_from_the_embedded_database_works_as_the_readme_says() {
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
     server.stop().await;
 
-    // The other server is another embedded one, so its superuser has another name.
+    // The other server is also an embedded one, so its superuser has a different name.
     let other = DataDir::Set(top.path().join("other"));
     let other = DataFolder::open(&other, Purpose::Database).await.unwrap();
     let config = PostgresConfig {
@@ -115,7 +115,7 @@ async fn moving_from_the_embedded_database_works_as_the_readme_says() {
     let token = |name: &str| tokens[name].as_str().unwrap();
     assert_eq!(server.me(token("access_token")).await.unwrap().status, 200, "the same keys");
     assert_eq!(server.refresh(token("refresh_token")).await.unwrap().status, 200);
-    assert_eq!(server.register("bob").await.unwrap().json()["id"], 2, "the ids go on");
+    assert_eq!(server.register("bob").await.unwrap().json()["id"], 2, "the ids continue");
     server.stop().await;
     other.stop().await;
 }

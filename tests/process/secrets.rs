@@ -1,4 +1,4 @@
-//! Where secrets must not be found: log, metrics, answers, and the memory of the server afterwards.
+//! Secrets do not appear in the log, metrics or answers, nor in the server's memory after use.
 
 use crate::support::{Reply, Server, folder, in_memory, run, staunch, until};
 use base64::Engine;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 const AUDIENCE: &str = "an-audience-that-stays-in-memory";
 
-/// A password like no other text: 24 random characters behind one that starts no other secret.
+/// A unique password: 24 random characters after a digit that differs for each secret.
 fn random(first: char) -> String {
     let octets: [u8; 24] = std::array::from_fn(|_| rand_octet());
     let rest = octets.iter().map(|octet| char::from(b'a' + octet % 26));
@@ -42,7 +42,7 @@ async fn passwords_and_client_secrets_are_gone_after_use() {
 
     let first = random('1');
     let [wrong, mistyped, second, third] = ['2', '3', '4', '5'].map(random);
-    // One that serde_json must unescape, in a buffer of its own; and one that the form must.
+    // A password that serde_json must unescape into its own buffer, and one that the form decodes.
     let escaped = format!(r"{}\u00e9", third);
     let third = format!("{third}é");
     let mut answers = Vec::new();
@@ -57,7 +57,7 @@ async fn passwords_and_client_secrets_are_gone_after_use() {
     assert_eq!(made.status, 201, "{}", made.body);
     answers.push(made);
     answers.push(server.post_json(REGISTER, "", &account(&mistyped)).await.unwrap());
-    // Broken off in the middle of the text, and with a member that nobody asks for.
+    // Truncated in the middle of the text, and with an unknown member.
     let cut = account(&mistyped).replace(r#""}"#, "");
     answers.push(server.post_json(REGISTER, "", &cut).await.unwrap());
     let more = account("short").replace('}', &format!(r#","more":["{mistyped}"]}}"#));
@@ -108,7 +108,7 @@ async fn passwords_and_client_secrets_are_gone_after_use() {
         }
         assert!(!server.log().contains(secret), "{secret} is in the log");
     }
-    // The reader finds what is there.
+    // Control: the reader finds a text that is in memory.
     assert_eq!(in_memory(server.pid(), &[AUDIENCE]), BTreeSet::from([AUDIENCE]));
     // A task may still be dropping its connection when the client has its answer.
     until("no secret is in the server's memory", async || {

@@ -26,7 +26,7 @@ async fn a_first_start_needs_no_settings_and_reports_what_it_did() {
     let reply = server.login("testuser").await.unwrap();
     assert_eq!(reply.status, 200);
 
-    // A second one on the same folder.
+    // A second server on the same folder.
     let mut second = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     second.env("STAUNCH_DATA_DIR", &data);
     let ended = run(second).await;
@@ -34,7 +34,7 @@ async fn a_first_start_needs_no_settings_and_reports_what_it_did() {
     let pid = server.pid();
     assert!(ended.err.contains(&format!("(pid {pid})")), "{}", ended.err);
 
-    // And one on the same port.
+    // A third server on the same port.
     let other = folder();
     let mut third = staunch(other.path(), &["--listen", &server.address]);
     third.env("STAUNCH_BCRYPT_COST", "4");
@@ -85,7 +85,7 @@ async fn a_json_log_reports_the_start_in_one_line_and_nothing_else_is_printed() 
     for number in ["hash_ms", "hashes_per_second", "threads"] {
         assert!(facts[number].is_number(), "{number}: {facts}");
     }
-    // The reason for which a start fails is such a line, too.
+    // The reason for a failed start is such a line, too.
     let mut second = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     second.env("STAUNCH_DATA_DIR", top.path().join("data"));
     let ended = run(second).await;
@@ -105,7 +105,7 @@ async fn a_json_log_reports_the_start_in_one_line_and_nothing_else_is_printed() 
 async fn a_closed_output_pipe_is_not_a_failure() {
     let top = folder();
     let mut command = staunch(top.path(), &["check-config"]);
-    // A pipe whose other end is closed already.
+    // A pipe whose other end is already closed.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdout(writer);
@@ -121,7 +121,7 @@ async fn all_invalid_settings_are_reported_and_nothing_starts() {
     let mut command = staunch(top.path(), &["--bcrypt-cost", "99", "serve"]);
     command.env("STAUNCH_LISTEN", "nowhere");
     let ended = run(command).await;
-    assert_eq!(ended.code, Some(64), "flags stand after the subcommand: {}", ended.err);
+    assert_eq!(ended.code, Some(64), "flags must follow the subcommand: {}", ended.err);
 
     let mut command = staunch(top.path(), &["serve", "--bcrypt-cost", "99"]);
     command
@@ -179,7 +179,7 @@ async fn database_url_applies_when_the_database_setting_is_empty() {
 #[tokio::test]
 async fn an_unreachable_database_is_69() {
     let top = folder();
-    // A port that was free a moment ago: nobody listens.
+    // A port that was free a moment ago, so nothing listens there.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -226,7 +226,7 @@ async fn check_config_prints_effective_settings_and_their_sources() {
     for setting in staunch::config::SETTINGS {
         line(setting.variable);
     }
-    // B6: the bound on memory, by part and in all.
+    // B6: the memory bound, by part and in total.
     for part in ["connections ", "HTTP/2 ", "foreign hashes ", "limiter ", "at most "] {
         assert!(ended.out.contains(&format!("\nmemory: {part}")), "{part}: {}", ended.out);
     }
@@ -264,7 +264,7 @@ async fn help_groups_settings_with_ranges_and_shows_those_a_command_uses() {
         assert_eq!(ended.code, Some(0), "{words}: {}", ended.err);
         ended.out
     };
-    // Lines are wrapped anywhere.
+    // Lines may wrap anywhere.
     let words_of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let serve = help("serve").await;
     for heading in
@@ -289,7 +289,7 @@ async fn help_groups_settings_with_ranges_and_shows_those_a_command_uses() {
         assert!(text.contains(&format!("[env: {shown}]")), "{words}: {text}");
         assert!(!text.contains(&format!("[env: {hidden}]")), "{words}: {text}");
     }
-    // Shown or not, every subcommand takes every setting, as it takes every variable.
+    // Every subcommand accepts every setting, whether or not its help shows it.
     let ended = run(staunch(top.path(), &["user", "sessions", "x", "--listen", "nowhere"])).await;
     assert_eq!(ended.code, Some(64), "{}", ended.err);
     assert!(ended.err.contains("STAUNCH_LISTEN: must be an address"), "{}", ended.err);

@@ -1,4 +1,4 @@
-//! SIGTERM and ctrl-C, and the log of a whole life.
+//! SIGTERM, ctrl-C, and the log of a complete run.
 
 use crate::support::{PASSWORD, Server, folder, login, processes_on, until};
 use rustix::process::Signal;
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 #[tokio::test]
 async fn sigterm_lets_a_login_in_progress_finish() {
     let top = folder();
-    // The signal comes while a hash is computed, and the grace is long enough for some of them.
+    // The signal arrives during a hash, and the grace period suffices for some of the logins.
     let settings = [
         ("STAUNCH_BCRYPT_COST", "9"),
         ("STAUNCH_HASH_THREADS", "1"),
@@ -25,7 +25,7 @@ async fn sigterm_lets_a_login_in_progress_finish() {
     server.signal(Signal::TERM);
     let mut served = 0;
     for login in logins {
-        // One that was not accepted any more has no answer; an accepted one is never cut off.
+        // A connection that was not accepted has no answer. An accepted one is never cut off.
         if let Some(reply) = login.await.unwrap() {
             assert!([200, 503].contains(&reply.status), "{}", reply.status);
             served += usize::from(reply.status == 200);
@@ -50,7 +50,7 @@ async fn sigterm_while_the_database_starts_stops_cleanly() {
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     let status = tokio::time::timeout(crate::support::SOON, process.wait()).await;
     assert_eq!(status.unwrap().unwrap().code(), Some(0));
-    until("no process is left", async || processes_on(top.path()).is_empty()).await;
+    until("no process remains", async || processes_on(top.path()).is_empty()).await;
 }
 
 // Reliability: F9.
@@ -70,7 +70,7 @@ async fn the_log_has_one_line_per_request_and_no_secret() {
     assert_eq!(server.refresh(&next).await.unwrap().status, 200);
     assert_eq!(server.refresh(refresh).await.unwrap().status, 401, "reuse");
     assert_eq!(server.me(access).await.unwrap().status, 401);
-    // A15: what a client sends makes no line of its own.
+    // A15: client input cannot create a log line.
     server.get("/%0d%0a{\"level\":\"forged\"}").await.unwrap();
     let database = std::fs::read_to_string(top.path().join("data/postgres/password")).unwrap();
     let log = server.stop().await;
@@ -130,10 +130,10 @@ async fn serving_continues_with_a_full_log_disk_and_closed_standard_output() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut server =
         Server::start_logging_to(top.path(), &[("STAUNCH_LOG_FORMAT", "text")], full).await;
-    // The start lines are read; nobody reads on.
+    // The start lines are read; nothing after them is.
     server.close_output();
     for _ in 0..50 {
-        assert_eq!(server.get("/nowhere").await.unwrap().status, 404, "a line in the log each");
+        assert_eq!(server.get("/nowhere").await.unwrap().status, 404, "each writes a log line");
     }
     server.ready().await;
     server.signal(rustix::process::Signal::TERM);

@@ -1,4 +1,4 @@
-//! The certificate as an operator sets, checks and renews it.
+//! The certificate: settings, checks and renewal.
 
 use crate::support::{Server, folder, run, staunch, until};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes a certificate that ends at the beginning of that year, and its key.
+/// Writes a certificate that expires at the start of that year, and its key.
 fn write(folder: &Path, year: i32) {
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.not_after = date_time_ymd(year, 1, 1);
@@ -17,7 +17,7 @@ fn write(folder: &Path, year: i32) {
     fs::set_permissions(folder.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The year in which the certificate ends that is shown, as `/metrics` has it.
+/// The year in which the served certificate expires, from `/metrics`.
 async fn year(server: &Server) -> i32 {
     let page = server.get("/metrics").await.unwrap().body;
     let name = "staunch_tls_certificate_expiry_timestamp_seconds ";
@@ -67,7 +67,7 @@ async fn a_renewed_certificate_is_loaded_at_sighup_and_automatically() {
     let lines = server.lines.join("\n");
     assert!(lines.contains("listening on https://") && lines.contains("curl --insecure https://"));
     let metrics = server.lines.iter().find_map(|line| line.strip_prefix("metrics   http://"));
-    // Plain, beside HTTPS.
+    // Plain HTTP, besides HTTPS.
     server.address = metrics.unwrap().trim_end_matches("/metrics").to_owned();
     assert_eq!(year(&server).await, 2100);
 

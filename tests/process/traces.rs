@@ -1,4 +1,4 @@
-//! Who decides what is traced, under samplers that the environment names.
+//! Sampling of traces, with samplers set in the environment.
 
 use crate::support::{Server, folder, until};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const REQUESTS: usize = 1_000;
 
-/// A collector that refuses what it gets; its address, and how many batches came.
+/// A collector that refuses what it receives: its address, and the number of batches.
 async fn collector() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -23,7 +23,7 @@ async fn collector() -> (String, Arc<AtomicUsize>) {
     (url, batches)
 }
 
-/// Sends that many requests whose caller says that it samples, in traces that any ratio takes.
+/// Sends [`REQUESTS`] requests with the sampled flag, with trace ids that every ratio accepts.
 async fn sampled_requests(server: &Server) {
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
     let mut octets = [0; 4_096];
@@ -44,7 +44,7 @@ async fn sampled_requests(server: &Server) {
 
 #[tokio::test]
 async fn an_untrusted_caller_cannot_override_the_sampler() {
-    // A ratio takes a trace by its id: one of small numbers always.
+    // A ratio decides by the trace id, and always accepts small numbers.
     for (sampler, ratio) in [("parentbased_traceidratio", "0"), ("traceidratio", "1e-9")] {
         for (callers, exported) in [("none", false), ("127.0.0.1", true)] {
             let top = folder();
@@ -61,7 +61,7 @@ async fn an_untrusted_caller_cannot_override_the_sampler() {
             if exported {
                 until("a batch comes", async || batches.load(Ordering::Relaxed) > 0).await;
             }
-            // The end sends what waits.
+            // The server exports waiting spans when it stops.
             server.stop().await;
             assert_eq!(batches.load(Ordering::Relaxed) > 0, exported, "{sampler}, {callers}");
         }
