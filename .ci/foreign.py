@@ -1,4 +1,4 @@
-"""Starts the server, once for each algorithm, and has foreign libraries use it."""
+"""Starts the server once for each signing algorithm, and uses it with other libraries."""
 
 import os
 import signal
@@ -7,32 +7,34 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-# The server is on this machine; Authlib asks for TLS otherwise.
+# Authlib requires TLS otherwise; the server is on this machine.
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 
 import jwt
 import requests
 from authlib.integrations.requests_client import OAuth2Session
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
-from common.children import Failed, catch_signals, stop_all
-from common.postgres import free_port
-from common.staunch import LIMITS_OFF, Staunch, folder_for
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
+
+from harness.children import Failed, catch_signals, stop_all
+from harness.postgres import free_port
+from harness.staunch import LIMITS_OFF, Staunch, folder_for
 
 PASSWORD = "TestPass123!"
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 
 
-def check(holds, what):
+def check(holds: bool, what: object) -> None:
     if not holds:
         raise Failed(what)
 
 
 @contextmanager
 def serving(program: Path, algorithm: str) -> Iterator[Staunch]:
-    """A server that signs so. Its issuer is where it is, so the port has to be known before."""
+    """A server that signs with that algorithm. The issuer contains the port, so it is chosen first."""
     port = free_port()
     settings = LIMITS_OFF | {
         "STAUNCH_JWT_ISSUER": f"http://127.0.0.1:{port}",
@@ -48,20 +50,27 @@ def serving(program: Path, algorithm: str) -> Iterator[Staunch]:
         check(code == 0, f"the server ended with {code}")
 
 
-def pyjwt(jwks_uri, issuer, algorithm, token):
+def pyjwt(jwks_uri: str, issuer: str, algorithm: str, token: str) -> None:
     key = jwt.PyJWKClient(jwks_uri).get_signing_key_from_jwt(token)
-    claims = jwt.decode(token, key, algorithms=[algorithm], audience="staunch", issuer=issuer,
-                        options={"require": ["exp", "iat", "iss", "aud", "sub", "jti"]})
+    claims = jwt.decode(
+        token,
+        key,
+        algorithms=[algorithm],
+        audience="staunch",
+        issuer=issuer,
+        options={"require": ["exp", "iat", "iss", "aud", "sub", "jti"]},
+    )
     check(claims["sub"] == "1", claims)
     for wrong in ({"audience": "other"}, {"issuer": "other"}):
+        expected = {"audience": "staunch", "issuer": issuer} | wrong
         try:
-            jwt.decode(token, key, algorithms=[algorithm], **{"audience": "staunch", "issuer": issuer} | wrong)
+            jwt.decode(token, key, algorithms=[algorithm], audience=expected["audience"], issuer=expected["issuer"])
         except (jwt.InvalidAudienceError, jwt.InvalidIssuerError):
             continue
-        check(False, f"PyJWT takes {wrong}")
+        check(False, f"PyJWT accepts {wrong}")
 
 
-def authlib(server, algorithm, metadata, client_id, client_secret):
+def authlib(server: Staunch, algorithm: str, metadata: dict[str, Any], client_id: str, client_secret: str) -> str:
     token_endpoint = metadata["token_endpoint"]
     # First-party: the login needs no client.
     session = OAuth2Session("first-party", token_endpoint=token_endpoint, token_endpoint_auth_method="none")
@@ -71,17 +80,17 @@ def authlib(server, algorithm, metadata, client_id, client_secret):
 
     keys = KeySet.import_key_set(requests.get(metadata["jwks_uri"], timeout=10).json())
     read = joserfc_jwt.decode(token["access_token"], keys, algorithms=[algorithm])
-    expected = {"iss": server.url, "aud": "staunch"}
     joserfc_jwt.JWTClaimsRegistry(
-        **{name: {"essential": True, "value": value} for name, value in expected.items()}
+        iss={"essential": True, "value": server.url}, aud={"essential": True, "value": "staunch"}
     ).validate(read.claims)
 
     renewed = session.refresh_token(token_endpoint)
     check(renewed["refresh_token"] != token["refresh_token"], "the refresh token was replaced")
 
     for method in metadata["introspection_endpoint_auth_methods_supported"]:
-        service = OAuth2Session(client_id, client_secret, token_endpoint_auth_method=method,
-                                revocation_endpoint_auth_method=method)
+        service = OAuth2Session(
+            client_id, client_secret, token_endpoint_auth_method=method, revocation_endpoint_auth_method=method
+        )
         introspect = metadata["introspection_endpoint"]
         for kind in ("access_token", "refresh_token"):
             said = service.introspect_token(introspect, renewed[kind], token_type_hint=kind)
@@ -89,19 +98,19 @@ def authlib(server, algorithm, metadata, client_id, client_secret):
             check(said.json()["username"] == "ada", said.text)
         said = service.introspect_token(introspect, token["refresh_token"])
         check(said.json() == {"active": False}, said.text)
-        revoked = service.revoke_token(metadata["revocation_endpoint"], renewed["refresh_token"],
-                                       token_type_hint="refresh_token")
+        revoked = service.revoke_token(
+            metadata["revocation_endpoint"], renewed["refresh_token"], token_type_hint="refresh_token"
+        )
         check(revoked.status_code == 200, revoked.text)
         said = service.introspect_token(introspect, renewed["access_token"])
         check(said.json() == {"active": False}, f"revoked: {said.text}")
-        renewed = session.fetch_token(token_endpoint, grant_type="password", username="ada",
-                                      password=PASSWORD)
+        renewed = session.fetch_token(token_endpoint, grant_type="password", username="ada", password=PASSWORD)
     stranger = OAuth2Session(client_id, "wrong").introspect_token(introspect, renewed["access_token"])
     check(stranger.status_code == 401 and stranger.json()["error"] == "invalid_client", stranger.text)
-    return renewed["access_token"]
+    return str(renewed["access_token"])
 
 
-def main(program, verify_with_node):
+def main(program: str, verify_with_node: str) -> None:
     for algorithm in ALGORITHMS:
         with serving(Path(program), algorithm) as server:
             client_id, client_secret = server.add_client("foreign")
@@ -115,15 +124,17 @@ def main(program, verify_with_node):
             check(metadata["issuer"] == server.url, metadata)
             access = authlib(server, algorithm, metadata, client_id, client_secret)
             pyjwt(metadata["jwks_uri"], server.url, algorithm, access)
-            subprocess.run(["node", verify_with_node, metadata["jwks_uri"], server.url, algorithm, access],
-                           check=True, timeout=60)
+            subprocess.run(
+                ["node", verify_with_node, metadata["jwks_uri"], server.url, algorithm, access], check=True, timeout=60
+            )
 
-            # Rotated under way: what was signed before and after is good for all of them.
+            # Rotate the key: tokens signed before and after must verify with all of them.
             rotated = server.command("keys", "rotate", "--now").split()[2]
             os.kill(server.pid, signal.SIGHUP)
             for _ in range(400):
-                login = requests.post(metadata["token_endpoint"], timeout=30,
-                                      data={"username": "ada", "password": PASSWORD})
+                login = requests.post(
+                    metadata["token_endpoint"], timeout=30, data={"username": "ada", "password": PASSWORD}
+                )
                 check(login.status_code == 200, login.text)
                 after = login.json()["access_token"]
                 if jwt.get_unverified_header(after)["kid"] == rotated:

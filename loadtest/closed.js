@@ -1,12 +1,12 @@
-// One operation over and over: as fast as a number of clients goes (a closed loop: the next request
-// waits for the last answer), or at a fixed rate. For loadtest/crosscheck, which does the same with
-// another load generator; it says nothing about a server under the load of the world outside.
+// One operation over and over: as fast as a number of clients can (a closed loop: the next request waits
+// for the last answer), or at a fixed rate. It is for loadtest/crosscheck, which does the same with another
+// load generator. It says nothing about a server under real load.
 //
 //   loadtest/run closed.js -e OP=login -e CLIENTS=16 -e DURATION=10s
 //
 //   OP        login or me
-//   CLIENTS   requests under way at a time, at most
-//   RATE      if set: requests a second
+//   CLIENTS   requests in flight at most
+//   RATE      if set: requests per second
 //   DURATION  for how long
 //
 // defaults: --cost 10 --users 100 --set STAUNCH_LIMIT_LOGIN=off --set STAUNCH_LIMIT_GLOBAL=off
@@ -20,7 +20,7 @@ const CLIENTS = Number(__ENV.CLIENTS || 16);
 const RATE = Number(__ENV.RATE || 0);
 const DURATION = __ENV.DURATION || '10s';
 
-// What was answered before the time was up; the last of each client comes after it.
+// Answers within the measured time; the last answer of each client comes after it.
 const in_time = new Counter('in_time');
 
 const closed = { executor: 'constant-vus', vus: CLIENTS, duration: DURATION };
@@ -34,7 +34,7 @@ const open = {
 
 export const options = Object.assign({}, staunch.common, {
   scenarios: { measured: Object.assign(RATE ? open : closed, { exec: OP }) },
-  // Named, so that they stand apart from setup()'s in the summary.
+  // Named by scenario, so that the summary does not mix them with those of setup().
   thresholds: {
     unexpected: ['count==0'],
     'http_req_duration{scenario:measured}': ['max>=0'],

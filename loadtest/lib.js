@@ -1,6 +1,6 @@
-// Shared by all scripts: the client's side of staunch's HTTP contract, a client address for each
-// user, and the numbers that every script reports. `loadtest/run` sets the environment; a script
-// run with k6 alone has the defaults below.
+// Shared by all scripts: staunch's HTTP API from the client's side, a client address for each user, and
+// the numbers that every script reports. `loadtest/run` sets the environment; a script that is run with
+// k6 alone has these defaults:
 //
 //   BASE_URL  the server                                    http://127.0.0.1:8080
 //   USERS     accounts that were imported, load000000 on    2000
@@ -9,8 +9,8 @@
 //   DEADLINE  STAUNCH_HASH_DEADLINE of the server           30s
 //   CLIENT_ID, CLIENT_SECRET  an OAuth client of the server; only smoke.js needs one
 //
-// The server must trust 127.0.0.1 as a proxy (STAUNCH_TRUSTED_PROXIES), so that the rate limits
-// stay on and count by the address that each request names.
+// The server must trust 127.0.0.1 as a proxy (STAUNCH_TRUSTED_PROXIES). Then the rate limits stay on and
+// count by the address that each request names.
 
 import encoding from 'k6/encoding';
 import http from 'k6/http';
@@ -24,16 +24,16 @@ export const CAPACITY = Number(__ENV.CAPACITY || 30);
 export const DEADLINE = seconds(__ENV.DEADLINE || '30s');
 export const CLIENT = { id: __ENV.CLIENT_ID, secret: __ENV.CLIENT_SECRET };
 
-// Answers that the script did not allow: a transport error (status 0) and every 5xx but an
-// allowed 503 among them.
+// Answers that the script did not allow, including transport errors (status 0) and every 5xx except an
+// allowed 503.
 const unexpected = new Counter('unexpected');
-// How late an iteration began, against the schedule of its arrival rate: a generator that falls
-// behind would measure a lighter load than it claims.
+// How late an iteration began, compared with the schedule of its arrival rate. A generator that falls
+// behind measures a lighter load than it claims.
 const lateness = new Trend('schedule_lateness', true);
 
 // Options that every script shares.
 export const common = {
-  // What the runner reads; more would only cost time.
+  // Only what the runner reads, because more costs time.
   systemTags: ['method', 'name', 'scenario', 'status', 'error_code'],
   summaryTrendStats: ['avg', 'min', 'med', 'p(95)', 'p(99)', 'max'],
   setupTimeout: '60s',
@@ -42,7 +42,7 @@ export const common = {
 // Every operation that this user has called, as "GET /metrics".
 export const called = new Set();
 
-// One request. `op` names it in the results; `allowed` are the statuses that are no failure here.
+// One request. `op` names it in the results; `allowed` are the statuses that are not a failure.
 // `route` is the path as the API's description has it, where that differs from `path`.
 function call(op, method, path, address, allowed, body, headers, route = path) {
   const response = http.request(method, BASE + path, body, {
@@ -54,7 +54,7 @@ function call(op, method, path, address, allowed, body, headers, route = path) {
   const early = response.status === 503 && !(retryAfter(response) >= 1);
   if (!allowed.includes(response.status) || early) {
     unexpected.add(1, { op, status: String(response.status) });
-    // The first of each user tell what is wrong; all of them would only drown it.
+    // The first ones of each user are enough to see what is wrong.
     if (exec.vu.iterationInInstance < 3) {
       console.error(`${op}: ${response.status} ${response.error} ${response.body}`);
     }
@@ -138,14 +138,14 @@ export const liveness = () => call('liveness', 'GET', '/health/liveness', null, 
 export const readiness = () => call('readiness', 'GET', '/health/readiness', null, [200]);
 export const metrics = () => call('metrics', 'GET', '/metrics', null, [200]);
 
-// A sample of /metrics by its name and labels; 0 where there is none, as counters begin with their
+// A sample of /metrics by its name and labels; 0 if there is none, because a counter appears with its
 // first event.
 export function sample(text, name) {
   const line = text.split('\n').find((line) => line.startsWith(`${name} `));
   return line ? Number(line.slice(name.length)) : 0;
 }
 
-// The n-th client address, in 10.0.0.0/8. Every user has one, and so meets no rate limit.
+// The n-th client address, in 10.0.0.0/8. Every user has one, and so stays below the rate limits.
 export function address(n) {
   return `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`;
 }
@@ -153,7 +153,7 @@ export function address(n) {
 // The n-th imported account.
 export const username = (n) => `load${String(n % USERS).padStart(6, '0')}`;
 
-// An account that nobody has registered: no other iteration, and no earlier run.
+// An account that no other iteration and no earlier run has registered.
 export function newAccount() {
   const name = `new-${exec.vu.idInTest}-${exec.vu.iterationInInstance}-${Date.now().toString(36)}`;
   return { email: `${name}@example.com`, username: name, password: PASSWORD };
@@ -161,17 +161,17 @@ export function newAccount() {
 
 export const retryAfter = (response) => Number(response.headers['Retry-After']);
 
-// A request's whole time: http_req_duration alone leaves out waiting for a connection.
+// A request's whole time. http_req_duration alone does not include the wait for a connection.
 export const took = (response) => response.timings.blocked + response.timings.duration;
 
-// Notes how late this iteration of a constant arrival rate began.
+// Records how late this iteration of a constant arrival rate began.
 export function onSchedule(rate) {
   const due = exec.scenario.startTime + (exec.scenario.iterationInTest * 1000) / rate;
   lateness.add(Math.max(0, Date.now() - due));
 }
 
-// Thresholds of an open loop: it kept its schedule, and left next to nothing out for want of a
-// free user (a user is busy as long as its request is).
+// Thresholds of an open loop: it kept its schedule, and skipped almost nothing for lack of a free user (a
+// user is busy as long as its request is).
 export const keptSchedule = (rate) => ({
   schedule_lateness: ['p(99)<100'],
   dropped_iterations: [`rate<${rate / 1000}`],

@@ -1,5 +1,5 @@
-// The rate limits as they are by default: 5 registrations, 10 logins, 20 refreshes and 200 calls a
-// minute from one address, then 429 with Retry-After and RateLimit; other addresses notice nothing.
+// The default rate limits: 5 registrations, 10 logins, 20 refreshes and 200 calls per minute from one
+// address, then 429 with Retry-After and RateLimit. Other addresses are not affected.
 //
 //   loadtest/run limits.js
 //
@@ -13,7 +13,7 @@ export const options = Object.assign({}, staunch.common, {
   thresholds: { checks: ['rate==1'], unexpected: ['count==0'], iterations: ['count==1'] },
 });
 
-// Calls a minute from one address.
+// Calls per minute from one address.
 const QUOTAS = { register: 5, login: 10, refresh: 20, global: 200 };
 const [ONE, OTHER, SPOOFER] = ['10.0.0.1', '10.0.0.2', '10.0.0.3'];
 
@@ -36,23 +36,23 @@ export default function () {
   burst('refresh', 20, (allowed) => staunch.refresh(ONE, refresh_token, allowed));
   staunch.refresh(OTHER, refresh_token);
 
-  // What a client writes itself into X-Forwarded-For is left of what the proxy adds.
+  // What a client itself writes into X-Forwarded-For is to the left of what the proxy adds.
   burst('login', 10, (allowed, i) =>
     staunch.login(`10.9.9.${i}, ${SPOOFER}`, staunch.username(3), undefined, allowed),
   );
 
-  // Of the 200 calls of the first address, 35 are used up.
+  // The first address has used 35 of its 200 calls.
   burst('global', 200 - 35, (allowed) => staunch.me(ONE, access_token, allowed));
   staunch.me(OTHER, access_token);
   check(staunch.liveness(), { 'health is exempt': (r) => !r.headers['Ratelimit'] });
 
-  // One may come back when Retry-After has passed, and not before.
+  // A client may return when Retry-After has passed, and not before.
   check(logins, { 'Retry-After is at most the time of one token': (r) => staunch.retryAfter(r) <= 6 });
   sleep(staunch.retryAfter(logins));
   staunch.login(ONE, staunch.username(1));
 }
 
-// Uses a limit up: `quota` calls pass, and then one is refused, but for what was refilled meanwhile.
+// Uses up a limit: `quota` calls pass, plus what was refilled meanwhile, and the next one is refused.
 // Returns the refusal.
 function burst(policy, quota, send) {
   const began = Date.now();

@@ -1,11 +1,10 @@
-// 1,000 people log in in the same moment. Each gets tokens before the deadline, or is told at once
-// that it would take longer (503 with Retry-After): nobody waits in vain.
+// 1,000 logins at the same moment. Each one gets tokens before the deadline, or is refused at once because
+// it would take longer (503 with Retry-After).
 //
 //   loadtest/run logins.js [--cost 10] [--set STAUNCH_HASH_DEADLINE=30s] [-e LOGINS=1000]
 //   loadtest/run logins.js --cost 12 --set STAUNCH_HASH_DEADLINE=60s     # all answered 200
 //
-// Where the server's capacity times the deadline is above LOGINS by a tenth, no refusal is
-// allowed.
+// If the server's capacity times the deadline exceeds LOGINS by a tenth, no refusal is allowed.
 //
 // defaults: --cost 10 --users 1000
 
@@ -33,10 +32,11 @@ export const options = Object.assign({}, staunch.common, {
   thresholds: {
     unexpected: ['count==0'],
     logins_answered: [`count==${LOGINS}`],
-    // The deadline is for the wait before the hash; the rest is the hash itself and the client.
+    // The deadline covers the wait before the hash. The rest is the hash itself and the client.
     accepted_time: [`max<${(DEADLINE + 5) * 1000}`],
-    // Early: a thousand connections are opened in this moment, so it is no 10 ms (overload.js has
-    // that). The few whose wait was foreseen too short, as others took the cores, hear it later.
+    // Early, but not within 10 ms (which overload.js tests), because a thousand connections are opened
+    // at this moment. If other programs take the cores, a few predictions are too short, and those
+    // logins are refused later.
     refused_time: ['med<1000', `max<${(DEADLINE + 5) * 1000}`],
   },
 });

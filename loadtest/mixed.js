@@ -1,14 +1,14 @@
-// An hour in the life of a login service: 70 % refreshes, 25 % looks at one's own account, 4 %
-// logins, 1 % registrations. An open loop: requests come at their rate whatever the answers do.
-// Every user has a session and a client address, and always presents its latest refresh token.
+// Ordinary traffic of a login service: 70 % refreshes, 25 % /me, 4 % logins, 1 % registrations. It is an
+// open loop: requests come at their rate, however long the answers take. Every user has a session and a
+// client address, and always presents its latest refresh token.
 //
 //   loadtest/run mixed.js [-e RATE=250] [-e DURATION=60s] [-e PEAK=500] [-e USERS_BUSY=100]
 //   loadtest/run mixed.js --cost 12 -e DURATION=1h
 //
-//   RATE        requests a second
+//   RATE        requests per second
 //   DURATION    for how long
 //   PEAK        if set: the rate climbs to it until half-time, and back
-//   USERS_BUSY  requests under way at most: RATE times the longest stall to be lived through
+//   USERS_BUSY  requests in flight at most: RATE times the longest stall that it must survive
 //
 // defaults: --cost 10 --users 2000
 
@@ -21,10 +21,10 @@ const DURATION = staunch.seconds(__ENV.DURATION || '60s');
 const VUS = Number(__ENV.USERS_BUSY || 100);
 const [REFRESH, ME, LOGIN] = [70, 25, 4];
 
-// Sessions enough that each is refreshed 15 times a minute on average, of 20 that are allowed.
+// Enough sessions that each is refreshed 15 times per minute on average; 20 are allowed.
 const WANTED = (Math.max(RATE, PEAK) * 60 * REFRESH) / 100 / 15;
 const PER_VU = Math.ceil(WANTED / VUS);
-// Time to log all of them in before the clock starts, were there two fifths of the capacity.
+// The time to log all of them in before the measurement, with two fifths of the capacity.
 const WARM = Math.ceil((PER_VU * VUS * 2.5) / staunch.CAPACITY) + 5;
 
 const arrivals = PEAK
@@ -35,7 +35,7 @@ const arrivals = PEAK
     }
   : { executor: 'constant-arrival-rate', rate: RATE, duration: `${DURATION}s` };
 
-// k6 gives the second scenario the users of the first, with their sessions, as there are no more.
+// k6 gives the second scenario the users of the first, with their sessions, because there are no others.
 export const scenarios = {
   warm: {
     executor: 'per-vu-iterations',
@@ -58,7 +58,7 @@ export const thresholds = Object.assign(staunch.keptSchedule(RATE), {
   unexpected: ['count==0'],
   'http_req_duration{op:me,scenario:mixed}': ['p(99)<25'],
   'http_req_duration{op:refresh,scenario:mixed}': ['p(99)<50'],
-  // Far below capacity, so next to nothing waits: a few times one hash, and two queries.
+  // Far below capacity almost nothing waits: a few times one hash, and two queries.
   'http_req_duration{op:login,scenario:mixed}': [`p(99)<${Math.ceil(50 + 40000 / staunch.CAPACITY)}`],
 });
 if (PEAK) delete thresholds.schedule_lateness;

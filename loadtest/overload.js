@@ -1,18 +1,19 @@
-// Five times as many logins as the machine can do, in an open loop. The server goes on doing what
-// it can do, refuses the rest at once (503 with Retry-After), and everything else stays quick.
+// Five times as many logins as the machine can handle, in an open loop. The server continues at its
+// capacity, refuses the rest at once (503 with Retry-After), and everything else stays quick.
 //
 //   loadtest/run overload.js [-e FACTOR=5] [-e DURATION=20s] [-e GOODPUT=0.6]
 //
 //   FACTOR      offered logins over the server's capacity (its metric staunch_hash_capacity)
-//   GOODPUT     part of the capacity that must come out as good logins; what this load generator
-//               takes of the same cores is missing
+//   GOODPUT     part of the capacity that must result in good logins; the load generator takes the
+//               rest of the same cores
 //
-// How quick the rest is, the server's own clock says: 99 % of the refusals at the door and of the
-// calls beside are answered within 10 ms. k6's clock has in it what k6 and the server take from each
-// other on shared cores, so its limits are wide. A login that was let in and whose deadline passed in
-// the queue, as the cores did less than they had done, is refused late: 3 % of the refusals may be.
+// The server's own clock says how quick the rest is: 99 % of the refusals before hashing and of the other
+// calls are answered within 10 ms. k6's times include what k6 and the server take from each other on
+// shared cores, so their limits are wide. If the cores slow down, an admitted login may pass its deadline
+// in the queue and is refused late: at most 3 % of the refusals.
 //
-// Each waiting login is a user of k6, so the deadline is short here: capacity times deadline wait.
+// Each waiting login occupies a user of k6, and capacity times deadline logins wait. So the deadline is
+// short here.
 //
 // defaults: --cost 10 --users 2000 --set STAUNCH_HASH_DEADLINE=2s
 
@@ -24,10 +25,10 @@ const { CAPACITY, DEADLINE } = staunch;
 const DURATION = staunch.seconds(__ENV.DURATION || '20s');
 const RATE = Math.round(CAPACITY * Number(__ENV.FACTOR || 5));
 const GOOD = CAPACITY * DURATION * Number(__ENV.GOODPUT || 0.6);
-// Those who wait, those being hashed, and some whose refusal is on its way.
+// The logins that wait, those being hashed, and some whose refusal is in flight.
 const VUS = Math.ceil(CAPACITY * (DEADLINE + 1) + RATE * 0.2);
-// Calls a second to the endpoints beside.
-const BESIDE = 50;
+// Calls per second to the other endpoints.
+const OTHERS = 50;
 
 const good = new Counter('logins_good');
 const refused = new Counter('logins_refused');
@@ -35,7 +36,7 @@ const accepted_time = new Trend('accepted_time', true);
 const early_time = new Trend('refused_early_time', true);
 const late = new Rate('refused_late');
 const quick_refusals = new Gauge('server_quick_refusals');
-const quick_beside = new Gauge('server_quick_beside');
+const quick_others = new Gauge('server_quick_others');
 
 const open = (name, rate, vus) => ({
   executor: 'constant-arrival-rate',
@@ -51,7 +52,7 @@ const open = (name, rate, vus) => ({
 export const options = Object.assign({}, staunch.common, {
   scenarios: {
     logins: open('logins', RATE, VUS),
-    beside: open('beside', BESIDE, 20),
+    others: open('others', OTHERS, 20),
   },
   thresholds: Object.assign(staunch.keptSchedule(RATE), {
     unexpected: ['count==0'],
@@ -59,11 +60,11 @@ export const options = Object.assign({}, staunch.common, {
     logins_refused: ['count>0'],
     accepted_time: [`max<${(DEADLINE + 5) * 1000}`],
     server_quick_refusals: ['value>0.99'],
-    server_quick_beside: ['value>0.99'],
+    server_quick_others: ['value>0.99'],
     refused_early_time: ['p(95)<50', 'p(99)<250'],
     refused_late: ['rate<0.03'],
-    'http_req_duration{op:me,scenario:beside}': ['p(95)<50', 'p(99)<250'],
-    'http_req_duration{op:liveness,scenario:beside}': ['p(95)<50', 'p(99)<250'],
+    'http_req_duration{op:me,scenario:others}': ['p(95)<50', 'p(99)<250'],
+    'http_req_duration{op:liveness,scenario:others}': ['p(95)<50', 'p(99)<250'],
   }),
 });
 
@@ -81,11 +82,11 @@ export function teardown({ before }) {
   const after = byServer(staunch.metrics().body);
   const grown = (name) => after[name] - before[name];
   quick_refusals.add(grown('quickRefusals') / grown('refusals'));
-  quick_beside.add(grown('quickBeside') / grown('beside'));
+  quick_others.add(grown('quickOthers') / grown('others'));
 }
 
-// What the server has counted: refusals at the door, calls beside, and how many of each within 10 ms.
-// (Whatever else the token route answers takes a hash.)
+// What the server has counted: refusals before hashing, the other calls, and how many of each took at most
+// 10 ms. (All other answers of the token route take a hash.)
 function byServer(text) {
   const rejected = (reason) => staunch.sample(text, `staunch_hash_rejected_total{reason="${reason}"}`);
   const [me, liveness, token] = ['/api/v1/auth/me', '/health/liveness', '/api/v1/auth/token'];
@@ -95,8 +96,8 @@ function byServer(text) {
   return {
     refusals: rejected('predicted_wait') + rejected('queue_full'),
     quickRefusals: quick(token),
-    beside: all(me) + all(liveness),
-    quickBeside: quick(me) + quick(liveness),
+    others: all(me) + all(liveness),
+    quickOthers: quick(me) + quick(liveness),
   };
 }
 
@@ -121,8 +122,8 @@ export function logins() {
   }
 }
 
-export function beside({ token }) {
-  // Far from the addresses that log in.
+export function others({ token }) {
+  // None of the addresses that log in.
   staunch.me(staunch.address(2 ** 23 + exec.scenario.iterationInTest), token);
   staunch.liveness();
 }

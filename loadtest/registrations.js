@@ -1,5 +1,5 @@
-// 100 people register in the same moment: each gets an account. Then as many want the same few
-// names: exactly one gets each name, and the others are told so.
+// 100 registrations at the same moment: each gets an account. Then as many compete for a few names:
+// exactly one gets each name, and the others get 409.
 //
 //   loadtest/run registrations.js [-e REGISTRATIONS=100]
 //
@@ -9,11 +9,11 @@ import { Counter, Trend } from 'k6/metrics';
 import * as staunch from './lib.js';
 
 const REGISTRATIONS = Number(__ENV.REGISTRATIONS || 100);
-// How many want each contested name.
+// How many compete for each name.
 const RIVALS = 10;
 const NAMES = Math.ceil(REGISTRATIONS / RIVALS);
-// When the last of the first part has its answer at the latest: it may wait to be hashed as long
-// as the deadline says.
+// By then the last registration of the first part has its answer: it may wait for its hash until the
+// deadline.
 const CONTEST_STARTS = staunch.DEADLINE + 10;
 
 const created = new Counter('created');

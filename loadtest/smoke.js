@@ -44,11 +44,11 @@ function registration() {
   const made = staunch.register(another(), account);
   check(made, {
     'registration shows the account': (r) => r.json('username') === account.username,
-    'registration keeps the password to itself': (r) => !r.body.includes(account.password),
+    'registration does not return the password': (r) => !r.body.includes(account.password),
     'every answer has a request id': (r) => Boolean(r.headers['X-Request-Id']),
   });
-  const shouted = Object.assign({}, account, { username: account.username.toUpperCase() });
-  check(staunch.register(another(), shouted, [409]), { 'a taken name is 409': problem(409) });
+  const upperCase = Object.assign({}, account, { username: account.username.toUpperCase() });
+  check(staunch.register(another(), upperCase, [409]), { 'a taken name is 409': problem(409) });
   const bad = { email: 'no address', username: 'a', password: 'short' };
   check(staunch.register(another(), bad, [422]), {
     'invalid fields are 422': problem(422),
@@ -81,7 +81,7 @@ function tokens() {
     'the token endpoint refreshes too': () => token(third) !== token(second),
     'me takes the new token': () => staunch.me(at, third.json('access_token')).status === 200,
   });
-  // Two generations old: a stolen copy, for all the server knows.
+  // Two generations old, as a stolen copy would be.
   staunch.refresh(at, token(first), [401]);
   check(staunch.me(at, third.json('access_token'), [401]), { 'reuse ends the session': problem(401) });
 
@@ -97,8 +97,8 @@ function wrongTokens() {
   const unknown = staunch.login(at, 'nobody-has-this-name', 'not the password', [401]);
   check(wrong, {
     'a wrong password is 401': problem(401),
-    'an unknown name gets the same words': (r) => r.body === unknown.body,
-    'a 401 says how to do it right': (r) => Boolean(r.headers['Www-Authenticate']),
+    'an unknown name gets the same text': (r) => r.body === unknown.body,
+    'a 401 has WWW-Authenticate': (r) => Boolean(r.headers['Www-Authenticate']),
   });
   check(staunch.login(at, '', '', [400, 401]), { 'an empty login is refused': (r) => r.status >= 400 });
   check(staunch.me(at, null, [401]), { 'me without a token is 401': problem(401) });
@@ -149,7 +149,7 @@ function password() {
   check(null, {
     'the session that changed it goes on': () => staunch.me(at, token).status === 200,
     'the other sessions end': () => staunch.me(at, other, [401]).status === 401,
-    'the old password is worth nothing': () => staunch.login(at, account.username, account.password, [401]).status === 401,
+    'the old password is refused': () => staunch.login(at, account.username, account.password, [401]).status === 401,
     'the new password logs in': () => staunch.login(at, account.username, next).status === 200,
   });
 }

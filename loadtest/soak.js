@@ -1,11 +1,11 @@
-// The mix of mixed.js for hours: resident memory stays where it is, and no error comes up.
+// The mix of mixed.js for hours: resident memory stays constant, and there are no errors.
 //
 //   loadtest/run soak.js [-e DURATION=5m] [-e RATE=50] [-e GROWTH_MB=20]
 //   loadtest/run soak.js --cost 12 -e DURATION=8h
 //
-//   DURATION   two minutes at least
-//   GROWTH_MB  by how much resident memory may grow from the first minute of the mix, when caches
-//              have filled and the allocator has settled, to any later moment
+//   DURATION   at least two minutes
+//   GROWTH_MB  how much resident memory may grow from the end of the first minute of the mix, when
+//              caches are full and the allocator has settled, to any later moment
 //
 // defaults: --cost 10 --users 2000 -e RATE=50 -e DURATION=5m
 
@@ -25,7 +25,7 @@ const settled = new Gauge('resident_settled_mb');
 
 export const options = Object.assign({}, staunch.common, {
   scenarios: Object.assign({}, scenarios, {
-    // From the start, so that it takes none of the users that have sessions.
+    // It starts first, so that it uses none of the users that have sessions.
     watch: {
       executor: 'constant-arrival-rate',
       rate: 1,

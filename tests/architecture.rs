@@ -455,6 +455,21 @@ fn every_module_has_a_rank() {
 }
 
 #[test]
+fn the_files_that_the_contributing_page_names_exist() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let named = page.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> = named
+        .filter(|word| {
+            word.contains('/') && !word.contains([' ', '<', '*']) && !word.starts_with('/')
+        })
+        .collect();
+    assert!(paths.len() > 10, "{paths:?}");
+    for path in paths {
+        assert!(root().join(path).exists(), "CONTRIBUTING.md names {path}, which does not exist");
+    }
+}
+
+#[test]
 fn only_the_store_contains_sql() {
     let verbs = [
         "SELECT ",

@@ -1,146 +1,136 @@
-"""A little load: people who register, log in, look, refresh and log out, and others who guess."""
+"""A light load: people who register, log in, refresh and log out, and attackers who guess passwords."""
 
 import asyncio
-import json
 import random
-import urllib.parse
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-AUTH = "/api/v1/auth"
+from harness.api import Api, tokens
+from harness.client import Answer, Client, NoAnswer
+
 PASSWORD = "Correct-Horse-9"
-TIMEOUT = 40
+WRONG = "Wrong-Horse-9"
+TIMEOUT_S = 40
+Work = Coroutine[Any, Any, object]
 
 
 class Load:
-    """Clients of one server, each at an address of its own (X-Forwarded-For)."""
+    """Clients of one server, each call from its own address (X-Forwarded-For)."""
 
-    def __init__(self, port, seed=7):
-        self.port = port
+    def __init__(self, port: int, seed: int = 7) -> None:
+        self.client = Client(port, deadline_s=TIMEOUT_S)
+        self.api = Api(self.client, address=self.address)
         self.random = random.Random(seed)
-        self.names = []
-        self.sessions = []
-        self.answers = {}
-        self.tasks = set()
+        self.names: list[str] = []
+        # Access and refresh token of each session.
+        self.sessions: list[tuple[str, str]] = []
+        self.answers: Counter[str] = Counter()
+        self.tasks: set[asyncio.Task[object]] = set()
 
-    def address(self):
+    def address(self) -> str:
         return f"198.51.{self.random.randrange(100)}.{self.random.randrange(1, 255)}"
 
-    async def call(self, method, path, address=None, json_body=None, form=None, token=None):
-        """One request on a connection of its own: status and JSON."""
-        body, kind = b"", None
-        if json_body is not None:
-            body, kind = json.dumps(json_body).encode(), "application/json"
-        elif form is not None:
-            body, kind = urllib.parse.urlencode(form).encode(), "application/x-www-form-urlencoded"
-        head = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", "Connection: close",
-                f"X-Forwarded-For: {address or self.address()}", f"Content-Length: {len(body)}"]
-        if kind:
-            head.append(f"Content-Type: {kind}")
-        if token:
-            head.append(f"Authorization: Bearer {token}")
-        status, content = 0, b""
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            try:
-                writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
-                answer = await asyncio.wait_for(reader.read(), TIMEOUT)
-                start, _, content = answer.partition(b"\r\n\r\n")
-                status = int(start.split(b" ", 2)[1])
-            finally:
-                writer.close()
-        except (OSError, asyncio.TimeoutError, IndexError, ValueError):
-            pass
-        key = f"{method} {path} {status}"
-        self.answers[key] = self.answers.get(key, 0) + 1
-        try:
-            return status, json.loads(content)
-        except ValueError:
-            return status, {}
+    def at(self, address: str | None) -> Api:
+        return Api(self.client, address=lambda: address) if address else self.api
 
-    async def register(self):
+    async def count(self, name: str, call: Awaitable[Answer]) -> Answer | None:
+        """The answer, which is counted by its status; None if there was none."""
+        try:
+            answer = await call
+        except NoAnswer:
+            self.answers[f"{name} no answer"] += 1
+            return None
+        self.answers[f"{name} {answer.status}"] += 1
+        return answer
+
+    async def register(self) -> None:
         name = f"person{len(self.names)}x{self.random.randrange(10**9)}"
-        status, _ = await self.call("POST", AUTH + "/register", json_body={
-            "email": f"{name}@example.com", "username": name, "password": PASSWORD})
-        if status == 201:
+        answer = await self.count("register", self.api.register(name, PASSWORD))
+        if answer and answer.status == 201:
             self.names.append(name)
 
-    async def login(self, right=True, address=None):
+    async def login(self, right: bool = True, address: str | None = None) -> None:
         name = self.random.choice(self.names)
-        status, pair = await self.call("POST", AUTH + "/token", address, form={
-            "username": name, "password": PASSWORD if right else "Wrong-Horse-9"})
-        if status == 200:
-            self.sessions.append(pair)
-        return status
+        answer = await self.count("login", self.at(address).login(name, PASSWORD if right else WRONG))
+        if answer and answer.status == 200:
+            self.sessions.append((tokens(answer).access, tokens(answer).refresh))
 
-    async def me(self):
+    async def me(self) -> None:
         if self.sessions:
-            await self.call("GET", AUTH + "/me", token=self.random.choice(self.sessions)["access_token"])
+            await self.count("me", self.api.me(self.random.choice(self.sessions)[0]))
 
-    async def refresh(self):
+    async def refresh(self) -> None:
         if self.sessions:
-            old = self.sessions.pop(self.random.randrange(len(self.sessions)))
-            status, new = await self.call("POST", AUTH + "/refresh",
-                                          json_body={"refresh_token": old["refresh_token"]})
-            if status == 200:
-                self.sessions.append(new)
+            _, old = self.sessions.pop(self.random.randrange(len(self.sessions)))
+            answer = await self.count("refresh", self.api.refresh(old))
+            if answer and answer.status == 200:
+                self.sessions.append((tokens(answer).access, tokens(answer).refresh))
 
-    async def logout(self):
+    async def logout(self) -> None:
         if self.sessions:
-            pair = self.sessions.pop(self.random.randrange(len(self.sessions)))
-            await self.call("POST", AUTH + "/logout", json_body={"refresh_token": pair["refresh_token"]})
+            _, token = self.sessions.pop(self.random.randrange(len(self.sessions)))
+            await self.count("logout", self.api.logout(token))
 
-    async def reuse(self):
-        """A thief's refresh token: two generations old."""
-        status, first = await self.call("POST", AUTH + "/token", form={
-            "username": self.random.choice(self.names), "password": PASSWORD})
-        if status != 200:
+    async def reuse(self) -> None:
+        """Uses a refresh token that is two generations old, as a thief would."""
+        answer = await self.count("login", self.api.login(self.random.choice(self.names), PASSWORD))
+        if not answer or answer.status != 200:
             return
-        pair = first
+        first = token = tokens(answer).refresh
         for _ in range(2):
-            _, pair = await self.call("POST", AUTH + "/refresh",
-                                      json_body={"refresh_token": pair.get("refresh_token", "")})
-        await self.call("POST", AUTH + "/refresh", json_body={"refresh_token": first["refresh_token"]})
+            answer = await self.count("refresh", self.api.refresh(token))
+            if answer and answer.status == 200:
+                token = tokens(answer).refresh
+        await self.count("refresh", self.api.refresh(first))
 
-    async def forged(self):
-        await self.call("GET", AUTH + "/me", token="not.a.token")
+    async def forged(self) -> None:
+        await self.count("me", self.api.me("not.a.token"))
 
-    async def scan(self, address=None):
-        await self.call("GET", self.random.choice(["/wp-login.php", "/.env", "/admin"]), address)
+    async def scan(self, address: str | None = None) -> None:
+        path = self.random.choice(["/wp-login.php", "/.env", "/admin"])
+        await self.count("scan", self.at(address).get(path))
 
-    def spawn(self, work):
+    def spawn(self, work: Work) -> None:
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def people(self, seconds, logins, others):
-        """So many logins and so many other calls a second, whether they are answered or not."""
-        others_of = [self.me] * 14 + [self.refresh] * 4 + [self.logout] + [self.forged] + [self.scan]
-        await self.every(seconds, logins, lambda: self.login(self.random.random() < 0.93),
-                         others, lambda: self.random.choice(others_of)())
+    async def people(self, seconds: float, logins: float, others: float) -> None:
+        """Logins and other calls at these rates per second, in an open loop."""
+        calls = [self.me] * 14 + [self.refresh] * 4 + [self.logout, self.forged, self.scan]
+        await self.every(
+            seconds,
+            (logins, lambda: self.login(self.random.random() < 0.93)),
+            (others, lambda: self.random.choice(calls)()),
+        )
 
-    async def guessers(self, seconds, addresses, rate):
-        """Wrong passwords from a few addresses, well over the limit of each; and a scanner."""
+    async def guessers(self, seconds: float, addresses: int, rate: float) -> None:
+        """Wrong passwords from a few addresses, far above the limit of each, and a scanner."""
         homes = [f"203.0.113.{n + 1}" for n in range(addresses)]
-        await self.every(seconds, rate, lambda: self.login(False, self.random.choice(homes)),
-                         rate / 4, lambda: self.scan(homes[0]))
+        await self.every(
+            seconds,
+            (rate, lambda: self.login(False, self.random.choice(homes))),
+            (rate / 4, lambda: self.scan(homes[0])),
+        )
 
-    async def every(self, seconds, *pairs):
-        """Starts work at given rates, evenly over time."""
+    async def every(self, seconds: float, *rates: tuple[float, Callable[[], Work]]) -> None:
+        """Starts each kind of work at its rate per second."""
         loop = asyncio.get_running_loop()
-        begun, due = loop.time(), [0.0] * (len(pairs) // 2)
+        begun, due = loop.time(), [0.0] * len(rates)
         while (now := loop.time() - begun) < seconds:
-            for at in range(len(due)):
-                rate, work = pairs[2 * at], pairs[2 * at + 1]
-                while rate and due[at] <= now:
+            for at, (rate, work) in enumerate(rates):
+                while due[at] <= now:
                     self.spawn(work())
                     due[at] += self.random.expovariate(rate)
             await asyncio.sleep(0.01)
 
-    async def settle(self):
+    async def settle(self) -> None:
         while self.tasks:
             await asyncio.sleep(0.05)
 
 
-async def short(load):
+async def short(load: Load) -> None:
     """Some of everything, for half a minute."""
     await asyncio.gather(*(load.register() for _ in range(12)))
     await asyncio.gather(*(load.login() for _ in range(12)))
@@ -151,21 +141,20 @@ async def short(load):
     await load.settle()
 
 
-async def story(load, say):
-    """Quiet, busy, a rush past what the machine can do, then guessing."""
+async def story(load: Load, say: Callable[[str], None]) -> None:
+    """Quiet, busy, more logins than the machine can do, then password guessing."""
     say("quiet")
     for _ in range(6):
         await asyncio.gather(*(load.register() for _ in range(4)))
     await load.people(30, 2, 15)
     say("busy")
-    await asyncio.gather(load.people(50, 26, 60), load.every(50, 0.5, load.register))
+    await asyncio.gather(load.people(50, 26, 60), load.every(50, (0.5, load.register)))
     say("a rush of logins")
     await load.people(40, 140, 60)
     say("quiet")
     await load.people(25, 3, 25)
     say("guessing of passwords")
-    await asyncio.gather(load.people(35, 4, 30), load.guessers(35, 25, 25),
-                         load.every(30, 0.12, load.reuse))
+    await asyncio.gather(load.people(35, 4, 30), load.guessers(35, 25, 25), load.every(30, (0.12, load.reuse)))
     say("quiet")
     await load.people(15, 3, 20)
     await load.settle()

@@ -1,27 +1,50 @@
-"""Draws the dashboard's rows as Grafana would lay them out: preview.py DATA.json FOLDER."""
+"""Draws the dashboard's rows as Grafana lays them out."""
 
-import json
 import math
 import re
-import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.patches import FancyBboxPatch  # noqa: E402
-from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 PAGE, PANEL, TEXT, DIM, GRID = "#111217", "#181b1f", "#d8d9da", "#8e9299", "#2c3035"
 # Grafana's classic palette.
-PALETTE = ["#7EB26D", "#EAB839", "#6ED0E0", "#EF843C", "#E24D42", "#1F78C1", "#BA43A9", "#705DA0",
-           "#508642", "#CCA300", "#447EBC", "#C15C17", "#890F02", "#0A437C"]
+PALETTE = [
+    "#7EB26D",
+    "#EAB839",
+    "#6ED0E0",
+    "#EF843C",
+    "#E24D42",
+    "#1F78C1",
+    "#BA43A9",
+    "#705DA0",
+    "#508642",
+    "#CCA300",
+    "#447EBC",
+    "#C15C17",
+    "#890F02",
+    "#0A437C",
+]
 COLUMN, LINE, GAP, DPI = 60, 33, 4, 100  # pixels; 24 columns are 1440
 STEP = 1  # seconds between two samples
 
 
-def number(value, decimals=None):
+Panel = dict[str, Any]
+# "panel": a panel; "data": what Prometheus answered to each of its queries.
+PanelData = dict[str, Any]
+# Name, times and values of a series.
+Series = tuple[str, list[float], list[float]]
+# A time and what is said about it.
+Moments = Sequence[tuple[float, str]]
+
+
+def number(value: float, decimals: int | None = None) -> str:
     if decimals is not None:
         return f"{value:.{decimals}f}"
     if value == 0 or abs(value) >= 100:
@@ -29,8 +52,8 @@ def number(value, decimals=None):
     return f"{value:.3g}"
 
 
-def scaled(value, steps):
-    """In the largest unit that is not above the value."""
+def scaled(value: float, steps: list[tuple[float, str]]) -> str:
+    """The value in the largest unit that is not above it."""
     for size, name in steps:
         if abs(value) >= size:
             return f"{number(value / size)} {name}"
@@ -38,12 +61,19 @@ def scaled(value, steps):
     return f"{number(value / size)} {name}"
 
 
-SECONDS = [(86400 * 7, "weeks"), (86400, "days"), (3600, "hours"), (60, "mins"), (1, "s"), (1e-3, "ms"),
-           (1e-6, "µs")]
-BYTES = [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")]
+SECONDS: list[tuple[float, str]] = [
+    (86400 * 7, "weeks"),
+    (86400, "days"),
+    (3600, "hours"),
+    (60, "mins"),
+    (1, "s"),
+    (1e-3, "ms"),
+    (1e-6, "µs"),
+]
+BYTES: list[tuple[float, str]] = [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")]
 
 
-def formatted(value, unit, decimals=None):
+def formatted(value: float, unit: str, decimals: int | None = None) -> str:
     if unit == "percentunit":
         value *= 100
         return (number(value, decimals) if decimals is not None else f"{value:.3g}") + "%"
@@ -55,18 +85,19 @@ def formatted(value, unit, decimals=None):
     return number(value, decimals) + suffix
 
 
-def legend_of(template, metric):
+def legend_of(template: str, metric: dict[str, str]) -> str:
     if template == "__auto":
         return ", ".join(f"{k}={v}" for k, v in metric.items()) or "value"
     return re.sub(r"\{\{(\w+)\}\}", lambda found: metric.get(found[1], ""), template).strip()
 
 
-def colour_of(panel, name, at):
+def colour_of(panel: Panel, name: str, at: int | None) -> str:
+    fallback = ""
     for override in panel["fieldConfig"]["overrides"]:
         kind, option = override["matcher"]["id"], override["matcher"]["options"]
         hit = option == name if kind == "byName" else re.search(option.strip("/"), name)
         if hit:
-            best = override["properties"][0]["value"]["fixedColor"]
+            best: str = override["properties"][0]["value"]["fixedColor"]
             if kind == "byName" or "." not in option:
                 return best
             at = None
@@ -74,19 +105,20 @@ def colour_of(panel, name, at):
     return fallback if at is None else PALETTE[at % len(PALETTE)]
 
 
-def threshold(panel, value):
-    colour = None
+def threshold(panel: Panel, value: float) -> str:
+    colour = ""
     for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]:
         if step["value"] is None or value >= step["value"]:
             colour = step["color"]
     return colour
 
 
-def series_of(panel, data):
-    """Name, times and values of each series, no-data points as NaN."""
-    for target, result in zip(panel["targets"], data):
+def series_of(panel: Panel, data: list[Any]) -> Iterator[Series]:
+    """Each series; a gap in its data is NaN."""
+    for target, result in zip(panel["targets"], data, strict=True):
         for one in result:
-            times, values = [], []
+            times: list[float] = []
+            values: list[float] = []
             for at, value in one["values"]:
                 if times and at - times[-1] > STEP:
                     times.append(times[-1] + STEP)  # a gap
@@ -96,32 +128,42 @@ def series_of(panel, data):
             yield legend_of(target["legendFormat"], one["metric"]), times, values
 
 
-def until(panels, end):
-    """The panels' data as they were at that time."""
-    return [{"panel": one["panel"], "data": [
-        [{"metric": series["metric"], "values": [v for v in series["values"] if v[0] <= end]}
-         for series in result] for result in one["data"]]} for one in panels]
+def until(panels: list[PanelData], end: float) -> list[PanelData]:
+    """The panels with their data until that time."""
+    return [
+        {
+            "panel": one["panel"],
+            "data": [
+                [
+                    {"metric": series["metric"], "values": [v for v in series["values"] if v[0] <= end]}
+                    for series in result
+                ]
+                for result in one["data"]
+            ],
+        }
+        for one in panels
+    ]
 
 
 class Row:
     """A picture of some panels."""
 
-    def __init__(self, title, panels, start, end, phases=()):
+    def __init__(self, title: str, panels: list[PanelData], start: float, end: float, phases: Moments = ()) -> None:
         self.phases = phases
         self.title, self.panels, self.start, self.end = title, panels, start, end
-        self.shift = 0
+        self.shift = 0.0
         self.top = min(p["panel"]["gridPos"]["y"] for p in panels)
         lines = max(p["panel"]["gridPos"]["y"] + p["panel"]["gridPos"]["h"] for p in panels) - self.top
         self.width, self.height = 24 * COLUMN, lines * LINE + 30
         self.figure = plt.figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor=PAGE)
 
     @classmethod
-    def moments(cls, panels, start, moments, file):
-        """The same panels as they were at some moments, one below the other."""
+    def moments(cls, panels: list[PanelData], start: float, moments: Moments, file: Path) -> None:
+        """The same panels at several moments, one picture below the other."""
         rows = [cls(f"At a glance: {name}", until(panels, at), start, at) for at, name in moments]
         height = sum(row.height for row in rows) + 10 * (len(rows) - 1)
         figure = plt.figure(figsize=(rows[0].width / DPI, height / DPI), dpi=DPI, facecolor=PAGE)
-        shift = 0
+        shift = 0.0
         for row in rows:
             plt.close(row.figure)
             row.figure, row.shift = figure, shift
@@ -131,23 +173,29 @@ class Row:
             row.paint()
         rows[0].save(file)
 
-    def box(self, x, y, w, h):
-        """Pixels from the top left, as the figure's own."""
-        return [x / self.width, 1 - (y + self.shift + h) / self.height, w / self.width, h / self.height]
+    def box(self, x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+        """Pixels from the top left, in the figure's coordinates."""
+        return x / self.width, 1 - (y + self.shift + h) / self.height, w / self.width, h / self.height
 
-    def words(self, x, y, text, size, colour=TEXT, **more):
-        self.figure.text(x / self.width, 1 - (y + self.shift) / self.height, text, fontsize=size, color=colour,
-                         **({"va": "top", "ha": "left"} | more))
+    def words(self, x: float, y: float, text: str, size: int, colour: str = TEXT, **more: Any) -> None:
+        self.figure.text(
+            x / self.width,
+            1 - (y + self.shift) / self.height,
+            text,
+            fontsize=size,
+            color=colour,
+            **({"va": "top", "ha": "left"} | more),
+        )
 
-    def draw(self, file):
+    def draw(self, file: Path) -> None:
         self.paint()
         self.save(file)
 
-    def save(self, file):
+    def save(self, file: Path) -> None:
         self.figure.savefig(file, facecolor=PAGE)
         plt.close(self.figure)
 
-    def paint(self):
+    def paint(self) -> None:
         self.words(6, 7, self.title, 12, weight="bold")
         if self.phases:
             told = "   ".join(f"{self.clock(at)} {name}" for at, name in self.phases)
@@ -159,21 +207,34 @@ class Row:
             draw = self.stat if panel["type"] == "stat" else self.graph
             draw(panel, one["data"], x, y, w, h)
 
-    def clock(self, at):
-        """Minutes and seconds since the picture begins."""
+    def clock(self, at: float) -> str:
+        """Minutes and seconds since the start of the picture."""
         seconds = round(at - self.start)
         return f"{seconds // 60}:{seconds % 60:02}"
 
-    def card(self, x, y, w, h, colour):
+    def card(self, x: float, y: float, w: float, h: float, colour: str) -> None:
         left, bottom, width, height = self.box(x, y, w, h)
-        self.figure.patches.append(FancyBboxPatch(
-            (left, bottom), width, height, boxstyle="square,pad=0", linewidth=0, facecolor=colour,
-            zorder=-1, transform=self.figure.transFigure, figure=self.figure))
+        self.figure.patches.append(
+            FancyBboxPatch(
+                (left, bottom),
+                width,
+                height,
+                boxstyle="square,pad=0",
+                linewidth=0,
+                facecolor=colour,
+                zorder=-1,
+                transform=self.figure.transFigure,
+                figure=self.figure,
+            )
+        )
 
-    def stat(self, panel, data, x, y, w, h):
+    def stat(self, panel: Panel, data: list[Any], x: float, y: float, w: float, h: float) -> None:
         defaults, found = panel["fieldConfig"]["defaults"], list(series_of(panel, data))
-        last = [(name, [v for v in values if not math.isnan(v)][-1], times, values)
-                for name, times, values in found if any(not math.isnan(v) for v in values)]
+        last = [
+            (name, [v for v in values if not math.isnan(v)][-1], times, values)
+            for name, times, values in found
+            if any(not math.isnan(v) for v in values)
+        ]
         base = threshold(panel, last[0][1]) if last else GRID
         texts = []
         for name, value, _, _ in last:
@@ -195,13 +256,29 @@ class Row:
         if panel["options"]["textMode"] == "value_and_name":
             for at, (name, text) in enumerate(texts):
                 self.words(x + 12 + at * w / len(texts), y + h / 2, name, 13, "white", va="center")
-                self.words(x - 12 + (at + 1) * w / len(texts), y + h / 2 + 2, text, 20, "white",
-                           weight="bold", va="center", ha="right")
+                self.words(
+                    x - 12 + (at + 1) * w / len(texts),
+                    y + h / 2 + 2,
+                    text,
+                    20,
+                    "white",
+                    weight="bold",
+                    va="center",
+                    ha="right",
+                )
         elif texts:
-            self.words(x + w / 2, y + h * 0.47, texts[0][1], 21 if w > 200 else 16, "white", weight="bold",
-                       va="center", ha="center")
+            self.words(
+                x + w / 2,
+                y + h * 0.47,
+                texts[0][1],
+                21 if w > 200 else 16,
+                "white",
+                weight="bold",
+                va="center",
+                ha="center",
+            )
 
-    def graph(self, panel, data, x, y, w, h):
+    def graph(self, panel: Panel, data: list[Any], x: float, y: float, w: float, h: float) -> None:
         self.card(x, y, w, h, PANEL)
         self.words(x + 8, y + 7, panel["title"], 10)
         defaults = panel["fieldConfig"]["defaults"]
@@ -210,23 +287,26 @@ class Row:
         names = [name for name, _, _ in shown]
         if len(names) > 1:
             # The word for "nothing yet" only where there is nothing else.
-            shown = [one for one in shown if one[0] not in ("none yet", "no calls")
-                     and not re.match(r"none,", one[0])] or shown
+            shown = [
+                one for one in shown if one[0] not in ("none yet", "no calls") and not re.match(r"none,", one[0])
+            ] or shown
         left = 62 if unit in ("reqps", "ops", "bytes", "s", "cps") else 48
         rows = self.legend_rows(shown, w)
         axes = self.figure.add_axes(self.box(x + left, y + 30, w - left - 12, h - 30 - 22 - 16 * rows - 4))
         self.style(axes, unit, 30 if w > 280 else 60)
-        bottom, top = None, custom.get("axisSoftMax", 0)
+        bottom: dict[float, float] | None = None
+        top = custom.get("axisSoftMax", 0)
         for at, (name, times, values) in enumerate(shown):
             colour = colour_of(panel, name, at)
             if custom["stacking"]["mode"] == "normal":
-                known = dict(zip(times, (0 if math.isnan(v) else v for v in values)))
+                known = {time: 0.0 if math.isnan(v) else v for time, v in zip(times, values, strict=True)}
                 grid = sorted({t for _, ts, _ in shown for t in ts})
                 bottom = bottom or dict.fromkeys(grid, 0.0)
                 upper = {t: bottom[t] + known.get(t, 0) for t in grid}
                 if any(known.values()) or len(shown) == 1:
-                    axes.fill_between(grid, [bottom[t] for t in grid], [upper[t] for t in grid],
-                                      color=colour, alpha=0.45, linewidth=0)
+                    axes.fill_between(
+                        grid, [bottom[t] for t in grid], [upper[t] for t in grid], color=colour, alpha=0.45, linewidth=0
+                    )
                     axes.plot(grid, [upper[t] for t in grid], color=colour, linewidth=1)
                 bottom = upper
                 top = max(top, max(upper.values(), default=0))
@@ -245,7 +325,7 @@ class Row:
         axes.set_ylim(-0.015 * (top or 1), top * 1.08 or 1)
         axes.set_xlim(self.start, self.end)
 
-    def style(self, axes, unit, tick):
+    def style(self, axes: Any, unit: str, tick: int) -> None:
         axes.set_facecolor(PANEL)
         for side in axes.spines.values():
             side.set_visible(False)
@@ -260,49 +340,45 @@ class Row:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: self.clock(value)))
 
     @staticmethod
-    def entries(shown, w):
-        """Legend entries with their places: (row, x, index)."""
-        places, row, at = [], 0, 12
+    def entries(shown: list[Series], w: float) -> list[tuple[int, float, int]]:
+        """The legend's entries: row, x and index of each."""
+        places: list[tuple[int, float, int]] = []
+        row, at = 0, 12.0
         for index, (name, _, _) in enumerate(shown):
             need = 26 + 6.1 * len(name)
             if at + need > w - 6 and at > 12:
-                row, at = row + 1, 12
+                row, at = row + 1, 12.0
             places.append((row, at, index))
             at += need
         return places
 
-    def legend_rows(self, shown, w):
+    def legend_rows(self, shown: list[Series], w: float) -> int:
         return 1 + max((row for row, _, _ in self.entries(shown, w)), default=0)
 
-    def legend(self, panel, shown, x, y, w):
+    def legend(self, panel: Panel, shown: list[Series], x: float, y: float, w: float) -> None:
         for row, at, index in self.entries(shown, w):
             colour = colour_of(panel, shown[index][0], index)
             self.card(x + at, y + 16 * row + 6, 12, 3, colour)
             self.words(x + at + 17, y + 16 * row + 1, shown[index][0], 8, TEXT)
 
 
-def main():
-    data = json.loads(Path(sys.argv[1]).read_text())
-    folder = Path(sys.argv[2])
+def draw(panels: list[PanelData], start: float, end: float, phases: Moments, moments: Moments, folder: Path) -> None:
+    """Writes a PNG for each row of the dashboard."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
     plt.rcParams["font.family"] = "DejaVu Sans"
-    rows = []
-    for one in data["panels"]:
+    rows: list[tuple[str, list[PanelData]]] = []
+    for one in panels:
         if one["panel"]["type"] == "row":
             rows.append((one["panel"]["title"], []))
         else:
             rows[-1][1].append(one)
-    for at, (title, panels) in enumerate(rows):
+    for at, (title, shown) in enumerate(rows):
         name = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
         file = folder / f"{at + 1}-{name}.png"
         if at == 0:
-            Row.moments(panels, data["start"], data["moments"], file)
+            Row.moments(shown, start, moments, file)
         else:
-            Row(title, panels, data["start"], data["end"], data["phases"]).draw(file)
+            Row(title, shown, start, end, phases).draw(file)
         print(f"{file.name}: {file.stat().st_size // 1024} KB")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,14 +4,16 @@
     build.py            write staunch.json
     build.py --check    fail if staunch.json is not what this script makes
 
-In queries $sel is the choice of job and instance, $rate the window of a rate. A query that may find
-nothing (a route never called, a quantile of no calls) falls back on a zero, so that no panel is ever
-empty: `else_zero` for one number, `else_none` for a family of series.
+In queries, $sel is the selection of job and instance, and $rate the window of a rate. A query that may
+find nothing (a route never called, a quantile of no calls) falls back to a zero, so that no panel is
+ever empty: `else_zero` for one number, `else_none` for a family of series.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 FILE = Path(__file__).with_name("staunch.json")
 UID = "staunch"
@@ -27,66 +29,74 @@ COLOURS = {
 }
 STATUS_COLOURS = {"2..": GREEN, "4..": YELLOW, "429": PURPLE, "499": GREY, "5..": RED, "503": ORANGE}
 
+# A query of a panel: its legend and its expression.
+Target = tuple[str, str]
+# A panel or a part of one, as Grafana's JSON has it.
+Json = dict[str, Any]
+# Where a colour begins.
+Mark = tuple[float, str]
+
 AUTH = 'route=~"/api/v1/auth/.*"'
 OUR_OWN = 'route!~"/health/.*|/metrics"'
 FAILED = 'result=~"overloaded|unavailable|error"'
 
 
-def rate(metric, by="", where=""):
-    """Events a second, summed by label."""
+def rate(metric: str, by: str = "", where: str = "") -> str:
+    """Events per second, summed by label."""
     where = where + "," if where else ""
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{where}$sel}}[$rate]))"
 
 
-def quantile(q, metric, by="", where=""):
-    """A quantile of a histogram; no sample, not NaN, where there were no events."""
+def quantile(q: float, metric: str, by: str = "", where: str = "") -> str:
+    """A quantile of a histogram; no sample instead of NaN if there were no events."""
     buckets = rate(metric + "_bucket", f"{by}, le" if by else "le", where)
     return f"histogram_quantile({q}, {buckets}) >= 0"
 
 
-def else_zero(expr):
+def else_zero(expr: str) -> str:
     return f"({expr}) or vector(0)"
 
 
-def else_none(expr, label, word="none yet"):
+def else_none(expr: str, label: str, word: str = "none yet") -> str:
     return f'({expr}) or on () label_replace(vector(0), "{label}", "{word}", "", "")'
 
 
-def share(part, whole):
-    """A share that is 0 where the whole is 0."""
+def share(part: str, whole: str) -> str:
+    """A share, which is 0 if the whole is 0."""
     return else_zero(f"{part} / ({whole} > 0)")
 
 
-# Rates by one label, of a counter all of whose label values are there from the start.
-def by(metric, label):
-    return [("{{%s}}" % label, rate(metric, label))]
+# Rates by one label of a counter whose label values all exist from the start.
+def by(metric: str, label: str) -> list[Target]:
+    return [("{{" + label + "}}", rate(metric, label))]
 
 
 UTILISATION = ("sum by (job, instance) (rate(staunch_hash_seconds_count{$sel}[$rate]))"
                " / on (job, instance) staunch_hash_capacity{$sel}")
-# With other programs on the cores all lanes are busy though few hashes get done.
+# If other programs use the cores, all lanes are busy although few hashes finish.
 LANES = ("avg_over_time(staunch_hash_lanes_busy{$sel}[$rate])"
          " / on (job, instance) staunch_hash_lanes{$sel}")
 POOL = ('staunch_db_pool_connections{state="used",$sel} / ignoring (state) staunch_db_pool_max{$sel}')
-# Since the last success of any node of the job; before the first one, since the start.
+# Since the last success of any node of the job, or since the start if there was none.
 CLEANUP_AGE = ("time() - max by (job) ((staunch_cleanup_last_success_timestamp_seconds{$sel} > 0)"
                " or on (job, instance) process_start_time_seconds{$sel})")
 KEY_LEFT = "staunch_signing_key_created_timestamp_seconds{$sel} + 365 * 86400 - time()"
 
 
-def steps(*marks, base=GREEN):
-    return [{"color": base, "value": None}] + [{"color": c, "value": v} for v, c in marks]
+def steps(*marks: Mark, base: str = GREEN) -> list[Json]:
+    return [{"color": base, "value": None}, *({"color": c, "value": v} for v, c in marks)]
 
 
-def stat(title, unit, expr, description, marks=(), base=GREEN, w=4, h=4, decimals=None, words=None,
-         legend="", graph="area", last=False):
-    """One big number, coloured by its thresholds."""
+def stat(title: str, unit: str, expr: str, description: str, marks: Sequence[Mark] = (), base: str = GREEN,
+         w: int = 4, h: int = 4, decimals: int | None = None, words: dict[int, tuple[str, str]] | None = None,
+         legend: str = "", graph: str = "area", last: bool = False) -> Json:
+    """One large number, coloured by its thresholds."""
     mappings = []
     if words:
         options = {str(value): {"text": text, "color": colour, "index": at}
                    for at, (value, (text, colour)) in enumerate(words.items())}
         mappings = [{"type": "value", "options": options}]
-    defaults = {"unit": unit, "mappings": mappings, "color": {"mode": "thresholds"}, "min": 0,
+    defaults: Json = {"unit": unit, "mappings": mappings, "color": {"mode": "thresholds"}, "min": 0,
                 "thresholds": {"mode": "absolute", "steps": steps(*marks, base=base)}}
     if decimals is not None:
         defaults["decimals"] = decimals
@@ -102,10 +112,11 @@ def stat(title, unit, expr, description, marks=(), base=GREEN, w=4, h=4, decimal
     }
 
 
-def graph(title, unit, targets, description, lines=(), stack=False, w=8, h=8, top=None, decimals=None,
-          bars=False, colours=None):
-    """Lines over time. `lines` are thresholds, drawn; `top` is the least upper end of the axis."""
-    custom = {
+def graph(title: str, unit: str, targets: list[Target], description: str, lines: Sequence[Mark] = (),
+          stack: bool = False, w: int = 8, h: int = 8, top: float | None = None, decimals: int | None = None,
+          bars: bool = False, colours: dict[str, str] | None = None) -> Json:
+    """Lines over time. `lines` are thresholds that are drawn; the axis reaches at least to `top`."""
+    custom: Json = {
         "drawStyle": "bars" if bars else "line", "lineWidth": 2 if not stack else 1,
         "fillOpacity": 40 if stack else 80 if bars else 8, "showPoints": "never", "spanNulls": False,
         "lineInterpolation": "linear", "axisSoftMin": 0,
@@ -113,7 +124,7 @@ def graph(title, unit, targets, description, lines=(), stack=False, w=8, h=8, to
         "thresholdsStyle": {"mode": "dashed" if lines else "off"}}
     if top is not None:
         custom["axisSoftMax"] = top
-    defaults = {"unit": unit, "min": 0, "custom": custom, "color": {"mode": "palette-classic"},
+    defaults: Json = {"unit": unit, "min": 0, "custom": custom, "color": {"mode": "palette-classic"},
                 "thresholds": {"mode": "absolute", "steps": steps(*lines)}}
     if decimals is not None:
         defaults["decimals"] = decimals
@@ -132,13 +143,13 @@ def graph(title, unit, targets, description, lines=(), stack=False, w=8, h=8, to
     }
 
 
-def fixed(matcher, name, colour):
+def fixed(matcher: str, name: str, colour: str) -> Json:
     return {"matcher": {"id": matcher, "options": name},
             "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}]}
 
 
-def names_of(targets):
-    """Names that a panel's series may have: fixed legends, or all if a label names them."""
+def names_of(targets: list[Target]) -> set[str]:
+    """Names that a panel's series can have: the legends, or all names if a label gives them."""
     if any("{{" in legend for legend, _ in targets):
         return set(COLOURS)
     return {legend for legend, _ in targets}
@@ -146,296 +157,300 @@ def names_of(targets):
 
 WATCH_ALERT = [(0.8, YELLOW), (0.9, RED)]
 
-ROWS = [
+ROWS: list[tuple[str, list[Json]]] = [
     ("At a glance", [
         stat("Is it ready?", "none",
              "min((staunch_ready{$sel} * on (job, instance) up{$sel}) or up{$sel})",
-             "Every chosen instance is scraped and would answer /health/readiness with 200. If not: is"
-             " PostgreSQL up, and is the process running? Runbooks: StaunchNotReady, StaunchInstanceDown.",
+             "Every selected instance is scraped and answers /health/readiness with 200. If not, check that"
+             " PostgreSQL is up and the process is running. Runbooks: StaunchNotReady, StaunchInstanceDown.",
              words={1: ("ready", GREEN), 0: ("NOT READY", RED)}, marks=[(1, GREEN)], base=RED,
              graph="none"),
         stat("Logins a second", "reqps", rate("staunch_logins_total", where='result="success"'),
-             "Successful logins. What is usual for your hour of the day is the measure.", base=BLUE),
+             "Successful logins per second. Compare with what is usual for this hour of the day.", base=BLUE),
         stat("Logins turned away", "percentunit",
              share(rate("staunch_logins_total", where=FAILED), rate("staunch_logins_total")),
-             "Share of logins that were refused or failed through no fault of the client: overloaded,"
+             "Share of logins that were refused or failed for reasons other than the client: overloaded,"
              " unavailable, error. Runbook: StaunchLoginsRefused.",
              marks=[(0.0001, YELLOW), (0.01, RED)], decimals=1),
         stat("Hash engine in use", "percentunit",
              f"max({UTILISATION} or label_replace({LANES}, \"of\", \"lanes\", \"\", \"\"))",
-             "Hashes a second as a share of what the machine can do at the configured cost, or lanes busy as"
-             " a share of all lanes, whichever is more; the busiest instance. Above 90 % logins begin to"
-             " queue. Runbook: StaunchHashEngineSaturated.",
+             "Hashes per second as a share of the measured capacity at the configured cost, or busy lanes as a share"
+             " of all lanes, whichever is higher; the busiest instance. Above 90 % logins begin to queue. Runbook:"
+             " StaunchHashEngineSaturated.",
              marks=[(0.7, YELLOW), (0.9, RED)], decimals=0),
-        stat("A login waits", "s", "max(staunch_hash_predicted_wait_seconds{$sel})",
-             "How long a login that came now would wait before its hash is begun. At"
-             " STAUNCH_HASH_DEADLINE (30 s by default) logins are refused. Runbook: StaunchLoginWaitLong.",
+        stat("Login wait", "s", "max(staunch_hash_predicted_wait_seconds{$sel})",
+             "How long a login that arrives now would wait before its hash starts. At STAUNCH_HASH_DEADLINE (30 s by"
+             " default) logins are refused. Runbook: StaunchLoginWaitLong.",
              marks=[(1, YELLOW), (5, RED)]),
         stat("Auth calls, p95", "s",
              else_zero(quantile(0.95, "staunch_http_request_seconds", where=AUTH)),
-             "95 % of the calls to /api/v1/auth are faster than this. It includes the hash, which alone"
-             " takes some 0.2 s at cost 12. Runbook: StaunchAuthSlow.",
+             "95 % of the calls to /api/v1/auth are faster than this. It includes the hash, which alone takes about"
+             " 0.2 s at cost 12. Runbook: StaunchAuthSlow.",
              marks=[(0.5, YELLOW), (1, RED)]),
         stat("Database pool in use", "percentunit", f"max({POOL})",
-             "Connections in use as a share of STAUNCH_DB_POOL_MAX; the fullest instance. Watch at 80 %,"
-             " act at 90 %. Runbook: StaunchDatabasePoolNearlyFull.",
+             "Connections in use as a share of STAUNCH_DB_POOL_MAX; the fullest instance. Watch at 80 %, act at 90"
+             " %. Runbook: StaunchDatabasePoolNearlyFull.",
              marks=WATCH_ALERT, decimals=0),
         stat("Requests over a limit", "percentunit",
              share(rate("staunch_rate_limited_total"), rate("staunch_http_requests_total", where=OUR_OWN)),
-             "Share of requests answered 429 (health checks and scrapes do not count). The row Limits says"
-             " which limit. Runbook: StaunchRateLimitedOften.",
+             "Share of requests answered 429, without health checks and scrapes. The row Limits shows which limit."
+             " Runbook: StaunchRateLimitedOften.",
              marks=[(0.01, YELLOW), (0.1, RED)], decimals=1),
         stat("Addresses over a limit", "short", "sum(staunch_rate_limited_keys{$sel})",
-             "Client addresses that would be answered 429 now. One: a script gone wrong, or a proxy that"
-             " STAUNCH_TRUSTED_PROXIES lacks. Many: an attack from many places.", base=BLUE, decimals=0),
+             "Client addresses that would be answered 429 now. One address: a faulty script, or a proxy that is"
+             " missing in STAUNCH_TRUSTED_PROXIES. Many: a distributed attack.", base=BLUE, decimals=0),
         stat("Refresh reuse, 24 h", "short",
              'sum(increase(staunch_refreshes_total{result="reuse",$sel}[24h]))',
-             "Refresh tokens that came back after they had been replaced: stolen, or kept by a faulty"
-             " client. The session is ended. Runbook: StaunchRefreshTokenReused.",
+             "Refresh tokens that were used again after they had been replaced. The token was stolen, or the client"
+             " is faulty. The session is ended. Runbook: StaunchRefreshTokenReused.",
              marks=[(0.5, RED)], decimals=0),
         stat("Clean-up age", "percentunit",
              f"max(({CLEANUP_AGE}) / on (job) max by (job) (staunch_cleanup_interval_seconds{{$sel}}))",
              "Time since the last clean-up (before the first: since the start), as a share of"
-             " STAUNCH_CLEANUP_INTERVAL. 100 % is when the next is due. Runbook: StaunchCleanupLate.",
+             " STAUNCH_CLEANUP_INTERVAL. At 100 % the next one is due. Runbook: StaunchCleanupLate.",
              marks=[(1.5, YELLOW), (3, RED)], decimals=0),
         stat("Restarts, 24 h", "short", "sum(changes(process_start_time_seconds{$sel}[24h]))",
-             "Restarts of the chosen instances. A release is one each; what more is there is a crash or a"
-             " kill: look at the log before the last start. Runbook: StaunchRestarts.",
+             "Restarts of the selected instances. A release causes one per instance; any other is a crash or a kill."
+             " Look at the log before the last start. Runbook: StaunchRestarts.",
              marks=[(0.5, YELLOW), (3, RED)], decimals=0),
     ]),
     ("Traffic", [
         graph("Which routes are called, and how often?", "reqps",
               [("{{route}}", else_none(rate("staunch_http_requests_total", "route"), "route"))],
-              "Requests a second by route. 'unmatched' is any path that does not exist: scanners.",
+              "Requests per second by route. 'unmatched' is any path that does not exist, usually requested by"
+              " scanners.",
               stack=True),
         graph("How are requests answered?", "reqps",
               [("{{status}}", else_none(rate("staunch_http_requests_total", "status"), "status"))],
-              "Answers a second by status. 429: over a limit; 503: over capacity, or no database; 499: the"
-              " client left before; 500: a fault of ours, look in the log.",
+              "Answers per second by status. 429: over a limit; 503: over capacity, or no database; 499: the client"
+              " left before the answer; 500: an error in staunch, see the log.",
               stack=True, colours=STATUS_COLOURS),
         graph("How long do calls take? (p95 by route)", "s",
               [("{{route}}", else_none(quantile(0.95, "staunch_http_request_seconds", "route", AUTH),
                                        "route", "no calls"))],
-              "95 % of the calls of a route are faster. Logins and registrations contain a hash; the others"
-              " should stay at a few milliseconds even when the hash engine is full. Quick refusals count,"
-              " too: under a flood of 429 and 503 a low p95 is no comfort.",
+              "95 % of the calls of a route are faster. Logins and registrations contain a hash; the others should"
+              " stay at a few milliseconds even when the hash engine is full. Quick refusals count too, so a low p95"
+              " during a flood of 429 and 503 means little.",
               lines=[(0.5, RED)]),
     ]),
     ("Logins and the hash engine", [
         graph("How do logins end?", "reqps", by("staunch_logins_total", "result"),
-              "Logins a second by outcome. rejected: wrong password or name, many of them are someone"
-              " guessing; locked: refused after too many failures under that name; overloaded: refused by the hash engine; unavailable: the database did not answer.",
+              "Logins per second by outcome. rejected: wrong password or name, many of them mean guessing; locked:"
+              " refused after too many failures under that name; overloaded: refused by the hash engine;"
+              " unavailable: the database did not answer.",
               stack=True),
         graph("How near is the hash engine to its limit?", "percentunit",
               [("hashes, {{instance}}", UTILISATION), ("lanes busy, {{instance}}", LANES)],
-              "Hashes a second over staunch_hash_capacity, which is measured at start and whenever all lanes"
-              " are busy. Above 70 % plan for more cores or nodes; above 90 % logins queue. Lanes that are"
-              " busier than the hashes say: other programs take the cores.",
+              "Hashes per second over staunch_hash_capacity, which is measured at start and whenever all lanes are"
+              " busy. Above 70 %, plan for more cores or nodes; above 90 %, logins queue. If the lanes are busier"
+              " than the hashes suggest, other programs use the cores.",
               lines=[(0.7, YELLOW), (0.9, RED)], top=1),
         graph("How long does a login wait for its hash?", "s",
               [("predicted, {{instance}}", "staunch_hash_predicted_wait_seconds{$sel}"),
                ("waited, p95", else_zero(quantile(0.95, "staunch_hash_wait_seconds"))),
                ("refused above, {{instance}}", "staunch_hash_deadline_seconds{$sel}")],
-              "What a login that came now would wait, and what those before it did wait. When the"
-              " prediction passes STAUNCH_HASH_DEADLINE (30 s by default) logins are refused with it as"
-              " Retry-After.", lines=[(1, YELLOW), (5, RED)], top=1),
+              "How long a login that arrives now would wait, and how long earlier ones did wait. When the prediction"
+              " exceeds STAUNCH_HASH_DEADLINE (30 s by default), logins are refused with it as Retry-After.",
+              lines=[(1, YELLOW), (5, RED)], top=1),
         graph("What is hashed, what waits?", "short",
               [("being hashed", "sum(staunch_hash_lanes_busy{$sel})"),
                ("waiting", "sum(staunch_hash_queue_depth{$sel})"),
                ("lanes", "sum(staunch_hash_lanes{$sel})")],
-              "Passwords being hashed, at most one a lane, and passwords waiting for a lane. A queue that"
-              " does not empty for minutes means more logins than the machine can do.", w=6),
+              "Passwords being hashed, at most one per lane, and passwords waiting for a lane. A queue that does not"
+              " empty for minutes means more logins than the machine can handle.", w=6),
         graph("How long does a hash take?", "s",
               [("{{op}}, p50", else_none(quantile(0.5, "staunch_hash_seconds", "op"), "op", "none")),
                ("{{op}}, p95", else_none(quantile(0.95, "staunch_hash_seconds", "op"), "op", "none"))],
-              "verify: a login; hash: a new password, or one brought to a new cost. Up to about twice the"
-              " time of one alone is usual when all lanes are busy. More: other programs take the cores.",
+              "verify: a login; hash: a new password, or one that is rehashed at a new cost; foreign: a login with"
+              " an imported hash. When all lanes are busy, up to about twice the time of a single hash is usual."
+              " More means that other programs use the cores.",
               w=6),
         graph("What does the engine refuse or drop?", "reqps",
-              by("staunch_hash_rejected_total", "reason")
-              + [("client left", rate("staunch_hash_cancelled_total")),
-                 ("panic", rate("staunch_hash_panics_total"))],
-              "predicted_wait: the wait would pass the deadline; queue_full: STAUNCH_HASH_QUEUE is reached;"
-              " expired: waited past the deadline all the same; client left: nobody waits for it any"
-              " more. A panic is a fault of ours.", stack=True, w=6),
+              [*by("staunch_hash_rejected_total", "reason"),
+               ("client left", rate("staunch_hash_cancelled_total")),
+               ("panic", rate("staunch_hash_panics_total"))],
+              "predicted_wait: the wait would exceed the deadline; queue_full: STAUNCH_HASH_QUEUE is reached;"
+              " expired: it waited past the deadline anyway; client left: the client disconnected. A panic is an"
+              " error in staunch.", stack=True, w=6),
         graph("How do registrations end?", "reqps", by("staunch_registrations_total", "result"),
-              "Registrations a second by outcome. Many conflicts: someone tries which names exist. Many"
-              " successes at once from new addresses: accounts made in bulk.", stack=True, w=6),
+              "Registrations per second by outcome. Many conflicts: someone probes which names exist. Many successes"
+              " at once from new addresses: accounts created in bulk.", stack=True, w=6),
     ]),
     ("Limits", [
         graph("Which limit is hit?", "reqps", by("staunch_rate_limited_total", "policy"),
-              "429 answers a second by the policy that gave them: STAUNCH_LIMIT_LOGIN, _REGISTER, _REFRESH,"
-              " _CLIENTS, _GLOBAL. login: guessing of passwords; clients: a resource server that asks more often;"
-              " global: scanners, or a client in a loop.",
+              "429 answers per second by policy: STAUNCH_LIMIT_LOGIN, _REGISTER, _REFRESH, _CLIENTS, _GLOBAL. login:"
+              " password guessing; clients: a resource server that asks more often; global: scanners, or a client in"
+              " a loop.",
               stack=True, w=6),
         graph("How many addresses are over a limit?", "short",
               [("over a limit", "sum(staunch_rate_limited_keys{$sel})"),
                ("remembered", "sum(staunch_rate_limit_keys{$sel})")],
-              "Addresses that are refused now, among those seen lately. Few addresses and many 429: one"
-              " client in a loop, or all clients behind one proxy. Many: an attack from many places.", w=6),
+              "Addresses that are refused now, among those seen recently. Few addresses and many 429: one client in"
+              " a loop, or all clients behind one proxy. Many addresses: a distributed attack.", w=6),
         graph("How full is the limiter's table?", "percentunit",
-              [("{{instance}}", "staunch_rate_limit_keys{$sel}"
-                                " / on (job, instance) staunch_rate_limit_keys_max{$sel}")],
-              "Addresses remembered over the most there can be. When it is full, new addresses share limits"
-              " with their network. It takes an attack from very many addresses to get there.",
+              [("{{instance}}",
+                "staunch_rate_limit_keys{$sel} / on (job, instance) staunch_rate_limit_keys_max{$sel}")],
+              "Addresses remembered as a share of the maximum. When the table is full, new addresses share limits"
+              " with their network. Only an attack from very many addresses fills it.",
               lines=WATCH_ALERT, top=1, w=6),
         graph("How near are connections to their limit?", "percentunit",
-              [("{{instance}}", "staunch_http_connections{$sel}"
-                                " / on (job, instance) staunch_http_connections_max{$sel}"),
-               ],
-              "Connections open over STAUNCH_CONNECTIONS_MAX. At the limit those idle longest are closed for new ones.",
+              [("{{instance}}",
+                "staunch_http_connections{$sel} / on (job, instance) staunch_http_connections_max{$sel}")],
+              "Open connections as a share of STAUNCH_CONNECTIONS_MAX. At the limit, the connections that have been"
+              " idle longest are closed for new ones.",
               lines=WATCH_ALERT, top=1, w=6),
         graph("Which connections are refused?", "cps",
               [("{{reason}}", else_none(rate("staunch_http_connections_refused_total", "reason"), "reason")),
                ("evicted", rate("staunch_http_connections_evicted_total")),
                ("HTTP/2 requests", rate("staunch_http2_streams_refused_total"))],
-              "Connections closed as soon as they were accepted. per_address: an address has"
-              " STAUNCH_CONNECTIONS_PER_ADDRESS open already. If it is your proxy's, add it to"
-              " STAUNCH_TRUSTED_PROXIES. evicted: idle ones that were closed for new ones, at"
-              " STAUNCH_CONNECTIONS_MAX. HTTP/2 requests: those beyond as many beside each other, which"
-              " clients send again.", stack=True, w=6, h=6),
+              "Connections closed right after they were accepted. per_address: the address already has"
+              " STAUNCH_CONNECTIONS_PER_ADDRESS open. If the address is your proxy's, add it to"
+              " STAUNCH_TRUSTED_PROXIES. evicted: idle connections that were closed for new ones at"
+              " STAUNCH_CONNECTIONS_MAX. HTTP/2 requests: refused because too many requests were open at once;"
+              " clients send them again.", stack=True, w=6, h=6),
         graph("Which connections end with an error?", "cps",
               by("staunch_http_connection_errors_total", "kind"),
-              "bad_head and head_too_large: heads that were answered 400 or 431, such as TLS on a port of plain HTTP,"
-              " or a scan. timeout: heads or clients that are too slow. http2: against the protocol. broken: the"
-              " client left half-way. The log's 'connection error' lines give the addresses.",
+              "bad_head and head_too_large: request heads that were answered 400 or 431, for example TLS sent to a"
+              " plain HTTP port, or a scan. timeout: a head did not end in time, or the client did not read an answer"
+              " in time. http2: HTTP/2 protocol errors. broken: the connection ended during a request or an answer."
+              " The log's 'connection error' lines give the addresses.",
               stack=True, w=6, h=6),
         graph("How many connections are open?", "short",
               [("{{instance}}", "staunch_http_connections{$sel}")],
-              "Connections open now. A step down on all instances at once is a network or a proxy, not"
-              " staunch.", w=6, h=6),
+              "Connections open now. A step down on all instances at once is a network or a proxy, not staunch.",
+              w=6, h=6),
         graph("How many login names are under attack?", "short",
               [("{{instance}}", "staunch_lockout_names{$sel}")],
-              "Names with so many failed logins from all over that addresses unknown to them have to wait."
-              " A few: somebody wants these accounts. Thousands: stolen passwords of another service are"
-              " tried here. Owners at an address they used before notice nothing. Runbook:"
-              " StaunchManyNamesLocked.", w=6, h=6, decimals=0),
+              "Names with so many failed logins that logins from unknown addresses have to wait. A few: someone"
+              " wants these accounts. Thousands: passwords stolen from another service are tried here. Owners at an"
+              " address they used before are not affected. Runbook: StaunchManyNamesLocked.", w=6, h=6, decimals=0),
     ]),
     ("Sessions and tokens", [
         graph("How do refreshes end?", "reqps", by("staunch_refreshes_total", "result"),
-              "Refreshes a second by outcome. rejected: ended, expired or forged; reuse: an old token came"
-              " back, and its session was ended.", stack=True, w=5),
+              "Refreshes per second by outcome. rejected: ended, expired or forged; reuse: an old token was used"
+              " again, and its session was ended.", stack=True, w=5),
         graph("Were refresh tokens reused?", "short",
               [("reuse", 'sum(increase(staunch_refreshes_total{result="reuse",$sel}[$rate]))')],
-              "Each one is a session that was ended because a replaced refresh token was used again:"
-              " stolen, or a client that does not keep the newest. The log's 'request' lines of"
-              " /api/v1/auth/refresh with status 401 at that time give the addresses.", bars=True, w=4,
+              "Each one is a session that was ended because a replaced refresh token was used again: it was stolen,"
+              " or the client does not keep the newest token. The log's 'request' lines of /api/v1/auth/refresh with"
+              " status 401 at that time give the addresses.", bars=True, w=4,
               decimals=0),
         graph("How do access token checks end?", "reqps", by("staunch_bearer_checks_total", "result"),
-              "Bearer tokens checked a second. Many rejected: expired tokens that clients do not renew, a"
-              " changed key or issuer, or forgery.", stack=True, w=5),
+              "Bearer tokens checked per second. Many rejected: expired tokens that clients do not renew, a changed"
+              " key or issuer, or forgery.", stack=True, w=5),
         graph("How do introspections end?", "reqps", by("staunch_introspections_total", "result"),
-              "Tokens that clients asked about a second, by what they were told. rejected: the caller was"
-              " no client of ours, or had another secret.", stack=True, w=5),
+              "Introspected tokens per second by answer. rejected: the caller is not a known client, or sent a wrong"
+              " secret.", stack=True, w=5),
         graph("Where do session look-ups go?", "ops", by("staunch_session_lookups_total", "source"),
-              "An access token's session is believed for 30 s without a query, or two seconds while its node"
-              " does not hear of ends on others (Database). The more of them come from the cache, the less"
-              " the database has to do.", stack=True, w=5),
+              "A node trusts the session of an access token for 30 s without a query, or for two seconds while it"
+              " receives no notifications of ended sessions (Database). The more look-ups the cache answers, the"
+              " less load on the database.", stack=True, w=5),
         graph("How do logouts end?", "reqps", by("staunch_logouts_total", "result"),
-              "Logouts a second by outcome. unknown: a token that was not a live session; the client is"
-              " told 204 all the same.", stack=True, w=5),
+              "Logouts per second by outcome. unknown: the token did not belong to a live session; the client gets"
+              " 204 anyway.", stack=True, w=5),
         graph("When was the last clean-up?", "s",
               [("since the last one, {{job}}", CLEANUP_AGE),
                ("interval, {{job}}", "max by (job) (staunch_cleanup_interval_seconds{$sel})")],
-              "Time since ended sessions were last removed by any node of the job. A saw-tooth below the"
-              " interval is good; above three times the interval the table grows: see the log for"
-              " clean-up errors.", w=5),
+              "Time since any node of the job last removed ended sessions. A saw-tooth below the interval is good;"
+              " above three times the interval the table grows: see the log for clean-up errors.", w=5),
         graph("How do clean-ups end?", "short",
               [("{{result}}", "sum by (result) (increase(staunch_cleanup_runs_total{$sel}[$rate]))")],
-              "Clean-up runs by outcome. skipped: another node was at it. An error is logged with its"
-              " cause. Runbook: StaunchBackgroundTaskFailing.", bars=True, w=4),
+              "Clean-up runs by outcome. skipped: another node was running it. An error is logged with its cause."
+              " Runbook: StaunchBackgroundTaskFailing.", bars=True, w=4),
         graph("What do clean-ups remove?", "short",
               [("sessions", "sum(increase(staunch_cleanup_removed_total{$sel}[$rate]))")],
-              "Sessions that had ended or expired, removed from the table. About as many as there are logins,"
-              " a week later.", bars=True, w=4),
+              "Sessions that had ended or expired and were removed from the table: about as many as there were"
+              " logins a week before.", bars=True, w=4),
         stat("Signing key: time left", "s", f"min({KEY_LEFT})",
-             "Until the oldest signing key in use is one year old, its cryptoperiod (NIST SP 800-57 part 1"
-             " rev. 5, 5.3.6). Rotate before: see the runbook StaunchSigningKeyOld.",
+             "Time until the oldest signing key in use is one year old, its cryptoperiod (NIST SP 800-57 part 1 rev."
+             " 5, 5.3.6). Rotate before that: see the runbook StaunchSigningKeyOld.",
              marks=[(0, ORANGE), (30 * 86400, GREEN)], base=RED, w=3, h=8, graph="none"),
         stat("Hashes renewed", "short", 'sum(increase(staunch_rehashes_total{result="success",$sel}[24h]))',
-             "Stored hashes brought to the configured cost in the last 24 h, each after a login of its"
-             " account. Falls to nothing when the accounts in use have the new cost.",
+             "Stored hashes that were rehashed at the configured cost in the last 24 h, each after a login of its"
+             " account. Falls to zero when all active accounts have the new cost.",
              base=BLUE, w=3, h=8, decimals=0),
     ]),
     ("Database", [
         graph("How near is the connection pool to its limit?", "percentunit", [("{{instance}}", POOL)],
-              "Connections in use over STAUNCH_DB_POOL_MAX, seen at each scrape. Watch at 80 %, act at 90 %:"
-              " slow queries first, then a larger pool.", lines=WATCH_ALERT, top=1),
+              "Connections in use over STAUNCH_DB_POOL_MAX at each scrape. Watch at 80 %, act at 90 %: first look"
+              " for slow queries, then raise the pool's size.", lines=WATCH_ALERT, top=1),
         graph("What are the pool's connections doing?", "short",
               [("{{state}}", "sum by (state) (staunch_db_pool_connections{$sel})"),
                ("calls waiting", "sum(staunch_db_pool_waiting{$sel})"),
                ("limit", "sum(staunch_db_pool_max{$sel})")],
-              "Connections in use and idle, and calls that wait for one. Calls that wait while connections"
-              " are idle are not expected."),
+              "Connections in use and idle, and calls that wait for one. Calls should not wait while connections are"
+              " idle."),
         graph("How long do calls wait for a connection?", "s",
               [("p50", else_zero(quantile(0.5, "staunch_db_pool_wait_seconds"))),
                ("p95", else_zero(quantile(0.95, "staunch_db_pool_wait_seconds"))),
                ("p99", else_zero(quantile(0.99, "staunch_db_pool_wait_seconds")))],
-              "Sees short jams that the gauge beside it misses between two scrapes. 10 ms is the patience"
-              " after which the pool opens another connection; after 2 s a call is answered 503.",
+              "Shows short congestion that the gauge misses between two scrapes. After 10 ms of waiting the pool"
+              " opens another connection; after 2 s a call is answered 503.",
               lines=[(0.01, YELLOW), (2, RED)], top=0.01),
-        graph("Are connections opened, refused or given up?", "ops",
+        graph("Are connections opened, refused or abandoned?", "ops",
               [("opened", rate("staunch_db_connections_opened_total", where='result="success"')),
                ("refused", rate("staunch_db_connections_opened_total", where='result="error"')),
                ("client left, {{result}}", rate("staunch_db_abandoned_statements_total", "result"))],
-              "Refused: the database allows fewer connections than STAUNCH_DB_POOL_MAX, or is away. Client left,"
-              " finished: its statement ran to the end, and the connection stayed; closed: it took over a second."),
+              "Connections opened per second, and statements whose client left. refused: the database is down, or"
+              " allows fewer connections than STAUNCH_DB_POOL_MAX. finished: the statement ran to its end, and the"
+              " connection was kept. closed: the statement took over a second, and its connection was closed."),
         graph("Which queries run?", "ops",
               [("{{query}}", else_none(rate("staunch_db_query_seconds_count", "query"), "query"))],
-              "Queries a second by name; the same name is in the statement's first line in PostgreSQL's log"
-              " and pg_stat_activity.", stack=True, w=6),
+              "Queries per second by name. The first line of the statement in PostgreSQL's log and in"
+              " pg_stat_activity has the same name.", stack=True, w=6),
         graph("How long do queries take? (p95)", "s",
               [("{{query}}", else_none(quantile(0.95, "staunch_db_query_seconds", "query"),
                                        "query", "no calls"))],
-              "95 % of a query's calls are faster. Those that write wait for the disk. One that climbs alone:"
-              " EXPLAIN it; all together: the database machine or the network.",
+              "95 % of a query's calls are faster. Writes wait for the disk. If one query climbs alone, EXPLAIN it;"
+              " if all do, look at the database machine or the network.",
               lines=[(0.1, YELLOW), (1, RED)], top=0.1, w=6),
         graph("How many queries does a request cost?", "short",
               [("queries a request", share(rate("staunch_db_query_seconds_count"),
                                            rate("staunch_http_requests_total", where=AUTH)))],
-              "Queries over requests to /api/v1/auth. A good login is two, a refresh one, /me mostly none."
-              " A rise without a change of traffic is a cache that does not hit.", w=6, decimals=2, top=2),
+              "Queries per request to /api/v1/auth. A good login is two, a refresh one, /me mostly none. A rise"
+              " without a change of traffic means that a cache does not hit.", w=6, decimals=2, top=2),
         graph("Which queries fail?", "ops",
               [("{{query}}", else_none(rate("staunch_db_errors_total", "query"), "query"))],
-              "Failed database calls a second by query. The log has the cause of each. Runbook:"
+              "Failed database calls per second by query. The log has the cause of each. Runbook:"
               " StaunchDatabaseErrors.", stack=True, w=6),
-        graph("Does every node hear of ended sessions?", "short",
+        graph("Does every node receive notifications?", "short",
               [("{{instance}}", "staunch_notify_connected{$sel}")],
-              "1 while a node listens for sessions that end on others. At 0 it asks the database about each"
-              " session every two seconds, and hears of ends no sooner. Runbook: StaunchNotifyDown.",
+              "1 while a node receives notifications of sessions that end on other nodes. At 0 it checks each"
+              " session with the database every two seconds, and notices an ended session only then. Runbook:"
+              " StaunchNotifyDown.",
               w=12, h=6, top=1, decimals=0),
-        graph("How many ended sessions are told?", "ops", by("staunch_notifications_total", "kind"),
-              "Notices heard a second, those of the node itself among them. session: a logout, a session"
-              " ended, a token reused; account: all sessions of an account, a new password, an account"
-              " disabled.", stack=True, w=12, h=6),
+        graph("How many notifications are received?", "ops", by("staunch_notifications_total", "kind"),
+              "Notifications received per second, including the node's own. session: a logout, a session ended, a"
+              " token reused; account: all sessions of an account, a new password, an account disabled.",
+              stack=True, w=12, h=6),
     ]),
     ("TLS and proxies", [
         graph("How do TLS handshakes end?", "reqps", by("staunch_tls_handshakes_total", "result"),
-              "Handshakes on the main listener a second, where STAUNCH_TLS_CERT is set. error: plain HTTP, an"
-              " old version, a client that does not trust the certificate; timeout: it did not end within"
+              "Handshakes on the main listener per second, if STAUNCH_TLS_CERT is set. error: plain HTTP, an old"
+              " version, or a client that does not trust the certificate; timeout: not finished within"
               " STAUNCH_HEADER_TIMEOUT.", stack=True, w=6),
         graph("How long is the certificate good?", "s",
               [("{{instance}}", "clamp_min(staunch_tls_certificate_expiry_timestamp_seconds{$sel} - time(), 0)")],
-              "Until the certificate ends that new connections are shown; 0 where there is no TLS, or when it"
-              " has ended. Runbook: StaunchCertificateExpiring.", w=6),
+              "Time until the certificate that new connections get expires; 0 without TLS, or when it has expired."
+              " Runbook: StaunchCertificateExpiring.", w=6),
         graph("Is a new certificate read?", "short",
               [("{{result}}", "sum by (result) (increase(staunch_tls_reloads_total{$sel}[$rate]))")],
-              "Readings after a file changed or SIGHUP came. error: the pair cannot be used, and the one"
-              " before stays; the log has the cause. One error while both files are being replaced is no"
-              " fault.", bars=True, w=6, decimals=0),
+              "Attempts to load the files after one changed or on SIGHUP. error: the pair cannot be used and the"
+              " previous one stays in use; the log has the cause. A single error while both files are being replaced"
+              " is harmless.", bars=True, w=6, decimals=0),
         graph("How do PROXY headers begin connections?", "reqps", by("staunch_proxy_headers_total", "result"),
-              "Connections a second by their PROXY header, where STAUNCH_PROXY_PROTOCOL is on. error: the"
-              " proxy sends none, or a broken one; untrusted: somebody who is not in STAUNCH_TRUSTED_PROXIES"
-              " connects past the proxy.", stack=True, w=6),
+              "Connections per second by their PROXY header, if STAUNCH_PROXY_PROTOCOL is on. error: the proxy sends"
+              " no header or a broken one; untrusted: a client that is not in STAUNCH_TRUSTED_PROXIES bypasses the"
+              " proxy.", stack=True, w=6),
     ]),
     ("Process", [
         graph("How much CPU is used?", "short",
               [("{{instance}}", "rate(process_cpu_seconds_total{$sel}[$rate])")],
-              "Cores in use. Hashing takes all cores there are when logins wait, at a low priority: full"
-              " cores alone are no fault.", w=6),
+              "Cores in use. While logins wait, hashing uses all cores at a low priority, so full cores alone are"
+              " not a problem.", w=6),
         graph("How much memory is used?", "bytes", [("{{instance}}", "process_resident_memory_bytes{$sel}")],
-              "Resident memory, without that of an embedded PostgreSQL. Every queue and table has a bound: it"
-              " should level off. One that climbs for days is a leak: report it.", w=6),
+              "Resident memory, without that of an embedded PostgreSQL. Every queue and table is bounded, so it"
+              " should level off. If it climbs for days, report a leak.", w=6),
         graph("How near are file descriptors to their limit?", "percentunit",
               [("{{instance}}", "process_open_fds{$sel} / process_max_fds{$sel}")],
               "Each connection is a file descriptor. Raise LimitNOFILE (systemd) or ulimit -n above"
@@ -444,22 +459,22 @@ ROWS = [
         graph("Are log lines lost?", "short",
               [("log", "sum(increase(staunch_log_lines_dropped_total{$sel}[$rate]))"),
                ("audit log", "sum(increase(staunch_audit_events_dropped_total{$sel}[$rate]))")],
-              "Log lines dropped because whatever reads the log is slower than staunch writes it. Runbook:"
-              " StaunchLogLinesDropped. Audit log: the database was away for so long that no more lines"
-              " could wait. Runbook: StaunchAuditLinesDropped.", bars=True, w=6, decimals=0),
+              "Log lines dropped because the program that reads the log is slower than staunch. Runbook:"
+              " StaunchLogLinesDropped. Audit log: the database was unavailable for so long that the queue was full."
+              " Runbook: StaunchAuditLinesDropped.", bars=True, w=6, decimals=0),
         graph("Do traces reach the collector?", "short",
               [("{{result}}", "sum by (result) (increase(staunch_trace_exports_total{$sel}[$rate]))")],
-              "Batches of spans sent to STAUNCH_OTLP_ENDPOINT, if one is set. Errors: the collector is away"
-              " or refuses them; nothing else suffers.", bars=True, w=6),
+              "Batches of spans sent to STAUNCH_OTLP_ENDPOINT, if it is set. error: the collector is unavailable or"
+              " refuses them; nothing else is affected.", bars=True, w=6),
         stat("Running for", "s", "time() - process_start_time_seconds{$sel}",
              "Time since each instance started.", base=BLUE, w=6, h=8, legend="{{instance}}", last=True,
              graph="none"),
         stat("Start to ready", "s", "staunch_startup_seconds{$sel}",
-             "From the start of the process to readiness, at the last start: database, migrations, keys and"
-             " the calibration of the hash engine. Longer than a minute: look at the log's first lines.",
+             "Time from the start of the process to readiness, at the last start: database, migrations, keys, and"
+             " the calibration of the hash engine. If it exceeds a minute, look at the first lines of the log.",
              marks=[(10, YELLOW), (60, RED)], w=6, h=8, legend="{{instance}}", last=True, graph="none"),
         stat("Versions", "short", "count by (version) (staunch_build_info{$sel})",
-             "Instances by version. More than one version outside of a release: one node was left behind.",
+             "Instances by version. More than one version outside of a release means that a node was not upgraded.",
              base=BLUE, w=6, h=8, legend="{{version}}", last=True, graph="none", decimals=0),
     ]),
 ]
@@ -468,11 +483,11 @@ SELECTION = 'job=~"$job",instance=~"$instance"'
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
-def query(expr):
+def query(expr: str) -> str:
     return expr.replace("$sel", SELECTION).replace("$rate", "$__rate_interval")
 
 
-def variable(name, label, where):
+def variable(name: str, label: str, where: str) -> Json:
     definition = f"label_values(staunch_build_info{where}, {name})"
     return {
         "name": name, "label": label, "type": "query", "datasource": DATASOURCE,
@@ -481,9 +496,10 @@ def variable(name, label, where):
         "refresh": 2, "sort": 1, "regex": "", "options": [], "hide": 0, "skipUrlSync": False}
 
 
-def laid_out():
-    """The panels with their places: left to right, a new line where the next does not fit."""
-    panels, y, ident = [], 0, 0
+def laid_out() -> list[Json]:
+    """The panels with their positions: left to right, in a new line if the next one does not fit."""
+    panels: list[Json] = []
+    y = ident = 0
     for title, row in ROWS:
         ident += 1
         panels.append({"id": ident, "type": "row", "title": title, "collapsed": False, "panels": [],
@@ -507,14 +523,14 @@ def laid_out():
     return panels
 
 
-def dashboard():
+def dashboard() -> Json:
     starts = {
         "name": "Starts", "enable": True, "hide": False, "iconColor": BLUE, "datasource": DATASOURCE,
         "expr": query("process_start_time_seconds{$sel} * 1000"), "useValueForTime": True, "step": "60s",
         "titleFormat": "Started", "textFormat": "{{instance}}", "tagKeys": "job"}
     return {
         "uid": UID, "title": "staunch", "tags": ["staunch", "login"], "schemaVersion": 39, "version": 1,
-        "description": "Is staunch healthy, how near is it to its limits, who is knocking, what breaks next?",
+        "description": "Is staunch healthy, how near is it to its limits, who attacks it, and what will fail next?",
         "editable": True, "graphTooltip": 1, "timezone": "", "weekStart": "", "fiscalYearStartMonth": 0,
         "time": {"from": "now-1h", "to": "now"}, "refresh": "30s", "liveNow": False,
         "timepicker": {"refresh_intervals": ["5s", "10s", "30s", "1m", "5m", "15m"]},
@@ -528,7 +544,7 @@ def dashboard():
         "links": [], "panels": laid_out()}
 
 
-def main():
+def main() -> None:
     text = json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
     if sys.argv[1:] == ["--check"]:
         if not FILE.exists() or FILE.read_text(encoding="utf-8") != text:

@@ -1,59 +1,47 @@
-"""What a figure depends on: the machine, the versions, the commit."""
+"""What a measured figure depends on: the machine, the versions, the commit."""
 
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from common.venv import program
+from harness import ROOT
+from harness.children import output_of
 
-from .server import BUILT, ROOT, Server
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
-def describe(server: Server) -> dict[str, Any]:
-    """All of it, without a name or a path of this machine."""
-    lines = server.start_lines()
+def describe() -> dict[str, Any]:
+    """The machine, without its name or a path."""
     return {
-        "machine": {
-            "cpu": first(r"^model name\s*: (.*)$", read("/proc/cpuinfo")) or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "memory_mb": int(first(r"^MemTotal:\s+(\d+) kB$", read("/proc/meminfo")) or 0) // 1024,
-            "kernel": platform.release(),
-            "load_before": os.getloadavg()[0],
-        },
-        "versions": {
-            "staunch": output([str(server.program), "--version"]).removeprefix("staunch "),
-            "postgresql": first(r"PostgreSQL (\S+)", "\n".join(lines)),
-            "k6": first(r"v(\S+)", output([program("k6"), "version"])),
-            "python": platform.python_version(),
-        },
-        "commit": output(["git", "rev-parse", "HEAD"]) or None,
-        "uncommitted_changes": bool(output(["git", "status", "--porcelain"])),
-        # False: the binary was named by --staunch, and may be of another commit.
-        "built_from_this_tree": server.program == BUILT,
-        "settings": dict(sorted(server.chosen.items())),
-        "start_lines": [line for line in lines if line.startswith("bcrypt")],
+        "cpu": first(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text()) or platform.machine(),
+        "cores": cores(),
+        "memory_mb": int(first(r"^MemTotal:\s+(\d+) kB$", Path("/proc/meminfo").read_text()) or 0) // 1024,
+        "kernel": f"{platform.system()} {platform.release()}",
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", ""),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
     }
 
 
-def read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+def commit() -> dict[str, Any]:
+    """The commit of this tree, and whether the tree differs from it."""
+    # Without the option, git would write its index.
+    git = ["git", "--no-optional-locks"]
+    return {
+        "commit": output_of([*git, "rev-parse", "HEAD"], cwd=ROOT),
+        "uncommitted_changes": bool(output_of([*git, "status", "--porcelain"], cwd=ROOT)),
+    }
+
+
+def version_of(program: str | Path) -> str | None:
+    """The version number that a program prints."""
+    return first(r"(\d+(?:\.\d+)+)", output_of([program, "--version"]) or "")
 
 
 def first(pattern: str, text: str) -> str | None:
     found = re.search(pattern, text, re.MULTILINE)
-    return found.group(1) if found else None
-
-
-def output(command: list[str]) -> str:
-    """What a command prints; nothing if it fails."""
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return found[1] if found else None

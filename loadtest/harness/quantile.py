@@ -1,10 +1,14 @@
-"""Quantiles of a list of latencies."""
+"""Quantiles of measured values."""
 
 from collections.abc import Sequence
 from math import ceil
 
 
-def quantile(sorted_values: Sequence[float], part: float) -> float:
-    """The smallest value that `part` of all values do not exceed (nearest rank: always one that was
-    measured). The values must be sorted, and one at least."""
-    return sorted_values[max(0, ceil(part * len(sorted_values)) - 1)]
+def quantile(values: Sequence[float], part: float) -> float:
+    """The smallest value that at least `part` of all values do not exceed; 0 if there are none.
+
+    This is the nearest-rank quantile: the result is always one of the values.
+    """
+    if not values:
+        return 0.0
+    return sorted(values)[max(0, ceil(part * len(values)) - 1)]

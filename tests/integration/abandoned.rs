@@ -64,8 +64,7 @@ async fn reset_requests_cost_no_database_connections_and_fail_no_logins() {
         }
     };
     tokio::join!(resets, logins);
-    until("some requests are cut off", SOON, async || app.metric(FINISHED).await >= 1.0)
-        .await;
+    until("some requests are cut off", SOON, async || app.metric(FINISHED).await >= 1.0).await;
     // A statement that takes a second on a busy machine loses its connection. Before, most did.
     let closed = app.metric(CLOSED).await;
     assert!(closed <= 5.0, "{closed}");

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// Entries that git may track at the top level.
-const TOP_LEVEL: [&str; 13] = [
+const TOP_LEVEL: [&str; 15] = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
     "README.md",

@@ -1,4 +1,4 @@
-//! A failed call's answer: a problem document, as staunch's are.
+//! The answer to a failed call: a problem document, as in staunch.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,8 +1,8 @@
-//! `axum-baseline`: the login server that a competent engineer writes with axum in a day.
+//! `axum-baseline`: a login server as a competent engineer writes it with axum in a day.
 //!
-//! bcrypt (the crate) is called in `spawn_blocking`, PostgreSQL through deadpool, access tokens are
-//! HS256. Nothing is left out to make it faster and nothing put in to make it slower: prepared
-//! statements, one query a call where one does, no lock, no log line a request.
+//! It calls the bcrypt crate in `spawn_blocking`, uses PostgreSQL through deadpool, and signs access
+//! tokens with HS256. Nothing is left out to make it faster, and nothing added to make it slower:
+//! prepared statements, one query per call where one suffices, no lock, no log line per request.
 
 mod api;
 mod error;
@@ -37,12 +37,12 @@ struct Args {
     pool: usize,
 }
 
-/// What every call needs.
+/// The state that every call needs.
 struct App {
     store: Store,
     signer: Signer,
     cost: u32,
-    /// What an unknown account's password is checked against, so that it takes the same time.
+    /// The hash that an unknown account's password is checked against, so that it takes the same time.
     dummy_hash: String,
 }
 
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(&args.listen).await?;
     println!("axum-baseline listening on http://{}", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {
-        // A connection that is gone already shows at its first read.
+        // The first read shows whether the connection is still open.
         let _ = stream.set_nodelay(true);
     });
     let mut terminate = signal(SignalKind::terminate())?;

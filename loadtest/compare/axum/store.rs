@@ -36,7 +36,7 @@ pub(crate) struct Account {
 }
 
 impl Store {
-    /// Connects and makes the tables that are missing.
+    /// Connects and creates missing tables.
     pub(crate) async fn open(url: &str, connections_max: usize) -> Result<Self, Box<dyn Error>> {
         let recycling_method = RecyclingMethod::Fast;
         let manager = Manager::from_config(url.parse()?, NoTls, ManagerConfig { recycling_method });
@@ -51,7 +51,7 @@ impl Store {
         Ok(Self(pool))
     }
 
-    /// The new account's id.
+    /// Creates an account and returns its id.
     pub(crate) async fn insert_user(
         &self,
         email: &str,
@@ -67,7 +67,7 @@ impl Store {
         Ok(db.query_one(&query, &[&email, &username, &password_hash]).await?.get(0))
     }
 
-    /// Id and password hash of an active account, by e-mail address or username.
+    /// The id and password hash of an active account, by e-mail address or username.
     pub(crate) async fn credentials(&self, name: &str) -> Result<Option<(i64, String)>, Problem> {
         let db = self.connection().await?;
         let sql = if name.contains('@') {
@@ -110,7 +110,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a new token in an old one's place. The account, or `None` if the old one is not valid.
+    /// Replaces a token. Returns the account, or `None` if the old token is not valid.
     pub(crate) async fn rotate(&self, old: &[u8], new: &[u8]) -> Result<Option<i64>, Problem> {
         let db = self.connection().await?;
         let query = db

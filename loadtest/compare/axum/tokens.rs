@@ -29,7 +29,7 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// With a key that lives as long as the process.
+    /// Tokens with a key that lives as long as the process.
     pub(crate) fn new() -> Self {
         let secret: [u8; 32] = rand::random();
         let mut validation = Validation::new(Algorithm::HS256);
@@ -55,7 +55,7 @@ impl Signer {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
     }
 
-    /// The account that the token is for.
+    /// The account of a token.
     pub(crate) fn check(&self, token: &str) -> Result<i64, Error> {
         let token = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)?;
         token.claims.sub.parse().map_err(|_| ErrorKind::InvalidToken.into())

@@ -1,4 +1,4 @@
-"""The usual Python login server: FastAPI, bcrypt, psycopg2 and PyJWT, used as documented.
+"""A usual Python login server: FastAPI, bcrypt, psycopg2 and PyJWT, used as documented.
 
 Endpoints that block (the database, bcrypt) are plain `def`, so FastAPI runs them in its thread
 pool; bcrypt lets other threads run while it computes. Sessions are rows; a refresh token is stored
@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -21,7 +21,7 @@ import jwt
 import psycopg2
 from fastapi import Depends, FastAPI, HTTPException, Response, status
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
-from psycopg2.extensions import cursor as Cursor
+from psycopg2.extensions import cursor
 from psycopg2.pool import ThreadedConnectionPool
 from pydantic import BaseModel, EmailStr, Field, field_validator
 
@@ -30,9 +30,9 @@ JWT_SECRET = os.environ["JWT_SECRET"]
 ISSUER = "fastapi-server"
 ACCESS_TTL = timedelta(minutes=30)
 REFRESH_TTL = timedelta(days=7)
-PASSWORD_OCTETS_MAX = 72
-# As many as FastAPI has threads for `def` endpoints, so that none ever lacks a connection. All are
-# kept: psycopg2's pool closes what is given back beyond its minimum.
+PASSWORD_BYTES_MAX = 72
+# As many as FastAPI has threads for `def` endpoints, so that no thread lacks a connection. The minimum equals
+# the maximum, because psycopg2's pool closes returned connections beyond its minimum.
 CONNECTIONS = 40
 
 SCHEMA = """
@@ -58,12 +58,12 @@ create table if not exists refresh_tokens(
 """
 
 pool: ThreadedConnectionPool
-# What an unknown account's password is checked against, so that it takes the same time.
+# The hash that an unknown account's password is checked against, so that it takes the same time.
 DUMMY_HASH = bcrypt.hashpw(b"no such account", bcrypt.gensalt(BCRYPT_COST))
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI):
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     global pool
     pool = ThreadedConnectionPool(CONNECTIONS, CONNECTIONS, os.environ["DATABASE_URL"])
     with database() as db:
@@ -77,8 +77,8 @@ bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token")
 
 
 @contextmanager
-def database() -> Iterator[Cursor]:
-    """A cursor for one statement: without BEGIN and COMMIT around it, it is one round trip."""
+def database() -> Iterator[cursor]:
+    """A cursor for one statement, which is one round trip without BEGIN and COMMIT."""
     connection = pool.getconn()
     try:
         connection.autocommit = True
@@ -96,7 +96,7 @@ class Registration(BaseModel):
     @field_validator("password")
     @classmethod
     def fits_bcrypt(cls, password: str) -> str:
-        if len(password.encode()) > PASSWORD_OCTETS_MAX:
+        if len(password.encode()) > PASSWORD_BYTES_MAX:
             raise ValueError("longer than bcrypt takes")
         return password
 
@@ -124,9 +124,7 @@ class Tokens(BaseModel):
 
 
 def rejected(detail: str) -> HTTPException:
-    return HTTPException(
-        status.HTTP_401_UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"}
-    )
+    return HTTPException(status.HTTP_401_UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def digest(token: str) -> bytes:
@@ -159,11 +157,10 @@ def register(new: Registration) -> Account:
     try:
         with database() as db:
             db.execute(
-                "insert into users(email, username, password_hash) values (%s, %s, %s)"
-                " returning id, is_active",
+                "insert into users(email, username, password_hash) values (%s, %s, %s) returning id, is_active",
                 (new.email, new.username, password_hash),
             )
-            user_id, is_active = db.fetchone()
+            [(user_id, is_active)] = db.fetchall()
     except psycopg2.errors.UniqueViolation:
         raise HTTPException(status.HTTP_409_CONFLICT, "email or username taken") from None
     return Account(id=user_id, email=new.email, username=new.username, is_active=is_active)
@@ -174,21 +171,19 @@ def token(form: Annotated[OAuth2PasswordRequestForm, Depends()], response: Respo
     column = "email" if "@" in form.username else "username"
     with database() as db:
         db.execute(
-            f"select id, password_hash from users where lower({column}) = lower(%s) and is_active",
-            (form.username,),
+            f"select id, password_hash from users where lower({column}) = lower(%s) and is_active", (form.username,)
         )
         row = db.fetchone()
     # No connection is held meanwhile.
     stored = row[1].encode() if row else DUMMY_HASH
     password = form.password.encode()
-    right = len(password) <= PASSWORD_OCTETS_MAX and bcrypt.checkpw(password, stored)
+    right = len(password) <= PASSWORD_BYTES_MAX and bcrypt.checkpw(password, stored)
     if row is None or not right:
         raise rejected("wrong username or password")
     refresh_token = secrets.token_urlsafe(32)
     with database() as db:
         db.execute(
-            "insert into refresh_tokens(token_hash, user_id, expires_at)"
-            " values (%s, %s, now() + %s)",
+            "insert into refresh_tokens(token_hash, user_id, expires_at) values (%s, %s, now() + %s)",
             (digest(refresh_token), row[0], REFRESH_TTL),
         )
     return tokens(row[0], refresh_token, response)
@@ -211,15 +206,12 @@ def refresh(presented: Presented, response: Response) -> Tokens:
 
 def current_account(access_token: Annotated[str, Depends(bearer)]) -> AccountWithAge:
     try:
-        claims = jwt.decode(
-            access_token, JWT_SECRET, algorithms=["HS256"], audience=ISSUER, issuer=ISSUER
-        )
+        claims = jwt.decode(access_token, JWT_SECRET, algorithms=["HS256"], audience=ISSUER, issuer=ISSUER)
     except jwt.InvalidTokenError:
         raise rejected("invalid access token") from None
     with database() as db:
         db.execute(
-            "select id, email, username, is_active, created_at from users"
-            " where id = %s and is_active",
+            "select id, email, username, is_active, created_at from users where id = %s and is_active",
             (int(claims["sub"]),),
         )
         row = db.fetchone()

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 const PASSWORD: &str = "Load-Test-Pass-7391!";
-/// Calls under way at a time while accounts and sessions are made.
+/// Calls in flight while accounts and sessions are created.
 const AT_ONCE: usize = 16;
-/// A server that is busy is asked again so often, half a second apart.
+/// How often a call to a busy server is repeated, half a second apart.
 const ATTEMPTS: usize = 40;
 
 pub(crate) struct Accounts {
@@ -25,12 +25,12 @@ impl Accounts {
         Self { target, count, next: AtomicUsize::new(0) }
     }
 
-    /// A login to the next account in turn.
+    /// A login to the next account.
     pub(crate) fn login(&self) -> Call {
         self.target.login(&self.name(self.next.fetch_add(1, Relaxed)), PASSWORD)
     }
 
-    /// Registers them all.
+    /// Registers all accounts.
     pub(crate) async fn seed(self: &Arc<Self>) -> Fallible<()> {
         self.each(self.count, |accounts, index| {
             let name = accounts.name(index);
@@ -51,7 +51,7 @@ impl Accounts {
         format!("load_{}", index % self.count)
     }
 
-    /// Makes `count` calls, [`AT_ONCE`] at a time, all of which must go well.
+    /// Makes `count` calls, [`AT_ONCE`] at a time, all of which must succeed.
     async fn each(
         self: &Arc<Self>,
         count: usize,
@@ -82,7 +82,7 @@ impl Accounts {
     }
 }
 
-/// Calls until it is answered: 2xx, or 409 (the account is there already).
+/// Repeats a call until it is answered 2xx, or 409 (the account exists already).
 async fn insist(client: &mut Client, call: impl Fn() -> Call) -> Fallible<Answer> {
     for _ in 0..ATTEMPTS {
         let request = call();

@@ -55,7 +55,7 @@ impl Target {
     }
 }
 
-/// What a login or a refresh gives.
+/// The tokens of a login or a refresh.
 pub(crate) struct Tokens {
     pub(crate) access: String,
     pub(crate) refresh: String,
@@ -71,7 +71,7 @@ impl Tokens {
     }
 }
 
-/// Percent-encoded for a form.
+/// The text, percent-encoded for a form.
 fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over one kept connection, and why a call got no answer.
+//! HTTP/1.1 over one kept connection, and the reasons for a missing answer.
 
 use crate::Fallible;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ pub(crate) type Call = Request<Full<Bytes>>;
 
 /// A server to send to.
 pub(crate) struct Target {
-    /// `host:port`: what is connected to, and the Host header.
+    /// `host:port`, for the connection and the Host header.
     pub(crate) authority: String,
     timeout: Duration,
 }
@@ -36,9 +36,9 @@ pub(crate) struct Answer {
 pub(crate) enum Failure {
     /// No connection.
     Connect,
-    /// The connection ended before the whole answer was there.
+    /// The connection ended before the answer was complete.
     Cut,
-    /// No whole answer within `--timeout`.
+    /// No complete answer within `--timeout`.
     Timeout,
 }
 
@@ -54,7 +54,7 @@ impl Failure {
 
 pub(crate) type Outcome = Result<Answer, Failure>;
 
-/// One client: a connection that is kept between calls, and made anew when the server closed it.
+/// One client, whose connection is kept between calls and reopened if the server closed it.
 pub(crate) struct Client {
     target: Arc<Target>,
     kept: Option<SendRequest<Full<Bytes>>>,
@@ -65,7 +65,7 @@ impl Client {
         Self { target: Arc::clone(target), kept: None }
     }
 
-    /// Sends and waits for the whole answer. A call that was sent is never sent again.
+    /// Sends a call and waits for the complete answer. It never sends a call twice.
     pub(crate) async fn call(&mut self, call: Call) -> Outcome {
         let limit = self.target.timeout;
         let (target, kept) = (Arc::clone(&self.target), self.kept.take());
@@ -85,14 +85,14 @@ impl Client {
         Ok(answer)
     }
 
-    /// Connects ahead of the first call.
+    /// Connects before the first call.
     pub(crate) async fn connected(mut self) -> Self {
         self.kept = connect(&self.target).await.ok();
         self
     }
 }
 
-/// `None` if the server closed it, as it may after any answer.
+/// `None` if the server closed the connection, which it may do after any answer.
 async fn usable(kept: Option<SendRequest<Full<Bytes>>>) -> Option<SendRequest<Full<Bytes>>> {
     let mut kept = kept?;
     kept.ready().await.ok().map(|()| kept)
@@ -103,7 +103,7 @@ async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>, Failure> {
     stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Connect)?;
-    // Its end shows in the sender.
+    // The sender notices when it ends.
     tokio::spawn(connection);
     sender.ready().await.map_err(|_| Failure::Connect)?;
     Ok(sender)

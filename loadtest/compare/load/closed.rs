@@ -1,7 +1,7 @@
-//! Closed loop: so many clients, each with one call under way at a time.
+//! Closed loop: a number of clients, each with one call in flight.
 //!
-//! A slow server is sent fewer calls. That measures what it can do at most; what a caller waits who
-//! does not know that the server is slow is measured by [`crate::open`].
+//! A slow server gets fewer calls, so this measures the most that it can do. [`crate::open`] measures
+//! how long callers wait who do not slow down with the server.
 
 use crate::client::{Call, Client, Target};
 use crate::stats::Stats;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// The time that counts.
+/// The measured time.
 #[derive(Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) from: Instant,
@@ -27,7 +27,7 @@ impl Window {
         (self.until - self.from).as_secs_f64()
     }
 
-    /// Marks begin and end on standard error.
+    /// Marks its begin and end on standard error.
     pub(crate) async fn mark(self) {
         tokio::time::sleep_until(self.from).await;
         eprintln!("load: measuring");
@@ -36,8 +36,9 @@ impl Window {
     }
 }
 
-/// Runs a client for each of `calls`, which makes its next call, until the window ends. An answer
-/// counts if it came inside the window.
+/// Runs a client for each of `calls` until the window ends.
+///
+/// Each of `calls` makes its client's next call. An answer counts if it came inside the window.
 pub(crate) async fn run<F>(target: &Arc<Target>, calls: Vec<F>, window: Window) -> Stats
 where
     F: FnMut() -> Call + Send + 'static,
@@ -48,7 +49,7 @@ where
     }
     let mut all = Stats::default();
     while let Some(stats) = clients.join_next().await {
-        // A client's task neither panics nor is it aborted.
+        // A client's task neither panics nor is aborted.
         all.merge(&stats.unwrap_or_default());
     }
     all
@@ -64,8 +65,7 @@ async fn one(mut client: Client, mut call: impl FnMut() -> Call, window: Window)
         if (window.from..window.until).contains(&ended) {
             stats.add(&outcome, ended - begun);
         }
-        // Who was refused does not come back at once: refusals are cheap, and would be most of the
-        // calls.
+        // A refused client pauses: refusals are cheap, and would otherwise be most of the calls.
         if !matches!(&outcome, Ok(answer) if answer.status == 200) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -1,8 +1,8 @@
-//! `load`: sends logins and other calls of the login API to a server, and says how they went.
+//! `load`: sends logins and other calls of the login API to a server, and reports the results.
 //!
-//! Accounts are made by `load seed`; every other scenario logs in to them. What is reported counts
-//! only what was answered inside the measured window, whose begin and end are marked by a line each
-//! on standard error, for a caller that watches the server meanwhile.
+//! `load seed` creates the accounts, and every other scenario logs in to them. The report counts only
+//! answers inside the measured window. A line on standard error marks its begin and its end, for a
+//! caller that watches the server meanwhile.
 
 mod accounts;
 mod api;
@@ -22,13 +22,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A failure before or after the measured window; inside it, failures are counted instead.
+/// A failure before or after the measured window. Inside it, failures are counted.
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Load generator for servers of the login API.
 #[derive(Parser)]
 struct Cli {
-    /// Where the server is
+    /// URL of the server
     #[arg(long, global = true, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// Print the report as JSON on standard output, and the table on standard error
@@ -46,11 +46,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Scenario {
-    /// Register the accounts; one that is there already is fine
+    /// Register the accounts; existing ones are fine
     Seed,
     /// Logins in a closed loop
     Logins {
-        /// Clients, each with one login under way at a time
+        /// Clients, each with one login in flight
         #[arg(long, default_value_t = 16)]
         clients: usize,
         #[command(flatten)]
@@ -58,18 +58,18 @@ enum Scenario {
     },
     /// GET /me in a closed loop
     Me {
-        /// Clients, each with a session of its own
+        /// Clients, each with its own session
         #[arg(long, default_value_t = 32)]
         clients: usize,
         #[command(flatten)]
         time: Time,
     },
-    /// Logins in a closed loop and, at a fixed rate beside them, liveness, /me and refresh
+    /// Logins in a closed loop; meanwhile liveness, /me and refresh at a fixed rate
     Mixed {
         /// Clients that log in, enough to keep every core hashing
         #[arg(long, default_value_t = 64)]
         clients: usize,
-        /// Calls a second of each of the three other kinds
+        /// Calls per second of each of the three other kinds
         #[arg(long, default_value_t = 100.0, value_parser = rate)]
         rate: f64,
         /// Sessions that /me and refresh are spread over
@@ -78,18 +78,18 @@ enum Scenario {
         #[command(flatten)]
         time: Time,
     },
-    /// Logins at a fixed rate, whatever the server makes of it
+    /// Logins at a fixed rate, however long the answers take
     OpenLogins {
-        /// Logins a second
+        /// Logins per second
         #[arg(long, value_parser = rate)]
         rate: f64,
         /// Seconds that are measured
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
-    /// Logins all at once, each on a connection of its own
+    /// Logins all at once, each on its own connection
     Burst {
-        /// How many
+        /// Number of logins
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
     },
@@ -100,7 +100,7 @@ struct Time {
     /// Seconds that are measured
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Seconds before them that are not
+    /// Seconds of warm-up before them
     #[arg(long, default_value_t = 2)]
     warmup: u64,
 }

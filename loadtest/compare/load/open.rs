@@ -1,7 +1,7 @@
 //! Open loop: calls at a fixed rate, however long the answers take.
 //!
-//! A call's time runs from the moment it was due, not from the moment it was sent, so that a stall
-//! shows in every call that it held up (no "coordinated omission").
+//! A call's time runs from when it was due and not from when it was sent, so that a stall shows in
+//! every call that it delays (no "coordinated omission").
 
 use crate::client::{Call, Client, Outcome, Target};
 use crate::stats::Stats;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 #[derive(Clone, Copy)]
 pub(crate) struct Schedule {
     pub(crate) from: Instant,
-    /// Calls a second.
+    /// Calls per second.
     pub(crate) rate: f64,
     pub(crate) count: u32,
 }
@@ -27,8 +27,9 @@ impl Schedule {
         Self { from, rate, count }
     }
 
-    /// Yields each call's moment when it has come. A thread of its own: the runtime's timer has a
-    /// grain of a millisecond.
+    /// Yields each call's due time when it has come.
+    ///
+    /// It uses a separate thread, because the runtime's timer has a resolution of a millisecond.
     fn start(self) -> UnboundedReceiver<Instant> {
         let (sender, receiver) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
@@ -44,7 +45,7 @@ impl Schedule {
     }
 }
 
-/// One call, and when it was sent.
+/// One call and the time when it was sent.
 pub(crate) struct Sent {
     begun: Instant,
     ended: Instant,
@@ -52,8 +53,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// With the moment when it could have been sent, had it not waited for something of the
-    /// server's.
+    /// Sets the time when the call could have been sent without waiting for the server.
     pub(crate) fn since(self, begun: Instant) -> Self {
         Self { begun, ..self }
     }
@@ -85,14 +85,14 @@ where
     stats
 }
 
-/// Connections for calls that cannot wait for one another: as many as are under way together.
+/// Connections for calls that must not wait for each other: one per call in flight.
 pub(crate) struct Connections {
     target: Arc<Target>,
     idle: Mutex<Vec<Client>>,
 }
 
 impl Connections {
-    /// Opens `ready` of them ahead.
+    /// Opens `ready` connections in advance.
     pub(crate) async fn new(target: &Arc<Target>, ready: usize) -> Arc<Self> {
         let mut idle = Vec::with_capacity(ready);
         for _ in 0..ready {

@@ -1,4 +1,4 @@
-//! What a scenario found, as JSON and as a table for people.
+//! The result of a scenario, as JSON and as a table.
 
 use crate::stats::{Stats, Times};
 use serde_json::{Map, Value, json};
@@ -107,7 +107,7 @@ fn milliseconds(times: &Times) -> Value {
     Value::Object(out)
 }
 
-/// In milliseconds.
+/// The time in milliseconds.
 fn at(times: &Times, quantile: f64) -> f64 {
     times.value_at_quantile(quantile) as f64 / 1000.0
 }

@@ -1,4 +1,4 @@
-//! What is measured: each scenario prepares, then runs its loops over one window.
+//! The scenarios: each one prepares, then runs its loops over one window.
 
 use crate::accounts::Accounts;
 use crate::api::Tokens;
@@ -14,7 +14,7 @@ use tokio::sync::{Barrier, Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Connections that an open loop opens ahead; more are made when calls need them.
+/// Connections that an open loop opens in advance; more are opened when calls need them.
 const READY: usize = 16;
 /// From the decision to begin to the first call.
 const SOON: Duration = Duration::from_millis(200);
@@ -41,9 +41,9 @@ pub(crate) async fn me(accounts: &Arc<Accounts>, clients: usize, time: Time) -> 
     Ok(Report::of("me", stats, window.seconds()))
 }
 
-/// What `mixed` sends beside the logins.
+/// What `mixed` sends in addition to the logins.
 pub(crate) struct Paced {
-    /// Calls a second of each kind.
+    /// Calls per second of each kind.
     pub(crate) rate: f64,
     pub(crate) sessions: usize,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn mixed(
 ) -> Fallible<Report> {
     let sessions = accounts.sessions(paced.sessions).await?;
     let window = Window::after(Duration::from_secs(time.warmup), time.seconds);
-    // The kinds take turns: a third of the period lies between them.
+    // The kinds alternate, a third of the period apart.
     let turn = |third: f64| {
         let from = window.from + Duration::from_secs_f64(third / 3.0 / paced.rate);
         Schedule::new(from, paced.rate, time.seconds)
@@ -64,7 +64,7 @@ pub(crate) async fn mixed(
     let target = &accounts.target;
     let (access, refresh): (Vec<_>, Vec<_>) =
         sessions.into_iter().map(|tokens| (target.me(&tokens.access), tokens.refresh)).unzip();
-    // Tasks of their own: none is held up by what another has to do.
+    // Separate tasks, so that none delays another.
     let liveness = tokio::spawn(paced_liveness(Arc::clone(target), turn(0.0)));
     let me = tokio::spawn(paced_me(Arc::clone(target), turn(1.0), access));
     let refresh = tokio::spawn(paced_refresh(Arc::clone(target), turn(2.0), refresh));
@@ -88,7 +88,7 @@ pub(crate) async fn open_logins(
         async move { connections.send(call).await }
     });
     let ((), stats) = tokio::join!(window.mark(), logins);
-    // Answers come after the window too; the rate is that until the last one.
+    // Answers also come after the window, so the rate covers the time until the last one.
     Ok(Report::of("open-logins", stats, window.from.elapsed().as_secs_f64()))
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn burst(accounts: &Arc<Accounts>, count: usize) -> Fallible<Re
         });
     }
     eprintln!("load: measuring");
-    // All have the same begin, so that what one waits to be sent counts.
+    // All have the same begin, so that the wait before a login is sent counts.
     let begun = Instant::now();
     ready.wait().await;
     let mut stats = Stats::default();
@@ -147,8 +147,9 @@ async fn paced_me(target: Arc<Target>, schedule: Schedule, calls: Vec<Call>) -> 
     .await
 }
 
-/// Each call takes the session that was refreshed longest ago, and leaves its successor. Should none
-/// be free, the call waits for one, as part of its time.
+/// Refreshes the session that was refreshed longest ago, and keeps its successor.
+///
+/// If no session is free, the call waits for one, which is part of its time.
 async fn paced_refresh(target: Arc<Target>, schedule: Schedule, sessions: Vec<String>) -> Stats {
     let connections = Connections::new(&target, READY).await;
     let (free, taken) = mpsc::unbounded_channel();

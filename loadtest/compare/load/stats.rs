@@ -1,11 +1,11 @@
-//! How calls went: counts and times, by status.
+//! Counts and times of calls, by status.
 
 use crate::client::Outcome;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Microseconds, to three digits, up to ten minutes.
+/// Microseconds with three digits, up to ten minutes.
 pub(crate) type Times = Histogram<u64>;
 
 const LONGEST_US: u64 = 600_000_000;
@@ -14,7 +14,7 @@ const LONGEST_US: u64 = 600_000_000;
 pub(crate) struct Stats {
     /// By status, or by the name of the failure.
     by_outcome: BTreeMap<String, Recorded>,
-    /// In an open loop, from when a call was due to when it was sent: contained in its time.
+    /// In an open loop, the time from when a call was due to when it was sent. It is part of its time.
     lag: Recorded,
 }
 

@@ -1,0 +1,1 @@
+"""What grafana/check is made of."""

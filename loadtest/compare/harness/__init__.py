@@ -1,1 +1,0 @@
-"""What `run` is made of: processes, database, servers, scenarios, report."""

@@ -1,0 +1,1 @@
+"""Compares staunch with other login servers, or two of its commits with each other."""

@@ -1,0 +1,1 @@
+"""Runs k6 scripts against a server and checks that both counted the same requests."""

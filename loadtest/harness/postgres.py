@@ -1,0 +1,158 @@
+"""A temporary PostgreSQL cluster on a free port of the loopback address."""
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import usage
+from harness.children import Argv, Child, Failed, run
+
+USER = "loadtest"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def programs() -> Path:
+    """The folder of initdb, postgres and psql: Debian's newest one, or the one in PATH."""
+    folders = list(Path("/usr/lib/postgresql").glob("*/bin"))
+    folders.sort(key=lambda folder: float(folder.parent.name), reverse=True)
+    if on_path := shutil.which("initdb"):
+        folders.append(Path(on_path).resolve().parent)
+    for folder in folders:
+        if all((folder / name).exists() for name in ("initdb", "postgres", "psql")):
+            return folder
+    raise Failed("no PostgreSQL found: install one (Debian: apt-get install postgresql)")
+
+
+def account() -> dict[str, Any]:
+    """The account for PostgreSQL, which refuses to run as root; empty if this is not root."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    raise Failed("PostgreSQL does not run as root, and there is no account postgres or nobody")
+
+
+class Cluster:
+    """A cluster with PostgreSQL's default settings, except for the number of connections.
+
+    Commits wait for the disk.
+    """
+
+    def __init__(self, folder: Path, connections: int) -> None:
+        self._programs = programs()
+        self._password = secrets.token_hex(16)
+        self.port = free_port()
+        home = folder / "postgres"
+        home.mkdir(mode=0o700)
+        password_file = home / "password"
+        password_file.touch(mode=0o600)
+        password_file.write_text(self._password)
+        who = account()
+        if who:
+            for path in (home, password_file):
+                os.chown(path, who["user"], who["group"])
+        self._log = folder / "postgres.log"
+        common: dict[str, Any] = {"cwd": home, "log": self._log, "account": who}
+        run(
+            [
+                self._programs / "initdb",
+                f"--pgdata={home / 'data'}",
+                f"--username={USER}",
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+            ],
+            limit_s=120,
+            **common,
+        )
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": connections,
+        }
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._command: Argv = [self._programs / "postgres", "-D", home / "data", *arguments]
+        self._common = common
+        self.start()
+
+    def start(self) -> None:
+        """Starts the server, also after `stop` or `crash`, and waits until it answers."""
+        # SIGINT ends the sessions; SIGTERM would wait for them.
+        self._server = Child(self._command, stop_signal=signal.SIGINT, **self._common)
+        self._await()
+
+    def stop(self) -> None:
+        """A fast shutdown."""
+        self._server.stop()
+
+    def crash(self) -> None:
+        """Kills all of its processes at once, like a power failure."""
+        self.signal(signal.SIGKILL)
+        self._server.stop()
+
+    def stand_by(self) -> None:
+        """Restarts it as the standby of a server that does not exist."""
+        self.stop()
+        (self._common["cwd"] / "data/standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Promotes a standby to a primary; connections stay open."""
+        self.execute("SELECT pg_promote()")
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to each of its processes; SIGSTOP pauses it and SIGCONT resumes it."""
+        # Its children lead their own sessions, so they are not in its process group.
+        for pid in [self._server.pid, *usage.descendants(self._server.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def url(self, database: str, port: int | None = None) -> str:
+        """The URL of a database, through the proxy at `port` if there is one."""
+        return f"postgresql://{USER}:{self._password}@127.0.0.1:{port or self.port}/{database}"
+
+    def renew(self, database: str) -> str:
+        """Creates an empty database of that name and returns its URL."""
+        self.execute(f"drop database if exists {database} with (force)")
+        self.execute(f"create database {database}")
+        return self.url(database)
+
+    def execute(self, sql: str, limit_s: float = 60, database: str = "postgres") -> None:
+        argv: Argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
+        env = os.environ | {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": USER,
+            "PGPASSWORD": self._password,
+            "PGDATABASE": database,
+            "PGCONNECT_TIMEOUT": "5",
+        }
+        run(argv, limit_s=limit_s, env=env, log=self._log)
+
+    def _await(self, limit_s: float = 60) -> None:
+        end = time.monotonic() + limit_s
+        while True:
+            try:
+                return self.execute("select 1", limit_s=10)
+            except Failed:
+                if self._server.has_ended() or time.monotonic() > end:
+                    raise Failed(f"PostgreSQL did not start:\n{self._server.last_lines()}") from None
+                time.sleep(0.2)

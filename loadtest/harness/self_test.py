@@ -1,0 +1,73 @@
+"""Tests of what the programs share and of the load test runner, without a server."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from harness.load import agreement, chart, k6, report
+from harness.metrics import Metrics
+from harness.quantile import quantile
+
+CSV = """\
+metric_name,timestamp,metric_value,scenario,name,method,status,extra_tags
+http_req_duration,100,4.5,measured,/me,GET,200,op=me
+http_req_waiting,100,4.1,measured,/me,GET,200,op=me
+http_req_duration,100,9.0,,/token,POST,200,op=login
+http_req_duration,101,0.3,measured,/token,POST,503,op=login
+http_req_duration,101,60000,measured,/me,GET,0,op=me
+"""
+BEFORE = 'staunch_http_requests_total{route="/metrics",method="GET",status="200"} 1\n'
+AFTER = """\
+staunch_http_requests_total{route="/metrics",method="GET",status="200"} 2
+staunch_http_requests_total{route="/me",method="GET",status="200"} 1
+staunch_http_requests_total{route="/token",method="POST",status="200"} 1
+staunch_http_requests_total{route="/token",method="POST",status="503"} 1
+staunch_logins_total{result="success"} 1
+staunch_logins_total{result="overloaded"} 1
+"""
+
+
+def requests() -> k6.Requests:
+    found = k6.Requests()
+    found.read(iter(CSV.splitlines(keepends=True)))
+    return found
+
+
+class SelfTest(unittest.TestCase):
+    def test_a_quantile_is_one_of_the_values(self) -> None:
+        self.assertEqual([quantile([4, 1, 3, 2], part) for part in (0.0, 0.5, 0.75, 0.99, 1.0)], [1, 2, 3, 4, 4])
+        self.assertEqual(quantile([], 0.5), 0)
+
+    def test_metrics_are_read_by_name_and_labels(self) -> None:
+        metrics = Metrics('# TYPE a counter\na{x="1",y="2"} 3\nb 4.5\n')
+        self.assertEqual(metrics.value("a", y="2", x="1"), 3)
+        self.assertEqual([metrics.value("b"), metrics.value("missing")], [4.5, 0])
+
+    def test_a_duration_of_go_is_read(self) -> None:
+        self.assertEqual([k6.seconds("1h2m3.5s"), k6.seconds("250ms")], [3723.5, 0.25])
+
+    def test_requests_are_counted_by_operation_and_status(self) -> None:
+        shown = report.operations(requests())
+        self.assertEqual(shown["me"]["statuses"], {"200": 1, "no answer": 1})
+        self.assertEqual(shown["login"]["statuses"], {"503": 1})
+        self.assertEqual(shown["login (setup)"]["milliseconds"]["max"], 9.0)
+        # The time until k6 gave up is not a latency.
+        self.assertEqual(shown["me"]["milliseconds"]["max"], 4.5)
+
+    def test_both_sides_agree_or_the_run_fails(self) -> None:
+        rows = agreement.compare(requests(), Metrics(BEFORE), Metrics(AFTER))
+        self.assertTrue(rows and all(row.agrees for row in rows), rows)
+        wrong = AFTER.replace('status="503"} 1', 'status="503"} 2')
+        rows = agreement.compare(requests(), Metrics(BEFORE), Metrics(wrong))
+        self.assertEqual([row.what for row in rows if not row.agrees], ["POST /token 503"])
+
+    def test_short_and_long_runs_have_a_chart(self) -> None:
+        for seconds in (1, 2, 40):
+            made = k6.Requests()
+            for second in range(seconds):
+                made.latencies[second, "login", 200].extend([70.0, 90.0])
+                made.latencies[second, "login", 503].append(0.4)
+            with self.subTest(seconds), tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "latency.png"
+                chart.draw(made, "title", path)
+                self.assertGreater(path.stat().st_size, 1000)
