@@ -99,7 +99,7 @@ fn ours_route_and_global(bencher: Bencher<'_, '_>, keys: u64) {
 
 #[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
 fn ours_ipv6(bencher: Bencher<'_, '_>, keys: u64) {
-    ours(bencher, keys, &[Policy::Login, Policy::Global], room);
+    ours(bencher, keys, &[Policy::Login, Policy::Global], subnet);
 }
 
 /// Checks addresses that were never seen, while the table is full of addresses in use.
@@ -183,10 +183,10 @@ fn address(n: u64) -> IpAddr {
 }
 
 /// The n-th IPv6 /64: five per /56, and five /56s per /48.
-fn room(n: u64) -> IpAddr {
+fn subnet(n: u64) -> IpAddr {
     let (network, n) = (0x2001_0000 + n % NETWORKS, n / NETWORKS);
-    let (site, home, room) = (n / 25, n / 5 % 5, n % 5);
-    Ipv6Addr::from_bits(u128::from(network << 32 | site << 16 | home << 8 | room) << 64).into()
+    let (site, home, subnet) = (n / 25, n / 5 % 5, n % 5);
+    Ipv6Addr::from_bits(u128::from(network << 32 | site << 16 | home << 8 | subnet) << 64).into()
 }
 
 /// A /64 of the n-th IPv6 /48.

@@ -106,8 +106,8 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], dice: &mut Dice) {
                 input.extend_from_slice(&other[from..]);
             }
             _ => {
-                let octet = u8::try_from(dice.below(256)).unwrap();
-                input.insert(at, octet);
+                let byte = u8::try_from(dice.below(256)).unwrap();
+                input.insert(at, byte);
             }
         }
         input.truncate(OCTETS_MAX);
@@ -174,7 +174,7 @@ fn the_corpus_has_accepted_and_rejected_inputs() {
         text.is_ok_and(|text| staunch::hashing::StoredHash::usable(text, 12).is_ok())
     });
     accepted("import", &|input| {
-        let mut lines = input.splitn(2, |octet| *octet == b'\n');
+        let mut lines = input.splitn(2, |byte| *byte == b'\n');
         let (first, second) = (lines.next().unwrap(), lines.next());
         match second {
             None => staunch::auth::read_line(None, first, 12).is_ok(),

@@ -107,7 +107,7 @@ async fn events_queue_during_an_outage_and_keep_their_time() {
     app.database.set_open(false).await;
     app.clock.advance(Duration::from_secs(3_600));
     let failed = r#"staunch_db_errors_total{query="insert_events"}"#;
-    until("a try fails", SOON, async || app.metric(failed).await >= 1.0).await;
+    until("an attempt fails", SOON, async || app.metric(failed).await >= 1.0).await;
     app.database.set_open(true).await;
     let db = app.db().await;
     settled(&db, 2).await;

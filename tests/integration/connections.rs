@@ -126,7 +126,7 @@ async fn a_request_during_eviction_is_answered_or_never_started() {
                 answered += 1;
             }
             // A client may send the request again (RFC 9110 §9.2.2).
-            None => assert_eq!(held.rest().await, "", "half an answer"),
+            None => assert_eq!(held.rest().await, "", "a partial response"),
         }
         held = newcomer.await.expect("the newcomer is served");
     }
@@ -198,8 +198,10 @@ async fn a_response_read_byte_by_byte_or_not_at_all_is_abandoned() {
         },
     );
     other.get("/health/liveness").await.assert_status(200);
-    until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 2.0)
-        .await;
+    until("the connections close", SOON, async || {
+        app.metric("staunch_http_connections").await <= 2.0
+    })
+    .await;
 }
 
 // Reliability: A3.
@@ -218,6 +220,8 @@ async fn an_unread_response_over_tls_is_abandoned() {
     let connect = async || authority.over(narrow(app.address).await, |_| {}).await.unwrap();
     tokio::join!(reads_slowly(connect().await, None), reads_slowly(connect().await, SLOWLY));
     // The connection of the metrics listener.
-    until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 1.0)
-        .await;
+    until("the connections close", SOON, async || {
+        app.metric("staunch_http_connections").await <= 1.0
+    })
+    .await;
 }

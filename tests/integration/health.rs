@@ -24,7 +24,7 @@ const ANSWERED: &str =
 async fn last_question(db: &tokio_postgres::Client) -> (i32, SystemTime) {
     let query = "SELECT pid, query_start FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE '-- health%'";
-    let row = db.query_one(query, &[]).await.expect("one connection asks");
+    let row = db.query_one(query, &[]).await.expect("a readiness connection");
     (row.get(0), row.get(1))
 }
 

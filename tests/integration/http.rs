@@ -173,7 +173,7 @@ async fn an_endless_chunked_body_is_refused_at_the_limit() {
     ))
     .await;
     assert_eq!(raw.reply().await.unwrap().status, 201, "in pieces");
-    assert_eq!(raw.reply().await.unwrap().status, 200, "and the next");
+    assert_eq!(raw.reply().await.unwrap().status, 200, "the next request");
 }
 
 #[tokio::test]

@@ -36,11 +36,11 @@ struct Frames {
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut octets = length[1..].to_vec();
-    octets.extend([kind, flags]);
-    octets.extend(stream.to_be_bytes());
-    octets.extend(payload);
-    octets
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
 }
 
 /// A head in HPACK literals (RFC 7541 §6.2.2): GET if `get`, otherwise POST with JSON.
@@ -91,8 +91,8 @@ impl Frames {
     }
 
     /// Writes frames; false if the server has closed the connection.
-    async fn write(&mut self, octets: &[u8]) -> bool {
-        let written = timeout(SOON, self.writer.write_all(octets)).await;
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let written = timeout(SOON, self.writer.write_all(bytes)).await;
         written.expect("it reads or closes").is_ok()
     }
 
@@ -131,7 +131,7 @@ async fn flood(
     frames.ended().await
 }
 
-fn goodbye(frames: &[Frame]) -> Option<u32> {
+fn goaway_code(frames: &[Frame]) -> Option<u32> {
     let last = frames.iter().rfind(|frame| frame.kind == GOAWAY)?;
     Some(u32::from_be_bytes(last.payload[4..8].try_into().unwrap()))
 }
@@ -161,7 +161,7 @@ async fn rapid_reset_closes_only_its_own_connection() {
         [get(stream), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
     })
     .await;
-    if let Some(code) = goodbye(&came) {
+    if let Some(code) = goaway_code(&came) {
         assert_eq!(code, 0xb, "ENHANCE_YOUR_CALM");
     }
 }
@@ -228,7 +228,7 @@ async fn an_idle_connection_receives_goaway_before_it_is_closed() {
     assert!(frames.write(&get(1)).await);
     let came = frames.ended().await;
     assert!(came.iter().any(|frame| frame.kind == DATA && frame.stream == 1));
-    assert_eq!(goodbye(&came), Some(0), "NO_ERROR");
+    assert_eq!(goaway_code(&came), Some(0), "NO_ERROR");
 }
 
 // Reliability: B6.

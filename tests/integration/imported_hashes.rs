@@ -123,7 +123,7 @@ async fn a_planted_costly_imported_hash_is_refused_and_not_computed() {
     }
     assert_eq!(app.metric(IMPORTED).await, 0.0);
     let ours = r#"staunch_hash_seconds_count{op="verify"}"#;
-    assert_eq!(app.metric(ours).await, 6.0, "a dummy each");
+    assert_eq!(app.metric(ours).await, 6.0, "a dummy hash each");
 }
 
 // Reliability: F10.

@@ -76,7 +76,7 @@ async fn a_refresh_token_is_described_as_such_and_is_no_access_token() {
         assert!(answer[member].is_null(), "{answer}");
     }
     let next = app.anonymous().refresh(&tokens.refresh).await.tokens();
-    assert_eq!(ask(&service, &tokens.refresh).await, json!({"active": false}), "it was traded");
+    assert_eq!(ask(&service, &tokens.refresh).await, json!({"active": false}), "it was replaced");
     assert_eq!(ask(&service, &next.refresh).await["active"], true);
     app.db().await.execute("UPDATE users SET is_active = false", &[]).await.unwrap();
     assert_eq!(ask(&service, &next.refresh).await, json!({"active": false}));

@@ -287,7 +287,7 @@ async fn unknown_clients_count_towards_the_global_limit_and_clients_count_once()
         refused.assert_problem(429, "rate-limited");
         assert!(refused.header("ratelimit").unwrap().starts_with(r#""global";r=0"#));
     }
-    assert_eq!(app.queries("client_secret").await, queries, "nothing was asked");
+    assert_eq!(app.queries("client_secret").await, queries, "no query");
     ask(&id, service.secret.expose()).await.assert_status(200);
 }
 

@@ -18,7 +18,7 @@ async fn guess(app: &TestApp, address: &str, name: &str) -> Reply {
 }
 
 /// Sends guesses from one address; returns how many were evaluated.
-async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> usize {
+async fn evaluated(app: &TestApp, address: &str, name: &str, guesses: usize) -> usize {
     let mut count = 0;
     for _ in 0..guesses {
         count += usize::from(guess(app, address, name).await.status == 401);
@@ -31,7 +31,7 @@ async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> 
 async fn an_address_has_five_guesses_per_name_and_refusals_cost_nothing() {
     let app = app().await;
     app.register("ada").await;
-    assert_eq!(looked_at(&app, "203.0.113.1", "ada", 5).await, 5);
+    assert_eq!(evaluated(&app, "203.0.113.1", "ada", 5).await, 5);
     let (queries, hashes) = (app.all_queries().await, app.metric(VERIFIED).await);
     let refused = guess(&app, "203.0.113.1", "Ada").await;
     refused.assert_problem(429, "login-locked");
@@ -50,7 +50,7 @@ async fn an_address_has_five_guesses_per_name_and_refusals_cost_nothing() {
     assert_eq!(guess(&app, "203.0.113.1", "ada").await.header("retry-after"), Some("60"));
     app.clock.advance(Duration::from_secs(60));
     app.anonymous().from("203.0.113.1").log_in("ada").await;
-    assert_eq!(looked_at(&app, "203.0.113.1", "ada", 9).await, 5, "a login forgets them");
+    assert_eq!(evaluated(&app, "203.0.113.1", "ada", 9).await, 5, "a login resets them");
 }
 
 // Reliability: F2.
@@ -62,12 +62,12 @@ async fn credential_stuffing_from_one_address_hits_the_address_limit() {
         .start()
         .await;
     app.register("ada").await;
-    let mut looked_at = 0;
+    let mut evaluated = 0;
     for n in 0..60 {
         let reply = guess(&app, "203.0.113.1", &format!("victim-{n}")).await;
-        looked_at += usize::from(reply.status == 401);
+        evaluated += usize::from(reply.status == 401);
     }
-    assert_eq!(looked_at, 10);
+    assert_eq!(evaluated, 10);
     assert_eq!(app.metric(NAMES).await, 0.0);
     app.anonymous().from("203.0.113.2").log_in("ada").await;
 }
@@ -78,10 +78,10 @@ async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from(HOME).log_in("ada").await;
-    let mut looked_at = 0;
+    let mut evaluated = 0;
     for n in 0..60 {
         let reply = guess(&app, &format!("198.51.100.{n}"), "ada").await;
-        looked_at += usize::from(reply.status == 401);
+        evaluated += usize::from(reply.status == 401);
         if reply.status == 429 {
             reply.assert_problem(429, "login-locked");
         }
@@ -91,7 +91,7 @@ async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
             app.anonymous().from(HOME).log_in("ada@example.com").await;
         }
     }
-    assert_eq!(looked_at, 20);
+    assert_eq!(evaluated, 20);
     assert_eq!(app.metric(NAMES).await, 1.0);
     // The owner's mistakes do not cost the known address, and count nowhere else.
     for _ in 0..4 {
@@ -147,13 +147,13 @@ async fn concurrent_guesses_are_limited_like_sequential_ones() {
             tokio::spawn(async move { client.login("ada", "Wrong-Pass123").await.status })
         })
         .collect();
-    let mut looked_at = 0;
+    let mut evaluated = 0;
     for guess in guesses {
         let status = guess.await.unwrap();
         assert!([401, 429].contains(&status), "{status}");
-        looked_at += usize::from(status == 401);
+        evaluated += usize::from(status == 401);
     }
-    assert_eq!(looked_at, 5);
+    assert_eq!(evaluated, 5);
 }
 
 // Reliability: F4.
@@ -167,8 +167,8 @@ async fn ipv6_owners_and_guessers_are_identified_by_their_64_bit_prefix() {
     }
     guess(&app, "2001:db8:2::1", "ada").await.assert_status(429);
     app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
-    assert_eq!(looked_at(&app, "2001:db8:0:7::3", "ada", 4).await, 4);
-    assert_eq!(looked_at(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
+    assert_eq!(evaluated(&app, "2001:db8:0:7::3", "ada", 4).await, 4);
+    assert_eq!(evaluated(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
 }
 
 /// Number of session look-ups for known addresses.
@@ -191,7 +191,7 @@ async fn known_addresses_of_owners_survive_a_restart() {
     let app = restart.start().await;
     for name in ["ada", "nobody", "grace@example.com"] {
         for n in 1..=4 {
-            assert_eq!(looked_at(&app, &format!("198.51.100.{n}"), name, 5).await, 5);
+            assert_eq!(evaluated(&app, &format!("198.51.100.{n}"), name, 5).await, 5);
         }
     }
     assert_eq!(lookups(&app).await, 0.0);

@@ -219,5 +219,5 @@ async fn a_changed_collation_hides_no_account_and_allows_no_duplicate() {
     let mut importer = Importer::open(&endpoint).await.unwrap();
     let count = import_users(file.as_bytes(), &mut importer, 4, |_, _| Ok(())).await.unwrap();
     importer.close().await;
-    assert_eq!((count.imported, count.rejected), (0, ACCOUNTS as u64), "no twin");
+    assert_eq!((count.imported, count.rejected), (0, ACCOUNTS as u64), "no duplicate");
 }

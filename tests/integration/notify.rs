@@ -26,7 +26,7 @@ async fn seen(app: &TestApp, tokens: &Tokens) {
 /// Waits, with a stopped clock, until the server refuses the session; returns how long it took.
 async fn refused(app: &TestApp, tokens: &Tokens) -> Duration {
     let client = app.anonymous();
-    until("the end is known", SOON, async || client.me(&tokens.access).await.status == 401).await
+    until("the server knows", SOON, async || client.me(&tokens.access).await.status == 401).await
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn unexpected_notifications_are_harmless() {
         }
     }
     let heard = "staunch_notifications_total{kind=\"account\"}";
-    until("-1 is heard", SOON, async || other.metric(heard).await == 1.0).await;
+    until("the id -1 arrives", SOON, async || other.metric(heard).await == 1.0).await;
     assert_eq!(other.metric(CONNECTED).await, 1.0);
     seen(&other, &tokens).await;
     one.anonymous().logout(&tokens.refresh).await.assert_status(204);

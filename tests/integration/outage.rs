@@ -216,7 +216,7 @@ async fn a_read_only_database_is_not_ready_until_it_is_writable_again() {
             let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
             db.query(terminate, &[]).await.unwrap();
-            let down = until("it says so", SOON, async || readiness().await == 503).await;
+            let down = until("not ready", SOON, async || readiness().await == 503).await;
             // Answered on each of its connections.
             for _ in 0..6 {
                 app.readiness().await.assert_problem(503, "not-ready");

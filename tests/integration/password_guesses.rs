@@ -16,7 +16,7 @@ async fn app() -> (TestApp, Tokens) {
 }
 
 /// Sends that many guesses; returns how many were evaluated.
-async fn looked_at(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
+async fn evaluated(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
     let mut count = 0;
     for _ in 0..guesses {
         let reply = thief.change_password(&stolen.access, "Wrong-Pass123", NEW).await;
@@ -33,7 +33,7 @@ async fn looked_at(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
 async fn a_stolen_access_token_allows_five_guesses_and_refusals_cost_nothing() {
     let (app, tokens) = app().await;
     let thief = app.anonymous().from("203.0.113.1");
-    assert_eq!(looked_at(&thief, &tokens, 5).await, 5);
+    assert_eq!(evaluated(&thief, &tokens, 5).await, 5);
     let (queries, hashes) = (app.all_queries().await, app.metric(VERIFIED).await);
     let refused = thief.change_password(&tokens.access, "Wrong-Pass123", NEW).await;
     assert_eq!(refused.header("retry-after"), Some("30"));
@@ -43,7 +43,7 @@ async fn a_stolen_access_token_allows_five_guesses_and_refusals_cost_nothing() {
     thief.login("Ada", PASSWORD).await.assert_problem(429, "login-locked");
     assert_eq!((app.all_queries().await, app.metric(VERIFIED).await), (queries, hashes));
     app.clock.advance(Duration::from_secs(30));
-    assert_eq!(looked_at(&thief, &tokens, 3).await, 1);
+    assert_eq!(evaluated(&thief, &tokens, 3).await, 1);
 
     let db = app.db().await;
     let query = "SELECT concat_ws(' ', outcome, user_id, host(ip), count(*)) FROM auth_events
@@ -64,9 +64,9 @@ async fn logins_and_changes_share_failures_and_a_success_resets_them() {
     for _ in 0..2 {
         client.login("ada", "Wrong-Pass123").await.assert_status(401);
     }
-    assert_eq!(looked_at(&client, &tokens, 2).await, 2);
+    assert_eq!(evaluated(&client, &tokens, 2).await, 2);
     client.change_password(&tokens.access, PASSWORD, NEW).await.assert_status(204);
-    assert_eq!(looked_at(&client, &tokens, 9).await, 5);
+    assert_eq!(evaluated(&client, &tokens, 9).await, 5);
 }
 
 // Reliability: F2.
@@ -76,7 +76,7 @@ async fn guesses_from_many_addresses_leave_the_owner_able_to_change_the_password
     let mut count = 0;
     for n in 0..30 {
         let thief = app.anonymous().from(&format!("198.51.100.{n}"));
-        count += looked_at(&thief, &tokens, 1).await;
+        count += evaluated(&thief, &tokens, 1).await;
     }
     assert_eq!(count, 20);
     assert_eq!(app.metric("staunch_lockout_names").await, 1.0);
@@ -92,7 +92,7 @@ async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let guesses: Vec<_> = (0..40)
         .map(|_| {
             let (thief, tokens) = (app.anonymous().from("203.0.113.1"), tokens.clone());
-            tokio::spawn(async move { looked_at(&thief, &tokens, 1).await })
+            tokio::spawn(async move { evaluated(&thief, &tokens, 1).await })
         })
         .collect();
     let mut count = 0;

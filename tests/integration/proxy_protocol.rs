@@ -69,7 +69,7 @@ async fn limits_use_the_address_in_the_header() {
 #[tokio::test]
 async fn connections_without_a_header_or_from_untrusted_peers_are_closed() {
     let app = behind("127.0.0.1").start().await;
-    assert_eq!(status(&app, b"").await, 0, "no guess");
+    assert_eq!(status(&app, b"").await, 0, "no header");
     assert_eq!(status(&app, b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n").await, 0);
     assert_eq!(app.metric(&headers("error")).await, 2.0);
     let strangers = behind("10.0.0.0/8").start().await;
@@ -94,8 +94,8 @@ async fn a_header_may_arrive_in_pieces_but_must_arrive_in_time() {
     for header in [line("203.0.113.1"), binary([203, 0, 113, 2])] {
         let mut stream = TcpStream::connect(patient.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        for octet in header {
-            stream.write_all(&[octet]).await.unwrap();
+        for byte in header {
+            stream.write_all(&[byte]).await.unwrap();
             tokio::task::yield_now().await;
         }
         stream.write_all(login().as_bytes()).await.unwrap();

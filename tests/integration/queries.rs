@@ -11,9 +11,9 @@ async fn cost(app: &TestApp, send: impl AsyncFnOnce() -> Reply) -> (u16, f64) {
 
 /// Waits until the server has received that many account notifications. Their invalidations would
 /// cost a query later.
-async fn heard(app: &TestApp, accounts: f64) {
+async fn notified(app: &TestApp, accounts: f64) {
     let series = "staunch_notifications_total{kind=\"account\"}";
-    until("the notice comes", SOON, async || app.metric(series).await == accounts).await;
+    until("the notification arrives", SOON, async || app.metric(series).await == accounts).await;
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn each_request_costs_the_documented_queries() {
     let change = async |current| client.change_password(&mine.access, current, new).await;
     assert_eq!(cost(&app, async || change("wrong password").await).await, (401, 1.0));
     assert_eq!(cost(&app, async || change(PASSWORD).await).await, (204, 3.0));
-    heard(&app, 1.0).await;
+    notified(&app, 1.0).await;
     let seldom = cost(&app, async || client.change_password(&mine.access, "wrong", new).await);
     assert_eq!(seldom.await, (401, 2.0));
 

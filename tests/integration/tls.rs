@@ -103,9 +103,9 @@ fn old_hello() -> Vec<u8> {
 async fn old_tls_versions_and_plain_text_get_only_an_alert() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
-    for octets in [old_hello(), b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()] {
+    for bytes in [old_hello(), b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()] {
         let mut raw = app.raw().await;
-        raw.write(octets).await;
+        raw.write(bytes).await;
         let answer = raw.rest().await;
         assert!(answer.starts_with('\u{15}') && answer.len() < 16, "{answer:?}");
     }

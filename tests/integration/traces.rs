@@ -8,7 +8,7 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
 fn hex(id: &[u8]) -> String {
-    id.iter().map(|octet| format!("{octet:02x}")).collect()
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A server that trusts the `traceparent` of loopback callers.
@@ -101,7 +101,7 @@ async fn a_trusted_caller_decides_sampling_and_otherwise_the_request_id_is_the_t
     assert_eq!(reply.header("traceresponse"), None);
     assert_eq!(reply.header("x-request-id"), Some(TRACE));
     let reply = client.get("/no/such/path").await;
-    assert_eq!(reply.header("traceresponse"), None, "nobody asked");
+    assert_eq!(reply.header("traceresponse"), None, "not requested");
     let id = reply.header("x-request-id").unwrap().to_owned();
     drop(app);
 

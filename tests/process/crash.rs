@@ -103,7 +103,7 @@ async fn a_standby_is_not_ready_until_it_is_promoted() {
     fs::write(data.join("standby.signal"), "").unwrap();
     kill_process(postgres(top.path()).unwrap(), Signal::KILL).unwrap();
     let readiness = async || server.get("/health/readiness").await.unwrap().status;
-    until("it says so", async || {
+    until("the standby is reported", async || {
         readiness().await == 503 && server.log().contains("it is a standby")
     })
     .await;

@@ -17,11 +17,11 @@ const LAST: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: clos
 async fn ask(stream: &mut TcpStream, request: &str) -> Option<String> {
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut text = String::new();
-    let mut octets = [0; 4_096];
+    let mut bytes = [0; 4_096];
     while !text.ends_with(r#"{"status":"alive"}"#) {
-        let read = timeout(SOON, stream.read(&mut octets)).await.expect("an answer or an end");
+        let read = timeout(SOON, stream.read(&mut bytes)).await.expect("an answer or an end");
         match read {
-            Ok(count @ 1..) => text.push_str(std::str::from_utf8(&octets[..count]).unwrap()),
+            Ok(count @ 1..) => text.push_str(std::str::from_utf8(&bytes[..count]).unwrap()),
             ended => {
                 assert_eq!(text, "", "a partial response, then {ended:?}");
                 return None;
@@ -64,7 +64,7 @@ async fn accepting_pauses_without_file_descriptors_and_resumes() {
         held.push(stream);
     }
     let complaints = || server.log().matches("cannot accept connections").count();
-    until("it says so", async || complaints() > 0).await;
+    until("it is logged", async || complaints() > 0).await;
     let before = cpu_ticks(&server);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spent = cpu_ticks(&server) - before;
@@ -119,14 +119,14 @@ struct Clients {
     stop: AtomicBool,
     answered: AtomicUsize,
     /// Requests repeated on a new connection, as RFC 9110 §9.2.2 allows.
-    asked_again: AtomicUsize,
-    told_to_close: AtomicUsize,
+    retried: AtomicUsize,
+    closed_by_server: AtomicUsize,
 }
 
 impl Clients {
     async fn each_on_a_new_connection(self: Arc<Self>, address: String) {
         while !self.stop.load(Ordering::Relaxed) {
-            self.anew(&address, LAST).await;
+            self.with_retry(&address, LAST).await;
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -136,16 +136,16 @@ impl Clients {
         while !self.stop.load(Ordering::Relaxed) {
             let mut stream = match kept.take() {
                 Some(stream) => stream,
-                None => TcpStream::connect(&address).await.expect("somebody listens"),
+                None => TcpStream::connect(&address).await.expect("a listener"),
             };
             match ask(&mut stream, ALIVE).await {
                 Some(answer) if answer.contains("connection: close") => {
-                    self.told_to_close.fetch_add(1, Ordering::Relaxed);
+                    self.closed_by_server.fetch_add(1, Ordering::Relaxed);
                 }
                 Some(_) => kept = Some(stream),
                 None => {
-                    self.asked_again.fetch_add(1, Ordering::Relaxed);
-                    self.anew(&address, LAST).await;
+                    self.retried.fetch_add(1, Ordering::Relaxed);
+                    self.with_retry(&address, LAST).await;
                 }
             }
             self.answered.fetch_add(1, Ordering::Relaxed);
@@ -153,12 +153,12 @@ impl Clients {
     }
 
     /// Sends the request on a new connection, and repeats it once if necessary.
-    async fn anew(&self, address: &str, request: &str) {
-        let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+    async fn with_retry(&self, address: &str, request: &str) {
+        let mut stream = TcpStream::connect(address).await.expect("a listener");
         if ask(&mut stream, request).await.is_none() {
-            self.asked_again.fetch_add(1, Ordering::Relaxed);
-            let mut stream = TcpStream::connect(address).await.expect("somebody listens");
-            ask(&mut stream, request).await.expect("the second time");
+            self.retried.fetch_add(1, Ordering::Relaxed);
+            let mut stream = TcpStream::connect(address).await.expect("a listener");
+            ask(&mut stream, request).await.expect("a retry succeeds");
         }
     }
 }
@@ -180,14 +180,15 @@ async fn servers_on_one_port_are_replaced_without_a_failed_request() {
     for name in ["b", "c"] {
         let new = sharing(top.path(), name, &address).await;
         assert_eq!(new.address, address);
-        let told = clients.told_to_close.load(Ordering::Relaxed);
+        let told = clients.closed_by_server.load(Ordering::Relaxed);
         old.signal(Signal::TERM);
         let (code, _) = old.ended().await;
         assert_eq!(code, Some(0), "{}", old.log());
         // Clients with open connections received `Connection: close`, and reconnected.
-        let now_told = clients.told_to_close.load(Ordering::Relaxed);
+        let now_told = clients.closed_by_server.load(Ordering::Relaxed);
         let before = clients.answered.load(Ordering::Relaxed);
-        until("they go on", async || clients.answered.load(Ordering::Relaxed) > before + 100).await;
+        until("clients continue", async || clients.answered.load(Ordering::Relaxed) > before + 100)
+            .await;
         assert!(name == "c" || now_told > told, "{now_told}");
         old = new;
     }
@@ -196,8 +197,8 @@ async fn servers_on_one_port_are_replaced_without_a_failed_request() {
         client.await.expect("every request is answered");
     }
     // Connections whose handshake completed between the last accept and the close of the socket.
-    let asked_again = clients.asked_again.load(Ordering::Relaxed);
-    assert!(asked_again <= 4, "{asked_again}");
+    let retried = clients.retried.load(Ordering::Relaxed);
+    assert!(retried <= 4, "{retried}");
     old.stop().await;
     database.stop().await;
 }

@@ -9,12 +9,12 @@ const AUDIENCE: &str = "an-audience-that-stays-in-memory";
 
 /// A unique password: 24 random characters after a digit that differs for each secret.
 fn random(first: char) -> String {
-    let octets: [u8; 24] = std::array::from_fn(|_| rand_octet());
-    let rest = octets.iter().map(|octet| char::from(b'a' + octet % 26));
+    let bytes: [u8; 24] = std::array::from_fn(|_| random_byte());
+    let rest = bytes.iter().map(|byte| char::from(b'a' + byte % 26));
     std::iter::once(first).chain(rest).collect()
 }
 
-fn rand_octet() -> u8 {
+fn random_byte() -> u8 {
     uuid::Uuid::new_v4().as_bytes()[0]
 }
 

@@ -45,7 +45,7 @@ async fn sigterm_while_the_database_starts_stops_cleanly() {
     let mut command = crate::support::staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     command.env("STAUNCH_DATA_DIR", top.path().join("data"));
     let mut process = command.spawn().unwrap();
-    until("initdb is at work", async || top.path().join("data/postgres/data.new").exists()).await;
+    until("initdb runs", async || top.path().join("data/postgres/data.new").exists()).await;
     let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     let status = tokio::time::timeout(crate::support::SOON, process.wait()).await;

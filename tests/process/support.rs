@@ -284,10 +284,10 @@ async fn try_request(
     };
     let text = format!("{line}Host: x\r\nConnection: close\r\n{content}\r\n{body}");
     stream.write_all(text.as_bytes()).await?;
-    let mut octets = Vec::new();
-    let read = timeout(SOON, stream.read_to_end(&mut octets)).await;
+    let mut bytes = Vec::new();
+    let read = timeout(SOON, stream.read_to_end(&mut bytes)).await;
     read.expect("an answer or an end")?;
-    let text = String::from_utf8(octets).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
     let cut = || std::io::Error::other(format!("cut off after {text:?}"));
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
     let length = head
@@ -343,9 +343,9 @@ pub(crate) fn in_memory<'a>(pid: u32, texts: &[&'a str]) -> BTreeSet<&'a str> {
     found
 }
 
-fn holds(octets: &[u8], text: &[u8]) -> bool {
-    let mut rest = octets;
-    while let Some(at) = rest.iter().position(|octet| *octet == text[0]) {
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| *byte == text[0]) {
         if rest[at..].starts_with(text) {
             return true;
         }

@@ -74,7 +74,7 @@ async fn a_renewed_certificate_is_loaded_at_sighup_and_automatically() {
     fs::write(top.path().join("cert.pem"), "no certificate").unwrap();
     server.signal(Signal::HUP);
     let told = "the certificate stays as it was";
-    until("it is told", async || server.log().contains(told)).await;
+    until("it is logged", async || server.log().contains(told)).await;
     assert!(server.log().contains("STAUNCH_TLS_CERT"), "{}", server.log());
     assert_eq!(year(&server).await, 2100);
 
@@ -82,6 +82,6 @@ async fn a_renewed_certificate_is_loaded_at_sighup_and_automatically() {
     server.signal(Signal::HUP);
     until("it is read at once", async || year(&server).await == 2101).await;
     write(top.path(), 2102);
-    until("it is seen", async || year(&server).await == 2102).await;
+    until("it is loaded", async || year(&server).await == 2102).await;
     server.stop().await;
 }

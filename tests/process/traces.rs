@@ -26,7 +26,7 @@ async fn collector() -> (String, Arc<AtomicUsize>) {
 /// Sends [`REQUESTS`] requests with the sampled flag, with trace ids that every ratio accepts.
 async fn sampled_requests(server: &Server) {
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
-    let mut octets = [0; 4_096];
+    let mut bytes = [0; 4_096];
     for n in 1..=REQUESTS {
         let request = format!(
             "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\
@@ -35,9 +35,9 @@ async fn sampled_requests(server: &Server) {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         while !answer.ends_with(r#"{"status":"alive"}"#) {
-            let count = stream.read(&mut octets).await.unwrap();
+            let count = stream.read(&mut bytes).await.unwrap();
             assert_ne!(count, 0, "cut off after {answer:?}");
-            answer.push_str(std::str::from_utf8(&octets[..count]).unwrap());
+            answer.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
         }
     }
 }
@@ -59,7 +59,7 @@ async fn an_untrusted_caller_cannot_override_the_sampler() {
             let server = Server::start(top.path(), &settings).await;
             sampled_requests(&server).await;
             if exported {
-                until("a batch comes", async || batches.load(Ordering::Relaxed) > 0).await;
+                until("a batch arrives", async || batches.load(Ordering::Relaxed) > 0).await;
             }
             // The server exports waiting spans when it stops.
             server.stop().await;

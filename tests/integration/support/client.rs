@@ -122,7 +122,7 @@ impl Client {
             status: parts.status.as_u16(),
             version: parts.version,
             headers: parts.headers,
-            body: body.expect("the body comes").ok()?.to_bytes(),
+            body: body.expect("a body").ok()?.to_bytes(),
             asked,
         };
         reply.check(head);
@@ -357,8 +357,8 @@ impl Reply {
 pub(crate) fn claims(token: &str) -> Value {
     use base64::Engine;
     let middle = token.split('.').nth(1).expect("a JWT");
-    let octets = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle);
-    serde_json::from_slice(&octets.expect("base64url")).expect("JSON")
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle);
+    serde_json::from_slice(&bytes.expect("base64url")).expect("JSON")
 }
 
 impl Tokens {

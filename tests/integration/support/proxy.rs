@@ -111,10 +111,10 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
     mut link: watch::Receiver<Link>,
 ) {
-    let mut octets = vec![0; 16 * 1024];
+    let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = tokio::select! {
-            read = from.read(&mut octets) => read,
+            read = from.read(&mut bytes) => read,
             cut = link.wait_for(|link| *link == Link::Cut) => {
                 drop(cut);
                 return;
@@ -130,7 +130,7 @@ async fn pump(
         let Ok(now) = link.wait_for(|link| *link != Link::Paused).await.map(|link| *link) else {
             return;
         };
-        let chunk = octets.get(..count).unwrap_or_default();
+        let chunk = bytes.get(..count).unwrap_or_default();
         if now == Link::Cut || to.write_all(chunk).await.is_err() {
             return;
         }

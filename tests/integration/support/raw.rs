@@ -29,13 +29,13 @@ impl Raw {
     }
 
     /// Writes bytes. If the server has closed the connection, the next read shows it.
-    pub(crate) async fn write(&mut self, octets: impl AsRef<[u8]>) {
-        self.stream.write_all(octets.as_ref()).await.ok();
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.ok();
     }
 
     /// Writes bytes; returns false if the connection is closed.
-    pub(crate) async fn try_write(&mut self, octets: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(octets.as_ref()).await.is_ok()
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
     }
 
     /// Reads the next answer, which must have a length. `None` if the connection was closed first.
