@@ -1,18 +1,18 @@
-//! What one rate-limit check costs, against a `Mutex<HashMap>` of the same bucket and `governor`.
+//! The cost of a rate-limit check, against a `Mutex<HashMap>` of the same bucket and `governor`.
 //!
 //! `cargo bench --bench limiter`. Columns are time per check, per thread. `hot`: every check is for
-//! one address, so threads fight for one cache line. `million`: a random one of 1,000,000
+//! one address, so threads contend for one cache line. `million`: a random one of 1,000,000
 //! addresses already held, so most checks miss the cache. Every check reads the clock too, as a
-//! request does; `clock` is that alone. The budget is 200 ns at a million keys and two threads. The
-//! README has what was seen.
+//! request does; `clock` measures that alone. The budget is 200 ns at a million keys and two
+//! threads. docs/benchmarks.md has measured values.
 //!
-//! Addresses are IPv4, which all three count once. `ours_ipv6` is for IPv6 addresses, which we count
+//! Addresses are IPv4, which all three count once. `ours_ipv6` uses IPv6 addresses, which we count
 //! three times: by /64, /56 and /48. Its million are five networks in each of 200,000 /56s.
 //!
-//! `cargo bench --bench limiter -- memory` tells what 10,000,000 distinct addresses leave resident:
-//! IPv4 ones, and as many IPv6 ones in a /48 each, which fill the tables of all three levels.
+//! `cargo bench --bench limiter -- memory` prints the resident memory after 10,000,000 distinct
+//! addresses: IPv4 ones, and as many IPv6 ones in separate /48s, which fill all three tables.
 
-#![expect(clippy::disallowed_methods, reason = "the clock is part of what is measured")]
+#![expect(clippy::disallowed_methods, reason = "the clock is part of the measurement")]
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -64,7 +64,7 @@ fn memory() {
     );
 }
 
-/// Of this process (proc(5), statm), in pages of 4 KiB. Zero where there is no such file.
+/// Memory of this process in pages of 4 KiB (proc(5), statm). Zero if the file does not exist.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
@@ -78,7 +78,7 @@ fn mebibytes(bytes: usize) -> f64 {
 
 const KEYS: u64 = 1_000_000;
 const PER_SECOND: u32 = Quota::BURST_MAX;
-/// Checks timed together: enough that the timer's own cost vanishes, few enough that the list of
+/// Checks timed together: enough to make the timer's cost negligible, few enough that the list of
 /// addresses stays in the second-level cache.
 const BATCH: u32 = 4_096;
 
@@ -99,10 +99,10 @@ fn ours_route_and_global(bencher: Bencher<'_, '_>, keys: u64) {
 
 #[divan::bench(threads = [1, 2], args = [1, KEYS], sample_size = BATCH, sample_count = 200)]
 fn ours_ipv6(bencher: Bencher<'_, '_>, keys: u64) {
-    ours(bencher, keys, &[Policy::Login, Policy::Global], room);
+    ours(bencher, keys, &[Policy::Login, Policy::Global], subnet);
 }
 
-/// Every check is for an address never seen, the table being full of addresses in use.
+/// Checks addresses that were never seen, while the table is full of addresses in use.
 #[divan::bench(threads = [1, 2], sample_size = BATCH, sample_count = 200)]
 fn ours_newcomer_at_the_cap(bencher: Bencher<'_, '_>) {
     let slow = Quota::new(10, Window::Hour).map_or(Limit::OFF, Limit::from);
@@ -156,7 +156,7 @@ fn ours(bencher: Bencher<'_, '_>, keys: u64, policies: &[Policy], address: fn(u6
     });
 }
 
-/// Fills the table with `keys` addresses, then times checks of random ones of them.
+/// Fills the table with `keys` addresses, then times checks of random ones among them.
 fn compare(
     bencher: Bencher<'_, '_>,
     keys: u64,
@@ -172,7 +172,7 @@ fn compare(
         .bench_values(check);
 }
 
-/// Networks, in turn: one network may not fill a table.
+/// Networks, taken in order: one network may not fill a table.
 const NETWORKS: u64 = 1_024;
 
 /// The n-th IPv4 address, up to 67 million of them.
@@ -182,11 +182,11 @@ fn address(n: u64) -> IpAddr {
     Ipv4Addr::from_bits(((network << 16) + n / NETWORKS) as u32).into()
 }
 
-/// The n-th IPv6 /64: five to a /56, and five of those to a /48.
-fn room(n: u64) -> IpAddr {
+/// The n-th IPv6 /64: five per /56, and five /56s per /48.
+fn subnet(n: u64) -> IpAddr {
     let (network, n) = (0x2001_0000 + n % NETWORKS, n / NETWORKS);
-    let (site, home, room) = (n / 25, n / 5 % 5, n % 5);
-    Ipv6Addr::from_bits(u128::from(network << 32 | site << 16 | home << 8 | room) << 64).into()
+    let (site, home, subnet) = (n / 25, n / 5 % 5, n % 5);
+    Ipv6Addr::from_bits(u128::from(network << 32 | site << 16 | home << 8 | subnet) << 64).into()
 }
 
 /// A /64 of the n-th IPv6 /48.
@@ -195,7 +195,7 @@ fn site(n: u64) -> IpAddr {
     Ipv6Addr::from_bits(u128::from(network << 32 | (n / NETWORKS) << 16) << 64).into()
 }
 
-/// A fixed sequence that looks random (the finalizer of splitmix64).
+/// A fixed pseudo-random sequence (the finalizer of splitmix64).
 fn scatter(n: u64) -> u64 {
     let mut x = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

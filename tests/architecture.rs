@@ -1,6 +1,6 @@
-//! The rules of the house, read from the source: who may use whom, what is kept where.
+//! Rules of the source: which module may use which, and where things belong.
 //!
-//! Comments, strings and what is under `#[cfg(test)]` do not count.
+//! Comments, strings and code under `#[cfg(test)]` do not count.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::fs;
 use std::path::PathBuf;
 use tree::{root, rust_files};
 
-/// Modules by rank, high to low: a module uses lower ranks only.
+/// Modules by rank, highest first. A module uses only lower ranks.
 const RANKS: [(u8, &[&str]); 8] = [
     (7, &["main"]),
     (6, &["cli"]),
@@ -30,17 +30,17 @@ const RANKS: [(u8, &[&str]); 8] = [
     (0, &["identity", "secret", "clock", "lifecycle", "telemetry"]),
 ];
 
-/// Lines of a source file at most, data and tests included.
+/// Lines of a source file, with data and tests.
 const LINES_MAX: usize = 450;
 
-/// A source file, ready to be searched.
+/// A source file, prepared for searching.
 struct Source {
     path: PathBuf,
     /// Relative to src/, with slashes.
     name: String,
     /// The first folder or the file's stem.
     module: String,
-    /// Without comments, strings and tests; line numbers are kept.
+    /// Without comments, strings and tests, but with the same line numbers.
     code: String,
     lines: usize,
 }
@@ -63,7 +63,7 @@ fn sources() -> Vec<Source> {
                 path,
             }
         })
-        // A file of tests alone.
+        // Leaves out files that contain only tests.
         .filter(|source| !source.path.file_stem().unwrap().to_str().unwrap().ends_with("tests"))
         .collect()
 }
@@ -158,7 +158,7 @@ fn without_tests(code: &str) -> String {
     out
 }
 
-/// The first path segments after `crate::` (also in `crate::{a, b}`), with their line.
+/// The first path segments after `from`, such as `crate::` (also in `crate::{a, b}`), with lines.
 fn uses(code: &str, from: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (position, _) in code.match_indices(from) {
@@ -200,7 +200,7 @@ fn uses(code: &str, from: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// How many `mod name {` are open at the end of this code.
+/// Counts the `mod name {` blocks that are open at the end of this code.
 fn inline_modules(code: &str) -> usize {
     let mut open = Vec::new();
     for (position, c) in code.char_indices() {
@@ -221,7 +221,7 @@ fn rank(module: &str) -> Option<u8> {
 }
 
 #[test]
-fn the_reader_of_source_sees_code_and_nothing_else() {
+fn the_source_reader_skips_comments_strings_and_tests() {
     let code = bare(
         "use a; // crate::x\nlet s = \"crate::y\"; /* crate::z */ let c = '\"'; r#\"crate::w\"#; '\\''; fn f<'a>()",
     );
@@ -238,20 +238,20 @@ fn the_reader_of_source_sees_code_and_nothing_else() {
 }
 
 #[test]
-fn a_module_uses_lower_ranks_only() {
+fn modules_use_only_lower_ranks() {
     let mut wrong = Vec::new();
     for source in sources() {
         if source.module == "lib" {
             continue;
         }
         let own = rank(&source.module)
-            .unwrap_or_else(|| panic!("src/{} has no rank: give it one", source.name));
+            .unwrap_or_else(|| panic!("src/{} has no rank: add one", source.name));
         let from = if source.module == "main" { "staunch::" } else { "crate::" };
         for (line, used) in uses(&source.code, from) {
             let used = used.split(' ').next().unwrap_or_default().to_owned();
             let Some(other) = rank(&used) else {
-                // An item of the crate's root: there is none.
-                wrong.push(format!("src/{}:{line}: {used} is no module", source.name));
+                // An item of the crate's root, which has none.
+                wrong.push(format!("src/{}:{line}: {used} is not a module", source.name));
                 continue;
             };
             if used != source.module && other >= own {
@@ -261,7 +261,7 @@ fn a_module_uses_lower_ranks_only() {
                 ));
             }
         }
-        // What climbs out of its own top-level module by `super` would be missed above.
+        // Paths that leave their top-level module through `super` would be missed above.
         let depth =
             source.name.matches('/').count() + usize::from(!source.name.ends_with("mod.rs"));
         for (position, _) in source.code.match_indices("super::") {
@@ -277,7 +277,7 @@ fn a_module_uses_lower_ranks_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Code in which each chain of `super::` is written as a path from the crate's root.
+/// Code with each chain of `super::` replaced by a path from the crate's root.
 fn absolute(source: &Source) -> String {
     let stem = source.name.trim_end_matches(".rs").trim_end_matches("/mod");
     let own: Vec<&str> = stem.split('/').collect();
@@ -311,7 +311,7 @@ fn re_exports(code: &str) -> BTreeMap<&str, &str> {
     found
 }
 
-/// For each file or subfolder of a folder of src/, the others that it imports.
+/// For each file or subfolder of a folder in src/, the others that it imports.
 fn imports<'a>(folder: &str, sources: &'a [Source]) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let inside = |source: &'a Source| source.name.strip_prefix(folder)?.strip_prefix('/');
     let node = |name: &'a str| name.split('/').next().unwrap().trim_end_matches(".rs");
@@ -338,8 +338,8 @@ fn imports<'a>(folder: &str, sources: &'a [Source]) -> BTreeMap<&'a str, BTreeSe
     graph
 }
 
-/// The files of a graph that are on a cycle, or between two: what is left when files that import
-/// nothing, or that no file imports, are removed again and again.
+/// The files of a graph that are on a cycle or between two cycles: those that remain after files
+/// that import nothing, or that no file imports, are removed repeatedly.
 fn cyclic<'a>(mut graph: BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<&'a str> {
     loop {
         let before = graph.len();
@@ -377,7 +377,7 @@ fn import_cycles_are_found_through_super_and_through_re_exports() {
 }
 
 #[test]
-fn the_files_of_a_folder_do_not_import_each_other_in_a_circle() {
+fn files_of_a_folder_have_no_import_cycles() {
     let sources = sources();
     let folders: BTreeSet<&str> = sources
         .iter()
@@ -394,7 +394,7 @@ fn the_files_of_a_folder_do_not_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn lib_rs_lists_the_modules_and_holds_no_logic() {
+fn lib_rs_lists_modules_and_contains_no_logic() {
     let lib = sources().into_iter().find(|source| source.name == "lib.rs").unwrap();
     let mut listed = Vec::new();
     for line in lib.code.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -407,7 +407,7 @@ fn lib_rs_lists_the_modules_and_holds_no_logic() {
             .unwrap_or_else(|| panic!("src/lib.rs: {line}"));
         listed.push(rank(module).unwrap());
     }
-    assert!(listed.is_sorted_by(|a, b| a >= b), "rank order, high to low");
+    assert!(listed.is_sorted_by(|a, b| a >= b), "not in rank order, highest first");
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn the_architecture_page_names_every_module() {
         let name = match stem {
             "lib" => continue,
             "mod" => folder,
-            // Endpoints are listed in the router and docs/http-api.md.
+            // The router and docs/http-api.md list the endpoints.
             _ if inside_api => "api",
             stem => stem,
         };
@@ -467,7 +467,7 @@ fn the_files_that_the_contributing_page_names_exist() {
 }
 
 #[test]
-fn sql_is_in_the_store_alone() {
+fn only_the_store_contains_sql() {
     let verbs = [
         "SELECT ",
         "INSERT INTO",
@@ -482,7 +482,7 @@ fn sql_is_in_the_store_alone() {
         "COMMIT",
     ];
     for source in sources() {
-        // The embedded server asks its first question, and makes its database, before there is a
+        // The embedded server sends its first query and creates its database before there is a
         // store.
         if ["store", "postgres"].contains(&source.module.as_str()) {
             continue;
@@ -502,7 +502,7 @@ fn sql_is_in_the_store_alone() {
     }
 }
 
-/// Fails on each word of `banned` in the code of those modules.
+/// Fails on each word of `banned` in the code of these modules.
 #[track_caller]
 fn absent(modules: &[&str], banned: &[&str], why: &str) {
     let mut found = Vec::new();
@@ -520,7 +520,7 @@ fn absent(modules: &[&str], banned: &[&str], why: &str) {
 }
 
 #[test]
-fn the_rules_know_no_http_and_no_sql() {
+fn lower_layers_use_neither_http_nor_sql() {
     absent(
         &["auth", "limiter", "hashing", "tokens", "identity"],
         &["hyper", "http_body", "StatusCode", "HeaderMap", "HeaderValue", "http::"],
@@ -534,7 +534,7 @@ fn the_rules_know_no_http_and_no_sql() {
 }
 
 #[test]
-fn the_hash_engine_uses_no_runtime_but_channels() {
+fn the_hash_engine_uses_nothing_of_tokio_but_sync() {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| source.module == "hashing") {
         for (line, used) in uses(&source.code, "tokio::") {
@@ -554,8 +554,8 @@ fn there_are_no_statics() {
         "no statics",
     );
     for source in sources() {
-        // The exceptions: a request's notes belong to its task, as tracing's spans do; and there is
-        // one allocator.
+        // The exceptions: a request's notes belong to its task, as tracing's spans do; and the
+        // allocator is global.
         if ["telemetry/trace.rs", "main.rs"].contains(&source.name.as_str()) {
             continue;
         }
@@ -575,7 +575,7 @@ fn there_is_no_unsafe_code() {
 }
 
 #[test]
-fn files_are_short_enough_to_read() {
+fn source_files_stay_within_the_line_limit() {
     let long: Vec<String> = sources()
         .iter()
         .filter(|source| source.lines > LINES_MAX)
@@ -586,7 +586,7 @@ fn files_are_short_enough_to_read() {
 
 // Case F19 of the field list: `disk is not full.: Permission denied`.
 #[test]
-fn an_error_text_ends_without_a_full_stop_and_does_not_repeat_its_source() {
+fn error_texts_have_no_full_stop_and_do_not_repeat_their_source() {
     let mut wrong = Vec::new();
     for source in sources() {
         let text = fs::read_to_string(&source.path).unwrap();
@@ -599,11 +599,11 @@ fn an_error_text_ends_without_a_full_stop_and_does_not_repeat_its_source() {
             }
         }
     }
-    assert!(wrong.is_empty(), "causes are added behind a colon:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "sources are appended after a colon:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_migration_is_numbered_and_built_in() {
+fn every_migration_is_numbered_and_compiled_in() {
     let list = fs::read_to_string(root().join("src/store/migrations.rs")).unwrap();
     let mut names: Vec<String> = fs::read_dir(root().join("migrations"))
         .unwrap()

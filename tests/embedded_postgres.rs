@@ -1,6 +1,6 @@
-//! The embedded PostgreSQL against the real programs and real signals.
+//! The embedded PostgreSQL with real programs and real signals.
 //!
-//! A test that needs a whole process to kill starts this test binary again, on [`starter`] alone.
+//! A test that needs a process to kill starts this test binary again, running only [`starter`].
 
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use staunch::postgres::{
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
-/// For whatever must happen soon; far above what it takes, as the machine may be busy.
+/// Limit of every wait. It is far longer than any wait needs, because the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const FOLDER_VARIABLE: &str = "EMBEDDED_POSTGRES_TEST_FOLDER";
@@ -29,7 +29,7 @@ const DURABLE_VARIABLE: &str = "EMBEDDED_POSTGRES_TEST_DURABLE";
 
 fn config(durability: Durability) -> PostgresConfig {
     PostgresConfig {
-        // Unset: what is installed. Set: the same tests with another version.
+        // Unset: the installed version. Set: the same tests with another version.
         bin_dir: std::env::var_os("TEST_POSTGRES_BIN").map(PathBuf::from),
         offline: true,
         pool_max: 10,
@@ -48,8 +48,8 @@ async fn open(path: &Path) -> Result<DataFolder, PostgresError> {
     DataFolder::open(&DataDir::Set(path.to_path_buf()), Purpose::Database).await
 }
 
-/// Opens a folder that no server uses. The child of another test, until it runs its own program,
-/// may still hold the lock of a server that has ended.
+/// Opens a folder that no server uses. The lock of a server that has ended may be held a little
+/// longer by another test's child, until it runs its own program.
 async fn open_free(path: &Path) -> DataFolder {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -80,7 +80,7 @@ async fn connect_with(config: &tokio_postgres::Config) -> Result<Client, tokio_p
     Ok(client)
 }
 
-/// Stores a row with those of the rounds before.
+/// Adds a row to those of the earlier rounds.
 async fn one_more_row(top: &Path) -> Client {
     let client = connect_with(&config_in(top)).await.unwrap();
     let insert = "CREATE TABLE IF NOT EXISTS kept (n bigint); INSERT INTO kept VALUES (1)";
@@ -104,7 +104,7 @@ fn send(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
-/// Runs, and is no zombie that a parent has yet to collect.
+/// Whether a process runs and is not a zombie.
 fn runs(pid: u32) -> bool {
     let exists = test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap())
         != Err(rustix::io::Errno::SRCH);
@@ -113,7 +113,7 @@ fn runs(pid: u32) -> bool {
     exists && !zombie
 }
 
-/// Every process that has this folder in its command line or works in it.
+/// Every process with this folder in its command line or as working directory.
 fn processes_on(path: &Path) -> Vec<u32> {
     let wanted = path.canonicalize().unwrap();
     let numbered = fs::read_dir("/proc")
@@ -188,7 +188,7 @@ impl Starter {
         Self { process, output }
     }
 
-    /// The pid of its PostgreSQL.
+    /// Waits until PostgreSQL is ready; returns its pid.
     fn ready(&mut self) -> u32 {
         loop {
             let mut line = String::new();
@@ -203,7 +203,7 @@ impl Starter {
         self.process.id()
     }
 
-    /// Kills it; true once its output has ended, which it does only if no child holds the pipe.
+    /// Kills the process and reads its output, which ends only if no child holds the pipe.
     fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -212,7 +212,7 @@ impl Starter {
     }
 }
 
-/// How to reach a server that another process started.
+/// The connection settings of a server that another process started.
 fn config_in(path: &Path) -> tokio_postgres::Config {
     let postgres = path.join("postgres");
     let mut config = tokio_postgres::Config::new();
@@ -225,7 +225,7 @@ fn config_in(path: &Path) -> tokio_postgres::Config {
 }
 
 #[tokio::test]
-async fn first_start_makes_a_database_and_the_second_finds_it() {
+async fn the_first_start_creates_a_database_and_the_second_reuses_it() {
     let top = folder();
     let path = top.path().join("new/data");
     let begun = Instant::now();
@@ -271,7 +271,7 @@ async fn first_start_makes_a_database_and_the_second_finds_it() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_does_not_get_in() {
+async fn a_wrong_password_is_rejected() {
     let top = folder();
     let server = start(top.path()).await;
     let mut config = server.connect_config();
@@ -282,7 +282,7 @@ async fn a_wrong_password_does_not_get_in() {
 }
 
 #[tokio::test]
-async fn a_folder_in_use_names_the_process() {
+async fn a_folder_in_use_is_an_error_that_names_the_process() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     starter.ready();
@@ -300,7 +300,7 @@ async fn a_folder_in_use_names_the_process() {
 }
 
 #[tokio::test]
-async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
+async fn postgres_stops_when_its_parent_is_killed_and_the_next_start_works() {
     let top = folder();
     for round in 0..2 {
         let mut starter = Starter::spawn(top.path(), Durability::Full);
@@ -313,9 +313,9 @@ async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
         starter.kill();
         wait_for("postgres ends", || !runs(postgres)).await;
         wait_for("the guard ends", || !runs(guards[0])).await;
-        assert!(!top.path().join("postgres/data/postmaster.pid").exists(), "it was a clean stop");
+        assert!(!top.path().join("postgres/data/postmaster.pid").exists(), "not a clean stop");
     }
-    // At once after the kill, while the old server may still be on its way out.
+    // Right after the kill, while the old server may still be shutting down.
     let mut starter = Starter::spawn(top.path(), Durability::Full);
     starter.ready();
     starter.kill();
@@ -325,14 +325,14 @@ async fn postgres_ends_with_a_killed_process_and_the_next_start_works() {
 }
 
 #[tokio::test]
-async fn both_killed_at_once_lose_no_commit() {
+async fn killing_both_processes_loses_no_commit() {
     let top = folder();
     for round in 0..2 {
         let mut starter = Starter::spawn(top.path(), Durability::Full);
         let postgres = starter.ready();
         let client = one_more_row(top.path()).await;
         assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
-        // A backend that does not notice, as it never waits: it keeps the shared memory in use.
+        // A busy backend does not notice the kill, and keeps the shared memory in use.
         let busy = connect_with(&config_in(top.path())).await.unwrap();
         let work = tokio::spawn(async move {
             busy.batch_execute(
@@ -359,7 +359,7 @@ async fn both_killed_at_once_lose_no_commit() {
 }
 
 #[tokio::test]
-async fn a_server_left_running_is_stopped_first() {
+async fn an_orphaned_server_is_stopped_before_a_new_start() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     let postgres = starter.ready();
@@ -377,7 +377,7 @@ async fn a_server_left_running_is_stopped_first() {
 }
 
 #[tokio::test]
-#[ignore = "waits 10 s for the supervisor's round"]
+#[ignore = "waits 10 s for the supervisor's check"]
 async fn a_killed_guard_is_replaced() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
@@ -394,8 +394,8 @@ async fn a_killed_guard_is_replaced() {
 }
 
 #[tokio::test]
-#[ignore = "waits 15 s for the polite steps of a stop"]
-async fn a_server_that_does_not_answer_is_stopped_by_force() {
+#[ignore = "waits 15 s for the gentler steps of a stop"]
+async fn an_unresponsive_server_is_killed() {
     let top = folder();
     let server = start(top.path()).await;
     send(server.pid().unwrap(), Signal::STOP);
@@ -408,14 +408,14 @@ async fn a_server_that_does_not_answer_is_stopped_by_force() {
 }
 
 #[tokio::test]
-async fn files_of_a_dead_server_are_no_obstacle() {
+async fn stale_files_of_a_dead_server_do_not_block_the_start() {
     let top = folder();
     start(top.path()).await.stop().await;
     let data = top.path().join("postgres/data");
     let run = top.path().join("postgres/run");
 
     let mut other_program = Command::new("sleep").arg("600").spawn().unwrap();
-    // Ends at once and is collected at the end of the test only.
+    // Exits at once, and is reaped only at the end of the test.
     let mut zombie = Command::new("true").spawn().unwrap();
     wait_for("a zombie", || !runs(zombie.id())).await;
     for pid in [other_program.id(), zombie.id(), 1, 4_000_000] {
@@ -427,14 +427,14 @@ async fn files_of_a_dead_server_are_no_obstacle() {
         assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
         server.stop().await;
     }
-    assert!(runs(other_program.id()), "only PostgreSQL is ever signalled");
+    assert!(runs(other_program.id()), "only PostgreSQL gets signals");
     other_program.kill().unwrap();
     other_program.wait().unwrap();
     zombie.wait().unwrap();
 }
 
 #[tokio::test]
-async fn a_first_start_killed_half_way_leaves_nothing_to_repair() {
+async fn an_interrupted_first_start_needs_no_repair() {
     let top = folder();
     let new = top.path().join("postgres/data.new");
     for stage in ["PG_VERSION", "base/1", "global/pg_control"] {
@@ -452,7 +452,7 @@ async fn a_first_start_killed_half_way_leaves_nothing_to_repair() {
 }
 
 #[tokio::test]
-async fn a_wrong_program_folder_is_named() {
+async fn a_wrong_program_folder_is_an_error_that_names_it() {
     let top = folder();
     let mut config = config(Durability::None);
     config.bin_dir = Some(PathBuf::from("/nonexistent/bin"));
@@ -461,12 +461,12 @@ async fn a_wrong_program_folder_is_named() {
         matches!(&error, PostgresError::BadBinDir { path, .. } if path == Path::new("/nonexistent/bin")),
         "{error}"
     );
-    // The lock is free again.
+    // The lock is released.
     drop(open_free(top.path()).await);
 }
 
 #[tokio::test]
-async fn a_long_path_gets_its_socket_elsewhere_and_an_odd_one_works() {
+async fn a_long_path_moves_the_socket_and_special_characters_work() {
     let top = folder();
     let long = top.path().join("x".repeat(120));
     let server = start(&long).await;
@@ -478,7 +478,7 @@ async fn a_long_path_gets_its_socket_elsewhere_and_an_odd_one_works() {
     assert_eq!(fs::metadata(sockets).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(number(&connect(&server).await, "SELECT 1::bigint").await, 1);
     server.stop().await;
-    assert!(!sockets.exists(), "nothing is left in /tmp");
+    assert!(!sockets.exists(), "no folder remains in /tmp");
 
     let odd = top.path().join(r#"a "b", c's ü"#);
     let server = start(&odd).await;
@@ -487,7 +487,7 @@ async fn a_long_path_gets_its_socket_elsewhere_and_an_odd_one_works() {
 }
 
 #[tokio::test]
-async fn a_killed_postgres_is_started_again() {
+async fn a_killed_postgres_is_restarted() {
     let top = folder();
     let server = start(top.path()).await;
     for signal in [Signal::KILL, Signal::QUIT, Signal::TERM] {
@@ -504,7 +504,7 @@ async fn a_killed_postgres_is_started_again() {
 async fn a_stop_during_restarts_leaves_no_process() {
     let top = folder();
     let server = start(top.path()).await;
-    // It cannot start again now.
+    // Prevents the next start.
     let data = server.data_dir().to_path_buf();
     fs::rename(data.join("global"), data.join("global.away")).unwrap();
     send(server.pid().unwrap(), Signal::KILL);
@@ -533,7 +533,7 @@ async fn a_failed_start_quotes_the_log_and_leaves_no_process() {
 async fn stop_and_drop_leave_no_process() {
     let top = folder();
     let server = start(top.path()).await;
-    // An open connection does not hold a stop up.
+    // An open connection does not delay the stop.
     let client = connect(&server).await;
     let pid = server.pid().unwrap();
     let begun = Instant::now();
@@ -552,7 +552,7 @@ async fn stop_and_drop_leave_no_process() {
 }
 
 #[test]
-fn a_runtime_that_ends_takes_postgres_with_it() {
+fn postgres_stops_with_the_async_runtime() {
     let top = folder();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(start(top.path()));
@@ -564,7 +564,7 @@ fn a_runtime_that_ends_takes_postgres_with_it() {
 }
 
 #[tokio::test]
-async fn children_hold_nothing_of_ours() {
+async fn children_inherit_no_file_descriptors_or_process_group() {
     let top = folder();
     let mut starter = Starter::spawn(top.path(), Durability::None);
     let postgres = starter.ready();
@@ -595,7 +595,7 @@ async fn children_hold_nothing_of_ours() {
 }
 
 #[tokio::test]
-async fn data_of_another_major_version_is_left_alone() {
+async fn data_of_another_major_version_is_not_modified() {
     let top = folder();
     start(top.path()).await.stop().await;
     let file = top.path().join("postgres/data/PG_VERSION");
@@ -610,7 +610,7 @@ async fn data_of_another_major_version_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_lost_password_is_not_made_anew() {
+async fn a_lost_password_file_is_not_recreated() {
     let top = folder();
     start(top.path()).await.stop().await;
     let password = top.path().join("postgres/password");

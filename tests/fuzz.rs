@@ -1,7 +1,7 @@
-//! The parsers of `fuzz/entries.rs` on stable Rust: over the kept corpus, and over mutations of it.
+//! Runs the parsers of `fuzz/entries.rs` on stable Rust over the corpus and mutations of it.
 //!
-//! `cargo test` tries 10,000 mutations an entry, the same each time. `cargo xfuzz` mutates each for a
-//! minute (`FUZZ_SECONDS`) from another seed, and prints what broke a law.
+//! `cargo test` tries 10,000 mutations per entry, always the same ones. `cargo xfuzz` mutates each
+//! for a minute (`FUZZ_SECONDS`) from another seed, and prints inputs that break a property.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ use std::time::Duration;
 const MUTATIONS: usize = 10_000;
 const OCTETS_MAX: usize = 4_096;
 
-/// What parsers stumble over.
+/// Inputs that often break parsers.
 const ODD: [&[u8]; 24] = [
     b"\0",
     b"\n",
@@ -52,7 +52,7 @@ const ODD: [&[u8]; 24] = [
     b"[[[[[[[[[[[[[[[[",
 ];
 
-/// Sebastiano Vigna's splitmix64: enough to choose by, and the same everywhere.
+/// Sebastiano Vigna's splitmix64: good enough to choose inputs, and reproducible.
 struct Dice(u64);
 
 impl Dice {
@@ -69,7 +69,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The kept inputs of an entry, in the order of their names.
+/// The corpus of an entry, in order of file names.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = root().join("fuzz/corpus").join(name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -99,22 +99,22 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], dice: &mut Dice) {
                 input.splice(at..at, part);
             }
             5 => {
-                // The end of another one.
+                // Appends the end of another input.
                 let other = &corpus[dice.below(corpus.len())];
                 let from = dice.below(other.len() + 1);
                 input.truncate(at);
                 input.extend_from_slice(&other[from..]);
             }
             _ => {
-                let octet = u8::try_from(dice.below(256)).unwrap();
-                input.insert(at, octet);
+                let byte = u8::try_from(dice.below(256)).unwrap();
+                input.insert(at, byte);
             }
         }
         input.truncate(OCTETS_MAX);
     }
 }
 
-/// Calls it, and says what with if it panics.
+/// Runs an entry, and prints the input if it panics.
 fn check((name, run): Entry, input: &[u8]) {
     let ended = catch_unwind(AssertUnwindSafe(|| run(input)));
     assert!(ended.is_ok(), "{name} of b\"{}\"", input.escape_ascii());
@@ -135,7 +135,7 @@ fn check_mutations(entry: Entry, seed: u64, mut goes_on: impl FnMut(usize) -> bo
 }
 
 #[test]
-fn every_parser_keeps_its_law_over_corpus_and_mutations() {
+fn every_parser_keeps_its_properties_over_corpus_and_mutations() {
     std::thread::scope(|scope| {
         for entry in ENTRIES {
             scope.spawn(move || check_mutations(entry, 0, |count| count < MUTATIONS));
@@ -144,7 +144,7 @@ fn every_parser_keeps_its_law_over_corpus_and_mutations() {
 }
 
 #[test]
-fn targets_corpus_and_entries_are_one_list() {
+fn targets_corpus_and_entries_match() {
     let entries: BTreeSet<String> = ENTRIES.iter().map(|(name, _)| (*name).to_owned()).collect();
     let stems = |folder: &str| -> BTreeSet<String> {
         let files = fs::read_dir(root().join(folder)).unwrap();
@@ -160,7 +160,7 @@ fn targets_corpus_and_entries_are_one_list() {
 }
 
 #[test]
-fn the_corpus_has_both_what_is_accepted_and_what_is_not() {
+fn the_corpus_has_accepted_and_rejected_inputs() {
     let accepted = |name: &str, is: &dyn Fn(&[u8]) -> bool| {
         let corpus = corpus(name);
         let count = corpus.iter().filter(|input| is(input)).count();
@@ -174,7 +174,7 @@ fn the_corpus_has_both_what_is_accepted_and_what_is_not() {
         text.is_ok_and(|text| staunch::hashing::StoredHash::usable(text, 12).is_ok())
     });
     accepted("import", &|input| {
-        let mut lines = input.splitn(2, |octet| *octet == b'\n');
+        let mut lines = input.splitn(2, |byte| *byte == b'\n');
         let (first, second) = (lines.next().unwrap(), lines.next());
         match second {
             None => staunch::auth::read_line(None, first, 12).is_ok(),
@@ -184,8 +184,8 @@ fn the_corpus_has_both_what_is_accepted_and_what_is_not() {
 }
 
 #[test]
-#[ignore = "takes a minute an entry: cargo xfuzz"]
-fn every_parser_keeps_its_law_for_a_minute() {
+#[ignore = "takes a minute per entry: cargo xfuzz"]
+fn every_parser_keeps_its_properties_for_a_minute() {
     let seconds = std::env::var("FUZZ_SECONDS").map_or(60, |text| text.parse().unwrap());
     let clock = Clock::system();
     let seed = clock.unix_s();

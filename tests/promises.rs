@@ -1,4 +1,4 @@
-//! The tables of what must hold, RELIABILITY.md and ASVS.md: complete, and naming tests that exist.
+//! RELIABILITY.md and ASVS.md are complete, and name tests that exist.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,10 +14,10 @@ use std::fs;
 use std::path::PathBuf;
 use tree::{root, rust_files};
 
-/// How many lines each part of the list of faults has.
+/// Number of lines in each part of the fault list.
 const PARTS: [(char, usize); 6] = [('a', 16), ('b', 7), ('c', 8), ('d', 7), ('e', 7), ('f', 11)];
 
-/// The functions of a source file, each with its line of the list, such as `b2`, if it has one.
+/// The functions of a source file, each with its line of the fault list, such as `b2`, if any.
 type Functions = BTreeMap<String, Option<String>>;
 
 /// The functions of each source file, by its path from the root.
@@ -29,7 +29,7 @@ fn functions() -> BTreeMap<String, Functions> {
     ["src", "tests"].into_iter().flat_map(rust_files).map(of).collect()
 }
 
-/// A comment `// Reliability: B2.` above a test gives its line. So does a name such as `b2_a_test`.
+/// Finds functions and their lines: `// Reliability: B2.` above a test, or a name like `b2_a_test`.
 fn functions_in(text: &str) -> Functions {
     let mut found = Functions::new();
     let mut marked = None;
@@ -50,7 +50,7 @@ fn functions_in(text: &str) -> Functions {
     found
 }
 
-/// Whether a word is a line of the list.
+/// Whether a word is a line of the fault list.
 fn is_line(word: &str) -> bool {
     PARTS.iter().any(|(part, count)| {
         word.strip_prefix(*part)
@@ -60,7 +60,7 @@ fn is_line(word: &str) -> bool {
 }
 
 #[test]
-fn a_test_belongs_to_a_line_by_its_comment_or_its_name() {
+fn a_comment_or_a_name_prefix_assigns_a_test_to_a_line() {
     let functions = functions_in(
         "// Reliability: B2.\n#[test]\nfn work_is_dropped() {}\n    async fn a16_tls() {}\nfn x9_f() {}",
     );
@@ -70,7 +70,7 @@ fn a_test_belongs_to_a_line_by_its_comment_or_its_name() {
     assert_eq!(line("x9_f"), None);
 }
 
-/// The rows of a document's tables: first cell, last cell.
+/// The rows of a document's tables: first and last cell.
 fn rows(document: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string(root().join(document)).unwrap();
     let cells = |line: &str| -> Option<(String, String)> {
@@ -81,7 +81,7 @@ fn rows(document: &str) -> Vec<(String, String)> {
     text.lines().filter_map(cells).collect()
 }
 
-/// The tests that a cell names: `file`: `test`, `test`; `file`: …
+/// The tests named in a cell: `file`: `test`, `test`; `file`: …
 fn named(cell: &str, functions: &BTreeMap<String, Functions>) -> Vec<String> {
     let mut names = Vec::new();
     let mut file = None;
@@ -92,7 +92,7 @@ fn named(cell: &str, functions: &BTreeMap<String, Functions>) -> Vec<String> {
         } else if word.contains('_')
             && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         {
-            let (path, there) = file.unwrap_or_else(|| panic!("{word} is of no file"));
+            let (path, there) = file.unwrap_or_else(|| panic!("{word} follows no file"));
             assert!(there.contains_key(word), "no test {word} in {path}");
             names.push(word.to_owned());
         }
@@ -101,7 +101,7 @@ fn named(cell: &str, functions: &BTreeMap<String, Functions>) -> Vec<String> {
 }
 
 #[test]
-fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
+fn every_fault_line_has_a_row_that_names_all_its_tests() {
     let functions = functions();
     let rows: BTreeMap<String, String> = rows("tests/RELIABILITY.md").into_iter().collect();
     let mut missing = Vec::new();
@@ -116,7 +116,7 @@ fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
             let said =
                 ["**open**", "Not shown", "not apply"].iter().any(|word| cell.contains(word));
             if names.is_empty() && !said {
-                missing.push(format!("{line} names no test and does not say why"));
+                missing.push(format!("{line} names no test and no reason"));
             }
             for (name, of_list) in functions.values().flatten() {
                 if of_list.as_ref() == Some(&line) && !names.contains(name) {
@@ -126,12 +126,12 @@ fn every_fault_line_has_a_row_and_every_test_of_it_is_named_there() {
         }
     }
     let lines: usize = PARTS.iter().map(|(_, count)| count).sum();
-    assert_eq!(rows.len(), lines, "rows of no line");
+    assert_eq!(rows.len(), lines, "rows without a line");
     assert!(missing.is_empty(), "tests/RELIABILITY.md:\n{}", missing.join("\n"));
 }
 
 #[test]
-fn every_test_that_the_asvs_table_names_is_there() {
+fn every_test_named_in_the_asvs_table_exists() {
     let functions = functions();
     let mut seen = BTreeSet::new();
     for (number, cell) in rows("tests/ASVS.md") {
@@ -140,7 +140,7 @@ fn every_test_that_the_asvs_table_names_is_there() {
         let said = ["Not met", "In part", "By reading", "**open**"];
         let answered = said.iter().any(|word| cell.contains(word));
         assert!(!named(&cell, &functions).is_empty() || answered, "{number} shows nothing");
-        assert!(seen.insert(number.clone()), "{number} is there twice");
+        assert!(seen.insert(number.clone()), "{number} occurs twice");
     }
     assert!(seen.len() > 50, "{}", seen.len());
 }

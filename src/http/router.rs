@@ -9,7 +9,7 @@ use crate::identity::SessionId;
 use crate::limiter::Policy;
 use hyper::Method;
 
-/// One route, as the README lists it.
+/// One route, as docs/http-api.md lists it.
 #[derive(Debug)]
 pub struct Route {
     /// The exact path: no trailing slash, no escapes, no redirects.

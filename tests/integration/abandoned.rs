@@ -1,4 +1,4 @@
-//! Clients that leave in the middle of a statement: their connections to the database stay.
+//! Clients that disconnect in the middle of a statement: the database connections stay open.
 
 use crate::introspect::{INTROSPECT, REVOKE};
 use crate::support::{PASSWORD, SOON, TestApp, Tokens, form, until};
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 const FINISHED: &str = r#"staunch_db_abandoned_statements_total{result="finished"}"#;
 const CLOSED: &str = r#"staunch_db_abandoned_statements_total{result="closed"}"#;
-/// Connections of the pool in these tests.
+/// Pool connections in these tests.
 const CONNECTIONS: usize = 4;
 
 async fn start() -> TestApp {
@@ -31,10 +31,10 @@ fn change_password(tokens: &Tokens) -> String {
     )
 }
 
-// Case F1 of the field list: 600 such requests a second cost 599 new connections a second, and the
-// logins at the same time were answered 503.
+// Case F1 of the field list: 600 such requests a second opened 599 database connections a second,
+// and concurrent logins were answered 503.
 #[tokio::test]
-async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
+async fn reset_requests_cost_no_database_connections_and_fail_no_logins() {
     let app = start().await;
     app.register("ada").await;
     let before = app.backends(CONNECTIONS).await;
@@ -49,7 +49,7 @@ async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
             body.len()
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        // At another moment of the query each time.
+        // Each disconnects at another point of the query.
         tokio::time::sleep(Duration::from_micros(number * 5)).await;
         stream.set_zero_linger().unwrap();
     };
@@ -64,9 +64,8 @@ async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
         }
     };
     tokio::join!(resets, logins);
-    until("some left in the middle of a query", SOON, async || app.metric(FINISHED).await >= 1.0)
-        .await;
-    // A statement that takes a second on a busy machine is closed; before, most were.
+    until("some requests are cut off", SOON, async || app.metric(FINISHED).await >= 1.0).await;
+    // A statement that takes a second on a busy machine loses its connection. Before, most did.
     let closed = app.metric(CLOSED).await;
     assert!(closed <= 5.0, "{closed}");
     let after = app.backends(CONNECTIONS).await;
@@ -75,13 +74,13 @@ async fn requests_that_are_reset_cost_no_connections_and_fail_no_login() {
 }
 
 #[tokio::test]
-async fn a_transaction_whose_client_leaves_is_rolled_back_and_its_connection_stays() {
+async fn a_disconnected_clients_transaction_is_rolled_back_and_its_connection_kept() {
     let app = start().await;
     let tokens = app.registered("ada").await;
     app.anonymous().me(&tokens.access).await.assert_status(200);
     let before = app.backends(CONNECTIONS).await;
     let db = app.db().await;
-    // Holds up the first statement of the transaction.
+    // Blocks the first statement of the transaction.
     db.batch_execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE").await.unwrap();
     let mut raw = app.raw().await;
     raw.write(change_password(&tokens)).await;
@@ -89,10 +88,10 @@ async fn a_transaction_whose_client_leaves_is_rolled_back_and_its_connection_sta
     drop(raw);
     let left =
         r#"staunch_http_requests_total{route="/api/v1/auth/password",method="POST",status="499"}"#;
-    until("it is seen to have left", SOON, async || app.metric(left).await == 1.0).await;
+    until("the disconnect is noticed", SOON, async || app.metric(left).await == 1.0).await;
     db.batch_execute("COMMIT").await.unwrap();
     let done = async || app.metric(FINISHED).await + app.metric(CLOSED).await;
-    until("its connection is dealt with", SOON, async || done().await == 1.0).await;
+    until("its connection is handled", SOON, async || done().await == 1.0).await;
     let open = "SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
     until("no transaction stays open", SOON, async || {
@@ -106,7 +105,7 @@ async fn a_transaction_whose_client_leaves_is_rolled_back_and_its_connection_sta
 }
 
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_not_waited_for_when_its_client_has_left() {
+async fn a_disconnected_clients_slow_statement_costs_its_connection() {
     let app = start().await;
     let tokens = app.registered("ada").await;
     let before = app.backends(CONNECTIONS).await;

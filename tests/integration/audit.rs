@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 const DROPPED: &str = "staunch_audit_events_dropped_total";
 
-/// Event, outcome, account, address, request id; in order.
+/// Event, outcome, account, address and request id, in order of time.
 type Line = (String, String, Option<i64>, Option<String>, Option<String>);
 
 async fn lines(db: &Client) -> Vec<Line> {
@@ -28,14 +28,14 @@ fn line(
     (event.into(), outcome.into(), user, Some(address.into()), Some(request_id.into()))
 }
 
-/// Waits until there are so many lines.
+/// Waits until the audit log has `count` lines.
 async fn settled(db: &Client, count: usize) -> Vec<Line> {
     until("the lines are written", SOON, async || lines(db).await.len() >= count).await;
     lines(db).await
 }
 
 #[tokio::test]
-async fn what_succeeds_is_there_at_once_and_what_fails_within_a_second() {
+async fn successes_are_logged_at_once_and_failures_within_a_second() {
     let app = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await;
     let db = app.db().await;
     let client = |id: &str| app.anonymous().from("192.0.2.7").with("x-request-id", id);
@@ -54,7 +54,7 @@ async fn what_succeeds_is_there_at_once_and_what_fails_within_a_second() {
     client("r6").refresh(&next.refresh).await.tokens();
     client("r7").refresh(&tokens.refresh).await.assert_status(401);
     let reuse = line(("refresh", "reuse"), ada, "192.0.2.7", "r7");
-    assert!(lines(&db).await.contains(&reuse), "the end of a session is logged with it");
+    assert!(lines(&db).await.contains(&reuse), "reuse is logged with the session that it ended");
     expected.extend([
         line(("login", "rejected"), ada, "192.0.2.7", "r3"),
         line(("login", "rejected"), None, "192.0.2.7", "r4"),
@@ -64,12 +64,12 @@ async fn what_succeeds_is_there_at_once_and_what_fails_within_a_second() {
     found.sort_by(|one, other| one.4.cmp(&other.4));
     assert_eq!(found, expected);
     client("r8").register("ada@example.com", "ada", PASSWORD).await.assert_status(409);
-    assert_eq!(lines(&db).await.len(), 5, "no account, no line");
+    assert_eq!(lines(&db).await.len(), 5, "no line without an account");
     assert_eq!(app.metric(DROPPED).await, 0.0);
 }
 
 #[tokio::test]
-async fn a_good_login_costs_no_more_round_trips_for_it() {
+async fn logging_a_successful_login_costs_no_extra_round_trip() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let before = app.all_queries().await;
@@ -78,7 +78,7 @@ async fn a_good_login_costs_no_more_round_trips_for_it() {
 }
 
 #[tokio::test]
-async fn of_the_logins_refused_in_a_wait_the_first_is_written() {
+async fn only_the_first_login_refused_during_a_lockout_is_logged() {
     let mut app = TestApp::start().await;
     app.register("ada").await;
     for _ in 0..50 {
@@ -89,7 +89,7 @@ async fn of_the_logins_refused_in_a_wait_the_first_is_written() {
         app.anonymous().login("ada", "Wrong-Pass123").await;
     }
     let db = app.db().await;
-    // The stop writes what is queued.
+    // Stopping the server writes the queued lines.
     app.begin_stop();
     let found = settled(&db, 9).await;
     let count = |outcome: &str| found.iter().filter(|line| line.1 == outcome).count();
@@ -97,17 +97,17 @@ async fn of_the_logins_refused_in_a_wait_the_first_is_written() {
 }
 
 #[tokio::test]
-async fn lines_wait_while_the_database_is_away_and_are_dated_when_they_happened() {
+async fn events_queue_during_an_outage_and_keep_their_time() {
     let app = TestApp::start().await;
     app.register("ada").await;
-    // So that nothing is written before the database goes away.
+    // Keeps lines from being written before the database is cut off.
     let lock = app.db().await;
     lock.batch_execute("BEGIN; LOCK TABLE auth_events").await.unwrap();
     app.anonymous().login("ada", "Wrong-Pass123").await.assert_status(401);
     app.database.set_open(false).await;
     app.clock.advance(Duration::from_secs(3_600));
     let failed = r#"staunch_db_errors_total{query="insert_events"}"#;
-    until("a try fails", SOON, async || app.metric(failed).await >= 1.0).await;
+    until("an attempt fails", SOON, async || app.metric(failed).await >= 1.0).await;
     app.database.set_open(true).await;
     let db = app.db().await;
     settled(&db, 2).await;
@@ -119,7 +119,7 @@ async fn lines_wait_while_the_database_is_away_and_are_dated_when_they_happened(
 }
 
 #[tokio::test]
-async fn old_lines_are_removed_in_batches_and_younger_ones_stay() {
+async fn old_events_are_removed_in_batches_and_recent_ones_kept() {
     let app = TestApp::builder()
         .set("STAUNCH_CLEANUP_INTERVAL", "1s")
         .set("STAUNCH_AUDIT_KEEP", "30d")
@@ -130,6 +130,6 @@ async fn old_lines_are_removed_in_batches_and_younger_ones_stay() {
          SELECT now() - make_interval(days => $1), 'login', 'success' FROM generate_series(1, $2)";
     db.execute(insert, &[&31, &2_500]).await.unwrap();
     db.execute(insert, &[&29, &7]).await.unwrap();
-    until("only young ones are left", SOON, async || lines(&db).await.len() == 7).await;
+    until("only recent lines remain", SOON, async || lines(&db).await.len() == 7).await;
     assert_eq!(app.metric("staunch_cleanup_removed_total").await, 0.0, "counts sessions");
 }

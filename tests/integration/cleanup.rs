@@ -14,7 +14,7 @@ const EPOCH: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 const SUCCESS: &str = r#"staunch_cleanup_runs_total{result="success"}"#;
 const REMOVED: &str = "staunch_cleanup_removed_total";
 
-/// A store of account 1, and no server that cleans too.
+/// A store with account 1, and no server that also cleans up.
 async fn store(database: &TestDatabase, db: &tokio_postgres::Client) -> Store {
     let insert =
         "INSERT INTO users (email, username, password_hash) VALUES ('a@example.com', 'ada', '')";
@@ -24,7 +24,7 @@ async fn store(database: &TestDatabase, db: &tokio_postgres::Client) -> Store {
     Store::open(&config, &metrics, Clock::manual()).await.unwrap()
 }
 
-/// What a batch removed, and where the next one begins.
+/// What a batch removed, and where the next one starts.
 #[track_caller]
 fn removed<P>(cleaned: Result<Cleaned<P>, StoreError>) -> (u64, P) {
     match cleaned.unwrap() {
@@ -33,7 +33,7 @@ fn removed<P>(cleaned: Result<Cleaned<P>, StoreError>) -> (u64, P) {
     }
 }
 
-/// Sessions of account 1: so many live, revoked and expired ones.
+/// Inserts sessions of account 1: numbers of live, revoked and expired ones.
 async fn fill(db: &tokio_postgres::Client, live: i32, revoked: i32, expired: i32) {
     for (count, over, ended) in
         [(live, false, false), (revoked, true, false), (expired, false, true)]
@@ -52,13 +52,13 @@ async fn sessions(db: &tokio_postgres::Client) -> i64 {
 }
 
 #[tokio::test]
-async fn ended_sessions_go_batch_by_batch_and_live_ones_stay() {
+async fn ended_sessions_are_removed_in_batches_and_live_ones_kept() {
     let app = TestApp::builder().set("STAUNCH_CLEANUP_INTERVAL", "1s").start().await;
     app.register("ada").await;
     let kept = app.anonymous().log_in("ada").await;
     let db = app.db().await;
     fill(&db, 10, 1_500, 1_200).await;
-    until("only live ones are left", SOON, async || sessions(&db).await == 11).await;
+    until("only live sessions remain", SOON, async || sessions(&db).await == 11).await;
     until("the run is counted", SOON, async || app.metric(REMOVED).await == 2_700.0).await;
     assert!(app.metric(SUCCESS).await >= 1.0);
     let last = app.metric("staunch_cleanup_last_success_timestamp_seconds").await;
@@ -69,13 +69,13 @@ async fn ended_sessions_go_batch_by_batch_and_live_ones_stay() {
 }
 
 #[tokio::test]
-async fn one_node_cleans_at_a_time() {
+async fn only_one_node_cleans_up_at_a_time() {
     let database = TestDatabase::create().await;
     let mut db = database.connect().await;
     let store = store(&database, &db).await;
     fill(&db, 0, 5, 5).await;
     let other = db.transaction().await.unwrap();
-    // The lock's number must stay the same for nodes of two versions.
+    // The lock's number must stay the same, because nodes of two versions share it.
     other.execute("SELECT pg_advisory_xact_lock($1)", &[&CLEANUP_LOCK]).await.unwrap();
     assert_eq!(store.clean_expired_sessions(EPOCH, 100).await.unwrap(), Cleaned::Elsewhere);
     assert_eq!(store.clean_ended_sessions(Uuid::nil(), 100).await.unwrap(), Cleaned::Elsewhere);
@@ -95,7 +95,7 @@ async fn one_node_cleans_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_row_that_a_refresh_holds_is_left_for_the_next_run() {
+async fn a_row_locked_by_a_refresh_is_left_for_the_next_run() {
     let database = TestDatabase::create().await;
     let mut db = database.connect().await;
     let store = store(&database, &db).await;
@@ -111,7 +111,7 @@ async fn a_row_that_a_refresh_holds_is_left_for_the_next_run() {
     store.close();
 }
 
-/// Old lines of the audit log, as many as that.
+/// Inserts `lines` old lines into the audit log.
 async fn fill_log(db: &tokio_postgres::Client, lines: i32) {
     let insert = "INSERT INTO auth_events (at, event, outcome, user_id)
          SELECT now() - interval '100 days', 'login', 'success', n FROM generate_series(1, $1) AS n";
@@ -122,7 +122,7 @@ async fn lines(db: &tokio_postgres::Client) -> i64 {
     db.query_one("SELECT count(*) FROM auth_events", &[]).await.unwrap().get(0)
 }
 
-/// Runs a statement; the pages that it looked at, and its row.
+/// Runs a statement and returns the pages that it read, and its row.
 async fn pages(db: &tokio_postgres::Client, statement: &str, arguments: &str) -> u64 {
     let explain =
         format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {statement}({arguments})");
@@ -136,16 +136,16 @@ async fn pages(db: &tokio_postgres::Client, statement: &str, arguments: &str) ->
     count("Shared Hit Blocks") + count("Shared Read Blocks")
 }
 
-// Case F12 of the field list. Counts pages: a batch's time is theirs.
+// Case F12 of the field list. Counts pages, because they determine a batch's time.
 #[tokio::test]
-async fn a_batch_costs_the_same_however_many_rows_are_gone_while_a_snapshot_is_held() {
+async fn batch_cost_does_not_grow_with_dead_rows_under_an_open_snapshot() {
     const BATCHES: usize = 20;
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     store(&database, &db).await.close();
     fill_log(&db, 25_000).await;
     fill(&db, 0, 25_000, 25_000).await;
-    // One a second, so that no two are equal in the order.
+    // One second apart, so that the order has no ties.
     db.batch_execute(
         "UPDATE refresh_tokens AS r SET expires_at = now() - s.n * interval '1 s'
          FROM (SELECT id, row_number() OVER () AS n FROM refresh_tokens WHERE NOT revoked) AS s
@@ -185,7 +185,7 @@ async fn a_batch_costs_the_same_however_many_rows_are_gone_while_a_snapshot_is_h
     ] {
         let statement = STATEMENTS.iter().find(|statement| statement.name == name).unwrap();
         db.batch_execute(&format!("PREPARE {name} AS {}", statement.sql)).await.unwrap();
-        // The first row that is left, or just before it: where the batch before ended.
+        // The first remaining row, or just before it: where the previous batch ended.
         let from = async || db.query_one(&next, &[]).await.unwrap().get::<_, String>(0);
         let clean = async |from: &str, rows| {
             pages(&db, name, &format!("{CLEANUP_LOCK}, {rows}, '{from}'{more}")).await
@@ -198,16 +198,16 @@ async fn a_batch_costs_the_same_however_many_rows_are_gone_while_a_snapshot_is_h
         let most = costs.iter().max().unwrap();
         assert!(*most < 2 * costs[0] + 20, "{name}: {costs:?}");
         let again = clean(first, 10).await;
-        assert!(again > 2 * most, "{name} from the beginning: {again} pages, else {costs:?}");
+        assert!(again > 2 * most, "{name} from the start: {again} pages, otherwise {costs:?}");
     }
 }
 
 // Case F12 of the field list.
 #[tokio::test]
-async fn a_batch_that_is_too_slow_is_tried_again_with_fewer_rows() {
+async fn a_batch_that_times_out_is_retried_with_fewer_rows() {
     let app = TestApp::builder().set("STAUNCH_CLEANUP_INTERVAL", "1s").start().await;
     let db = app.db().await;
-    // What the statement timeout does to a batch of more than 200 rows, without waiting for it.
+    // Fails batches of more than 200 rows as the statement timeout does, without waiting for it.
     db.batch_execute(
         "CREATE FUNCTION too_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              IF (SELECT count(*) FROM gone) > 200 THEN
@@ -221,11 +221,11 @@ async fn a_batch_that_is_too_slow_is_tried_again_with_fewer_rows() {
     .await
     .unwrap();
     fill_log(&db, 1_500).await;
-    until("the old lines are gone", SOON, async || lines(&db).await == 0).await;
+    until("the old lines are removed", SOON, async || lines(&db).await == 0).await;
 }
 
 #[tokio::test]
-async fn the_next_batch_begins_where_the_last_one_ended() {
+async fn the_next_batch_starts_where_the_last_one_ended() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     let store = store(&database, &db).await;

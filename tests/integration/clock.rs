@@ -5,8 +5,9 @@ use std::time::Duration;
 
 const HOUR_S: i64 = 3_600;
 
+// Reliability: D5.
 #[tokio::test]
-async fn d5_a_step_of_the_wall_clock_moves_no_limit_no_lockout_and_no_grace() {
+async fn a_wall_clock_step_changes_no_limit_lockout_or_grace_period() {
     for step_s in [HOUR_S, -HOUR_S] {
         let app = TestApp::builder()
             .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
@@ -43,8 +44,9 @@ async fn d5_a_step_of_the_wall_clock_moves_no_limit_no_lockout_and_no_grace() {
     }
 }
 
+// Reliability: D5.
 #[tokio::test]
-async fn d5_access_tokens_follow_the_wall_clock() {
+async fn access_tokens_follow_the_wall_clock() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let tokens = app.registered("ada").await;
@@ -53,12 +55,12 @@ async fn d5_access_tokens_follow_the_wall_clock() {
 
     app.clock.step_wall(HOUR_S);
     client.me(&tokens.access).await.assert_problem(401, "token-rejected");
-    // The session has the database's time, and goes on.
+    // The session uses the database's clock and continues.
     let later = client.refresh(&tokens.refresh).await.tokens();
     assert_eq!(later.claims()["exp"].as_i64().unwrap() - exp, HOUR_S);
     client.me(&later.access).await.assert_status(200);
 
-    // An hour before the start: no key has come into use yet, and one signs all the same.
+    // An hour before the start: no key is due yet, and one signs all the same.
     app.clock.step_wall(-2 * HOUR_S);
     let earlier = client.login("ada", PASSWORD).await.tokens();
     assert_eq!(earlier.claims()["exp"].as_i64().unwrap() - exp, -HOUR_S);
@@ -67,10 +69,11 @@ async fn d5_access_tokens_follow_the_wall_clock() {
     client.refresh(&earlier.refresh).await.tokens();
 }
 
-/// Sessions have the database's clock, which all nodes share. Set back, it gives repeats more time;
-/// they get the same successor, and the session goes on.
+/// Sessions use the database's clock, which all nodes share. If it is set back, retries have more
+/// time: they get the same successor, and the session continues.
+// Reliability: D5.
 #[tokio::test]
-async fn d5_the_databases_clock_set_back_ends_no_session() {
+async fn setting_the_database_clock_back_ends_no_session() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let first = app.registered("ada").await;

@@ -1,8 +1,8 @@
-//! Races for one name: the unique index decides, and everybody hears the truth.
+//! Races for one name: the unique index decides, and every client gets the correct answer.
 
 use crate::support::{PASSWORD, TestApp};
 
-/// Registers `times` accounts at once, on all servers in turn; returns the statuses.
+/// Registers `times` accounts concurrently, alternating between the servers; returns the statuses.
 async fn register_at_once(
     apps: &[&TestApp],
     times: usize,
@@ -35,8 +35,9 @@ fn one_of(times: usize) -> Vec<u16> {
     statuses
 }
 
+// Reliability: E1.
 #[tokio::test]
-async fn e1_one_email_registered_many_times_at_once_is_one_account() {
+async fn concurrent_registrations_of_one_email_make_one_account() {
     let app = TestApp::start().await;
     for round in 0..3 {
         let email = |n: usize| match n % 2 {
@@ -52,8 +53,9 @@ async fn e1_one_email_registered_many_times_at_once_is_one_account() {
     assert_eq!(count.unwrap().get::<_, i64>(0), 3);
 }
 
+// Reliability: E1.
 #[tokio::test]
-async fn e1_one_username_registered_many_times_at_once_is_one_account() {
+async fn concurrent_registrations_of_one_username_make_one_account() {
     let app = TestApp::start().await;
     for round in 0..3 {
         let username = |n: usize| match n % 2 {
@@ -67,8 +69,9 @@ async fn e1_one_username_registered_many_times_at_once_is_one_account() {
     }
 }
 
+// Reliability: E1.
 #[tokio::test]
-async fn e1_two_servers_on_one_database_make_one_account() {
+async fn concurrent_registrations_on_two_servers_make_one_account() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     for round in 0..3 {
@@ -82,7 +85,7 @@ async fn e1_two_servers_on_one_database_make_one_account() {
 }
 
 #[tokio::test]
-async fn a_token_of_one_server_is_good_on_another() {
+async fn a_token_of_one_server_works_on_another() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let tokens = one.registered("ada").await;
@@ -92,7 +95,7 @@ async fn a_token_of_one_server_is_good_on_another() {
 }
 
 #[tokio::test]
-async fn different_accounts_do_not_stand_in_each_others_way() {
+async fn registrations_of_different_accounts_do_not_conflict() {
     let app = TestApp::start().await;
     let (statuses, _) =
         register_at_once(&[&app], 60, |n| format!("user{n}@example.com"), |n| format!("user{n}"))

@@ -1,4 +1,4 @@
-//! Connections in each other's way, and clients that do not read.
+//! Eviction of connections, and clients that do not read.
 
 use crate::support::{ALIVE, Authority, Client, PASSWORD, Raw, SOON, TestApp, form, until};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ async fn served(raw: &mut Raw) {
     assert_eq!(raw.reply().await.expect("an answer").status, 200);
 }
 
-/// A server with so many places, and what it says of evictions.
+/// A server with that many places for connections.
 async fn places(count: usize) -> TestApp {
     TestApp::builder()
         .set("STAUNCH_CONNECTIONS_MAX", count.to_string())
@@ -27,8 +27,9 @@ async fn evicted(app: &TestApp, count: usize) {
     until("it is counted", SOON, async || apart.get("/metrics").await.text().contains(&line)).await;
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_the_oldest_idle_connection_goes_first() {
+async fn the_connection_idle_longest_is_evicted_first() {
     let app = places(4).await;
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -37,7 +38,7 @@ async fn a9_the_oldest_idle_connection_goes_first() {
         held.push(raw);
         app.clock.advance(Duration::from_millis(10));
     }
-    // The first one was opened first, and the second one is idle for longest.
+    // The first one was opened first, and the second one has been idle longest.
     served(&mut held[0]).await;
     app.clock.advance(Duration::from_millis(10));
     for oldest in [1, 2] {
@@ -53,8 +54,9 @@ async fn a9_the_oldest_idle_connection_goes_first() {
     }
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_an_idle_http2_connection_and_a_silent_one_go_too() {
+async fn idle_http2_and_silent_connections_are_evicted() {
     let app = places(2).await;
     let multiplexed = Client::http2(app.address);
     multiplexed.get("/health/liveness").await.assert_status(200);
@@ -68,13 +70,14 @@ async fn a9_an_idle_http2_connection_and_a_silent_one_go_too() {
     served(&mut second).await;
     assert_eq!(silent.rest().await, "");
     evicted(&app, 2).await;
-    // Its client was told, and connects anew.
+    // The client received GOAWAY, and reconnects.
     multiplexed.get("/health/liveness").await.assert_status(200);
     assert_eq!(first.rest().await, "");
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_a_request_under_way_is_never_in_the_way() {
+async fn a_connection_with_an_unfinished_request_is_not_evicted() {
     let app = places(2).await;
     app.register("ada").await;
     let body = form(&[("username", "ada"), ("password", PASSWORD)]);
@@ -90,20 +93,21 @@ async fn a9_a_request_under_way_is_never_in_the_way() {
     sends_a_body.write(&head).await;
     let mut newcomer = app.raw().await;
     newcomer.write(ALIVE).await;
-    // Both are older, and neither leaves.
+    // Both connections are older, and neither is evicted.
     let waited = timeout(Duration::from_millis(300), newcomer.reply()).await;
     assert!(waited.is_err(), "{waited:?}");
     sends_a_body.write(&body).await;
     assert_eq!(sends_a_body.reply().await.expect("an answer").status, 200);
-    // Idle now.
+    // This connection is idle now.
     assert_eq!(newcomer.reply().await.expect("an answer").status, 200);
     assert_eq!(sends_a_body.rest().await, "");
     sends_a_head.write("liveness HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(sends_a_head.reply().await.expect("an answer").status, 200);
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_a_request_that_comes_at_the_moment_of_eviction_is_answered_or_never_begun() {
+async fn a_request_during_eviction_is_answered_or_never_started() {
     let app = places(1).await;
     let mut held = app.raw().await;
     served(&mut held).await;
@@ -121,24 +125,25 @@ async fn a9_a_request_that_comes_at_the_moment_of_eviction_is_answered_or_never_
                 assert_eq!(reply.status, 200);
                 answered += 1;
             }
-            // A client may send it again (RFC 9110 §9.2.2).
-            None => assert_eq!(held.rest().await, "", "half an answer"),
+            // A client may send the request again (RFC 9110 §9.2.2).
+            None => assert_eq!(held.rest().await, "", "a partial response"),
         }
         held = newcomer.await.expect("the newcomer is served");
     }
-    assert!(answered > 0, "none came in time");
+    assert!(answered > 0, "no request arrived in time");
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_an_http2_request_that_comes_at_the_moment_of_eviction_is_answered() {
+async fn an_http2_request_during_eviction_is_answered() {
     let app = places(1).await;
     for round in 0..100 {
         let client = Client::http2(app.address);
         client.get("/health/liveness").await.assert_status(200);
         let mut newcomer = app.raw().await;
         newcomer.write(ALIVE).await;
-        // At any time from before the look to behind the goodbye, where the client has heard it
-        // and connects anew.
+        // From before the eviction check until after GOAWAY, when the client has received it and
+        // reconnects.
         tokio::time::sleep(Duration::from_micros(200 * round)).await;
         let reply = client.get("/health/liveness");
         let (reply, newcomer) = tokio::join!(reply, newcomer.reply());
@@ -147,15 +152,15 @@ async fn a9_an_http2_request_that_comes_at_the_moment_of_eviction_is_answered() 
     }
 }
 
-/// A connection whose client has little room for what it does not read.
+/// A connection whose client has a small receive buffer.
 async fn narrow(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     socket.connect(address).await.unwrap()
 }
 
-/// Pipelines requests and reads an octet each `pause`, or none; returns when the server has had
-/// enough.
+/// Pipelines requests and reads a byte each `pause`, or nothing. Returns when the server closes the
+/// connection.
 async fn reads_slowly<S>(stream: S, pause: Option<Duration>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -180,8 +185,9 @@ where
 
 const SLOWLY: Option<Duration> = Some(Duration::from_millis(20));
 
+// Reliability: A3.
 #[tokio::test]
-async fn a3_an_answer_that_is_not_read_or_octet_by_octet_is_given_up() {
+async fn a_response_read_byte_by_byte_or_not_at_all_is_abandoned() {
     let app = TestApp::builder().system_clock().set("STAUNCH_WRITE_TIMEOUT", "500ms").start().await;
     let other = app.anonymous();
     tokio::join!(
@@ -192,12 +198,15 @@ async fn a3_an_answer_that_is_not_read_or_octet_by_octet_is_given_up() {
         },
     );
     other.get("/health/liveness").await.assert_status(200);
-    until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 2.0)
-        .await;
+    until("the connections close", SOON, async || {
+        app.metric("staunch_http_connections").await <= 2.0
+    })
+    .await;
 }
 
+// Reliability: A3.
 #[tokio::test]
-async fn a3_over_tls_too_an_answer_that_is_not_read_is_given_up() {
+async fn an_unread_response_over_tls_is_abandoned() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let (chain, key) = authority.issue(&["localhost"], 2100).write(folder.path());
     let app = TestApp::builder()
@@ -210,7 +219,9 @@ async fn a3_over_tls_too_an_answer_that_is_not_read_is_given_up() {
         .await;
     let connect = async || authority.over(narrow(app.address).await, |_| {}).await.unwrap();
     tokio::join!(reads_slowly(connect().await, None), reads_slowly(connect().await, SLOWLY));
-    // The metrics listener's own.
-    until("they are gone", SOON, async || app.metric("staunch_http_connections").await <= 1.0)
-        .await;
+    // The connection of the metrics listener.
+    until("the connections close", SOON, async || {
+        app.metric("staunch_http_connections").await <= 1.0
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! TLS to the database: a PostgreSQL that lets nobody in without it.
+//! TLS to a PostgreSQL server that refuses connections without it.
 
 use crate::support::{Authority, SOON, TestApp, TestDatabase, until};
 use staunch::postgres::{
@@ -12,7 +12,7 @@ use tokio_postgres::NoTls;
 
 struct Server {
     postgres: EmbeddedPostgres,
-    /// An address of this machine of its own, as its port is every server's.
+    /// A separate loopback address, because every server uses the same port.
     address: String,
     folder: tempfile::TempDir,
     authority: Authority,
@@ -24,7 +24,7 @@ fn put(path: &Path, text: &str, mode: u32) {
 }
 
 impl Server {
-    /// The embedded server, with programs around PostgreSQL's that turn TLS on.
+    /// An embedded server whose PostgreSQL programs are wrapped to turn TLS on.
     async fn start() -> Self {
         let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
         let at = |name: &str| folder.path().join(name);
@@ -55,7 +55,7 @@ impl Server {
         put(&at("bin/initdb"), &format!("#!/bin/sh\nexec {real}/initdb \"$@\"\n"), 0o755);
         for program in ["bin/postgres", "bin/initdb"] {
             // A child of another test may still hold the file open for writing (ETXTBSY).
-            until("it can be run", SOON, async || {
+            until("the wrapper can be executed", SOON, async || {
                 let run = std::process::Command::new(at(program)).arg("--version").output();
                 run.is_ok()
             })
@@ -73,7 +73,7 @@ impl Server {
         Self { postgres, address, folder, authority }
     }
 
-    /// How to reach it under that name, with these options.
+    /// The settings to reach the server under that name, with these options.
     fn url(&self, host: &str, options: &str) -> String {
         let config = self.postgres.connect_config();
         let port = config.get_ports()[0];
@@ -90,7 +90,7 @@ impl Server {
         format!("sslrootcert={}", self.folder.path().join(name).display())
     }
 
-    /// What came of a connection: nothing, or why there is none.
+    /// Tries to connect; returns the error, if any.
     async fn refusal(&self, host: &str, options: &str) -> Option<String> {
         let endpoint = parse_url(&self.url(host, options)).unwrap();
         match Admin::open(&endpoint).await {
@@ -108,7 +108,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn the_modes_check_what_they_say() {
+async fn each_sslmode_checks_what_it_promises() {
     let server = Server::start().await;
     let (right, other) = (server.root("root.crt"), server.root("other.crt"));
     for (host, options) in [
@@ -118,7 +118,7 @@ async fn the_modes_check_what_they_say() {
         ("elsewhere", format!("sslmode=verify-ca {right}")),
         ("db.example", format!("sslmode=verify-full {right}")),
         ("db.example", format!("sslmode=verify-full channel_binding=require {right}")),
-        // The server's own certificate as the root.
+        // The server's certificate serves as its own root.
         ("db.example", format!("sslmode=verify-full {}", server.root("server.crt"))),
     ] {
         assert_eq!(server.refusal(host, &options).await, None, "{host} {options}");
@@ -144,7 +144,7 @@ async fn the_modes_check_what_they_say() {
 }
 
 #[tokio::test]
-async fn every_connection_of_a_server_speaks_tls() {
+async fn every_database_connection_uses_tls() {
     let server = Server::start().await;
     let options = format!("sslmode=verify-full {}", server.root("root.crt"));
     let url = server.url("localhost", &options);
@@ -159,7 +159,7 @@ async fn every_connection_of_a_server_speaks_tls() {
          JOIN pg_stat_ssl USING (pid) WHERE client_addr IS NOT NULL";
     let row = client.query_one(query, &[]).await.unwrap();
     let (all, with_tls): (i64, i64) = (row.get(0), row.get(1));
-    // The pool's, readiness' and the listener's.
+    // The pool's, the readiness probe's and the listener's.
     assert!(all >= 3 && all == with_tls, "{with_tls} of {all}");
     drop((client, app));
     watching.await.unwrap().ok();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 const REFUSED: &str = r#"staunch_db_connections_opened_total{result="error"}"#;
 
-/// A role with a limit of connections, and a database that it can use.
+/// A role with a connection limit, and a database that it can use.
 struct LimitedRole {
     name: String,
     database: Arc<TestDatabase>,
@@ -36,14 +36,14 @@ impl LimitedRole {
             .await
     }
 
-    /// Roles belong to the whole server and would outlive the database.
+    /// Drops the role, because roles belong to the whole server and would outlive the database.
     async fn drop(self) {
         let statements = format!("DROP OWNED BY {0}; DROP ROLE {0}", self.name);
         self.database.connect().await.batch_execute(&statements).await.unwrap();
     }
 }
 
-/// Clients that log in at the same time, several times each. Every login must succeed.
+/// Logs several clients in concurrently, several times each. Every login must succeed.
 async fn log_in_everywhere(apps: &[TestApp], clients: usize) {
     let clients = (0..clients).map(async |number| {
         let client = apps[number % apps.len()].anonymous();
@@ -54,14 +54,14 @@ async fn log_in_everywhere(apps: &[TestApp], clients: usize) {
     join_all(clients).await;
 }
 
-// Case F10 of the field list, its first form.
+// Case F10 of the field list: a role's connection limit.
 #[tokio::test]
-async fn a_role_with_few_connections_serves_every_login_with_those() {
+async fn every_login_succeeds_under_a_roles_connection_limit() {
     let role = LimitedRole::create(8).await;
     let app = role.start("5").await;
     app.register("ada").await;
     log_in_everywhere(std::slice::from_ref(&app), 32).await;
-    until("the pool has met the limit", SOON, async || {
+    until("the pool reaches the limit", SOON, async || {
         log_in_everywhere(std::slice::from_ref(&app), 32).await;
         app.metric(REFUSED).await >= 1.0
     })
@@ -69,15 +69,15 @@ async fn a_role_with_few_connections_serves_every_login_with_those() {
     let refused = app.metric(REFUSED).await;
     log_in_everywhere(std::slice::from_ref(&app), 32).await;
     let more = app.metric(REFUSED).await - refused;
-    assert!(more <= 5.0, "{more} attempts: the pauses grow");
+    assert!(more <= 5.0, "{more} attempts: the pauses do not grow");
     app.readiness().await.assert_status(200);
     drop(app);
     role.drop().await;
 }
 
-// Case F10 of the field list, its second form: several nodes share what the database allows.
+// Case F10 of the field list: several nodes share the connections that the database allows.
 #[tokio::test]
-async fn several_nodes_on_a_database_with_few_connections_serve_every_login() {
+async fn several_nodes_sharing_few_database_connections_serve_every_login() {
     let role = LimitedRole::create(12).await;
     let apps = [role.start("1").await, role.start("1").await, role.start("1").await];
     apps[0].register("ada").await;
@@ -91,7 +91,7 @@ async fn several_nodes_on_a_database_with_few_connections_serve_every_login() {
 }
 
 #[tokio::test]
-async fn a_start_takes_fewer_connections_than_the_minimum_and_more_when_they_are_allowed() {
+async fn a_start_accepts_fewer_connections_than_the_minimum_and_opens_more_later() {
     let role = LimitedRole::create(4).await;
     let app = role.start("10").await;
     app.register("ada").await;

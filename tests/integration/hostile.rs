@@ -1,13 +1,13 @@
-//! Requests that no honest client sends, on the wire: framing, hosts, media types, names.
+//! Requests on the wire that no honest client sends: framing, hosts, media types, names.
 
 use crate::support::{Client, PASSWORD, Raw, TestApp};
 use hyper::Method;
 
 const LOGOUT: &str = "/api/v1/auth/logout";
-/// If it is answered (404), it was taken for a request.
+/// An answer to it (404) shows that the server parsed it as a request.
 const SMUGGLED: &str = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Reads to the end of the connection: it was closed, with at most one answer before, a 400.
+/// Reads to the end of the connection: at most one answer, a 400, and then the close.
 async fn assert_refused(raw: &mut Raw, what: &str) {
     let rest = raw.rest().await;
     let good =
@@ -15,8 +15,9 @@ async fn assert_refused(raw: &mut Raw, what: &str) {
     assert!(good && rest.matches("HTTP/1.").count() <= 1, "{what}: {rest}");
 }
 
+// Reliability: A6.
 #[tokio::test]
-async fn a6_what_ends_a_body_is_never_guessed() {
+async fn ambiguous_body_framing_is_rejected() {
     let app = TestApp::start().await;
     let start = format!("POST {LOGOUT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
     let chunked = format!("{start}Transfer-Encoding: chunked\r\n\r\n");
@@ -24,7 +25,7 @@ async fn a6_what_ends_a_body_is_never_guessed() {
     let chunks = |body: &str| format!("{chunked}{body}{SMUGGLED}");
     for (what, request) in [
         ("chunked twice", fields("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked")),
-        ("chunked twice in one", fields("Transfer-Encoding: chunked, chunked")),
+        ("chunked twice in one field", fields("Transfer-Encoding: chunked, chunked")),
         ("no coding at all", fields("Transfer-Encoding: identity")),
         ("an empty coding", fields("Transfer-Encoding:")),
         ("a quoted coding", fields("Transfer-Encoding: \"chunked\"")),
@@ -56,8 +57,9 @@ async fn a6_what_ends_a_body_is_never_guessed() {
     }
 }
 
+// Reliability: A6.
 #[tokio::test]
-async fn a6_a_body_is_skipped_whole_where_nobody_reads_it() {
+async fn an_unread_body_is_skipped_completely() {
     let app = TestApp::start().await;
     let length = SMUGGLED.len();
     for (what, request) in [
@@ -85,7 +87,7 @@ async fn a6_a_body_is_skipped_whole_where_nobody_reads_it() {
                 "GET /health/liveness HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"
             ),
         ),
-        // hyper takes a bare LF for the end of a line (RFC 9112 §2.2 allows it): of this one, too.
+        // hyper accepts a bare LF as a line end (RFC 9112 §2.2 allows it), also in this head.
         (
             "after bare LFs",
             format!("POST {LOGOUT} HTTP/1.1\nHost: x\nContent-Length: {length}\n\n{SMUGGLED}"),
@@ -95,7 +97,7 @@ async fn a6_a_body_is_skipped_whole_where_nobody_reads_it() {
         raw.write(&request).await;
         raw.write("GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
         let rest = raw.rest().await;
-        // The second answer is that of the request after the body, if the connection was kept.
+        // If the connection was kept, the second answer belongs to the request after the body.
         let statuses: Vec<&str> =
             rest.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
         assert!([1, 2].contains(&statuses.len()), "{what}: {rest}");
@@ -103,14 +105,15 @@ async fn a6_a_body_is_skipped_whole_where_nobody_reads_it() {
     }
 }
 
-// Case F21 of the field list: hyper takes such a head, by its coding alone, and hides the length.
+// Case F21 of the field list: hyper accepts such a head, uses the coding and hides the length.
+// Reliability: A6.
 #[tokio::test]
-async fn a6_a_length_beside_a_coding_is_400_and_the_end_of_the_connection() {
+async fn content_length_with_transfer_encoding_is_400_and_closes_the_connection() {
     let app = TestApp::start().await;
     let (length, coding) = ("Content-Length: 4\r\n", "transfer-encoding: chunked\r\n");
     for fields in [format!("{length}{coding}"), format!("{coding}{length}")] {
         for line in ["GET /health/liveness", &format!("POST {LOGOUT}")] {
-            // In two pieces, on a connection that has served a request with a length before.
+            // In two pieces, on a connection that has already served a request with a length.
             let mut raw = app.raw().await;
             raw.write(format!("POST /nowhere HTTP/1.1\r\nHost: x\r\n{length}\r\n1234")).await;
             assert_eq!(raw.reply().await.unwrap().status, 404);
@@ -127,8 +130,9 @@ async fn a6_a_length_beside_a_coding_is_400_and_the_end_of_the_connection() {
     }
 }
 
+// Reliability: A6.
 #[tokio::test]
-async fn a6_a_coding_after_requests_with_lengths_is_served() {
+async fn a_chunked_request_after_requests_with_lengths_is_served() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
     let chunked =
@@ -138,14 +142,15 @@ async fn a6_a_coding_after_requests_with_lengths_is_served() {
         raw.write(request).await;
         assert_eq!(raw.reply().await.unwrap().status, 200);
     }
-    // Pipelined: the length came before the chunked head was read, and is the other request's.
+    // Pipelined: the length arrives before the chunked head is read, and belongs to the other one.
     raw.write(format!("{with_length}{chunked}")).await;
     assert_eq!(raw.reply().await.unwrap().status, 200);
     assert_eq!(raw.reply().await.unwrap().status, 200);
 }
 
+// Reliability: A6.
 #[tokio::test]
-async fn a6_one_valid_host_is_required() {
+async fn exactly_one_valid_host_is_required() {
     let app = TestApp::start().await;
     for hosts in
         ["", "Host: x\r\nHost: x\r\n", "Host: x\r\nHost: y\r\n", "Host: a b\r\n", "Host: x/y\r\n"]
@@ -159,11 +164,12 @@ async fn a6_one_valid_host_is_required() {
     }
 }
 
+// Reliability: A13.
 #[tokio::test]
-async fn a13_deep_and_doubtful_json_is_400_and_the_server_lives() {
+async fn deep_or_ambiguous_json_is_400_and_the_server_survives() {
     let app = TestApp::start().await;
     let client = app.anonymous();
-    // As deep as a body can be: 16 KiB.
+    // The deepest nesting that fits in a body of 16 KiB.
     let deep = "[".repeat(16_000);
     let many: Vec<String> = (0..1_000).map(|n| format!("\"{n}\":1")).collect();
     for path in ["/api/v1/auth/register", "/api/v1/auth/refresh", LOGOUT] {
@@ -188,8 +194,9 @@ async fn a13_deep_and_doubtful_json_is_400_and_the_server_lives() {
     client.get("/health/liveness").await.assert_status(200);
 }
 
+// Reliability: A14.
 #[tokio::test]
-async fn a14_a_body_is_read_as_one_media_type_only() {
+async fn each_endpoint_accepts_one_media_type() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let send = async |client: &Client, media_type: Option<&str>| {
@@ -217,8 +224,9 @@ async fn a14_a_body_is_read_as_one_media_type_only() {
     }
 }
 
+// Reliability: A15.
 #[tokio::test]
-async fn a15_long_and_unprintable_names_do_no_harm_in_either_protocol() {
+async fn long_and_unprintable_ids_and_agents_are_harmless_in_both_protocols() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let long = "a".repeat(5_000);
@@ -236,7 +244,7 @@ async fn a15_long_and_unprintable_names_do_no_harm_in_either_protocol() {
         request.extend_from_slice(b"\r\n\r\n");
         request
     };
-    // No valid octets of a field (RFC 9110 §5.5): no request at all.
+    // Bytes that are invalid in a field (RFC 9110 §5.5): the request is rejected.
     for field in
         [b"X-Request-Id: a\x1b[31mb".as_slice(), b"User-Agent: a\x1b]0;b\x07", b"User-Agent: a\0b"]
     {
@@ -244,7 +252,7 @@ async fn a15_long_and_unprintable_names_do_no_harm_in_either_protocol() {
         raw.write(alive(field)).await;
         assert_refused(&mut raw, &String::from_utf8_lossy(field)).await;
     }
-    // Valid there, and still nothing for a log line.
+    // Valid in a field, but must not reach a log line unescaped.
     for field in
         [b"X-Request-Id: a\tb".as_slice(), b"X-Request-Id: \xc2\x9b31m", b"X-Request-Id: \"}"]
     {

@@ -1,11 +1,11 @@
-//! The edge on the wire: routes, methods, sizes, times, and bytes that no honest client sends.
+//! HTTP on the wire: routes, methods, sizes, timeouts, and bytes that no honest client sends.
 
 use crate::support::{ALIVE, Builder, Client, PASSWORD, Raw, RawReply, SOON, TestApp, form, until};
 use hyper::{Method, Version};
 use serde_json::json;
 use std::time::Duration;
 
-/// Deadlines that a test can wait for, on real time.
+/// Timeouts short enough for a test, in real time.
 fn quick() -> Builder {
     TestApp::builder()
         .system_clock()
@@ -29,8 +29,9 @@ fn login(name: &str) -> String {
     )
 }
 
+// Reliability: A14.
 #[tokio::test]
-async fn a14_unknown_paths_are_404_and_only_exact_ones_are_routes() {
+async fn only_exact_paths_are_routes_and_others_are_404() {
     let app = TestApp::start().await;
     for path in [
         "/",
@@ -53,8 +54,9 @@ async fn a14_unknown_paths_are_404_and_only_exact_ones_are_routes() {
     query.assert_status(200);
 }
 
+// Reliability: A14.
 #[tokio::test]
-async fn a14_other_methods_are_405_with_allow() {
+async fn other_methods_are_405_with_allow() {
     let app = TestApp::start().await;
     for route in staunch::http::ROUTES {
         let (wrong, allow) = match route.method {
@@ -79,8 +81,9 @@ async fn a14_other_methods_are_405_with_allow() {
     lost.assert_status(404);
 }
 
+// Reliability: A14.
 #[tokio::test]
-async fn a14_head_is_get_without_the_body() {
+async fn head_is_get_without_the_body() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     for path in ["/health/liveness", "/health/readiness", "/nowhere"] {
@@ -94,7 +97,7 @@ async fn a14_head_is_get_without_the_body() {
     }
     let post = client.send(Method::HEAD, "/api/v1/auth/token", None, "").await;
     post.assert_status(405);
-    // Nothing of a body is left on the connection.
+    // No bytes of a body remain on the connection.
     let mut raw = app.raw().await;
     let last = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     raw.write(format!("HEAD /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n{last}")).await;
@@ -103,8 +106,9 @@ async fn a14_head_is_get_without_the_body() {
     assert_eq!(all.matches(r#"{"status":"alive"}"#).count(), 1, "{all}");
 }
 
+// Reliability: A14.
 #[tokio::test]
-async fn a14_options_asks_the_server_as_a_whole() {
+async fn options_asterisk_lists_all_methods() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
     raw.write("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -114,8 +118,9 @@ async fn a14_options_asks_the_server_as_a_whole() {
     assert!(head.contains("allow: get, head, post, delete, options"), "{head}");
 }
 
+// Reliability: A5.
 #[tokio::test]
-async fn a5_a_body_over_16_kib_is_refused_by_its_length_before_it_is_read() {
+async fn a_content_length_over_16_kib_is_refused_before_the_body_is_read() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
     raw.write(
@@ -126,7 +131,7 @@ async fn a5_a_body_over_16_kib_is_refused_by_its_length_before_it_is_read() {
     let reply = raw.reply().await.unwrap();
     assert_eq!(reply.status, 413);
     assert!(reply.body.contains("body-too-large"), "{}", reply.body);
-    assert_eq!(raw.rest().await, "", "and the connection is closed");
+    assert_eq!(raw.rest().await, "", "the connection is closed");
 
     let register = "/api/v1/auth/register";
     let json = Some("application/json");
@@ -139,8 +144,9 @@ async fn a5_a_body_over_16_kib_is_refused_by_its_length_before_it_is_read() {
     over.assert_problem(413, "body-too-large");
 }
 
+// Reliability: A5.
 #[tokio::test]
-async fn a5_a_chunked_body_without_end_is_refused_at_the_limit() {
+async fn an_endless_chunked_body_is_refused_at_the_limit() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
     raw.write(
@@ -167,11 +173,11 @@ async fn a5_a_chunked_body_without_end_is_refused_at_the_limit() {
     ))
     .await;
     assert_eq!(raw.reply().await.unwrap().status, 201, "in pieces");
-    assert_eq!(raw.reply().await.unwrap().status, 200, "and the next");
+    assert_eq!(raw.reply().await.unwrap().status, 200, "the next request");
 }
 
 #[tokio::test]
-async fn http2_with_prior_knowledge_is_the_same_api() {
+async fn http2_with_prior_knowledge_serves_the_same_api() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let client = Client::http2(app.address);
@@ -197,8 +203,9 @@ async fn http2_with_prior_knowledge_is_the_same_api() {
     reply.assert_problem(413, "body-too-large");
 }
 
+// Reliability: A7.
 #[tokio::test]
-async fn a7_pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let mut raw = app.raw().await;
@@ -210,8 +217,9 @@ async fn a7_pipelined_requests_are_answered_in_order() {
     }
 }
 
+// Reliability: A7.
 #[tokio::test]
-async fn a7_a_client_that_waits_for_continue_gets_it() {
+async fn a_client_that_expects_100_continue_receives_it() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let mut raw = app.raw().await;
@@ -227,13 +235,13 @@ async fn a7_a_client_that_waits_for_continue_gets_it() {
     assert_eq!(go.status, 100);
     raw.write(&body).await;
     assert_eq!(raw.reply().await.unwrap().status, 200);
-    // Refused by its length: the body is not asked for.
+    // Refused because of its length: the server does not ask for the body.
     raw.write(head("Expect: 100-continue\r\n", 100_000)).await;
     assert_eq!(raw.reply().await.unwrap().status, 413);
 }
 
 #[tokio::test]
-async fn connections_are_kept_or_closed_as_the_client_asks() {
+async fn connections_stay_open_or_close_as_the_client_asks() {
     let app = TestApp::start().await;
     let mut raw = app.raw().await;
     raw.write("GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
@@ -244,7 +252,7 @@ async fn connections_are_kept_or_closed_as_the_client_asks() {
     assert!(raw.rest().await.starts_with("HTTP/1.0 200 OK"));
 }
 
-/// Closed, or answered with an error and then closed.
+/// Checks that the connection is closed, with at most an error response before.
 async fn cut(raw: &mut Raw, what: &str) {
     let rest = raw.rest().await;
     let status = rest.split(' ').nth(1).unwrap_or_default();
@@ -252,7 +260,8 @@ async fn cut(raw: &mut Raw, what: &str) {
     assert_eq!(rest.matches("HTTP/1.1").count(), usize::from(!status.is_empty()), "{rest}");
 }
 
-/// A connection that was served, which a busy machine may not manage within the deadline of a head.
+/// Opens a connection and has one request served. A busy machine may miss the header timeout, so it
+/// retries.
 async fn used(app: &TestApp) -> Raw {
     let mut used = None;
     until("one is served", SOON, async || {
@@ -266,8 +275,9 @@ async fn used(app: &TestApp) -> Raw {
     used.unwrap()
 }
 
+// Reliability: A1.
 #[tokio::test]
-async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
+async fn an_unfinished_head_closes_the_connection_after_the_header_timeout() {
     let app = quick().set("STAUNCH_IDLE_TIMEOUT", "1h").start().await;
     for start in ["", "G", "GET /health/liveness HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nS"] {
         let begun = tokio::time::Instant::now();
@@ -275,9 +285,9 @@ async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
         raw.write(start).await;
         raw.closed().await;
         let took = begun.elapsed();
-        assert!(took > Duration::from_millis(250), "{start:?} had its time: {took:?}");
+        assert!(took > Duration::from_millis(250), "{start:?} was cut too early: {took:?}");
     }
-    // An octet at a time does not move the deadline, nor does an earlier good request.
+    // Neither single bytes nor an earlier good request extend the timeout.
     let mut raw = used(&app).await;
     let mut written = 0;
     raw.write("GET /health/liveness HTTP/1.1\r\nX: ").await;
@@ -291,18 +301,20 @@ async fn a1_a_head_that_does_not_end_is_cut_after_the_deadline() {
     assert!(written < 200, "{written}");
 }
 
+// Reliability: A1.
 #[tokio::test]
-async fn a1_a_slow_head_is_cut_though_the_connection_may_be_idle_for_long() {
+async fn the_header_timeout_applies_despite_a_longer_idle_timeout() {
     let app = quick().set("STAUNCH_IDLE_TIMEOUT", "1h").start().await;
     let mut raw = used(&app).await;
-    // Idle for longer than a head may take, so that the connection's timer has been set anew.
+    // Idle for longer than the header timeout, so that the connection's timer has been reset.
     tokio::time::sleep(Duration::from_millis(400)).await;
     raw.write("GET /health/liveness HTTP/1.1\r\nX: ").await;
     raw.closed().await;
 }
 
+// Reliability: A2.
 #[tokio::test]
-async fn a2_a_body_that_does_not_come_is_408() {
+async fn a_missing_body_is_408() {
     let app = quick().start().await;
     let mut raw = app.raw().await;
     raw.write(
@@ -317,8 +329,8 @@ async fn a2_a_body_that_does_not_come_is_408() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
-    // The connection looks at the clock every half of a header's time.
+async fn idle_connections_are_closed_and_active_ones_kept() {
+    // The connection checks the clock twice per header timeout.
     let app = TestApp::builder()
         .set("STAUNCH_HEADER_TIMEOUT", "2s")
         .set("STAUNCH_IDLE_TIMEOUT", "60s")
@@ -334,8 +346,9 @@ async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
     assert_eq!(raw.rest().await, "");
 }
 
+// Reliability: A4.
 #[tokio::test]
-async fn a4_large_heads_are_refused() {
+async fn large_heads_are_431() {
     let app = TestApp::start().await;
     let fields: String = (0..1_000).map(|n| format!("x-{n}: 1\r\n")).collect();
     let long = format!("x-long: {}\r\n", "a".repeat(300_000));
@@ -354,9 +367,10 @@ async fn a4_large_heads_are_refused() {
     app.anonymous().get("/health/liveness").await.assert_status(200);
 }
 
-// Case F22 of the field list: nothing told of them, neither the metrics nor the log.
+// Case F22 of the field list: neither the metrics nor the log showed them.
+// Reliability: A4.
 #[tokio::test]
-async fn a4_what_hyper_answers_by_itself_is_counted_by_kind() {
+async fn responses_sent_by_hyper_itself_are_counted_by_kind() {
     let app = TestApp::builder().system_clock().set("STAUNCH_HEADER_TIMEOUT", "3s").start().await;
     let many = "x: 1\r\n".repeat(100);
     for (kind, written, status) in [
@@ -372,8 +386,9 @@ async fn a4_what_hyper_answers_by_itself_is_counted_by_kind() {
     }
 }
 
+// Reliability: A6.
 #[tokio::test]
-async fn a6_no_second_request_is_ever_found_in_a_body() {
+async fn a_body_is_never_parsed_as_a_second_request() {
     let app = TestApp::start().await;
     let smuggled = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
     let length = smuggled.len();
@@ -427,10 +442,11 @@ async fn a6_no_second_request_is_ever_found_in_a_body() {
     }
 }
 
+// Reliability: A6.
 #[tokio::test]
-async fn a6_a_request_without_or_with_two_hosts_reaches_no_route_it_should_not() {
+async fn an_absolute_target_or_another_form_reaches_no_extra_route() {
     let app = TestApp::start().await;
-    // The server has no virtual hosts: the worst that Host can do is nothing.
+    // The server has no virtual hosts, so Host cannot select another route.
     for head in [
         "GET http://other/health/liveness HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET http://other/metrics HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -451,7 +467,7 @@ async fn a6_a_request_without_or_with_two_hosts_reaches_no_route_it_should_not()
 }
 
 #[tokio::test]
-async fn garbage_closes_its_connection_and_no_other() {
+async fn garbage_closes_only_its_own_connection() {
     let app = TestApp::start().await;
     let mut kept = app.raw().await;
     kept.write(ALIVE).await;
@@ -465,7 +481,7 @@ async fn garbage_closes_its_connection_and_no_other() {
     ] {
         let mut raw = app.raw().await;
         raw.write(garbage).await;
-        // Something that looks like the start of a request may still become one: end it.
+        // Bytes that look like the start of a request could still become one, so end them.
         if garbage.starts_with(b"\x16") || garbage.starts_with(b"\0") {
             raw.write("\r\n\r\n").await;
         }
@@ -479,8 +495,9 @@ async fn garbage_closes_its_connection_and_no_other() {
     assert_eq!(kept.reply().await.unwrap().status, 200);
 }
 
+// Reliability: A15.
 #[tokio::test]
-async fn a15_a_request_id_is_kept_if_it_is_harmless() {
+async fn a_harmless_request_id_is_kept() {
     let app = TestApp::start().await;
     let id = async |sent: &str| {
         let client = app.anonymous().with("x-request-id", sent);
@@ -498,8 +515,9 @@ async fn a15_a_request_id_is_kept_if_it_is_harmless() {
     assert_ne!(one.header("x-request-id"), other.header("x-request-id"));
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_connections_are_capped_for_each_address() {
+async fn connections_are_capped_per_address() {
     let app = TestApp::builder().set("STAUNCH_CONNECTIONS_PER_ADDRESS", "3").start().await;
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -512,7 +530,7 @@ async fn a9_connections_are_capped_for_each_address() {
     over.write(ALIVE).await;
     assert_eq!(over.rest().await, "", "closed unanswered");
     held.pop();
-    until("a place is free again", SOON, async || {
+    until("a connection is free again", SOON, async || {
         let mut raw = app.raw().await;
         raw.write(ALIVE).await;
         raw.reply().await.is_some()
@@ -520,8 +538,9 @@ async fn a9_connections_are_capped_for_each_address() {
     .await;
 }
 
+// Reliability: F11.
 #[tokio::test]
-async fn f11_metrics_can_have_a_listener_of_their_own() {
+async fn metrics_can_have_a_separate_listener() {
     let app = TestApp::builder().set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0").start().await;
     let mut raw = app.raw().await;
     raw.write("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -531,21 +550,22 @@ async fn f11_metrics_can_have_a_listener_of_their_own() {
     page.assert_status(200);
     assert!(page.text().contains("staunch_build_info"));
     apart.get("/health/readiness").await.assert_status(200);
-    // Not by the client, which knows that this is a route.
+    // Not with `Client`, which checks that this path is a route.
     let mut raw = Raw::connect(app.metrics_address.unwrap()).await;
     raw.write(login("ada")).await;
     assert_eq!(raw.reply().await.unwrap().status, 404);
 }
 
+// Reliability: F11.
 #[tokio::test]
-async fn f11_health_can_leave_the_main_listener() {
+async fn health_can_be_removed_from_the_main_listener() {
     let app = TestApp::builder()
         .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
         .set("STAUNCH_PUBLIC_HEALTH", "off")
         .start()
         .await;
     for path in ["/health/liveness", "/health/readiness", "/metrics"] {
-        // Not by the client, which knows that these are routes.
+        // Not with `Client`, which checks that these paths are routes.
         let mut raw = app.raw().await;
         raw.write(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         assert_eq!(raw.reply().await.unwrap().status, 404, "{path}");
@@ -554,11 +574,12 @@ async fn f11_health_can_leave_the_main_listener() {
     app.anonymous().get("/openapi.json").await.assert_status(200);
 }
 
+// Reliability: D2.
 #[tokio::test]
-async fn d2_requests_under_way_are_answered_when_the_server_stops() {
+async fn requests_in_progress_are_answered_during_shutdown() {
     let mut app = TestApp::builder()
         .set("STAUNCH_SHUTDOWN_GRACE", "30s")
-        // A connection for each login: none waits for another to be opened.
+        // One connection per login, so that no login waits for a connection.
         .set("STAUNCH_DB_POOL_MIN", "4")
         .start()
         .await;
@@ -566,7 +587,7 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     let mut idle = app.raw().await;
     idle.write(ALIVE).await;
     idle.reply().await.unwrap();
-    // Held in the middle: they have a place in the engine and wait for the database.
+    // The logins have a place in the engine and wait for the database.
     let db = app.db().await;
     db.batch_execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let client = app.anonymous();
@@ -589,10 +610,11 @@ async fn d2_requests_under_way_are_answered_when_the_server_stops() {
     assert_eq!(idle.rest().await, "", "an idle connection is closed");
 }
 
+// Reliability: D2.
 #[tokio::test]
-async fn d2_what_the_grace_does_not_suffice_for_is_503_and_not_cut_off() {
+async fn requests_that_outlast_the_grace_period_get_503() {
     let mut app = TestApp::builder()
-        // Far more than can be hashed in the grace.
+        // Far more than the server can hash within the grace period.
         .set("STAUNCH_BCRYPT_COST", "14")
         .set("STAUNCH_SHUTDOWN_GRACE", "2s")
         .start()

@@ -27,8 +27,8 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// A connection on which a test writes frames. Everything that comes is read, so that the server
-/// always finds room for its answers.
+/// A connection on which a test writes frames. It reads everything that arrives, so that the server
+/// can always write its answers.
 struct Frames {
     writer: OwnedWriteHalf,
     reading: JoinHandle<Vec<Frame>>,
@@ -36,28 +36,28 @@ struct Frames {
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut octets = length[1..].to_vec();
-    octets.extend([kind, flags]);
-    octets.extend(stream.to_be_bytes());
-    octets.extend(payload);
-    octets
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
 }
 
-/// A head in HPACK's literals (RFC 7541 §6.2.2); `get` or POST, of JSON.
+/// A head in HPACK literals (RFC 7541 §6.2.2): GET if `get`, otherwise POST with JSON.
 fn head(get: bool, path: &str) -> Vec<u8> {
     let mut block = vec![if get { 0x82 } else { 0x83 }, 0x86, 0x04];
     block.push(u8::try_from(path.len()).unwrap());
     block.extend(path.as_bytes());
     block.extend([0x01, 1, b'x']);
     if !get {
-        // Without its media type, its body would not be waited for.
+        // Without a media type, the server would not wait for the body.
         block.extend([0x0f, 0x10, 16]);
         block.extend(b"application/json");
     }
     block
 }
 
-/// A request whose body is still to come.
+/// A request whose body has not been sent.
 fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &head(false, "/api/v1/auth/logout"))
 }
@@ -90,26 +90,26 @@ impl Frames {
         frames
     }
 
-    /// False: the server has closed.
-    async fn write(&mut self, octets: &[u8]) -> bool {
-        let written = timeout(SOON, self.writer.write_all(octets)).await;
+    /// Writes frames; false if the server has closed the connection.
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let written = timeout(SOON, self.writer.write_all(bytes)).await;
         written.expect("it reads or closes").is_ok()
     }
 
-    /// What the server sent until it closed.
+    /// Everything that the server sent until it closed the connection.
     async fn ended(self) -> Vec<Frame> {
         let frames = timeout(SOON, self.reading).await;
         frames.expect("the server closes").unwrap()
     }
 
-    /// The same, of a client that has no more to send.
+    /// Ends the writing side, and returns everything that the server sent until it closed.
     async fn left(self) -> Vec<Frame> {
         drop(self.writer);
         timeout(SOON, self.reading).await.expect("it closes").unwrap()
     }
 }
 
-/// Writes `round` until the server closes, and asks another connection meanwhile.
+/// Writes `round` until the server closes, and sends requests on another connection meanwhile.
 async fn flood(
     app: &TestApp,
     mut frames: Frames,
@@ -126,18 +126,19 @@ async fn flood(
             other.get("/health/liveness").await.assert_status(200);
         }
     }
-    assert!(ended, "it may go on for ever");
+    assert!(ended, "the server does not close the connection");
     other.get("/health/liveness").await.assert_status(200);
     frames.ended().await
 }
 
-fn goodbye(frames: &[Frame]) -> Option<u32> {
+fn goaway_code(frames: &[Frame]) -> Option<u32> {
     let last = frames.iter().rfind(|frame| frame.kind == GOAWAY)?;
     Some(u32::from_be_bytes(last.payload[4..8].try_into().unwrap()))
 }
 
+// Reliability: A8.
 #[tokio::test]
-async fn a8_the_frames_of_these_tests_are_good() {
+async fn handwritten_frames_are_valid() {
     let app = TestApp::start().await;
     let mut frames = Frames::connect(&app, &[]).await;
     assert!(frames.write(&[get(1), frame(PING, 0, 0, &[7; 8])].concat()).await);
@@ -149,8 +150,9 @@ async fn a8_the_frames_of_these_tests_are_good() {
     assert!(came.iter().any(|frame| frame.kind == PING && frame.payload == [7; 8]));
 }
 
+// Reliability: A8.
 #[tokio::test]
-async fn a8_rapid_reset_ends_its_connection_alone() {
+async fn rapid_reset_closes_only_its_own_connection() {
     let app = TestApp::start().await;
     let frames = Frames::connect(&app, &[]).await;
     let came = flood(&app, frames, |number| {
@@ -159,35 +161,37 @@ async fn a8_rapid_reset_ends_its_connection_alone() {
         [get(stream), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
     })
     .await;
-    if let Some(code) = goodbye(&came) {
+    if let Some(code) = goaway_code(&came) {
         assert_eq!(code, 0xb, "ENHANCE_YOUR_CALM");
     }
 }
 
+// Reliability: A8.
 #[tokio::test]
-async fn a8_a_continuation_flood_ends_its_connection_alone() {
+async fn a_continuation_flood_closes_only_its_own_connection() {
     let app = TestApp::start().await;
     let mut frames = Frames::connect(&app, &[]).await;
     frames.write(&frame(HEADERS, END_STREAM, 1, &head(true, "/health/liveness"))).await;
-    // A field of 1,000 octets each, never ended.
+    // A field of 1,000 bytes each, without end.
     let mut field = vec![0x00, 1, b'x', 0x7f, 0xe9, 0x06];
     field.extend([b'a'; 1_000]);
     let continuation = frame(CONTINUATION, 0, 1, &field);
     flood(&app, frames, |_| continuation.clone()).await;
-    // And of empty ones.
+    // Empty frames, without end.
     let mut frames = Frames::connect(&app, &[]).await;
     frames.write(&frame(HEADERS, END_STREAM, 1, &head(true, "/health/liveness"))).await;
     flood(&app, frames, |_| frame(CONTINUATION, 0, 1, &[])).await;
 }
 
+// Reliability: A8.
 #[tokio::test]
-async fn a8_a_flood_of_settings_pings_or_windows_ends_its_connection_alone() {
+async fn a_flood_of_control_frames_closes_only_its_own_connection() {
     let app = TestApp::start().await;
     for flooding in [
         frame(SETTINGS, 0, 0, &[]),
         frame(PING, 0, 0, &[0; 8]),
         frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
-        // An unknown kind must be ignored, says RFC 9113 §4.1; not for ever, say we.
+        // RFC 9113 §4.1 requires unknown frame types to be ignored; the server limits their number.
         frame(0xaa, 0, 0, &[0; 100]),
     ] {
         let mut frames = Frames::connect(&app, &[]).await;
@@ -196,8 +200,9 @@ async fn a8_a_flood_of_settings_pings_or_windows_ends_its_connection_alone() {
     }
 }
 
+// Reliability: A8.
 #[tokio::test]
-async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
+async fn ten_thousand_streams_share_64_slots_and_do_not_block_others() {
     let app = TestApp::start().await;
     let mut frames = Frames::connect(&app, &[]).await;
     let other = app.anonymous();
@@ -215,19 +220,21 @@ async fn a8_ten_thousand_streams_have_64_places_and_are_no_burden_to_others() {
     assert!(answered <= 64, "{answered}");
 }
 
+// Reliability: A11.
 #[tokio::test]
-async fn a11_an_idle_connection_is_told_before_it_ends() {
+async fn an_idle_connection_receives_goaway_before_it_is_closed() {
     let app = TestApp::builder().system_clock().set("STAUNCH_IDLE_TIMEOUT", "1s").start().await;
     let mut frames = Frames::connect(&app, &[]).await;
     assert!(frames.write(&get(1)).await);
     let came = frames.ended().await;
     assert!(came.iter().any(|frame| frame.kind == DATA && frame.stream == 1));
-    assert_eq!(goodbye(&came), Some(0), "NO_ERROR");
+    assert_eq!(goaway_code(&came), Some(0), "NO_ERROR");
 }
 
+// Reliability: B6.
 #[tokio::test]
-async fn b6_requests_beside_each_other_are_bounded_over_all_connections() {
-    // Places for as many, beside one of each connection.
+async fn concurrent_requests_are_bounded_across_all_connections() {
+    // As many slots again, plus one for each connection.
     let app = TestApp::builder().set("STAUNCH_CONNECTIONS_MAX", "6").start().await;
     let counted = async |series: &str, count: u32| {
         until("it is counted", SOON, async || app.metric(series).await >= count.into()).await;
@@ -242,14 +249,14 @@ async fn b6_requests_beside_each_other_are_bounded_over_all_connections() {
     let mut other = Frames::connect(&app, &[]).await;
     assert!(other.write(&posts(&[1, 3])).await);
     counted(refused, 2).await;
-    // One that is answered leaves its place to the next, wherever that comes from.
+    // An answered request frees its slot for the next one, on any connection.
     assert!(one.write(&frame(DATA, END_STREAM, 3, b"{}")).await);
     let labels = r#"{route="/api/v1/auth/logout",method="POST",status="422"}"#;
     counted(&format!("staunch_http_requests_total{labels}"), 1).await;
     let served =
         r#"staunch_http_requests_total{route="/health/liveness",method="GET",status="200"}"#;
     let mut stream = 3;
-    until("the place is another's", SOON, async || {
+    until("another request has the slot", SOON, async || {
         let decided = async || app.metric(refused).await + app.metric(served).await;
         let before = decided().await;
         stream += 2;
@@ -272,14 +279,15 @@ async fn b6_requests_beside_each_other_are_bounded_over_all_connections() {
     assert!(both.all(|frame| frame.payload == [0, 0, 0, 7]));
 }
 
+// Reliability: A8.
 #[tokio::test]
-async fn a8_a_window_of_0_holds_an_answer_no_longer_than_a_full_socket() {
+async fn a_zero_window_holds_a_response_no_longer_than_a_full_socket() {
     let app = TestApp::builder().system_clock().set("STAUNCH_WRITE_TIMEOUT", "500ms").start().await;
-    until("another is answered before the end", SOON, async || {
+    until("another request is answered before the end", SOON, async || {
         let mut frames = Frames::connect(&app, &NO_WINDOW).await;
         frames.write(&get(1)).await;
         let begun = Instant::now();
-        // Other requests are no excuse, and neither is a window that opens for them.
+        // Other requests do not extend the limit, and neither does a WINDOW_UPDATE for them.
         let mut stream = 3;
         while begun.elapsed() < SOON {
             let open = frame(WINDOW_UPDATE, 0, stream, &[0, 0, 1, 0]);
@@ -298,8 +306,9 @@ async fn a8_a_window_of_0_holds_an_answer_no_longer_than_a_full_socket() {
     app.anonymous().get("/health/liveness").await.assert_status(200);
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_who_does_not_heed_the_goodbye_holds_up_nobody_and_is_cut_off() {
+async fn a_client_that_ignores_goaway_delays_no_other_and_is_disconnected() {
     let app = TestApp::builder()
         .set("STAUNCH_CONNECTIONS_MAX", "2")
         .set("STAUNCH_BODY_TIMEOUT", "1s")
@@ -318,8 +327,8 @@ async fn a9_who_does_not_heed_the_goodbye_holds_up_nobody_and_is_cut_off() {
     let mut newcomer = app.raw().await;
     newcomer.write(ALIVE).await;
     let evicted = "staunch_http_connections_evicted_total";
-    until("the older one is told to leave", SOON, async || app.metric(evicted).await == 1.0).await;
-    // It does not answer the PING that the goodbye waits for, and has a request under way always.
+    until("the older one gets GOAWAY", SOON, async || app.metric(evicted).await == 1.0).await;
+    // Its client does not answer the PING after GOAWAY, and always has a request in progress.
     let stays = async {
         for number in 1.. {
             if !frames.write(&post(1 + 2 * number)).await {
@@ -330,8 +339,8 @@ async fn a9_who_does_not_heed_the_goodbye_holds_up_nobody_and_is_cut_off() {
     };
     let others = async {
         assert_eq!(newcomer.reply().await.expect("an answer").status, 200);
-        assert_eq!(idle.rest().await, "", "another left for it");
+        assert_eq!(idle.rest().await, "", "the idle connection is evicted");
     };
     let (_, stayed) = tokio::join!(others, timeout(SOON, stays));
-    stayed.expect("it is cut off");
+    stayed.expect("the connection is closed");
 }

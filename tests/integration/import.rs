@@ -1,16 +1,16 @@
-//! Accounts from elsewhere.
+//! Importing accounts.
 
 use crate::support::{PASSWORD, TestApp, TestDatabase};
 use staunch::auth::{ImportCount, ImportError, import_users};
 use staunch::store::{Importer, StoreError};
 use tokio_postgres::types::ToSql;
 
-/// The setting of the tests' servers.
+/// STAUNCH_BCRYPT_COST of the test servers.
 const COST: u32 = 4;
 
 struct Outcome {
     count: ImportCount,
-    /// By line.
+    /// Line numbers and errors.
     rejected: Vec<(u64, String)>,
 }
 
@@ -44,7 +44,7 @@ fn hash(cost: u32) -> String {
         .format_for_version(bcrypt::Version::TwoB)
 }
 
-/// A line with those names and more fields.
+/// A line with these names, and `more` fields.
 fn line(email: &str, username: &str, more: &str) -> String {
     let hash = hash(COST);
     format!(r#"{{"email":"{email}","username":"{username}","password_hash":"{hash}"{more}}}"#)
@@ -60,7 +60,7 @@ async fn names(database: &TestDatabase) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn imported_accounts_log_in() {
+async fn imported_accounts_can_log_in() {
     let app = TestApp::start().await;
     let (a, y) = (named("ada").replace("$2b$", "$2a$"), named("yan").replace("$2b$", "$2y$"));
     let more = r#","is_active":true,"created_at":"2019-03-04T05:06:07+02:00""#;
@@ -88,7 +88,7 @@ async fn imported_accounts_log_in() {
 }
 
 #[tokio::test]
-async fn a_first_line_of_columns_makes_it_csv() {
+async fn a_header_line_selects_csv() {
     let app = TestApp::start().await;
     let hash = hash(COST);
     let file = format!(
@@ -117,7 +117,7 @@ async fn a_first_line_of_columns_makes_it_csv() {
 }
 
 #[tokio::test]
-async fn a_bad_line_is_reported_and_stops_no_other() {
+async fn a_bad_line_is_reported_and_the_others_are_imported() {
     let database = TestDatabase::create().await;
     let mut file: Vec<u8> = Vec::new();
     let huge = line("huge@example.com", "huge", &format!(r#","x":"{}""#, "y".repeat(2_000_000)));
@@ -163,7 +163,7 @@ async fn taken_names_are_reported_by_line() {
         named("ada"),
         named("grace"),
         line("grace@example.com", "grace2", ""),
-        // Refused for its username, so its address is free for the next one.
+        // Refused because of its username, so its address is free for the next line.
         line("free@example.com", "Grace", ""),
         line("free@example.com", "free", ""),
         line("free@example.com", "free", ""),
@@ -179,7 +179,7 @@ async fn taken_names_are_reported_by_line() {
             (4, both),
             (5, both),
             (6, "email: is taken"),
-            // By the time that it is asked why, the next one has the address.
+            // When the reason is looked up, the next account already has the address.
             (7, both),
             (9, both),
         ],
@@ -190,7 +190,7 @@ async fn taken_names_are_reported_by_line() {
     }
 }
 
-/// A file of more than two batches; line 15,001 has the name of line 1.
+/// A file of more than two batches. Line 15,001 has the name of line 1.
 fn long_file() -> String {
     let hash = hash(COST);
     let mut file = String::new();
@@ -205,7 +205,7 @@ fn long_file() -> String {
 }
 
 #[tokio::test]
-async fn an_import_that_was_broken_off_goes_on_when_it_is_repeated() {
+async fn a_repeated_import_resumes_an_interrupted_one() {
     let database = TestDatabase::create().await;
     let file = long_file();
     let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
@@ -230,7 +230,7 @@ async fn an_import_that_was_broken_off_goes_on_when_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_database_that_goes_away_ends_it_with_the_lines_that_are_missing() {
+async fn losing_the_database_ends_an_import_and_reports_the_missing_lines() {
     let database = TestDatabase::create().await;
     let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     database.set_open(false).await;
@@ -247,11 +247,11 @@ async fn a_database_that_goes_away_ends_it_with_the_lines_that_are_missing() {
 }
 
 #[tokio::test]
-async fn a_batch_that_meets_a_deadlock_is_sent_again() {
+async fn a_batch_that_deadlocks_is_retried() {
     let database = std::sync::Arc::new(TestDatabase::create().await);
     let db = database.connect().await;
     let insert = "INSERT INTO users (email, username, password_hash) VALUES ($1, $2, '')";
-    // Holds the import between its two lines: it has `user-y` and has not come to x@example.com.
+    // Stops the import between its two lines: it has inserted `user-y`, but not x@example.com.
     let gate = database.connect().await;
     gate.batch_execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
@@ -262,7 +262,7 @@ async fn a_batch_that_meets_a_deadlock_is_sent_again() {
     )
     .await
     .unwrap();
-    // The import is the one that PostgreSQL breaks off, as the last that waits.
+    // PostgreSQL cancels the import, because its wait began last.
     db.batch_execute("SET deadlock_timeout = '1h'; BEGIN").await.unwrap();
     db.execute(insert, &[&"x@example.com", &"user-x"]).await.unwrap();
     let importing = tokio::spawn({

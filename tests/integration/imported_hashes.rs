@@ -1,4 +1,4 @@
-//! Accounts whose hashes other software made: imported, verified once, then bcrypt's.
+//! Accounts with hashes of other software: imported, verified once, then replaced with bcrypt.
 
 use crate::support::{PASSWORD, SOON, TestApp, TestDatabase, until};
 use serde_json::{Value, json};
@@ -12,11 +12,11 @@ const SCRYPT: &str =
 const DJANGO: &str = "pbkdf2_sha256$1000$djangosalt12$EotNsBALWHRCFpdTep6pPFFDiZuoVq3Uz95QgbB4fnY=";
 const DJANGO_ARGON2: &str = "argon2$argon2id$v=19$m=64,t=1,p=1$ZGphbmdvc2FsdDEy$igHjZQoB12EYt9Mjxoy8Iakkt09lXia3ozVsPMVT9X4";
 
-/// How often an imported hash was computed.
+/// The number of imported hashes that were computed.
 const IMPORTED: &str = r#"staunch_hash_seconds_count{op="foreign"}"#;
 
-/// A credential as Keycloak exports it. The digest is Python's (`hashlib`, argon2-cffi), of
-/// [`PASSWORD`] with NULs up to 14 octets for PBKDF2, as Keycloak hashes it.
+/// A credential as Keycloak exports it. The digest was computed in Python (`hashlib`, argon2-cffi)
+/// from [`PASSWORD`]; for PBKDF2, padded with NULs to 14 bytes, as Keycloak does.
 fn keycloak(algorithm: &str, iterations: u32, digest: &str, more: Value) -> Value {
     let secret =
         json!({"value": digest, "salt": "EBESExQVFhcYGRobHB0eHw==", "additionalParameters": {}});
@@ -28,7 +28,7 @@ fn keycloak(algorithm: &str, iterations: u32, digest: &str, more: Value) -> Valu
     })
 }
 
-/// Every form, with the name of its account.
+/// Every supported form, with the name of its account.
 fn forms() -> Vec<(&'static str, Value)> {
     let sha256 =
         "TyUfrmDq1guPyK3FfriWwDHstB+7G57bOezpZO3HnBbEyaD3XtqGatfbA85yhT0sNc/N307n4Zm2GV/SRclGsA==";
@@ -58,7 +58,7 @@ fn file() -> String {
     forms().iter().map(|(name, hash)| line(name, hash) + "\n").collect()
 }
 
-/// Imports, and returns what was said of rejected lines.
+/// Imports, and returns the errors of rejected lines.
 async fn import(database: &TestDatabase, input: &str) -> (ImportCount, Vec<(u64, String)>) {
     let mut importer = Importer::open(&database.config.clone().into()).await.unwrap();
     let mut rejected = Vec::new();
@@ -77,7 +77,7 @@ async fn stored(app: &TestApp, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_first_login_verifies_an_imported_hash_and_makes_it_bcrypt() {
+async fn the_first_login_verifies_an_imported_hash_and_replaces_it_with_bcrypt() {
     let app = TestApp::start().await;
     assert_eq!(import(&app.database, &file()).await, (count(7, 0), vec![]));
     let client = app.anonymous();
@@ -94,7 +94,7 @@ async fn the_first_login_verifies_an_imported_hash_and_makes_it_bcrypt() {
         client.log_in(name).await;
         client.login(name, "Wrong-Pass123").await.assert_problem(401, "credentials-rejected");
     }
-    assert_eq!(app.metric(IMPORTED).await, 14.0, "bcrypt's from then on");
+    assert_eq!(app.metric(IMPORTED).await, 14.0, "later logins verify bcrypt hashes");
     assert_eq!(app.metric(r#"staunch_rehashes_total{result="success"}"#).await, 7.0);
 }
 
@@ -102,13 +102,14 @@ fn count(imported: u64, rejected: u64) -> ImportCount {
     ImportCount { imported, rejected }
 }
 
+// Reliability: F10.
 #[tokio::test]
-async fn f10_a_planted_imported_hash_is_refused_and_not_computed() {
+async fn a_planted_costly_imported_hash_is_refused_and_not_computed() {
     let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;
     app.register("ada").await;
     let update = "UPDATE users SET password_hash = $1";
     for hash in [
-        // 8 GiB, 2^30 blocks, an hour.
+        // These need 8 GiB, 2^30 blocks, an hour.
         ARGON2ID.replace("m=256", "m=8388608"),
         SCRYPT.replace("ln=4", "ln=30"),
         DJANGO.replace("1000", "4294967295"),
@@ -122,11 +123,12 @@ async fn f10_a_planted_imported_hash_is_refused_and_not_computed() {
     }
     assert_eq!(app.metric(IMPORTED).await, 0.0);
     let ours = r#"staunch_hash_seconds_count{op="verify"}"#;
-    assert_eq!(app.metric(ours).await, 6.0, "a dummy each");
+    assert_eq!(app.metric(ours).await, 6.0, "a dummy hash each");
 }
 
+// Reliability: F10.
 #[tokio::test]
-async fn f10_an_import_refuses_what_would_not_be_computed() {
+async fn an_import_refuses_hashes_that_no_login_would_compute() {
     let database = TestDatabase::create().await;
     let big = keycloak(
         "pbkdf2-sha512",
@@ -174,7 +176,7 @@ async fn export(database: &TestDatabase) -> String {
 }
 
 #[tokio::test]
-async fn an_import_of_an_export_has_the_same_imported_hashes() {
+async fn exporting_and_importing_keeps_imported_hashes() {
     let (first, second) = (TestDatabase::create().await, TestDatabase::create().await);
     import(&first, &file()).await;
     let exported = export(&first).await;
@@ -184,7 +186,7 @@ async fn an_import_of_an_export_has_the_same_imported_hashes() {
 }
 
 #[tokio::test]
-async fn csv_has_imported_hashes_too() {
+async fn csv_files_can_contain_imported_hashes() {
     let (lines, csv) = (TestDatabase::create().await, TestDatabase::create().await);
     let mut file = "username,email,password_hash\n".to_owned();
     for (name, hash) in forms() {
@@ -196,10 +198,11 @@ async fn csv_has_imported_hashes_too() {
     assert_eq!(hashes(&csv).await, hashes(&lines).await);
 }
 
+// Reliability: F7.
 #[tokio::test]
-async fn f7_a_long_password_goes_on_with_its_imported_hash() {
+async fn a_password_over_72_bytes_keeps_its_imported_hash() {
     let app = TestApp::start().await;
-    // argon2-cffi's, of 100 octets.
+    // Made with argon2-cffi from 100 bytes.
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$oAb2u8+dAuYXuLORAP7oDoJDSHneeYtfMEZBT95ViVY";
     import(&app.database, &line("ada", &hash.into())).await;
     let client = app.anonymous();

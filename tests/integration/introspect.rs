@@ -1,4 +1,4 @@
-//! POST /api/v1/auth/introspect and /revoke: what clients may ask and do about tokens.
+//! POST /api/v1/auth/introspect and /revoke.
 
 use crate::support::{Client, PASSWORD, Reply, TestApp};
 use base64::Engine;
@@ -41,7 +41,7 @@ fn assert_no_client(reply: &Reply) {
 }
 
 #[tokio::test]
-async fn an_access_token_is_described_until_it_ends() {
+async fn an_access_token_is_active_until_it_expires() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("Ada").await;
@@ -62,7 +62,7 @@ async fn an_access_token_is_described_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_described_and_cannot_pass_for_an_access_token() {
+async fn a_refresh_token_is_described_as_such_and_is_no_access_token() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("ada").await;
@@ -76,18 +76,18 @@ async fn a_refresh_token_is_described_and_cannot_pass_for_an_access_token() {
         assert!(answer[member].is_null(), "{answer}");
     }
     let next = app.anonymous().refresh(&tokens.refresh).await.tokens();
-    assert_eq!(ask(&service, &tokens.refresh).await, json!({"active": false}), "it was traded");
+    assert_eq!(ask(&service, &tokens.refresh).await, json!({"active": false}), "it was replaced");
     assert_eq!(ask(&service, &next.refresh).await["active"], true);
     app.db().await.execute("UPDATE users SET is_active = false", &[]).await.unwrap();
     assert_eq!(ask(&service, &next.refresh).await, json!({"active": false}));
 }
 
 #[tokio::test]
-async fn nothing_is_said_of_what_is_no_token() {
+async fn an_invalid_token_is_inactive_without_details() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     let tokens = app.registered("ada").await;
-    // One character in the middle of the signature or MAC.
+    // Changes one character in the middle of the signature or MAC.
     let altered = |token: &str| {
         let (start, end) = token.split_at(token.len() - 9);
         let other = if end.starts_with('A') { 'B' } else { 'A' };
@@ -124,7 +124,7 @@ async fn nothing_is_said_of_what_is_no_token() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_is_inactive_at_once() {
+async fn an_ended_session_is_inactive_at_once() {
     let app = TestApp::start().await;
     let service = service(&app).await;
     app.register("ada").await;
@@ -152,7 +152,7 @@ async fn a_session_that_has_ended_is_inactive_at_once() {
 }
 
 #[tokio::test]
-async fn a_known_client_costs_no_query_for_two_seconds_and_a_known_token_for_thirty() {
+async fn clients_are_cached_for_2_seconds_and_tokens_for_30() {
     let app = TestApp::start().await;
     app.listening().await;
     let service = service(&app).await;
@@ -172,7 +172,7 @@ async fn a_known_client_costs_no_query_for_two_seconds_and_a_known_token_for_thi
 }
 
 #[tokio::test]
-async fn only_clients_may_ask_and_end() {
+async fn only_clients_may_introspect_and_revoke() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.oauth_client().await;
@@ -194,7 +194,7 @@ async fn only_clients_may_ask_and_end() {
             basic(&app, &id, &secret).with("authorization", "Basic YTpi"),
         ] {
             let sent = caller.post_form(path, &[token]).await;
-            // Two fields of that name are a question of which one counts.
+            // Two fields of the same name are ambiguous.
             assert_no_client(&sent);
         }
         let in_form = |id, secret| [token, ("client_id", id), ("client_secret", secret)];
@@ -206,7 +206,7 @@ async fn only_clients_may_ask_and_end() {
         reply.assert_problem(400, "invalid-request");
         assert_no_client(&service.post_form(path, &[token, ("client_id", &other)]).await);
         assert_eq!(ask(&service, &tokens.access).await["active"], true, "nothing was ended");
-        // All three ways that are meant to work.
+        // The three supported ways to authenticate.
         nobody.post_form(INTROSPECT, &in_form(&id, &secret)).await.assert_status(200);
         service.post_form(INTROSPECT, &[token, ("client_id", &id)]).await.assert_status(200);
         let escaped = basic(&app, &id.replace('-', "%2D"), &secret.replace('_', "%5F"));
@@ -232,7 +232,7 @@ async fn a_removed_client_is_refused_within_two_seconds() {
 }
 
 #[tokio::test]
-async fn a_secret_is_stored_as_its_hash_alone_and_names_are_checked() {
+async fn client_secrets_are_stored_only_as_hashes_and_names_are_checked() {
     let app = TestApp::start().await;
     let client = app.oauth_client().await;
     let row = app.db().await.query_one("SELECT c::text FROM clients c", &[]).await.unwrap();
@@ -249,7 +249,7 @@ async fn a_secret_is_stored_as_its_hash_alone_and_names_are_checked() {
 }
 
 #[tokio::test]
-async fn without_a_database_there_is_no_guessing() {
+async fn introspection_without_a_database_is_503() {
     let (builder, proxy) = TestApp::builder().behind_proxy().await;
     let app = builder.start().await;
     let service = service(&app).await;

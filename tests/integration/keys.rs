@@ -1,4 +1,4 @@
-//! Keys: every algorithm, confusion between them, rotation while servers run.
+//! Keys: every algorithm, key confusion, and rotation while servers run.
 
 use crate::support::{TestApp, Tokens};
 use base64::Engine;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const JWKS: &str = "/.well-known/jwks.json";
 const ACCESS_TTL: Duration = Duration::from_secs(1_800);
-/// What `retire` adds for nodes that are late.
+/// The margin that `retire` adds for nodes that load keys late.
 const HANDOVER: Duration = Duration::from_secs(60);
 
 fn kid(token: &str) -> String {
@@ -60,8 +60,9 @@ async fn each_algorithm_works_from_login_to_logout() {
     }
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_the_key_says_the_algorithm_whatever_the_header_says() {
+async fn the_key_and_not_the_header_determines_the_algorithm() {
     for algorithm in Algorithm::ALL {
         let app = TestApp::builder().set("STAUNCH_JWT_ALG", algorithm.name()).start().await;
         let tokens = app.registered("ada").await;
@@ -77,7 +78,7 @@ async fn f5_the_key_says_the_algorithm_whatever_the_header_says() {
                 forged.push(format!("{}.{}.", header(alg), parts[1]));
             }
         }
-        // RFC 8725 section 2.1: the public key, which everybody has, taken for an HMAC secret.
+        // RFC 8725 section 2.1: the public key, which is no secret, used as an HMAC secret.
         let keys = app.anonymous().get(JWKS).await.json();
         for key in keys["keys"].as_array().unwrap() {
             let text = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
@@ -99,8 +100,9 @@ async fn f5_the_key_says_the_algorithm_whatever_the_header_says() {
     }
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_a_kid_means_its_own_key_alone() {
+async fn a_kid_selects_only_its_own_key() {
     let app = TestApp::builder().set("STAUNCH_JWT_ALG", "HS256").start().await;
     let tokens = app.registered("ada").await;
     app.clock.advance(Duration::from_secs(1));
@@ -145,7 +147,7 @@ async fn a_key_is_published_before_it_signs_and_the_old_one_outlives_its_tokens(
     assert_eq!(published(&app).await, [old.as_str()], "not read yet");
     let tag = app.anonymous().get(JWKS).await.header("etag").unwrap().to_owned();
     assert!(app.keys.reload().unwrap());
-    assert!(!app.keys.reload().unwrap(), "nothing has changed since");
+    assert!(!app.keys.reload().unwrap(), "nothing changed since the last reload");
     assert_eq!(published(&app).await, [old.clone(), made.kid.clone()]);
     let client = app.anonymous().with("if-none-match", &tag);
     client.send(Method::GET, JWKS, None, "").await.assert_status(200);
@@ -161,7 +163,7 @@ async fn a_key_is_published_before_it_signs_and_the_old_one_outlives_its_tokens(
     assert!(app.metric(created).await >= first_created + 4_200.0);
     app.anonymous().me(&last).await.assert_status(200);
 
-    // While a token of it could live the old key stays.
+    // The old key stays while one of its tokens may still be valid.
     app.clock.advance(ACCESS_TTL + HANDOVER - Duration::from_secs(1));
     let error = folder.retire(&old, false).unwrap_err();
     assert!(matches!(error, RetireError::Needed { left, .. } if left.as_secs() == 1), "{error}");
@@ -177,16 +179,16 @@ async fn a_key_is_published_before_it_signs_and_the_old_one_outlives_its_tokens(
 }
 
 #[tokio::test]
-async fn nodes_that_share_the_folder_follow_one_another() {
+async fn nodes_sharing_a_key_folder_follow_each_others_rotations() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let tokens = one.registered("ada").await;
-    // Rotated beside one of them; read by the other first.
+    // Rotated in the folder of one node; the other node loads the rotation first.
     let made = one.key_folder(Algorithm::Es256).rotate(false, false).unwrap().made;
     other.keys.reload().unwrap();
     one.clock.advance(PUBLISH_DELAY);
     let by_other = other.anonymous().refresh(&tokens.refresh).await.tokens();
-    // Both are set to EdDSA, so a key of another kind signs nothing.
+    // Both nodes are set to EdDSA, so a key of another kind signs nothing.
     assert_eq!(kid(&by_other.access), kid(&tokens.access));
     assert_eq!(published(&other).await.len(), 2);
 
@@ -198,7 +200,7 @@ async fn nodes_that_share_the_folder_follow_one_another() {
     assert_eq!(kid(&renewed.access), made_too.kid);
     one.anonymous().me(&renewed.access).await.assert_status(200);
     assert_ne!(made.kid, made_too.kid);
-    // Whoever used it had stopped when the key of the setting took over.
+    // A node that used this key stopped when the key of the configured kind took over.
     let folder = one.key_folder(Algorithm::EdDsa);
     let state = |kid: &str| folder.list().unwrap().into_iter().find(|key| key.kid == kid);
     let until = state(&made.kid).unwrap().state;
@@ -206,8 +208,9 @@ async fn nodes_that_share_the_folder_follow_one_another() {
     folder.retire(&made.kid, true).unwrap();
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_tokens_of_a_key_that_was_retired_by_force_are_refused() {
+async fn tokens_of_a_forcibly_retired_key_are_rejected() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let tokens = app.registered("ada").await;
@@ -218,14 +221,14 @@ async fn f5_tokens_of_a_key_that_was_retired_by_force_are_refused() {
     app.keys.reload().unwrap();
     folder.retire(&kid(&tokens.access), true).unwrap();
     app.keys.reload().unwrap();
-    // It was remembered as good.
+    // The token was cached as valid.
     app.anonymous().me(&tokens.access).await.assert_problem(401, "token-rejected");
     let next = app.anonymous().refresh(&tokens.refresh).await.tokens();
     app.anonymous().me(&next.access).await.assert_status(200);
 }
 
 #[tokio::test]
-async fn keys_made_in_one_second_take_over_one_after_the_other() {
+async fn keys_made_in_the_same_second_take_over_one_after_the_other() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let [first, second] =
@@ -243,7 +246,7 @@ async fn keys_made_in_one_second_take_over_one_after_the_other() {
 
 // Case F17 of the field list.
 #[tokio::test]
-async fn a_key_that_signs_at_once_removes_those_of_its_kind_that_wait() {
+async fn a_key_that_signs_at_once_removes_waiting_keys_of_its_kind() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let first = app.registered("ada").await;
@@ -264,7 +267,7 @@ async fn a_key_that_signs_at_once_removes_those_of_its_kind_that_wait() {
 }
 
 #[tokio::test]
-async fn refresh_keys_rotate_like_the_others() {
+async fn refresh_keys_rotate_like_signing_keys() {
     let app = TestApp::start().await;
     let folder = app.key_folder(Algorithm::EdDsa);
     let tokens = app.registered("ada").await;
@@ -280,7 +283,7 @@ async fn refresh_keys_rotate_like_the_others() {
     app.keys.reload().unwrap();
     app.clock.advance(PUBLISH_DELAY);
     let next = app.anonymous().refresh(&tokens.refresh).await.tokens();
-    // The same text again within the grace, though its predecessor has another key.
+    // The same token again within the grace period, although its predecessor has another key.
     assert_eq!(app.anonymous().refresh(&tokens.refresh).await.tokens().refresh, next.refresh);
     assert_eq!(refresh_keys().iter().filter(|key| key.state == KeyState::Signs).count(), 1);
     assert!(matches!(folder.retire(&old.kid, false), Err(RetireError::Needed { .. })));
@@ -291,8 +294,9 @@ async fn refresh_keys_rotate_like_the_others() {
     assert_eq!(refresh_keys().remove(0).kid, made.kid);
 }
 
+// Reliability: D6.
 #[tokio::test]
-async fn d6_a_folder_that_went_bad_changes_nothing_in_a_running_server() {
+async fn a_damaged_key_folder_changes_nothing_in_a_running_server() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let moved = app.keys_dir().with_file_name("elsewhere");
@@ -307,18 +311,18 @@ async fn d6_a_folder_that_went_bad_changes_nothing_in_a_running_server() {
     app.anonymous().me(&tokens.access).await.assert_status(200);
     app.anonymous().refresh(&tokens.refresh).await.tokens();
     assert_eq!(published(&app).await.len(), 1);
-    assert_eq!(fs::read_dir(app.keys_dir()).unwrap().count(), 0, "nothing is made anew");
+    assert_eq!(fs::read_dir(app.keys_dir()).unwrap().count(), 0, "no key is created");
 }
 
 #[tokio::test]
-async fn a_changed_setting_makes_a_key_that_waits_and_then_signs() {
+async fn changing_the_algorithm_creates_a_key_that_waits_and_then_signs() {
     let app = TestApp::start().await;
     let old = app.registered("ada").await;
     let next = app.sibling().set("STAUNCH_JWT_ALG", "ES256").start().await;
     assert_eq!(published(&next).await.len(), 2);
     let early = next.anonymous().log_in("ada").await;
-    assert_eq!(kid(&early.access), kid(&old.access), "what every node knows");
-    // A node that was not told yet.
+    assert_eq!(kid(&early.access), kid(&old.access), "every node knows this key");
+    // A node that has not loaded the new key yet.
     app.anonymous().me(&early.access).await.assert_status(200);
     next.clock.advance(PUBLISH_DELAY);
     app.keys.reload().unwrap();

@@ -1,11 +1,11 @@
-//! Rate limits at the edge.
+//! Rate limits of the HTTP API.
 
 use crate::introspect::{INTROSPECT, REVOKE};
 use crate::support::{PASSWORD, Reply, TestApp};
 use hyper::Method;
 use std::time::Duration;
 
-/// Sends until it is refused; how many went through.
+/// Sends until a request is refused; returns how many were allowed.
 async fn allowed(times_max: usize, mut send: impl AsyncFnMut() -> Reply) -> usize {
     for n in 0..times_max {
         if send().await.status == 429 {
@@ -37,7 +37,7 @@ async fn each_policy_has_its_own_bucket_of_the_configured_size() {
     }
     client.logout("x").await.assert_status(204);
 
-    // One token of the login bucket comes back every 20 s.
+    // The login bucket refills one token every 20 s.
     app.clock.advance(Duration::from_millis(19_999));
     client.login("nobody", "x").await.assert_status(429);
     app.clock.advance(Duration::from_millis(1));
@@ -46,7 +46,7 @@ async fn each_policy_has_its_own_bucket_of_the_configured_size() {
 }
 
 #[tokio::test]
-async fn the_defaults_are_those_of_the_contract() {
+async fn the_default_limits_are_the_documented_ones() {
     let mut builder = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.0/8");
     for (variable, default) in [
         ("STAUNCH_LIMIT_REGISTER", "5/min"),
@@ -63,7 +63,7 @@ async fn the_defaults_are_those_of_the_contract() {
     let app = builder.start().await;
     let client = app.anonymous().from("203.0.113.1");
     assert_eq!(allowed(30, async || client.register("x", "x", "x").await).await, 5);
-    // Under other names each time: five failures lock one.
+    // With a new name each time, because five failures lock a name.
     let mut names = 0..;
     let mut name = || format!("no-{}", names.next().unwrap_or(0));
     assert_eq!(allowed(30, async || client.login(&name(), "x").await).await, 10);
@@ -73,7 +73,7 @@ async fn the_defaults_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
+async fn clients_have_a_separate_limit_and_do_not_use_the_global_one() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_CLIENTS", "3/min")
         .set("STAUNCH_LIMIT_GLOBAL", "2/min")
@@ -81,7 +81,7 @@ async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
         .await;
     let client = app.anonymous();
     let ask = async |path| client.post_form(path, &[("token", "x")]).await;
-    assert_eq!(allowed(9, async || ask(INTROSPECT).await).await, 3, "no client, and slowed");
+    assert_eq!(allowed(9, async || ask(INTROSPECT).await).await, 3, "limited: not a client");
     let refused = ask(REVOKE).await;
     refused.assert_problem(429, "rate-limited");
     assert!(refused.header("ratelimit").unwrap().starts_with(r#""clients";r=0"#));
@@ -91,7 +91,7 @@ async fn clients_have_a_limit_of_their_own_and_leave_the_global_one_alone() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_when_to_come_back() {
+async fn a_refusal_says_when_to_retry() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
         .set("STAUNCH_LIMIT_GLOBAL", "100/min")
@@ -111,7 +111,7 @@ async fn a_refusal_says_when_to_come_back() {
     assert_eq!(refused.header("ratelimit-policy"), policy);
     app.clock.advance(Duration::from_secs(27));
     client.login("nobody", "x").await.assert_status(401);
-    // What is not limited by its own route is by the global limit, also where there is no route.
+    // Routes without their own limit use the global one, and so do unknown paths.
     for path in ["/api/v1/auth/me", "/nowhere"] {
         let reply = client.get(path).await;
         assert!(reply.header("ratelimit").unwrap().starts_with(r#""global";r=9"#));
@@ -120,7 +120,7 @@ async fn a_refusal_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_limit_of_two_windows_holds_in_both() {
+async fn a_limit_with_two_windows_enforces_both() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "3/min,5/h")
         .set("STAUNCH_LIMIT_GLOBAL", "6/min")
@@ -132,18 +132,19 @@ async fn a_limit_of_two_windows_holds_in_both() {
     let mut login = async || client.login(&format!("no-{}", names.next().unwrap()), "x").await;
     assert_eq!(allowed(9, &mut login).await, 3);
     app.clock.advance(Duration::from_secs(60));
-    assert_eq!(allowed(9, &mut login).await, 2, "of the hour two were left");
+    assert_eq!(allowed(9, &mut login).await, 2, "two of the hourly limit remain");
     let refused = login().await;
     assert_eq!(refused.header("retry-after"), Some("660"));
     assert_eq!(refused.header("ratelimit"), Some(r#""login-h";r=0;t=660"#));
     assert_eq!(refused.header("ratelimit-policy"), policy);
     assert_eq!(app.metric(r#"staunch_rate_limited_total{policy="login"}"#).await, 3.0);
-    // The refused ones cost the global limit nothing.
+    // Refused requests do not use the global limit.
     assert_eq!(allowed(9, async || client.logout("x").await).await, 4);
 }
 
+// Reliability: B4.
 #[tokio::test]
-async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
+async fn a_refusal_costs_no_query_no_hash_and_no_body() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
     app.register("ada").await;
     let client = app.anonymous();
@@ -156,7 +157,7 @@ async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
     assert_eq!(app.all_queries().await, queries);
     let after = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
     assert_eq!(after, hashes);
-    // Answered although the body never comes.
+    // Answered although the body never arrives.
     let mut raw = app.raw().await;
     raw.write(
         "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n\
@@ -166,8 +167,9 @@ async fn b4_a_refusal_costs_no_query_no_hash_and_no_body() {
     assert_eq!(raw.reply().await.unwrap().status, 429);
 }
 
+// Reliability: F3.
 #[tokio::test]
-async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() {
+async fn addresses_are_limited_separately_and_only_trusted_proxies_may_forward_them() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")
@@ -179,7 +181,7 @@ async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() 
     };
     assert_eq!(spend("203.0.113.1").await, 2);
     assert_eq!(spend("203.0.113.2").await, 2);
-    // What a client writes itself stands to the left and counts for nothing.
+    // Entries that the client itself wrote stand to the left and are ignored.
     assert_eq!(spend("198.51.100.1, 203.0.113.2").await, 0);
     assert_eq!(spend("198.51.100.2, 203.0.113.2, 10.1.2.3").await, 0);
     assert_eq!(spend("::ffff:203.0.113.1").await, 0, "the same address");
@@ -194,8 +196,9 @@ async fn f3_addresses_are_counted_apart_and_only_a_trusted_peer_may_name_them() 
     assert_eq!(through, 2);
 }
 
+// Reliability: F4.
 #[tokio::test]
-async fn f4_an_ipv6_client_is_limited_by_its_64() {
+async fn an_ipv6_client_is_limited_by_its_64_bit_prefix() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "2/min")
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
@@ -212,9 +215,10 @@ async fn f4_an_ipv6_client_is_limited_by_its_64() {
     assert_eq!(app.metric("staunch_rate_limit_keys").await, 2.0);
 }
 
-/// Case F7 of the field list: a /56 has 256 networks and a /48 has 65,536, but not as many quotas.
+/// Case F7 of the field list: a /56 has 256 networks and a /48 has 65,536, but fewer quotas.
+// Reliability: F4.
 #[tokio::test]
-async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
+async fn an_ipv6_site_has_a_small_multiple_of_the_quota() {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_LOGIN", "10/min")
         .set("STAUNCH_LIMIT_REGISTER", "5/min")
@@ -223,7 +227,7 @@ async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
         .start()
         .await;
     let mut names = 0..;
-    // Of 256 networks each asks until it is refused, under another name each time: failures lock a name.
+    // 256 networks send until refused, with a new name each time, because failures lock a name.
     let mut logins = async |network: fn(u32) -> String| {
         let mut through = 0;
         for n in 0..256 {
@@ -247,23 +251,23 @@ async fn f4_an_ipv6_site_has_a_small_multiple_of_the_quota() {
     assert_eq!(registrations(|n| format!("2001:db8:2:{n:x}::1")).await, 20, "of one /56");
     assert_eq!(registrations(|n| format!("2001:db8:3:{n:x}00::1")).await, 80, "of one /48");
 
-    // The answer to a network without requests so far is about the prefix that binds.
+    // The answer to a network without earlier requests describes the prefix that limits it.
     let refused = app.anonymous().from("2001:db8:0:fe::1").login("no", "x").await;
     refused.assert_problem(429, "rate-limited");
     assert_eq!(refused.header("retry-after"), Some("2"), "a token of a /56 takes 1.5 s");
     assert_eq!(refused.header("ratelimit"), Some(r#""login";r=0;t=2"#));
     let policy = Some(r#""login";q=10;w=60, "global";q=200;w=60"#);
     assert_eq!(refused.header("ratelimit-policy"), policy);
-    // Neither its neighbours nor IPv4 clients are held back.
+    // Neighbours and IPv4 clients are not limited.
     app.anonymous().from("2001:db8:0:100::1").login("no", "x").await.assert_status(401);
     app.anonymous().from("203.0.113.9").login("no", "x").await.assert_status(401);
     app.clock.advance(Duration::from_millis(1_500));
     app.anonymous().from("2001:db8:0:fe::1").login("no", "x").await.assert_status(401);
 }
 
-// Case F1 of the field list: strangers could ask about any number of ids, a query each.
+// Case F1 of the field list: anyone could ask about any number of ids, at one query each.
 #[tokio::test]
-async fn a_caller_that_is_no_client_counts_to_the_global_limit_and_a_client_once() {
+async fn unknown_clients_count_towards_the_global_limit_and_clients_count_once() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
     let service = app.oauth_client().await;
     let ask = async |id: &str, secret: &str| {
@@ -274,7 +278,7 @@ async fn a_caller_that_is_no_client_counts_to_the_global_limit_and_a_client_once
     for _ in 0..10 {
         ask(&id, service.secret.expose()).await.assert_status(200);
     }
-    // The first of those has counted.
+    // The first of these requests has counted.
     ask(&id, "wrong").await.assert_problem(401, "client-rejected");
     ask("no id", "x").await.assert_problem(401, "client-rejected");
     let queries = app.queries("client_secret").await;
@@ -283,7 +287,7 @@ async fn a_caller_that_is_no_client_counts_to_the_global_limit_and_a_client_once
         refused.assert_problem(429, "rate-limited");
         assert!(refused.header("ratelimit").unwrap().starts_with(r#""global";r=0"#));
     }
-    assert_eq!(app.queries("client_secret").await, queries, "nothing was asked");
+    assert_eq!(app.queries("client_secret").await, queries, "no query");
     ask(&id, service.secret.expose()).await.assert_status(200);
 }
 
@@ -308,7 +312,7 @@ async fn health_and_metrics_are_exempt_and_everything_else_counts() {
 }
 
 #[tokio::test]
-async fn both_grants_count_to_the_login_limit() {
+async fn both_grants_count_towards_the_login_limit() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
     let client = app.anonymous();
     let fields = [("grant_type", "refresh_token"), ("refresh_token", "x")];
@@ -317,8 +321,9 @@ async fn both_grants_count_to_the_login_limit() {
     client.login("nobody", "x").await.assert_status(429);
 }
 
+// Reliability: E6.
 #[tokio::test]
-async fn e6_many_at_once_get_no_more_than_the_bucket_holds() {
+async fn concurrent_requests_never_exceed_the_bucket() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_REFRESH", "25/min").start().await;
     let tasks: Vec<_> = (0..100)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! What guessing at accounts comes to, and that their owners get in meanwhile.
+//! Guessing passwords is limited, and the owners can still log in.
 
 use crate::support::{PASSWORD, Reply, TestApp};
 use std::time::Duration;
@@ -8,7 +8,7 @@ const LOCKED: &str = r#"staunch_logins_total{result="locked"}"#;
 const NAMES: &str = "staunch_lockout_names";
 const HOME: &str = "192.0.2.7";
 
-/// A server that believes the tests' X-Forwarded-For.
+/// A server that trusts the X-Forwarded-For of the tests.
 async fn app() -> TestApp {
     TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await
 }
@@ -17,8 +17,8 @@ async fn guess(app: &TestApp, address: &str, name: &str) -> Reply {
     app.anonymous().from(address).login(name, "Wrong-Pass123").await
 }
 
-/// Guesses that were looked at, of so many from one address.
-async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> usize {
+/// Sends guesses from one address; returns how many were evaluated.
+async fn evaluated(app: &TestApp, address: &str, name: &str, guesses: usize) -> usize {
     let mut count = 0;
     for _ in 0..guesses {
         count += usize::from(guess(app, address, name).await.status == 401);
@@ -26,11 +26,12 @@ async fn looked_at(app: &TestApp, address: &str, name: &str, guesses: usize) -> 
     count
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
+async fn an_address_has_five_guesses_per_name_and_refusals_cost_nothing() {
     let app = app().await;
     app.register("ada").await;
-    assert_eq!(looked_at(&app, "203.0.113.1", "ada", 5).await, 5);
+    assert_eq!(evaluated(&app, "203.0.113.1", "ada", 5).await, 5);
     let (queries, hashes) = (app.all_queries().await, app.metric(VERIFIED).await);
     let refused = guess(&app, "203.0.113.1", "Ada").await;
     refused.assert_problem(429, "login-locked");
@@ -49,48 +50,50 @@ async fn f2_one_address_has_five_guesses_at_a_name_and_refusals_cost_nothing() {
     assert_eq!(guess(&app, "203.0.113.1", "ada").await.header("retry-after"), Some("60"));
     app.clock.advance(Duration::from_secs(60));
     app.anonymous().from("203.0.113.1").log_in("ada").await;
-    assert_eq!(looked_at(&app, "203.0.113.1", "ada", 9).await, 5, "a login forgets them");
+    assert_eq!(evaluated(&app, "203.0.113.1", "ada", 9).await, 5, "a login resets them");
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_a_stuffing_run_from_one_address_meets_the_limit_of_the_address() {
+async fn credential_stuffing_from_one_address_hits_the_address_limit() {
     let app = TestApp::builder()
         .set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1")
         .set("STAUNCH_LIMIT_LOGIN", "10/min")
         .start()
         .await;
     app.register("ada").await;
-    let mut looked_at = 0;
+    let mut evaluated = 0;
     for n in 0..60 {
         let reply = guess(&app, "203.0.113.1", &format!("victim-{n}")).await;
-        looked_at += usize::from(reply.status == 401);
+        evaluated += usize::from(reply.status == 401);
     }
-    assert_eq!(looked_at, 10);
+    assert_eq!(evaluated, 10);
     assert_eq!(app.metric(NAMES).await, 0.0);
     app.anonymous().from("203.0.113.2").log_in("ada").await;
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
+async fn guesses_from_many_addresses_do_not_lock_out_the_owner() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from(HOME).log_in("ada").await;
-    let mut looked_at = 0;
+    let mut evaluated = 0;
     for n in 0..60 {
         let reply = guess(&app, &format!("198.51.100.{n}"), "ada").await;
-        looked_at += usize::from(reply.status == 401);
+        evaluated += usize::from(reply.status == 401);
         if reply.status == 429 {
             reply.assert_problem(429, "login-locked");
         }
-        // The owner, meanwhile, by either name.
+        // The owner, at the same time, by username or email.
         if n % 20 == 19 {
             app.anonymous().from(HOME).log_in("ada").await;
             app.anonymous().from(HOME).log_in("ada@example.com").await;
         }
     }
-    assert_eq!(looked_at, 20);
+    assert_eq!(evaluated, 20);
     assert_eq!(app.metric(NAMES).await, 1.0);
-    // The owner's own slips do not cost them the place, and count nowhere else.
+    // The owner's mistakes do not cost the known address, and count nowhere else.
     for _ in 0..4 {
         guess(&app, HOME, "ada").await.assert_status(401);
     }
@@ -100,27 +103,28 @@ async fn f2_spraying_one_account_from_many_addresses_leaves_its_owner_in() {
     app.clock.advance(Duration::from_secs(60));
     assert_eq!(app.metric(NAMES).await, 0.0);
     elsewhere.log_in("ada").await;
-    // From now on it is known as well.
+    // From now on this address is known as well.
     for n in 60..70 {
         guess(&app, &format!("198.51.100.{n}"), "ada").await;
     }
     elsewhere.log_in("ada").await;
 }
 
+// Reliability: F1.
 #[tokio::test]
-async fn f1_unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same() {
+async fn unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same() {
     let app = app().await;
     app.register("known").await;
     app.register("disabled").await;
     let disable = "UPDATE users SET is_active = false WHERE username = 'disabled'";
     app.db().await.execute(disable, &[]).await.unwrap();
-    // Interleaved: the same step of each, one after another.
+    // Interleaved: the same step for each account in order.
     let names = ["known", "nobody", "disabled", "known@example.com", "nobody@example.com"];
     for step in 0..12 {
         let mut first = None;
         for name in names {
             let before = (app.all_queries().await, app.metric(VERIFIED).await);
-            // The right password of the disabled account is as wrong as any.
+            // The correct password of the disabled account is rejected like a wrong one.
             let password = if name == "disabled" { PASSWORD } else { "Wrong-Pass123" };
             let reply = app.anonymous().from("203.0.113.1").login(name, password).await;
             assert_eq!(&reply.seen(), first.get_or_insert_with(|| reply.seen()), "{name}");
@@ -134,7 +138,7 @@ async fn f1_unknown_and_disabled_accounts_lock_like_known_ones_and_cost_the_same
 }
 
 #[tokio::test]
-async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
+async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let app = app().await;
     app.register("ada").await;
     let guesses: Vec<_> = (0..60)
@@ -143,17 +147,18 @@ async fn guesses_at_the_same_time_are_no_more_than_one_after_another() {
             tokio::spawn(async move { client.login("ada", "Wrong-Pass123").await.status })
         })
         .collect();
-    let mut looked_at = 0;
+    let mut evaluated = 0;
     for guess in guesses {
         let status = guess.await.unwrap();
         assert!([401, 429].contains(&status), "{status}");
-        looked_at += usize::from(status == 401);
+        evaluated += usize::from(status == 401);
     }
-    assert_eq!(looked_at, 5);
+    assert_eq!(evaluated, 5);
 }
 
+// Reliability: F4.
 #[tokio::test]
-async fn f4_an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
+async fn ipv6_owners_and_guessers_are_identified_by_their_64_bit_prefix() {
     let app = app().await;
     app.register("ada").await;
     app.anonymous().from("2001:db8:0:7::1").log_in("ada").await;
@@ -162,18 +167,18 @@ async fn f4_an_ipv6_owner_is_known_by_the_64_and_a_guesser_too() {
     }
     guess(&app, "2001:db8:2::1", "ada").await.assert_status(429);
     app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
-    assert_eq!(looked_at(&app, "2001:db8:0:7::3", "ada", 4).await, 4);
-    assert_eq!(looked_at(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
+    assert_eq!(evaluated(&app, "2001:db8:0:7::3", "ada", 4).await, 4);
+    assert_eq!(evaluated(&app, "2001:db8:0:7::4", "ada", 4).await, 1);
 }
 
-/// Look-ups of sessions for known addresses.
+/// Number of session look-ups for known addresses.
 async fn lookups(app: &TestApp) -> f64 {
     app.queries("session_blocks_by_username").await + app.queries("session_blocks_by_email").await
 }
 
 // Case F8 of the field list.
 #[tokio::test]
-async fn owners_are_known_at_home_after_a_restart() {
+async fn known_addresses_of_owners_survive_a_restart() {
     let first = app().await;
     for name in ["ada", "grace"] {
         first.register(name).await;
@@ -186,7 +191,7 @@ async fn owners_are_known_at_home_after_a_restart() {
     let app = restart.start().await;
     for name in ["ada", "nobody", "grace@example.com"] {
         for n in 1..=4 {
-            assert_eq!(looked_at(&app, &format!("198.51.100.{n}"), name, 5).await, 5);
+            assert_eq!(evaluated(&app, &format!("198.51.100.{n}"), name, 5).await, 5);
         }
     }
     assert_eq!(lookups(&app).await, 0.0);
@@ -195,7 +200,7 @@ async fn owners_are_known_at_home_after_a_restart() {
     app.anonymous().from("2001:db8:0:7:ffff::2").log_in("ada").await;
     assert_eq!(lookups(&app).await, 1.0, "one look-up finds all addresses");
 
-    // Strangers stay out, and cost one query for a name and wait, known or unknown.
+    // Other addresses stay locked out, and cost one query per name and lockout, known or unknown.
     for name in ["ada", "nobody", "grace@example.com"] {
         for n in 1..=9 {
             guess(&app, &format!("203.0.113.{n}"), name).await.assert_problem(429, "login-locked");
@@ -209,7 +214,7 @@ async fn owners_are_known_at_home_after_a_restart() {
         assert_eq!(guess(&app, "203.0.113.1", name).await.status == 401, name == "nobody");
         guess(&app, "203.0.113.2", name).await.assert_status(429);
     }
-    assert_eq!(lookups(&app).await, 4.0, "one in the next wait");
+    assert_eq!(lookups(&app).await, 4.0, "one in the next lockout");
 }
 
 #[tokio::test]
@@ -229,7 +234,7 @@ async fn ended_sessions_make_no_address_known() {
 }
 
 #[tokio::test]
-async fn it_can_be_turned_off() {
+async fn the_lockout_can_be_turned_off() {
     let app = TestApp::builder().set("STAUNCH_LOCKOUT", "off").start().await;
     app.register("ada").await;
     for _ in 0..8 {

@@ -3,7 +3,7 @@
 use crate::support::TestApp;
 
 #[tokio::test]
-async fn a_logout_ends_the_session_at_once_and_no_other() {
+async fn a_logout_ends_only_its_own_session_at_once() {
     let app = TestApp::start().await;
     let ended = app.registered("ada").await;
     let kept = app.anonymous().log_in("ada").await;
@@ -33,7 +33,7 @@ async fn a_token_of_any_generation_ends_its_session() {
 }
 
 #[tokio::test]
-async fn a_token_that_opens_nothing_is_logged_out_already() {
+async fn logging_out_with_an_invalid_token_is_204() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();

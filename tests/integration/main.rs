@@ -1,4 +1,4 @@
-//! The server as its clients see it: real HTTP, a real PostgreSQL, one module a behaviour.
+//! The server as clients see it: real HTTP, a real PostgreSQL, one module per behaviour.
 
 #![allow(
     clippy::unwrap_used,

@@ -7,7 +7,7 @@ use std::time::Duration;
 const PATH: &str = "/api/v1/auth/me";
 
 #[tokio::test]
-async fn an_account_sees_itself() {
+async fn an_account_can_read_itself() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let reply = app.anonymous().me(&tokens.access).await;
@@ -40,14 +40,14 @@ async fn calls_within_30_seconds_cost_one_query() {
     app.clock.advance(Duration::from_millis(1));
     client.me(&tokens.access).await.assert_status(200);
     assert_eq!(app.queries("session_account").await, 2.0);
-    // A refreshed session is the same session.
+    // A refresh keeps the session.
     let next = client.refresh(&tokens.refresh).await.tokens();
     client.me(&next.access).await.assert_status(200);
     assert_eq!(app.queries("session_account").await, 2.0);
 }
 
 #[tokio::test]
-async fn an_account_disabled_by_hand_is_out_within_30_seconds() {
+async fn an_account_disabled_in_sql_is_rejected_within_30_seconds() {
     let app = TestApp::start().await;
     app.listening().await;
     let tokens = app.registered("ada").await;
@@ -62,7 +62,7 @@ async fn an_account_disabled_by_hand_is_out_within_30_seconds() {
 }
 
 #[tokio::test]
-async fn a_session_is_not_believed_beyond_its_time() {
+async fn a_cached_session_is_not_trusted_after_it_expires() {
     let app = TestApp::start().await;
     app.listening().await;
     let tokens = app.registered("ada").await;
@@ -77,7 +77,7 @@ async fn a_session_is_not_believed_beyond_its_time() {
 }
 
 #[tokio::test]
-async fn an_access_token_ends_with_its_time() {
+async fn an_access_token_is_rejected_after_it_expires() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
@@ -92,7 +92,7 @@ async fn an_access_token_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn an_access_token_outlives_no_session() {
+async fn an_access_token_does_not_outlive_its_session() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let expire = "UPDATE refresh_tokens SET expires_at = now()";
@@ -100,8 +100,9 @@ async fn an_access_token_outlives_no_session() {
     app.anonymous().me(&tokens.access).await.assert_status(401);
 }
 
+// Reliability: F5.
 #[tokio::test]
-async fn f5_what_is_no_access_token_of_ours_is_rejected() {
+async fn foreign_and_altered_access_tokens_are_rejected() {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let app = TestApp::start().await;
@@ -142,7 +143,7 @@ async fn f5_what_is_no_access_token_of_ours_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_bearer_token_is_told_so() {
+async fn a_request_without_a_bearer_token_is_401_token_missing() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();

@@ -5,7 +5,7 @@ use staunch::config::SETTINGS;
 use staunch::telemetry::definitions::{DEFINITIONS, Kind};
 use std::collections::BTreeSet;
 
-/// What dashboards and alerts are built on.
+/// Metrics that dashboards and alerts use.
 const CONTRACT: [&str; 20] = [
     "staunch_http_requests_total",
     "staunch_http_request_seconds",
@@ -29,7 +29,7 @@ const CONTRACT: [&str; 20] = [
     "staunch_build_info",
 ];
 
-/// A server on which everything has happened that can be counted.
+/// A server on which every counted event has occurred.
 async fn used() -> TestApp {
     let app = TestApp::builder()
         .set("STAUNCH_LIMIT_REGISTER", "2/min")
@@ -85,7 +85,7 @@ async fn every_metric_of_the_contract_is_declared_and_rendered_with_its_labels()
 }
 
 #[tokio::test]
-async fn nothing_is_rendered_that_is_not_declared() {
+async fn only_declared_metrics_are_rendered() {
     let app = used().await;
     let reply = app.anonymous().get("/metrics").await;
     for line in reply.text().lines().filter(|line| !line.starts_with('#')) {
@@ -101,7 +101,7 @@ async fn nothing_is_rendered_that_is_not_declared() {
 }
 
 #[tokio::test]
-async fn labels_hold_no_name_no_address_and_no_raw_path() {
+async fn labels_contain_no_names_addresses_or_raw_paths() {
     let app = used().await;
     let reply = app.anonymous().get("/metrics").await;
     for secret in ["ada", "example.com", "127.0.0.1", "/no/such/path", PASSWORD] {
@@ -117,7 +117,7 @@ async fn labels_hold_no_name_no_address_and_no_raw_path() {
 }
 
 #[tokio::test]
-async fn buckets_resolve_a_millisecond_and_reach_half_a_minute() {
+async fn buckets_range_from_a_millisecond_to_half_a_minute() {
     let app = used().await;
     let reply = app.anonymous().get("/metrics").await;
     let bounds: Vec<f64> = reply
@@ -144,7 +144,7 @@ fn rows_of(page: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The words in backticks that start with `prefix`, labels left out.
+/// The words in backticks that start with `prefix`, without labels.
 fn ticked(cell: &str, prefix: &str) -> Vec<String> {
     cell.split('`')
         .skip(1)
@@ -206,7 +206,7 @@ fn the_documented_metrics_match_the_code() {
     }
 }
 
-/// The names of metrics in a text, the suffixes of a histogram's series left out.
+/// The metric names in a text, without the suffixes of histogram series.
 fn names_in(text: &str) -> BTreeSet<&str> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     text.split(|c| !is_name(c))
@@ -230,7 +230,7 @@ fn dashboards_and_alerts_show_every_metric_and_no_other() {
     shown.extend(names_in(&alerts));
     let declared: BTreeSet<&str> = DEFINITIONS.iter().map(|metric| metric.name).collect();
     let unknown: Vec<_> = shown.difference(&declared).collect();
-    assert!(unknown.is_empty(), "shown and not declared: {unknown:?}");
+    assert!(unknown.is_empty(), "shown but not declared: {unknown:?}");
     let unseen: Vec<_> = declared.difference(&shown).collect();
-    assert!(unseen.is_empty(), "declared and shown nowhere: {unseen:?}");
+    assert!(unseen.is_empty(), "declared but not shown anywhere: {unseen:?}");
 }

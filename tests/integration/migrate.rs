@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-/// The files of the version before indexes were built with a fixed collation.
+/// The migrations of the last version without indexes of a fixed collation.
 const OLD: [(i32, &str); 4] = [
     (1, include_str!("../../migrations/0001_users.sql")),
     (2, include_str!("../../migrations/0002_refresh_tokens.sql")),
@@ -15,7 +15,7 @@ const OLD: [(i32, &str); 4] = [
     (4, include_str!("../../migrations/0004_clients.sql")),
 ];
 
-/// A database with that ICU locale as that version left it; `None` without ICU.
+/// A database with that ICU locale, migrated by that version; `None` without ICU.
 pub(crate) async fn old_database(locale: &str) -> Option<TestDatabase> {
     let database = TestDatabase::create_icu(locale).await?;
     make_old(&database.connect().await).await;
@@ -40,7 +40,7 @@ async fn insert_user(db: &Client, username: &str) -> i64 {
     db.query_one(insert, &[&username]).await.unwrap().get(0)
 }
 
-/// Indexes over names: which there are, and whether each is whole.
+/// The indexes on names, and whether each is valid.
 async fn name_indexes(db: &Client) -> Vec<(String, bool)> {
     let query = "SELECT indexrelid::regclass::text, indisvalid FROM pg_index
          WHERE indexrelid::regclass::text ~ '^(users|clients)_.*(_key|_idx)$' ORDER BY 1";
@@ -57,8 +57,9 @@ async fn applied(db: &Client) -> i64 {
     row.get(0)
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_nodes_that_start_together_apply_each_file_once() {
+async fn nodes_starting_together_apply_each_migration_once() {
     let database = TestDatabase::create_empty().await;
     let all = (0..4).map(|_| {
         let config = database.config.clone();
@@ -73,13 +74,14 @@ async fn c8_nodes_that_start_together_apply_each_file_once() {
     let db = database.connect().await;
     let files =
         std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
-    assert_eq!(counts, [0, 0, 0, files], "one did all the work");
+    assert_eq!(counts, [0, 0, 0, files], "one node applied all migrations");
     assert_eq!(usize::try_from(applied(&db).await).unwrap(), files);
     assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 0);
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_a_schema_of_a_newer_binary_is_refused() {
+async fn a_schema_of_a_newer_binary_is_refused() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     db.batch_execute(
@@ -93,7 +95,7 @@ async fn c8_a_schema_of_a_newer_binary_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_changed_after_it_ran_is_refused() {
+async fn a_migration_changed_after_it_ran_is_refused() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     db.batch_execute("UPDATE staunch_migrations SET sha256 = '\\x00' WHERE number = 1")
@@ -103,11 +105,12 @@ async fn a_file_that_was_changed_after_it_ran_is_refused() {
     assert!(matches!(error, MigrateError::Changed { number: 1 }), "{error}");
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_a_failed_migration_leaves_nothing_and_is_resumed() {
+async fn a_failed_migration_leaves_nothing_behind_and_is_resumed() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
-    // In the way of the second file.
+    // Makes the second file fail.
     db.batch_execute("CREATE TABLE refresh_tokens (x integer)").await.unwrap();
     let error = migrate(&database.config.clone().into()).await.unwrap_err();
     assert!(matches!(error, MigrateError::Failed { .. }), "{error}");
@@ -122,18 +125,19 @@ async fn c8_a_failed_migration_leaves_nothing_and_is_resumed() {
     assert!(row.get::<_, i64>(0) > 5);
 }
 
+// Reliability: C8.
 #[tokio::test]
-async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
+async fn a_node_that_dies_while_migrating_releases_the_lock() {
     let database = TestDatabase::create_empty().await;
     let dying = database.connect().await;
-    // "migrate" in ASCII, as two versions must agree on it.
+    // "migrate" in ASCII. The number must not change, because two versions must agree on it.
     dying.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await.unwrap();
     let config = database.config.clone();
     let waiting = tokio::spawn(async move { migrate(&config.into()).await });
     let db = database.connect().await;
     let asking = "SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock($1)'";
-    until("it asks for the lock", SOON, async || {
+    until("the node tries to take the lock", SOON, async || {
         db.query_one(asking, &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
@@ -143,7 +147,7 @@ async fn c8_a_node_that_dies_while_it_migrates_does_not_keep_the_lock() {
 }
 
 #[tokio::test]
-async fn a_server_migrates_what_it_starts_on() {
+async fn a_starting_server_migrates_its_database() {
     let database = TestDatabase::create_empty().await;
     let app = TestApp::builder().set("STAUNCH_DATABASE_URL", database.url()).start().await;
     app.registered("ada").await;
@@ -154,7 +158,7 @@ async fn a_server_migrates_what_it_starts_on() {
 
 // Case F5 of the field list.
 #[tokio::test]
-async fn names_that_would_be_equal_are_reported_before_anything_changes() {
+async fn names_that_would_collide_are_reported_before_anything_changes() {
     let Some(database) = old_database("tr-TR").await else { return };
     let db = database.connect().await;
     insert_user(&db, "ada").await;
@@ -171,7 +175,7 @@ async fn names_that_would_be_equal_are_reported_before_anything_changes() {
     }
     assert!(!message.contains("ada"), "{message}");
     assert_eq!((applied(&db).await, name_indexes(&db).await), (4, before));
-    // As the message says.
+    // Applies the fix that the message describes.
     db.execute("DELETE FROM users WHERE id = $1", &[&ids[1]]).await.unwrap();
     assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
 }
@@ -204,7 +208,7 @@ async fn an_upgrade_keeps_the_indexes_of_older_servers_for_a_day() {
 }
 
 #[tokio::test]
-async fn an_index_whose_build_was_killed_is_built_again() {
+async fn an_interrupted_index_build_is_repeated() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
     make_old(&db).await;
@@ -227,12 +231,12 @@ async fn an_index_whose_build_was_killed_is_built_again() {
 }
 
 #[tokio::test]
-async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
+async fn an_older_server_waiting_for_the_lock_blocks_no_index_build() {
     let database = TestDatabase::create_empty().await;
     let db = database.connect().await;
     make_old(&db).await;
     let id = insert_user(&db, "ada").await;
-    // Keeps the first index from being built until it ends.
+    // Blocks the build of the first index until the transaction ends.
     let mut writer = database.connect().await;
     let writing = writer.transaction().await.unwrap();
     writing.execute("UPDATE users SET is_active = true WHERE id = $1", &[&id]).await.unwrap();
@@ -240,14 +244,14 @@ async fn a_server_of_an_older_version_that_waits_for_the_lock_stops_no_index() {
     let migrating = tokio::spawn(async move { migrate(&config.into()).await });
     database.until_blocked(1).await;
     let older = database.connect().await;
-    // PostgreSQL looks for a deadlock once a wait, so the later wait is the one that finds it.
+    // PostgreSQL checks for a deadlock once per wait, so the later wait is the one that detects it.
     older.batch_execute("SET deadlock_timeout = '1ms'").await.unwrap();
     let older = tokio::spawn(async move {
         older.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await
     });
     database.until_blocked(2).await;
     writing.commit().await.unwrap();
-    // Each waits for the other now, until PostgreSQL ends one of the waits.
+    // Both now wait for each other, until PostgreSQL cancels one of them.
     assert_eq!(migrating.await.unwrap().unwrap(), 1);
     if let Err(error) = older.await.unwrap() {
         assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error}");
@@ -266,11 +270,11 @@ fn grants(role: &str) -> String {
 
 // Case F11 of the field list.
 #[tokio::test]
-async fn a_role_that_may_not_create_anything_serves_after_a_migration() {
+async fn a_role_without_create_rights_serves_after_a_migration() {
     let database = Arc::new(TestDatabase::create_empty().await);
     let db = database.connect().await;
     let role = format!("staunch_test_{}", uuid::Uuid::new_v4().simple());
-    // PostgreSQL before 15 lets everybody create tables.
+    // Before version 15, PostgreSQL lets every role create tables.
     db.batch_execute(&format!(
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {role} LOGIN PASSWORD '{role}'"
     ))
@@ -289,7 +293,7 @@ async fn a_role_that_may_not_create_anything_serves_after_a_migration() {
     assert!(matches!(error, MigrateError::NotAllowed { name: "name_folds", .. }), "{error}");
 
     assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
-    // What the role may not drop is left to its owner.
+    // Objects that the role may not drop are left to their owner.
     db.batch_execute("UPDATE staunch_migrations SET applied_at = now() - interval '25 hours'")
         .await
         .unwrap();

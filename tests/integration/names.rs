@@ -1,5 +1,5 @@
-//! Which texts are one account: the same for registration, login, lockout and import, whatever the
-//! database's locale.
+//! Which texts name the same account: registration, login, lockout and import must agree, in any
+//! database locale.
 
 use crate::migrate::old_database;
 use crate::support::{PASSWORD, TestApp, TestDatabase};
@@ -12,7 +12,7 @@ use staunch::store::{Admin, Importer, Store, StoreConfig, migrate};
 use staunch::telemetry::Metrics;
 use std::sync::Arc;
 
-/// Letters that Unicode or some locale folds to a to z or to one another: dotted capital and dotless
+/// Letters that Unicode or some locale folds to a to z or to each other: dotted capital and dotless
 /// small i, the Kelvin sign, long and sharp s, sigma and its final form, full-width letters, the
 /// Angstrom sign, a ligature, combining marks.
 const TRICKY: [&str; 20] = [
@@ -21,7 +21,7 @@ const TRICKY: [&str; 20] = [
     "e\u{301}", "\u{fb01}", "\u{1c5}", "\u{307}",
 ];
 
-/// What may stand for an i, or look like it.
+/// Letters that may fold to an i, or look like one.
 const DISGUISES: [&str; 5] = ["\u{130}", "\u{131}", "i\u{307}", "\u{ff49}", "\u{ff29}"];
 
 fn tricky_text() -> impl Strategy<Value = String> {
@@ -32,7 +32,7 @@ fn tricky_text() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 1..5).prop_map(|parts| parts.concat())
 }
 
-/// What may be the same text: another case, another form.
+/// Variants that may be the same text: other case, other normalization form.
 fn variant() -> impl Strategy<Value = fn(&str) -> String> {
     prop::sample::select(&[
         |text: &str| text.to_owned(),
@@ -68,24 +68,24 @@ async fn property_in(database: TestDatabase) {
         let (id, folded): (i64, String) = (row.get(0), row.get(1));
         assert_eq!(folded, fold(&typed), "PostgreSQL folds {typed:?} to the same text");
         let name = LoginName::parse(&typed);
-        // Of a login's name, the lockout sees this value and nothing else.
+        // The lockout sees only this value of a login's name.
         let is_same = name == LoginName::parse(&stored);
         let found = store.credentials(&name, "none").await.unwrap();
         assert_eq!(found.user.map(|user| user.0), is_same.then_some(id), "{stored:?}, {typed:?}");
-        assert!(!is_same || found.names.contains(&name), "a login makes it known as {name:?}");
+        assert!(!is_same || found.names.contains(&name), "a login makes {name:?} known");
         let found = admin.find(&name).await.unwrap();
         assert_eq!(found.map(|account| account.id.0), is_same.then_some(id), "{stored:?}");
         same += usize::from(is_same && stored != typed);
         db.execute("DELETE FROM users", &[]).await.unwrap();
     }
-    assert!(same > 30, "{same} pairs were the same account in another case");
+    assert!(same > 30, "{same} pairs name the same account in another case");
     admin.close().await;
     store.close();
 }
 
 // Case F4 of the field list.
 #[tokio::test]
-async fn two_texts_that_find_one_account_are_counted_as_one_name() {
+async fn names_that_find_one_account_share_one_failure_count() {
     property_in(TestDatabase::create().await).await;
     if let Some(turkish) = TestDatabase::create_icu("tr-TR").await {
         property_in(turkish).await;
@@ -94,7 +94,7 @@ async fn two_texts_that_find_one_account_are_counted_as_one_name() {
 
 // Case F4 of the field list.
 #[tokio::test]
-async fn a_name_in_disguise_opens_no_account_and_no_second_count_of_failures() {
+async fn a_lookalike_name_opens_no_account_and_no_second_failure_count() {
     let app = TestApp::start().await;
     app.register("mimi.iris").await;
     let client = app.anonymous();
@@ -121,7 +121,7 @@ async fn a_name_in_disguise_opens_no_account_and_no_second_count_of_failures() {
         }
         client.login(&name.replace('i', "\u{130}"), PASSWORD).await.assert_status(401);
     }
-    // Four letters i, 16 ways to write them: five guesses in all.
+    // Four letters i, 16 spellings: five guesses altogether.
     let mut looked_at = 0;
     for way in 0..16_u32 {
         let mut name = "mimi.iris".to_owned();
@@ -136,7 +136,7 @@ async fn a_name_in_disguise_opens_no_account_and_no_second_count_of_failures() {
 }
 
 #[tokio::test]
-async fn an_address_with_other_letters_is_found_as_it_was_registered() {
+async fn an_email_with_non_ascii_letters_is_found_as_registered() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     client.register("JOS\u{c9}@example.com", "jose", PASSWORD).await.assert_status(201);
@@ -153,7 +153,7 @@ async fn a_turkish_database_finds_the_same_accounts() {
     let Some(database) = TestDatabase::create_icu("tr-TR").await else { return };
     let db = database.connect().await;
     let lower: String = db.query_one("SELECT lower('I')", &[]).await.unwrap().get(0);
-    assert_eq!(lower, "\u{131}", "the database folds as Turkish does");
+    assert_eq!(lower, "\u{131}", "the database folds case as Turkish does");
     let app = TestApp::builder().on(&Arc::new(database)).start().await;
     let client = app.anonymous();
     client.register("INFO@example.com", "INFO", PASSWORD).await.assert_status(201);
@@ -166,10 +166,10 @@ async fn a_turkish_database_finds_the_same_accounts() {
     again.assert_problem(409, "username-taken");
 }
 
-// Case F6 of the field list. The operating system's sort order cannot be changed in a test; another
-// ICU locale in the catalogue does the same to the indexes.
+// Case F6 of the field list. A test cannot change the operating system's sort order. Another ICU
+// locale in the catalogue has the same effect on the indexes.
 #[tokio::test]
-async fn a_changed_sort_order_hides_no_account_and_lets_no_twin_in() {
+async fn a_changed_collation_hides_no_account_and_allows_no_duplicate() {
     const ACCOUNTS: usize = 2_000;
     let Some(database) = old_database("en-US").await else { return };
     let db = database.connect().await;
@@ -191,7 +191,7 @@ async fn a_changed_sort_order_hides_no_account_and_lets_no_twin_in() {
     let count = "SELECT count(*) FROM generate_series(1, 2000) AS n
          WHERE EXISTS (SELECT 1 FROM users WHERE lower(username) = lower('u' || md5(n::text)))";
     let found: i64 = db.query_one(count, &[]).await.unwrap().get(0);
-    assert!(found < 1_900, "the old index finds {found} of 2,000: it is damaged, as it should be");
+    assert!(found < 1_900, "the old index finds {found} of 2,000, so it is not damaged");
 
     let endpoint = database.config.clone().into();
     assert_eq!(migrate(&endpoint).await.unwrap(), 1);
@@ -219,5 +219,5 @@ async fn a_changed_sort_order_hides_no_account_and_lets_no_twin_in() {
     let mut importer = Importer::open(&endpoint).await.unwrap();
     let count = import_users(file.as_bytes(), &mut importer, 4, |_, _| Ok(())).await.unwrap();
     importer.close().await;
-    assert_eq!((count.imported, count.rejected), (0, ACCOUNTS as u64), "no twin");
+    assert_eq!((count.imported, count.rejected), (0, ACCOUNTS as u64), "no duplicate");
 }

@@ -1,4 +1,4 @@
-//! What one node does to sessions, seen by another.
+//! Session changes on one node, seen from another.
 
 use crate::support::{Link, PASSWORD, Proxy, SOON, TestApp, Tokens, until};
 use staunch::identity::UserId;
@@ -6,7 +6,7 @@ use staunch::store::Admin;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How soon another node has to know.
+/// The time within which another node must know of a change.
 const LIMIT: Duration = Duration::from_secs(1);
 const CONNECTED: &str = "staunch_notify_connected";
 
@@ -18,19 +18,19 @@ async fn pair() -> (TestApp, TestApp) {
     (one, other)
 }
 
-/// Makes the server remember that the session is live.
+/// Makes the server cache the session as live.
 async fn seen(app: &TestApp, tokens: &Tokens) {
     app.anonymous().me(&tokens.access).await.assert_status(200);
 }
 
-/// Waits, on a clock that stands still, until the server refuses the session; how long it took.
+/// Waits, with a stopped clock, until the server refuses the session; returns how long it took.
 async fn refused(app: &TestApp, tokens: &Tokens) -> Duration {
     let client = app.anonymous();
-    until("the end is known", SOON, async || client.me(&tokens.access).await.status == 401).await
+    until("the server knows", SOON, async || client.me(&tokens.access).await.status == 401).await
 }
 
 #[tokio::test]
-async fn the_end_of_a_session_is_known_to_every_node_within_a_second() {
+async fn every_node_learns_of_an_ended_session_within_a_second() {
     let (one, other) = pair().await;
     one.register("ada").await;
     let client = one.anonymous();
@@ -55,7 +55,7 @@ async fn the_end_of_a_session_is_known_to_every_node_within_a_second() {
             let asked = other.queries("session_account").await;
             seen(&other, &kept).await;
             let asked_now = other.queries("session_account").await;
-            assert_eq!(asked_now, asked, "others are still remembered");
+            assert_eq!(asked_now, asked, "other sessions stay cached");
             ended += 1.0;
             took < LIMIT
         })
@@ -66,7 +66,7 @@ async fn the_end_of_a_session_is_known_to_every_node_within_a_second() {
 }
 
 #[tokio::test]
-async fn the_session_that_a_limit_ends_is_known_to_every_node() {
+async fn every_node_learns_of_a_session_ended_by_the_limit() {
     let one = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "1").start().await;
     let other = one.sibling().start().await;
     other.listening().await;
@@ -77,7 +77,7 @@ async fn the_session_that_a_limit_ends_is_known_to_every_node() {
 }
 
 #[tokio::test]
-async fn the_end_of_all_sessions_of_an_account_is_known_to_every_node() {
+async fn every_node_learns_that_all_sessions_of_an_account_ended() {
     let (one, other) = pair().await;
     let first = one.registered("ada").await;
     let second = one.anonymous().log_in("ada").await;
@@ -96,7 +96,7 @@ async fn the_end_of_all_sessions_of_an_account_is_known_to_every_node() {
 }
 
 #[tokio::test]
-async fn a_new_password_is_known_to_every_node_and_keeps_its_session() {
+async fn every_node_learns_of_a_new_password_that_keeps_its_own_session() {
     let (one, other) = pair().await;
     let mine = one.registered("ada").await;
     let second = one.anonymous().log_in("ada").await;
@@ -110,12 +110,12 @@ async fn a_new_password_is_known_to_every_node_and_keeps_its_session() {
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_out_on_every_node_within_a_second() {
+async fn every_node_rejects_a_disabled_account_within_a_second() {
     let (one, other) = pair().await;
     let eve = one.registered("eve").await;
     let mut admin = Admin::open(&one.database.config.clone().into()).await.unwrap();
     let mut accounts = 0;
-    until("it is out in time", SOON, async || {
+    until("the account is refused in time", SOON, async || {
         accounts += 1;
         let name = format!("ada{accounts}");
         let id = one.register(&name).await;
@@ -139,7 +139,7 @@ async fn a_disabled_account_is_out_on_every_node_within_a_second() {
     admin.close().await;
 }
 
-/// A server, and another on its database behind a proxy.
+/// A server, and a second one that uses its database through a proxy.
 async fn behind_proxy() -> (TestApp, TestApp, Proxy) {
     let one = TestApp::start().await;
     let proxy = Proxy::start(&one.database.config).await;
@@ -149,20 +149,22 @@ async fn behind_proxy() -> (TestApp, TestApp, Proxy) {
     (one, other, proxy)
 }
 
+// Reliability: C7.
 #[tokio::test]
-async fn c7_an_end_that_was_missed_is_seen_when_the_connection_is_there_again() {
+async fn a_missed_revocation_takes_effect_after_the_listener_reconnects() {
     let (one, other, proxy) = behind_proxy().await;
     for link in [Link::Cut, Link::Paused] {
         let name = format!("{link:?}").to_lowercase();
         one.register(&name).await;
-        until("the break is noticed in time", SOON, async || {
+        until("the disconnect is noticed in time", SOON, async || {
             missed(&one, &other, &proxy, link, &name).await < Duration::from_secs(3)
         })
         .await;
     }
 }
 
-/// Ends a session while the other server hears nothing; how long the break went unnoticed.
+/// Ends a session while the other server's listener is cut off; returns the time until the server
+/// notices the disconnect.
 async fn missed(one: &TestApp, other: &TestApp, proxy: &Proxy, link: Link, name: &str) -> Duration {
     let ended = one.anonymous().log_in(name).await;
     let kept = one.anonymous().log_in(name).await;
@@ -173,7 +175,7 @@ async fn missed(one: &TestApp, other: &TestApp, proxy: &Proxy, link: Link, name:
     one.anonymous().logout(&ended.refresh).await.assert_status(204);
     until("the break is noticed", SOON, async || other.metric(CONNECTED).await == 0.0).await;
     let noticed = begun.elapsed();
-    // Believed for two seconds; then the database is asked, in vain.
+    // The session is trusted for two seconds. Then the server queries the database, which fails.
     seen(other, &ended).await;
     other.clock.advance(Duration::from_secs(2));
     let reply = other.anonymous().me(&ended.access).await;
@@ -191,8 +193,9 @@ async fn missed(one: &TestApp, other: &TestApp, proxy: &Proxy, link: Link, name:
     noticed
 }
 
+// Reliability: C7.
 #[tokio::test]
-async fn c7_a_listener_that_is_thrown_out_comes_back() {
+async fn a_terminated_listener_reconnects() {
     let (one, other) = pair().await;
     let tokens = one.registered("ada").await;
     seen(&other, &tokens).await;
@@ -202,7 +205,7 @@ async fn c7_a_listener_that_is_thrown_out_comes_back() {
     let ended = db.query_one(terminate, &[]).await.unwrap().get::<_, i64>(0);
     assert_eq!(ended, 2);
     one.anonymous().logout(&tokens.refresh).await.assert_status(204);
-    // Told, or forgotten when the connection broke.
+    // Either notified, or removed from the cache when the connection broke.
     refused(&other, &tokens).await;
     other.listening().await;
     let next = one.anonymous().log_in("ada").await;
@@ -212,7 +215,7 @@ async fn c7_a_listener_that_is_thrown_out_comes_back() {
 }
 
 #[tokio::test]
-async fn what_others_send_on_the_channels_does_no_harm() {
+async fn unexpected_notifications_are_harmless() {
     let (one, other) = pair().await;
     let tokens = one.registered("ada").await;
     seen(&other, &tokens).await;
@@ -225,7 +228,7 @@ async fn what_others_send_on_the_channels_does_no_harm() {
         }
     }
     let heard = "staunch_notifications_total{kind=\"account\"}";
-    until("-1 is heard", SOON, async || other.metric(heard).await == 1.0).await;
+    until("the id -1 arrives", SOON, async || other.metric(heard).await == 1.0).await;
     assert_eq!(other.metric(CONNECTED).await, 1.0);
     seen(&other, &tokens).await;
     one.anonymous().logout(&tokens.refresh).await.assert_status(204);

@@ -1,5 +1,5 @@
-//! GET /openapi.json: what it says is what the server does. That no answer of any test is missing in
-//! it is checked by the tests' client (`support::contract`); here, that nothing in it is made up.
+//! GET /openapi.json matches the server. `support::contract`, in the tests' client, checks that
+//! every response is documented. These tests check that every documented response occurs.
 
 use crate::support::{Client, PASSWORD, Reply, TestApp, Tokens, contract, form};
 use hyper::Method;
@@ -14,13 +14,13 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const NO_SESSION: &str = "3f2b8c1e-7a4d-4e9b-9c55-0123456789ab";
 
-/// Fields of a head at most, as the document says.
+/// Maximum number of header fields, as documented.
 const HEADER_FIELDS_MAX: usize = 64;
 
-/// Problems that other tests bring about; their answers are checked there.
+/// Problems that other tests cause. Their responses are checked there.
 const ELSEWHERE: [&str; 5] = ["body-timeout", "busy", "unavailable", "not-ready", "internal"];
 
-/// One operation, an account to call it with, and what it answered.
+/// One operation, an account to call it with, and the responses seen.
 struct Tour<'a> {
     app: &'a TestApp,
     service: &'a NewClient,
@@ -42,7 +42,7 @@ impl<'a> Tour<'a> {
         Self { app, service, method, path, name, tokens, seen: BTreeSet::new() }
     }
 
-    /// A body that is good.
+    /// A valid body.
     fn body(&self) -> Option<(&'static str, String)> {
         let Self { name, tokens, service, .. } = self;
         let refresh = || (JSON, json!({"refresh_token": tokens.refresh}).to_string());
@@ -67,7 +67,7 @@ impl<'a> Tour<'a> {
         operation["security"] == json!([{"accessToken": []}])
     }
 
-    /// The client that it takes.
+    /// The client that the operation accepts.
     fn client(&self) -> Client {
         let client = self.app.anonymous();
         if self.needs_bearer() { client.bearer(&self.tokens.access) } else { client }
@@ -82,7 +82,7 @@ impl<'a> Tour<'a> {
     }
 
     fn note(&mut self, reply: &Reply) {
-        // What hyper answers by itself has no body.
+        // Responses that hyper sends itself have no body.
         let code = (reply.status >= 400 && !reply.text().is_empty()).then(|| {
             let kind = reply.json()["type"].as_str().unwrap().to_owned();
             kind.strip_prefix("urn:staunch:problem:").unwrap().to_owned()
@@ -95,7 +95,7 @@ impl<'a> Tour<'a> {
         self.send(client, media_type, body.unwrap_or_default()).await;
     }
 
-    /// What is wrong whatever the operation is.
+    /// Errors that every operation can return.
     async fn head(&mut self) {
         let client = self.client();
         self.send_good(&client.with("host", "a b")).await;
@@ -112,7 +112,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// What is wrong with a body.
+    /// Errors in a body.
     async fn bodies(&mut self) {
         let Some((media_type, _)) = self.body() else { return };
         let client = self.client();
@@ -136,7 +136,7 @@ impl<'a> Tour<'a> {
         self.broken_off(media_type).await;
     }
 
-    /// A body that ends in the middle of its coding.
+    /// A body that breaks off inside its chunked coding.
     async fn broken_off(&mut self, media_type: &str) {
         let mut raw = self.app.raw().await;
         let Self { method, path, tokens, .. } = &*self;
@@ -156,7 +156,7 @@ impl<'a> Tour<'a> {
         self.seen.insert((400, Some("malformed".to_owned())));
     }
 
-    /// What only some operations know: a lock, and that nothing has changed.
+    /// Errors of particular operations: a lockout, and 304 for an unchanged document.
     async fn particular(&mut self) {
         let client = self.client();
         match self.path {
@@ -184,7 +184,7 @@ fn password_change(current: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_document_has_every_route_and_no_other() {
+async fn the_document_describes_exactly_the_routes() {
     let app = TestApp::start().await;
     let reply = app.anonymous().get("/openapi.json").await;
     reply.assert_status(200);
@@ -203,7 +203,7 @@ async fn the_document_has_every_route_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_bounds_are_those_of_the_source() {
+async fn documented_bounds_match_the_source() {
     let document = contract::document();
     let schema = |name: &str| &document["components"]["schemas"][name];
     assert_eq!(schema("Email")["maxLength"], EMAIL_BYTES_MAX);
@@ -216,7 +216,7 @@ async fn the_bounds_are_those_of_the_source() {
 }
 
 #[tokio::test]
-async fn what_is_described_happens() {
+async fn every_documented_response_occurs() {
     let app = TestApp::start().await;
     let service = app.oauth_client().await;
     let limits = [
@@ -246,7 +246,7 @@ async fn what_is_described_happens() {
         let described: BTreeSet<_> =
             described.map(|(status, code)| (status, code.map(str::to_owned))).collect();
         if tour.seen != described {
-            faults.push(format!("{method} {path}: {:?}, described {described:?}", tour.seen));
+            faults.push(format!("{method} {path}: {:?}, documented {described:?}", tour.seen));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

@@ -1,13 +1,13 @@
-//! The database away: said early, bounded everywhere, over when it is back.
+//! Database outages: reported early, bounded everywhere, and over once the database is back.
 
 use crate::support::{Link, PASSWORD, Proxy, SOON, TestApp, Tokens, until};
 use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How soon a login is refused when the database is away, and how soon it works when it is back.
+/// Limit for refusing a login during an outage, and for a login to succeed after it.
 const LOGIN_LIMIT: Duration = Duration::from_secs(5);
-/// How soon readiness follows the database.
+/// Limit for readiness to follow the database.
 const READY_LIMIT: Duration = Duration::from_secs(2);
 
 const IDLE: &str = r#"staunch_db_pool_connections{state="idle"}"#;
@@ -20,10 +20,10 @@ async fn start() -> (TestApp, Proxy, Tokens) {
     (app, proxy, tokens)
 }
 
-/// Everything that needs the database is refused within its limit, and nothing else is.
+/// Waits until every call that needs the database is refused in time, and no other call.
 async fn assert_away(app: &TestApp, tokens: &Tokens) {
     let client = app.anonymous();
-    until("readiness says so in time", SOON, async || {
+    until("readiness reports it in time", SOON, async || {
         let begun = Instant::now();
         let ready = app.readiness().await;
         assert!(!ready.text().contains("127.0.0.1"), "{}", ready.text());
@@ -35,7 +35,8 @@ async fn assert_away(app: &TestApp, tokens: &Tokens) {
     until("each is refused in time", SOON, async || refused(app, tokens).await < LOGIN_LIMIT).await;
 }
 
-/// Sends more calls at once than the pool has connections. All are refused; the longest time.
+/// Sends more concurrent calls than the pool has connections. All must be refused; returns the
+/// longest time.
 async fn refused(app: &TestApp, tokens: &Tokens) -> Duration {
     let calls: Vec<_> = (0..12)
         .map(|n| {
@@ -64,9 +65,9 @@ async fn refused(app: &TestApp, tokens: &Tokens) -> Duration {
     longest
 }
 
-/// Takes the database away and gives it back, until it was back in time.
+/// Cuts the database off and restores it, until a recovery is in time.
 async fn assert_away_and_back(app: &TestApp, proxy: &Proxy, link: Link, tokens: &Tokens) {
-    until("it is back in time", SOON, async || {
+    until("the recovery is in time", SOON, async || {
         proxy.set(link);
         assert_away(app, tokens).await;
         proxy.set(Link::Open);
@@ -76,7 +77,7 @@ async fn assert_away_and_back(app: &TestApp, proxy: &Proxy, link: Link, tokens: 
     assert_whole(app, tokens).await;
 }
 
-/// Waits until readiness and logins are well; how long it took.
+/// Waits until readiness and logins work; returns how long it took.
 async fn back(app: &TestApp) -> Duration {
     let (client, begun) = (app.anonymous(), Instant::now());
     app.ready().await;
@@ -85,46 +86,49 @@ async fn back(app: &TestApp) -> Duration {
     begun.elapsed()
 }
 
-/// All is well, with a pool of the right size.
+/// Checks that everything works, and that the pool has the right size.
 async fn assert_whole(app: &TestApp, tokens: &Tokens) {
     let client = app.anonymous();
     for _ in 0..8 {
         client.log_in("ada").await;
     }
     client.refresh(&tokens.refresh).await.tokens();
-    // More at once than the pool has slots: a lost one would show. A single 503 on a busy disk is
-    // no matter.
+    // More logins than the pool has slots, so that a lost slot shows. A single 503 on a busy disk
+    // is acceptable.
     let logins = (0..16).map(async |_| {
         let client = app.anonymous();
         until("this one logs in", SOON, async || client.login("ada", PASSWORD).await.status == 200)
             .await
     });
     join_all(logins).await;
-    until("no slot of the pool is lost", SOON, async || {
+    until("the pool has all its slots", SOON, async || {
         let (idle, used) = (app.metric(IDLE).await, app.metric(USED).await);
         used == 0.0 && (1.0..=4.0).contains(&idle)
     })
     .await;
 }
 
+// Reliability: C1.
 #[tokio::test]
-async fn c1_a_database_that_is_cut_off_is_said_and_comes_back() {
+async fn a_lost_database_is_reported_and_the_server_recovers() {
     let (app, proxy, tokens) = start().await;
     app.ready().await;
     assert_away_and_back(&app, &proxy, Link::Cut, &tokens).await;
 }
 
+// Reliability: C2.
 #[tokio::test]
-async fn c2_a_network_that_swallows_everything_is_said_and_comes_back() {
+async fn a_network_that_drops_everything_is_reported_and_the_server_recovers() {
     let (app, proxy, tokens) = start().await;
     assert_away_and_back(&app, &proxy, Link::Paused, &tokens).await;
 }
 
+// Reliability: C3.
 #[tokio::test]
-async fn c3_a_slow_database_is_waited_for_within_bounds() {
+async fn waits_for_a_slow_database_are_bounded() {
     let (app, proxy, _) = start().await;
     proxy.set(Link::Slow(Duration::from_millis(150)));
-    until("it is waited for", SOON, async || {
+    until("the call waits", SOON, async || {
         let begun = Instant::now();
         let reply = app.anonymous().login("ada", PASSWORD).await;
         assert!(begun.elapsed() > Duration::from_millis(300), "it was slow");
@@ -132,7 +136,7 @@ async fn c3_a_slow_database_is_waited_for_within_bounds() {
     })
     .await;
     proxy.set(Link::Slow(Duration::from_secs(2)));
-    until("it is given up in time", SOON, async || {
+    until("the call fails in time", SOON, async || {
         let begun = Instant::now();
         let reply = app.anonymous().login("ada", PASSWORD).await;
         reply.assert_problem(503, "unavailable");
@@ -141,8 +145,9 @@ async fn c3_a_slow_database_is_waited_for_within_bounds() {
     .await;
 }
 
+// Reliability: C4.
 #[tokio::test]
-async fn c4_terminated_backends_cost_a_503_at_most_and_no_slot() {
+async fn terminated_backends_cost_a_503_at_most_and_no_pool_slot() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -165,8 +170,9 @@ async fn c4_terminated_backends_cost_a_503_at_most_and_no_slot() {
     assert_whole(&app, &tokens).await;
 }
 
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
+async fn a_read_only_database_is_503_for_writes_and_serves_reads() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -191,17 +197,18 @@ async fn c5_a_read_only_database_is_503_and_its_readers_go_on() {
     reply.assert_problem(401, "credentials-rejected");
 }
 
-/// A connection learns the setting when it is opened: nobody ends those of the server when the
-/// database is read-only no longer, and it has to find new ones by itself.
+/// A connection reads the setting when it opens. When the database becomes writable again, nothing
+/// closes the server's connections, and the server must open new ones itself.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
+async fn a_read_only_database_is_not_ready_until_it_is_writable_again() {
     let app = TestApp::builder().set("STAUNCH_DB_POOL_MIN", "4").start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
     let name = &app.database.name;
     let client = app.anonymous();
     let readiness = async || app.readiness().await.status;
-    // Twice, for a connection that is left of an earlier round.
+    // Twice, in case a connection of an earlier round remains.
     for round in 0..2 {
         until("readiness follows in time", SOON, async || {
             let only_read = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
@@ -209,8 +216,8 @@ async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
             let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid()";
             db.query(terminate, &[]).await.unwrap();
-            let down = until("it says so", SOON, async || readiness().await == 503).await;
-            // From all of its connections.
+            let down = until("not ready", SOON, async || readiness().await == 503).await;
+            // Answered on each of its connections.
             for _ in 0..6 {
                 app.readiness().await.assert_problem(503, "not-ready");
                 assert_eq!(client.login("ada", PASSWORD).await.status, 503, "round {round}");
@@ -219,7 +226,7 @@ async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
             let writable = format!("ALTER DATABASE {name} RESET default_transaction_read_only");
             db.batch_execute(&writable).await.unwrap();
             let up = until("ready again", SOON, async || readiness().await == 200).await;
-            // Ready means that nothing of it is left.
+            // Ready means that no read-only connection remains.
             let logins: Vec<_> = (0..8)
                 .map(|_| {
                     let client = app.anonymous();
@@ -236,9 +243,10 @@ async fn c5_a_read_only_database_is_not_ready_until_it_takes_writes_again() {
     client.refresh(&tokens.refresh).await.tokens();
 }
 
-/// Reads go on when the disk is full, so no question that only reads can see it.
+/// Reads still work when the disk is full, so a probe that only reads cannot detect it.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_full_disk_is_not_ready_until_two_seconds_after_its_last_refusal() {
+async fn a_full_disk_is_not_ready_until_2_seconds_after_the_last_failed_write() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let db = app.db().await;
@@ -264,8 +272,9 @@ async fn c5_a_full_disk_is_not_ready_until_two_seconds_after_its_last_refusal() 
     client.log_in("ada").await;
 }
 
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_locked_table_leaves_the_server_ready() {
+async fn a_locked_table_does_not_affect_readiness() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -281,9 +290,10 @@ async fn c5_a_locked_table_leaves_the_server_ready() {
     client.log_in("ada").await;
 }
 
-/// The classes of PostgreSQL's appendix A that pass by themselves, each given by a real server.
+/// Transient error classes of PostgreSQL's appendix A, each raised by a real server.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_server_that_is_full_or_torn_is_503_and_nothing_is_half_done() {
+async fn transient_database_errors_are_503_and_leave_nothing_half_done() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let db = app.db().await;
@@ -330,8 +340,9 @@ async fn c5_a_server_that_is_full_or_torn_is_503_and_nothing_is_half_done() {
     client.log_in("ada").await;
 }
 
+// Reliability: C1.
 #[tokio::test]
-async fn c1_while_the_database_is_away_no_login_is_hashed() {
+async fn no_login_is_hashed_during_an_outage() {
     let (app, proxy, tokens) = start().await;
     let hashed = "staunch_hash_seconds_count{op=\"verify\"}";
     let before = app.metric(hashed).await;
@@ -339,21 +350,22 @@ async fn c1_while_the_database_is_away_no_login_is_hashed() {
     for _ in 0..3 {
         app.anonymous().login("ada", PASSWORD).await.assert_problem(503, "unavailable");
     }
-    assert_eq!(app.metric(hashed).await, before, "what cannot be finished is not begun");
+    assert_eq!(app.metric(hashed).await, before, "no hash for a login that cannot finish");
     assert_eq!(app.metric("staunch_hash_queue_depth").await, 0.0);
     proxy.set(Link::Open);
     back(&app).await;
     assert_whole(&app, &tokens).await;
 }
 
+// Reliability: C6.
 #[tokio::test]
-async fn c6_a_registration_cut_off_before_its_answer_is_503_and_may_exist() {
+async fn a_registration_that_loses_its_commit_reply_is_503_and_may_exist() {
     let (builder, proxy) = TestApp::builder().behind_proxy().await;
     let app = builder.set("STAUNCH_DB_POOL_MAX", "1").start().await;
-    // So that the statement is prepared on the only connection.
+    // Prepares the statement on the only connection.
     app.register("ada").await;
     let client = app.anonymous();
-    // Held up, so that the cut comes between the statement and its answer.
+    // Blocks the statement, so that the cut falls between it and its answer.
     let db = app.db().await;
     db.batch_execute("BEGIN; LOCK TABLE users IN EXCLUSIVE MODE").await.unwrap();
     let registering = {

@@ -1,4 +1,4 @@
-//! More logins than the machine can do: refused early, cheaply, and honestly.
+//! More logins than the machine can hash: refused early, cheaply, and with a correct Retry-After.
 
 use crate::support::{PASSWORD, SOON, TestApp, Tokens, until};
 use hyper::Method;
@@ -14,7 +14,7 @@ const FULL: &str = r#"staunch_hash_rejected_total{reason="queue_full"}"#;
 const OVERLOADED: &str = r#"staunch_logins_total{result="overloaded"}"#;
 const LOOKED_UP: &str = "credentials_by_username";
 
-/// A server whose hashes take long, and a login of ada, whose own hash does not.
+/// A server with slow hashes, and a login of ada, whose own hash is fast.
 async fn slow(queue: &str) -> (TestApp, Tokens) {
     let cheap = TestApp::start().await;
     let tokens = cheap.registered("ada").await;
@@ -22,14 +22,14 @@ async fn slow(queue: &str) -> (TestApp, Tokens) {
     (app.start().await, tokens)
 }
 
-/// A server whose queue has one place for logins: two hash, one waits, and none of them ends.
+/// A server whose queue has one place for logins: two hash, one waits, and none of them finishes.
 async fn full() -> (TestApp, Tokens, JoinSet<()>) {
     let (app, tokens) = slow("1").await;
     let mut busy = JoinSet::new();
     for n in 0..3 {
         let client = app.anonymous();
         busy.spawn(async move {
-            // Until it has a place.
+            // Waits until it has a place.
             while client.login(&format!("nobody-{n}"), PASSWORD).await.status == 503 {}
         });
     }
@@ -42,7 +42,7 @@ async fn full() -> (TestApp, Tokens, JoinSet<()>) {
     (app, tokens, busy)
 }
 
-/// Waits until nothing is hashed and nothing waits.
+/// Waits until no hash runs and none is queued.
 async fn empty(app: &TestApp) {
     until("the queue is empty", SOON, async || {
         app.metric("staunch_hash_queue_depth").await == 0.0
@@ -51,8 +51,9 @@ async fn empty(app: &TestApp) {
     .await;
 }
 
+// Reliability: B4.
 #[tokio::test]
-async fn b4_a_full_queue_is_503_with_retry_after_and_costs_no_query() {
+async fn a_full_queue_is_503_with_retry_after_and_costs_no_query() {
     let (app, _, mut busy) = full().await;
     let (full, overloaded) = (app.metric(FULL).await, app.metric(OVERLOADED).await);
     let logins: Vec<_> = (0..40)
@@ -64,18 +65,19 @@ async fn b4_a_full_queue_is_503_with_retry_after_and_costs_no_query() {
     for login in logins {
         login.await.unwrap().assert_problem(503, "busy");
     }
-    assert_eq!(app.queries(LOOKED_UP).await, 3.0, "those that have a place");
+    assert_eq!(app.queries(LOOKED_UP).await, 3.0, "only logins with a place are looked up");
     assert_eq!(app.metric(VERIFIED).await, 0.0);
     assert_eq!(app.metric(FULL).await - full, 40.0);
     assert_eq!(app.metric(OVERLOADED).await - overloaded, 40.0);
-    // And it is over when the queue is empty.
+    // Logins work again once the queue is empty.
     busy.shutdown().await;
     empty(&app).await;
     app.anonymous().login("ada", "wrong password").await.assert_status(401);
 }
 
+// Reliability: B1.
 #[tokio::test]
-async fn b1_what_hashes_nothing_is_served_while_the_queue_is_full() {
+async fn requests_without_a_hash_are_served_while_the_queue_is_full() {
     let (app, tokens, mut busy) = full().await;
     let client = app.anonymous();
     client.get("/health/liveness").await.assert_status(200);
@@ -86,15 +88,16 @@ async fn b1_what_hashes_nothing_is_served_while_the_queue_is_full() {
     busy.shutdown().await;
 }
 
+// Reliability: B2.
 #[tokio::test]
-async fn b2_a_login_whose_client_left_is_not_hashed() {
+async fn a_login_whose_client_disconnected_is_not_hashed() {
     let (app, _) = slow("100").await;
     let mut logins = JoinSet::new();
     for n in 0..40 {
         let client = app.anonymous();
         logins.spawn(async move { client.login(&format!("nobody-{n}"), PASSWORD).await });
     }
-    // Past the database: a login that leaves before that was never a job.
+    // After the database query: a login cancelled before that never became a job.
     until("jobs wait", SOON, async || app.queries(LOOKED_UP).await == 40.0).await;
     logins.shutdown().await;
     empty(&app).await;
@@ -104,19 +107,20 @@ async fn b2_a_login_whose_client_left_is_not_hashed() {
     let left =
         r#"staunch_http_requests_total{route="/api/v1/auth/token",method="POST",status="499"}"#;
     assert!(app.metric(left).await >= cancelled);
-    // Not the right one: its hash would be brought to the cost of this server.
+    // A wrong password: a correct one would upgrade the hash to this server's cost.
     app.anonymous().login("ada", "wrong password").await.assert_status(401);
 }
 
+// Reliability: B2.
 #[tokio::test]
-async fn b2_a_login_that_waited_past_its_deadline_is_not_hashed() {
+async fn a_login_that_waited_past_its_deadline_is_not_hashed() {
     let app = TestApp::builder()
         .set("STAUNCH_BCRYPT_COST", "10")
         .set("STAUNCH_HASH_DEADLINE", "100ms")
         .system_clock()
         .start()
         .await;
-    // Not registered: on a busy machine that could miss the deadline too.
+    // Inserted, because a registration on a busy machine could miss the deadline too.
     let insert =
         "INSERT INTO users (email, username, password_hash) VALUES ('a@example.com', 'ada', $1)";
     let hash = bcrypt::hash(PASSWORD, 10).unwrap();
@@ -139,8 +143,9 @@ async fn b2_a_login_that_waited_past_its_deadline_is_not_hashed() {
     assert_eq!(app.metric(VERIFIED).await, 40.0 - refused);
 }
 
+// Reliability: B5.
 #[tokio::test]
-async fn b5_the_pool_exhausted_is_503_in_bounded_time_and_the_rest_goes_on() {
+async fn an_exhausted_pool_is_503_in_bounded_time_and_other_requests_continue() {
     let app = TestApp::builder()
         .set("STAUNCH_DB_POOL_MAX", "1")
         .set("STAUNCH_LOCKOUT", "off")
@@ -148,17 +153,17 @@ async fn b5_the_pool_exhausted_is_503_in_bounded_time_and_the_rest_goes_on() {
         .await;
     let tokens = app.registered("ada").await;
     app.anonymous().me(&tokens.access).await.assert_status(200);
-    // A row lock that the first refresh waits for, holding the only connection.
+    // A row lock blocks the first refresh, which holds the only connection.
     let mut db = app.db().await;
     let transaction = db.transaction().await.unwrap();
     transaction.execute("SELECT 1 FROM refresh_tokens FOR UPDATE", &[]).await.unwrap();
     let client = app.anonymous();
-    until("the rest goes on while it waits", SOON, async || {
+    until("other requests are served while it waits", SOON, async || {
         let blocked = {
             let (client, token) = (client.clone(), tokens.refresh.clone());
             tokio::spawn(async move { client.refresh(&token).await.status })
         };
-        until("it holds the connection", SOON, async || {
+        until("the refresh holds the connection", SOON, async || {
             blocked.is_finished()
                 || app.metric(r#"staunch_db_pool_connections{state="used"}"#).await == 1.0
         })

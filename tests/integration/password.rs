@@ -48,7 +48,7 @@ async fn a_wrong_current_password_changes_nothing() {
 }
 
 #[tokio::test]
-async fn every_invalid_field_is_named_and_nothing_is_hashed_for_it() {
+async fn every_invalid_field_is_named_and_nothing_is_hashed() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
     let hashed = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
@@ -82,7 +82,7 @@ async fn every_invalid_field_is_named_and_nothing_is_hashed_for_it() {
 }
 
 #[tokio::test]
-async fn it_takes_a_live_session() {
+async fn a_password_change_requires_a_live_session() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
     let client = app.anonymous();
@@ -91,7 +91,7 @@ async fn it_takes_a_live_session() {
     client.change_password("nonsense", PASSWORD, NEW).await.assert_problem(401, "token-rejected");
     assert_eq!(app.queries("credentials_by_id").await, 0.0);
     client.me(&mine.access).await.assert_status(200);
-    // Remembered as live, and ended where nobody tells: the statement itself looks.
+    // Cached as live, and ended in SQL without a notification: the statement itself must check it.
     let end = "UPDATE refresh_tokens SET revoked = true";
     app.db().await.execute(end, &[]).await.unwrap();
     let reply = client.change_password(&mine.access, PASSWORD, NEW).await;
@@ -100,7 +100,7 @@ async fn it_takes_a_live_session() {
 }
 
 #[tokio::test]
-async fn it_counts_as_a_login() {
+async fn a_password_change_counts_as_a_login() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "3/min").start().await;
     let mine = app.registered("ada").await;
     let client = app.anonymous();
@@ -114,7 +114,7 @@ async fn it_counts_as_a_login() {
 }
 
 #[tokio::test]
-async fn of_changes_at_once_one_holds() {
+async fn only_one_of_several_concurrent_changes_succeeds() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let mut current = PASSWORD.to_owned();
@@ -153,11 +153,12 @@ async fn of_changes_at_once_one_holds() {
     app.anonymous().login("ada", &current).await.tokens();
 }
 
+// Reliability: E4.
 #[tokio::test]
-async fn e4_a_login_under_way_with_the_old_password_is_ended_by_the_change() {
+async fn a_change_ends_a_concurrent_login_with_the_old_password() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
-    // A login stops between the storing of its session and its commit, as long as we hold the lock.
+    // Blocks a login between storing its session and its commit, until the test releases the lock.
     let db = app.db().await;
     db.batch_execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
@@ -177,7 +178,7 @@ async fn e4_a_login_under_way_with_the_old_password_is_ended_by_the_change() {
         let (client, access) = (app.anonymous(), mine.access.clone());
         async move { client.change_password(&access, PASSWORD, NEW).await }
     });
-    // The change waits for the login, which read the account before it.
+    // The change waits for the login, which read the account first.
     app.database.until_blocked(2).await;
     db.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
     let opened = login.await.unwrap().tokens();
@@ -187,12 +188,13 @@ async fn e4_a_login_under_way_with_the_old_password_is_ended_by_the_change() {
     client.me(&mine.access).await.assert_status(200);
 }
 
+// Reliability: E3.
 #[tokio::test]
-async fn e3_a_session_that_ended_while_its_change_waited_changes_nothing() {
+async fn a_change_whose_session_ends_while_it_waits_has_no_effect() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
     let client = app.anonymous();
-    // As a login holds the account until its session is stored.
+    // Locks the account as a login does until its session is stored.
     let db = app.db().await;
     db.batch_execute("BEGIN; SELECT 1 FROM users WHERE id = 1 FOR SHARE").await.unwrap();
     let change = tokio::spawn({
@@ -207,8 +209,9 @@ async fn e3_a_session_that_ended_while_its_change_waited_changes_nothing() {
     client.log_in("ada").await;
 }
 
+// Reliability: E4.
 #[tokio::test]
-async fn e4_no_login_with_the_old_password_outlives_its_change() {
+async fn no_login_with_the_old_password_survives_the_change() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
     let mut passwords = [PASSWORD, NEW];

@@ -1,4 +1,4 @@
-//! Guesses at a password by whoever has an access token: slowed like those at the login.
+//! Password guesses with a stolen access token are limited like guesses at the login.
 
 use crate::support::{Client, PASSWORD, SOON, TestApp, Tokens, until};
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 const VERIFIED: &str = r#"staunch_hash_seconds_count{op="verify"}"#;
 const NEW: &str = "Another-Pass-45";
 
-/// A server, and the tokens of an account that logged in from the test's own address.
+/// A server, and the tokens of an account that logged in from the test's address.
 async fn app() -> (TestApp, Tokens) {
     let app = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await;
-    // From then on a session that was asked about costs no query.
+    // From now on, a check of the cached session costs no query.
     app.listening().await;
     let tokens = app.registered("ada").await;
     (app, tokens)
 }
 
-/// Guesses that were looked at, of so many.
-async fn looked_at(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
+/// Sends that many guesses; returns how many were evaluated.
+async fn evaluated(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
     let mut count = 0;
     for _ in 0..guesses {
         let reply = thief.change_password(&stolen.access, "Wrong-Pass123", NEW).await;
@@ -28,21 +28,22 @@ async fn looked_at(thief: &Client, stolen: &Tokens, guesses: usize) -> usize {
     count
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_a_stolen_access_token_opens_five_guesses_and_refusals_cost_nothing() {
+async fn a_stolen_access_token_allows_five_guesses_and_refusals_cost_nothing() {
     let (app, tokens) = app().await;
     let thief = app.anonymous().from("203.0.113.1");
-    assert_eq!(looked_at(&thief, &tokens, 5).await, 5);
+    assert_eq!(evaluated(&thief, &tokens, 5).await, 5);
     let (queries, hashes) = (app.all_queries().await, app.metric(VERIFIED).await);
     let refused = thief.change_password(&tokens.access, "Wrong-Pass123", NEW).await;
     assert_eq!(refused.header("retry-after"), Some("30"));
-    // Right or wrong, here or at the login.
+    // Correct and wrong passwords are refused, here and at the login.
     let right = thief.change_password(&tokens.access, PASSWORD, NEW).await;
     right.assert_problem(429, "login-locked");
     thief.login("Ada", PASSWORD).await.assert_problem(429, "login-locked");
     assert_eq!((app.all_queries().await, app.metric(VERIFIED).await), (queries, hashes));
     app.clock.advance(Duration::from_secs(30));
-    assert_eq!(looked_at(&thief, &tokens, 3).await, 1);
+    assert_eq!(evaluated(&thief, &tokens, 3).await, 1);
 
     let db = app.db().await;
     let query = "SELECT concat_ws(' ', outcome, user_id, host(ip), count(*)) FROM auth_events
@@ -55,25 +56,27 @@ async fn f2_a_stolen_access_token_opens_five_guesses_and_refusals_cost_nothing()
     .await;
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_logins_and_changes_share_their_failures_and_a_right_one_ends_them() {
+async fn logins_and_changes_share_failures_and_a_success_resets_them() {
     let (app, tokens) = app().await;
     let client = app.anonymous().from("203.0.113.1");
     for _ in 0..2 {
         client.login("ada", "Wrong-Pass123").await.assert_status(401);
     }
-    assert_eq!(looked_at(&client, &tokens, 2).await, 2);
+    assert_eq!(evaluated(&client, &tokens, 2).await, 2);
     client.change_password(&tokens.access, PASSWORD, NEW).await.assert_status(204);
-    assert_eq!(looked_at(&client, &tokens, 9).await, 5);
+    assert_eq!(evaluated(&client, &tokens, 9).await, 5);
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_guesses_from_many_addresses_leave_the_owner_a_way_to_change_the_password() {
+async fn guesses_from_many_addresses_leave_the_owner_able_to_change_the_password() {
     let (app, tokens) = app().await;
     let mut count = 0;
     for n in 0..30 {
         let thief = app.anonymous().from(&format!("198.51.100.{n}"));
-        count += looked_at(&thief, &tokens, 1).await;
+        count += evaluated(&thief, &tokens, 1).await;
     }
     assert_eq!(count, 20);
     assert_eq!(app.metric("staunch_lockout_names").await, 1.0);
@@ -82,13 +85,14 @@ async fn f2_guesses_from_many_addresses_leave_the_owner_a_way_to_change_the_pass
     owner.login("ada", NEW).await.tokens();
 }
 
+// Reliability: F2.
 #[tokio::test]
-async fn f2_guesses_at_the_same_time_are_no_more_than_one_after_another() {
+async fn concurrent_guesses_are_limited_like_sequential_ones() {
     let (app, tokens) = app().await;
     let guesses: Vec<_> = (0..40)
         .map(|_| {
             let (thief, tokens) = (app.anonymous().from("203.0.113.1"), tokens.clone());
-            tokio::spawn(async move { looked_at(&thief, &tokens, 1).await })
+            tokio::spawn(async move { evaluated(&thief, &tokens, 1).await })
         })
         .collect();
     let mut count = 0;

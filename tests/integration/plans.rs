@@ -1,11 +1,11 @@
-//! What PostgreSQL does with each statement at 100,000 users.
+//! Query plans of every statement with 100,000 users.
 
 use crate::support::TestDatabase;
 use serde_json::Value;
 use staunch::store::STATEMENTS;
 use tokio_postgres::Client;
 
-/// 100,000 accounts with a live session each, and 2,000 ended ones.
+/// Inserts 100,000 accounts with one live session each, and 2,000 ended sessions.
 async fn fill(db: &Client) {
     db.batch_execute(
         "INSERT INTO users (email, username, password_hash)
@@ -28,7 +28,7 @@ async fn fill(db: &Client) {
     .unwrap();
 }
 
-/// Arguments of each statement, as SQL.
+/// The arguments of each statement, as SQL.
 fn arguments(name: &str) -> &'static str {
     match name {
         "insert_user" => "'new@example.com', 'new', 'hash', '192.0.2.1', 'request'",
@@ -62,11 +62,11 @@ fn arguments(name: &str) -> &'static str {
         "live_refresh" => "'00000000-0000-4000-8000-000000000000', 3",
         "clean_expired_sessions" => "32497639476945768, 1000, now() - interval '1 hour'",
         "clean_ended_sessions" => "32497639476945768, 1000, '00000000-0000-4000-8000-000000000000'",
-        other => panic!("say here what {other} is called with"),
+        other => panic!("add the arguments of {other} here"),
     }
 }
 
-/// Every node of a plan.
+/// Collects every node of a plan.
 fn nodes(plan: &Value, found: &mut Vec<(String, String)>) {
     let text = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
     found.push((text("Node Type"), text("Relation Name")));
@@ -80,7 +80,7 @@ async fn every_statement_uses_its_index_at_100_000_users() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     fill(&db).await;
-    // The plan that a prepared statement settles on, whatever its parameters.
+    // The generic plan, which a prepared statement uses whatever its parameters.
     db.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
     for statement in STATEMENTS {
         let name = statement.name;
@@ -104,7 +104,7 @@ async fn every_statement_uses_its_index_at_100_000_users() {
 }
 
 #[tokio::test]
-async fn each_name_is_unique_by_an_index() {
+async fn unique_names_and_session_lookups_have_indexes() {
     let database = TestDatabase::create().await;
     let db = database.connect().await;
     let query = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1";

@@ -1,4 +1,4 @@
-//! The PROXY protocol in front of HTTP and of TLS.
+//! The PROXY protocol before HTTP and before TLS.
 
 use crate::support::{Authority, Builder, Raw, SOON, TestApp, form, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ fn login() -> String {
         "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
          X-Forwarded-For: 198.51.100.{}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
-        // What a client writes itself counts for nothing.
+        // The server ignores addresses that the client writes itself.
         uuid::Uuid::new_v4().as_bytes()[0],
         body.len()
     )
@@ -33,7 +33,7 @@ fn line(source: &str) -> Vec<u8> {
     format!("PROXY {family} {source} {target} 4711 443\r\n").into()
 }
 
-/// Version 2, with a TLV that means nothing to us.
+/// A version 2 header with an unknown TLV.
 fn binary(source: [u8; 4]) -> Vec<u8> {
     let signature = b"\r\n\r\n\0\r\nQUIT\n";
     let tlv = [0xe0, 0, 2, 1, 2];
@@ -41,15 +41,16 @@ fn binary(source: [u8; 4]) -> Vec<u8> {
         .concat()
 }
 
-/// The status of a login on a connection that begins like that; 0: it was closed.
+/// The status of a login on a connection that begins with `header`; 0 if the server closed it.
 async fn status(app: &TestApp, header: &[u8]) -> u16 {
     let mut raw = app.raw().await;
     raw.write([header, login().as_bytes()].concat()).await;
     raw.reply().await.map_or(0, |reply| reply.status)
 }
 
+// Reliability: F3.
 #[tokio::test]
-async fn f3_the_limits_count_by_the_address_in_the_header() {
+async fn limits_use_the_address_in_the_header() {
     let app = behind("127.0.0.1").set("STAUNCH_LIMIT_LOGIN", "2/min").start().await;
     for header in [line("203.0.113.1"), binary([203, 0, 113, 2]), line("2001:db8::1")] {
         assert_eq!(status(&app, &header).await, 401);
@@ -59,15 +60,16 @@ async fn f3_the_limits_count_by_the_address_in_the_header() {
     assert_eq!(status(&app, &binary([203, 0, 113, 1])).await, 429, "the same address");
     assert_eq!(status(&app, &line("::ffff:203.0.113.2")).await, 429, "the same address");
     assert_eq!(status(&app, &line("203.0.113.3")).await, 401, "another");
-    // The proxy's own connection. Its X-Forwarded-For counts, as ever.
+    // The proxy's own connection. Its X-Forwarded-For counts as usual.
     assert_eq!(status(&app, b"PROXY UNKNOWN\r\n").await, 401);
     assert_eq!(app.metric(&headers("success")).await, 13.0);
 }
 
+// Reliability: F3.
 #[tokio::test]
-async fn f3_who_has_no_header_or_is_no_proxy_is_not_served() {
+async fn connections_without_a_header_or_from_untrusted_peers_are_closed() {
     let app = behind("127.0.0.1").start().await;
-    assert_eq!(status(&app, b"").await, 0, "no guess");
+    assert_eq!(status(&app, b"").await, 0, "no header");
     assert_eq!(status(&app, b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n").await, 0);
     assert_eq!(app.metric(&headers("error")).await, 2.0);
     let strangers = behind("10.0.0.0/8").start().await;
@@ -75,8 +77,9 @@ async fn f3_who_has_no_header_or_is_no_proxy_is_not_served() {
     assert_eq!(strangers.metric(&headers("untrusted")).await, 1.0);
 }
 
+// Reliability: A1.
 #[tokio::test]
-async fn a1_a_header_may_come_in_pieces_but_not_for_ever() {
+async fn a_header_may_arrive_in_pieces_but_must_arrive_in_time() {
     let builder = behind("127.0.0.1").system_clock().set("STAUNCH_HEADER_TIMEOUT", "400ms");
     let app = builder.start().await;
     let mut slow = app.raw().await;
@@ -91,8 +94,8 @@ async fn a1_a_header_may_come_in_pieces_but_not_for_ever() {
     for header in [line("203.0.113.1"), binary([203, 0, 113, 2])] {
         let mut stream = TcpStream::connect(patient.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        for octet in header {
-            stream.write_all(&[octet]).await.unwrap();
+        for byte in header {
+            stream.write_all(&[byte]).await.unwrap();
             tokio::task::yield_now().await;
         }
         stream.write_all(login().as_bytes()).await.unwrap();
@@ -102,8 +105,9 @@ async fn a1_a_header_may_come_in_pieces_but_not_for_ever() {
     }
 }
 
+// Reliability: A9.
 #[tokio::test]
-async fn a9_connections_are_counted_by_the_address_in_the_header() {
+async fn connections_are_capped_by_the_address_in_the_header() {
     let app = behind("127.0.0.1").set("STAUNCH_CONNECTIONS_PER_ADDRESS", "1").start().await;
     let open = async |source: &str| {
         let mut raw: Raw = app.raw().await;
@@ -117,11 +121,12 @@ async fn a9_connections_are_counted_by_the_address_in_the_header() {
     assert!(!open("203.0.113.1").await.1, "one too many");
     assert!(open("203.0.113.2").await.1, "another");
     drop(first);
-    until("its place is free", SOON, async || open("203.0.113.1").await.1).await;
+    until("its slot is free", SOON, async || open("203.0.113.1").await.1).await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_the_header_stands_in_front_of_tls() {
+async fn the_header_precedes_the_tls_handshake() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let (chain, key) = authority.issue(&["localhost"], 2100).write(folder.path());
     let app = behind("127.0.0.1")

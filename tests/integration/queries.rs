@@ -1,23 +1,23 @@
-//! What a request costs the database: the README's table.
+//! Database queries per request, as in docs/benchmarks.md lists them.
 
 use crate::support::{PASSWORD, Reply, SOON, TestApp, until};
 
-/// Sends a request; its answer's status, and the queries it cost.
+/// Sends a request; returns the status and the number of queries.
 async fn cost(app: &TestApp, send: impl AsyncFnOnce() -> Reply) -> (u16, f64) {
     let before = app.all_queries().await;
     let reply = send().await;
     (reply.status, app.all_queries().await - before)
 }
 
-/// Waits until so many notices of accounts have been heard: what they make the server forget would
-/// cost a query.
-async fn heard(app: &TestApp, accounts: f64) {
+/// Waits until the server has received that many account notifications. Their invalidations would
+/// cost a query later.
+async fn notified(app: &TestApp, accounts: f64) {
     let series = "staunch_notifications_total{kind=\"account\"}";
-    until("the notice comes", SOON, async || app.metric(series).await == accounts).await;
+    until("the notification arrives", SOON, async || app.metric(series).await == accounts).await;
 }
 
 #[tokio::test]
-async fn queries_a_request() {
+async fn each_request_costs_the_documented_queries() {
     let app = TestApp::start().await;
     app.listening().await;
     let client = app.anonymous();
@@ -50,7 +50,7 @@ async fn queries_a_request() {
     let change = async |current| client.change_password(&mine.access, current, new).await;
     assert_eq!(cost(&app, async || change("wrong password").await).await, (401, 1.0));
     assert_eq!(cost(&app, async || change(PASSWORD).await).await, (204, 3.0));
-    heard(&app, 1.0).await;
+    notified(&app, 1.0).await;
     let seldom = cost(&app, async || client.change_password(&mine.access, "wrong", new).await);
     assert_eq!(seldom.await, (401, 2.0));
 

@@ -1,4 +1,4 @@
-//! POST /api/v1/auth/refresh: rotation, grace, reuse, and their races.
+//! POST /api/v1/auth/refresh: rotation, grace period, reuse, and races.
 
 use crate::support::{Client, PASSWORD, TestApp, Tokens};
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 const REUSE: &str = r#"staunch_refreshes_total{result="reuse"}"#;
 
-/// Moves a session's last rotation into the past, beyond the grace.
+/// Moves a session's last rotation back past the grace period.
 async fn age_past_grace(db: &tokio_postgres::Client, session: Uuid) {
     let age = "UPDATE refresh_tokens SET rotated_at = rotated_at - interval '301 s' WHERE id = $1";
     assert_eq!(db.execute(age, &[&session]).await.unwrap(), 1);
@@ -58,7 +58,7 @@ async fn a_refresh_replaces_the_token_and_keeps_the_session() {
 }
 
 #[tokio::test]
-async fn a_repeat_within_the_grace_gets_the_same_successor() {
+async fn a_retry_within_the_grace_period_gets_the_same_successor() {
     let (app, client, first, next) = refreshed().await;
     for _ in 0..3 {
         let again = client.refresh(&first.refresh).await.tokens();
@@ -69,7 +69,7 @@ async fn a_repeat_within_the_grace_gets_the_same_successor() {
 }
 
 #[tokio::test]
-async fn a_repeat_does_not_lengthen_the_grace_or_the_session() {
+async fn a_retry_extends_neither_the_grace_period_nor_the_session() {
     let (app, client, first, _) = refreshed().await;
     let db = app.db().await;
     let times = "SELECT rotated_at::text, expires_at::text FROM refresh_tokens";
@@ -105,7 +105,7 @@ async fn an_older_token_is_reuse_and_ends_the_session() {
 }
 
 #[tokio::test]
-async fn the_last_token_after_the_grace_is_reuse() {
+async fn the_previous_token_after_the_grace_period_is_reuse() {
     let (app, client, first, second) = refreshed().await;
     let db = app.db().await;
     age_past_grace(&db, first.session()).await;
@@ -115,7 +115,7 @@ async fn the_last_token_after_the_grace_is_reuse() {
 }
 
 #[tokio::test]
-async fn the_live_token_works_long_after_the_grace() {
+async fn the_current_token_works_long_after_the_grace_period() {
     let (app, client, first, second) = refreshed().await;
     let db = app.db().await;
     age_past_grace(&db, first.session()).await;
@@ -123,7 +123,7 @@ async fn the_live_token_works_long_after_the_grace() {
 }
 
 #[tokio::test]
-async fn the_grace_can_be_none() {
+async fn the_grace_period_can_be_zero() {
     let app = TestApp::builder().set("STAUNCH_REFRESH_GRACE", "0s").start().await;
     let first = app.registered("ada").await;
     let client = app.anonymous();
@@ -133,7 +133,7 @@ async fn the_grace_can_be_none() {
 }
 
 #[tokio::test]
-async fn a_session_ends_with_its_time_and_its_account() {
+async fn a_session_ends_when_it_expires_or_its_account_is_disabled() {
     let app = TestApp::builder().set("STAUNCH_REFRESH_TOKEN_TTL", "8h").start().await;
     let first = app.registered("ada").await;
     let client = app.anonymous();
@@ -148,7 +148,7 @@ async fn a_session_ends_with_its_time_and_its_account() {
     let shorten = "UPDATE refresh_tokens SET expires_at = now() + interval '1 h'";
     db.execute(shorten, &[]).await.unwrap();
     let second = client.refresh(&first.refresh).await.tokens();
-    assert!((7.9..=8.0).contains(&hours().await), "each refresh renews it");
+    assert!((7.9..=8.0).contains(&hours().await), "each refresh extends the session");
 
     let disable = "UPDATE users SET is_active = false";
     db.execute(disable, &[]).await.unwrap();
@@ -158,12 +158,13 @@ async fn a_session_ends_with_its_time_and_its_account() {
 
     db.execute("UPDATE refresh_tokens SET expires_at = now()", &[]).await.unwrap();
     rejected(&client, &third.refresh).await;
-    assert_eq!(revoked_reason(&db, first.session()).await, None, "late is not reuse");
+    assert_eq!(revoked_reason(&db, first.session()).await, None, "an expired token is not reuse");
     assert_eq!(app.metric(REUSE).await, 0.0);
 }
 
+// Reliability: F6.
 #[tokio::test]
-async fn f6_altered_and_foreign_tokens_are_rejected_without_a_query() {
+async fn altered_and_foreign_tokens_are_rejected_without_a_query() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
@@ -194,7 +195,7 @@ async fn f6_altered_and_foreign_tokens_are_rejected_without_a_query() {
 }
 
 #[tokio::test]
-async fn a_body_without_the_token_is_named() {
+async fn a_missing_refresh_token_field_is_reported() {
     let app = TestApp::start().await;
     for body in [serde_json::json!({}), serde_json::json!({"refresh_token": 1})] {
         for path in ["/api/v1/auth/refresh", "/api/v1/auth/logout"] {
@@ -205,11 +206,11 @@ async fn a_body_without_the_token_is_named() {
     }
 }
 
-/// Refreshes one token many times at once, half of them on each server.
+/// Refreshes one token many times concurrently, alternating between the servers.
 async fn at_once(apps: &[&TestApp], token: &str, times: usize) -> Vec<Tokens> {
     let tasks: Vec<_> = (0..times)
         .map(|n| {
-            // A connection each: one connection would send them in turn.
+            // One connection each, because a shared connection would send them one after another.
             let client = apps[n % apps.len()].anonymous();
             let token = token.to_owned();
             tokio::spawn(async move { client.refresh(&token).await.tokens() })
@@ -222,8 +223,9 @@ async fn at_once(apps: &[&TestApp], token: &str, times: usize) -> Vec<Tokens> {
     all
 }
 
+// Reliability: E2.
 #[tokio::test]
-async fn e2_many_refreshes_of_one_token_at_once_get_one_successor() {
+async fn concurrent_refreshes_of_one_token_get_one_successor() {
     let app = TestApp::start().await;
     let mut current = app.registered("ada").await.refresh;
     for _ in 0..4 {
@@ -235,8 +237,9 @@ async fn e2_many_refreshes_of_one_token_at_once_get_one_successor() {
     assert_eq!(app.metric(REUSE).await, 0.0);
 }
 
+// Reliability: E2.
 #[tokio::test]
-async fn e2_two_servers_give_one_successor() {
+async fn concurrent_refreshes_on_two_servers_get_one_successor() {
     let one = TestApp::start().await;
     let other = one.sibling().start().await;
     let first = one.registered("ada").await;
@@ -245,8 +248,9 @@ async fn e2_two_servers_give_one_successor() {
     other.anonymous().refresh(&all[0].refresh).await.tokens();
 }
 
+// Reliability: E3.
 #[tokio::test]
-async fn e3_nothing_of_a_session_works_once_its_logout_was_acknowledged() {
+async fn no_token_of_a_session_works_after_its_logout_is_acknowledged() {
     let app = TestApp::start().await;
     app.register("ada").await;
     for round in 0..10 {
@@ -280,10 +284,10 @@ async fn e3_nothing_of_a_session_works_once_its_logout_was_acknowledged() {
     }
 }
 
-/// What a client can do to a session.
+/// An action of a client on a session.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Refresh with the token so many generations back; 0 is the live one.
+    /// A refresh with the token `back` generations before the current one; 0 is the current one.
     Refresh {
         back: usize,
     },
@@ -305,7 +309,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What must hold, in its simplest form.
+/// The expected behaviour, in its simplest form.
 struct Model {
     tokens: Vec<String>,
     in_grace: bool,
@@ -369,8 +373,9 @@ async fn run(app: &TestApp, steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+// Reliability: E5.
 #[test]
-fn e5_random_histories_are_those_of_the_model() {
+fn random_histories_match_the_model() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let app = runtime.block_on(async {
         let app = TestApp::start().await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const PATH: &str = "/api/v1/auth/register";
 
 #[tokio::test]
-async fn an_account_is_made_and_can_log_in() {
+async fn a_registered_account_can_log_in() {
     let app = TestApp::start().await;
     let reply = app.anonymous().register("Test@Example.com", "TestUser", PASSWORD).await;
     reply.assert_status(201);
@@ -28,7 +28,7 @@ async fn an_account_is_made_and_can_log_in() {
 }
 
 #[tokio::test]
-async fn a_taken_name_is_409_in_any_case() {
+async fn a_taken_name_is_409_regardless_of_case() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     app.register("ada").await;
@@ -43,7 +43,7 @@ async fn a_taken_name_is_409_in_any_case() {
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named_at_once() {
+async fn all_invalid_fields_are_reported_together() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let named = async |body: Value| {
@@ -80,12 +80,13 @@ async fn every_wrong_field_is_named_at_once() {
     ] {
         assert_eq!(named(with(field, value)).await, [field], "{value:?}");
     }
-    assert_eq!(app.queries("insert_user").await, 0.0, "no row was tried");
+    assert_eq!(app.queries("insert_user").await, 0.0, "no insert was attempted");
     assert_eq!(app.metric("staunch_hash_seconds_count{op=\"hash\"}").await, 0.0);
 }
 
+// Reliability: F7.
 #[tokio::test]
-async fn f7_a_password_has_72_octets_at_most_and_nothing_is_cut() {
+async fn passwords_over_72_bytes_are_refused_and_none_is_truncated() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let longest = "é".repeat(36);
@@ -101,7 +102,7 @@ async fn f7_a_password_has_72_octets_at_most_and_nothing_is_cut() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_object_is_400_or_415() {
+async fn a_body_that_is_not_a_json_object_is_400_or_415() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let send = async |content_type: Option<&str>, body: &str| {
@@ -140,7 +141,7 @@ async fn what_is_no_json_object_is_400_or_415() {
 }
 
 #[tokio::test]
-async fn members_that_are_not_asked_for_are_ignored() {
+async fn unknown_members_are_ignored() {
     let app = TestApp::start().await;
     let body = json!({
         "email": "a@example.com", "username": "ada", "password": PASSWORD,

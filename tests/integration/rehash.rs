@@ -1,4 +1,4 @@
-//! Old hashes get the configured cost with their account's next login.
+//! A login upgrades its account's hash to the configured cost.
 
 use crate::support::{PASSWORD, SOON, TestApp, until};
 
@@ -12,7 +12,7 @@ async fn store(app: &TestApp, hash: &str) {
 }
 
 #[tokio::test]
-async fn a_login_brings_an_old_hash_to_the_configured_cost() {
+async fn a_login_upgrades_an_old_hash_to_the_configured_cost() {
     let app = TestApp::start().await;
     app.register("ada").await;
     for (old, version) in [(5, bcrypt::Version::TwoA), (6, bcrypt::Version::TwoY)] {
@@ -30,11 +30,12 @@ async fn a_login_brings_an_old_hash_to_the_configured_cost() {
     }
 }
 
+// Reliability: F10.
 #[tokio::test]
-async fn f10_a_planted_hash_of_great_cost_is_refused_and_not_computed() {
+async fn a_planted_high_cost_hash_is_refused_and_not_computed() {
     let app = TestApp::start().await;
     app.register("ada").await;
-    // Two steps above the setting is the most that is computed: here 6.
+    // The server computes costs up to two above the setting: 6 here.
     let planted = "$2b$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
     for hash in [planted, &planted.replace("$31$", "$07$"), &planted.replace("$2b$31$", "$2x$04$")]
     {

@@ -1,5 +1,5 @@
-//! No password, token, hash or key is in any `Debug`, error or metric. (The log of a whole process
-//! is looked at in `tests/process`.)
+//! No `Debug` output, error or metric contains a password, token, hash or key. `tests/process`
+//! checks the log of a whole process.
 
 use crate::support::{PASSWORD, TestApp};
 use staunch::auth::{ChangePassword, Login, Register};
@@ -16,8 +16,9 @@ fn hides(secret: &str, value: &impl Debug) {
     }
 }
 
+// Reliability: F9.
 #[test]
-fn f9_debug_of_what_carries_a_password_does_not_show_it() {
+fn debug_output_hides_passwords() {
     let password = || Password::attempt(PASSWORD.to_owned());
     hides(PASSWORD, &password());
     hides(PASSWORD, &Password::new(PASSWORD.to_owned()));
@@ -61,8 +62,9 @@ fn f9_debug_of_what_carries_a_password_does_not_show_it() {
     );
 }
 
+// Reliability: F9.
 #[test]
-fn f9_debug_of_the_settings_does_not_show_the_databases_password() {
+fn debug_output_of_the_settings_hides_the_database_password() {
     let read = |url: &'static str| {
         Config::read(|setting| (setting.variable == "STAUNCH_DATABASE_URL").then(|| url.to_owned()))
     };
@@ -74,8 +76,9 @@ fn f9_debug_of_the_settings_does_not_show_the_databases_password() {
     }
 }
 
+// Reliability: F9.
 #[test]
-fn f9_debug_of_what_is_stored_does_not_show_the_hash() {
+fn debug_output_of_stored_accounts_hides_the_hash() {
     let hash = "$2b$04$abcdefghijklmnopqrstuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu";
     let email = staunch::identity::Email::parse("a@example.com").unwrap();
     let username = staunch::identity::Username::parse("ada").unwrap();
@@ -95,8 +98,9 @@ fn f9_debug_of_what_is_stored_does_not_show_the_hash() {
     }
 }
 
+// Reliability: F9.
 #[tokio::test]
-async fn f9_no_answer_repeats_what_was_secret() {
+async fn no_response_repeats_a_secret() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous();
@@ -128,7 +132,7 @@ async fn f9_no_answer_repeats_what_was_secret() {
 }
 
 #[tokio::test]
-async fn no_token_and_no_trace_of_one_is_stored() {
+async fn no_token_or_part_of_one_is_stored() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     app.anonymous().refresh(&tokens.refresh).await.tokens();
@@ -146,8 +150,9 @@ async fn no_token_and_no_trace_of_one_is_stored() {
     }
 }
 
+// Reliability: D6.
 #[tokio::test]
-async fn d6_keys_are_for_their_owner_alone_and_never_made_anew_over_a_damaged_one() {
+async fn key_files_are_private_and_a_damaged_one_is_never_overwritten() {
     use std::os::unix::fs::PermissionsExt;
     let keys = tempfile::tempdir().unwrap();
     let folder = keys.path().join("keys");
@@ -160,7 +165,7 @@ async fn d6_keys_are_for_their_owner_alone_and_never_made_anew_over_a_damaged_on
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
         files += 1;
     }
-    assert_eq!(files, 2, "one that signs, one for the refresh tokens");
+    assert_eq!(files, 2, "one signing key, one refresh token key");
     let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     drop(app);
@@ -178,7 +183,7 @@ async fn d6_keys_are_for_their_owner_alone_and_never_made_anew_over_a_damaged_on
         std::fs::write(&path, "damaged").unwrap();
         let error = with_keys().try_start().await.err().unwrap().to_string();
         assert!(error.contains(&name), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"damaged", "left as it was");
+        assert_eq!(std::fs::read(&path).unwrap(), b"damaged", "the file is unchanged");
         std::fs::write(&path, good).unwrap();
     }
     with_keys().start().await.registered("ada").await;

@@ -1,9 +1,9 @@
-//! Long random histories of one session against a model: refreshes, retries, two at once, late and
-//! stolen tokens, logout, expiry, and time that passes.
+//! Long random histories of one session against a model: refreshes, retries, concurrent refreshes,
+//! late and stolen tokens, logout, expiry, and the passing of time.
 //!
-//! Time passes on both clocks: the server's is the test's own, and the database's is moved by
-//! moving the session's times back. Steps are far larger than what a step really takes, so that no
-//! answer depends on the machine's speed.
+//! Time passes on both clocks. The server uses the test's clock; for the database, the test moves
+//! the session's times back. A tick is far longer than a step takes, so that no answer depends on
+//! the machine's speed.
 
 use crate::support::{Client, PASSWORD, Reply, TestApp};
 use proptest::prelude::*;
@@ -18,32 +18,32 @@ const GRACE_S: u64 = 300;
 const TTL_S: u64 = 1_000;
 /// STAUNCH_ACCESS_TOKEN_TTL, in seconds.
 const ACCESS_TTL_S: u64 = 600;
-/// Time moves by multiples of this, so that it is never near one of the limits: 300 and 1,000 are
-/// passed between two of them.
+/// Time advances in multiples of this, so that it is never close to a limit: 300 and 1,000 both lie
+/// between two multiples.
 const TICK_S: u64 = 70;
-/// Histories that would begin later are left out: a busy machine does fewer.
+/// No history starts later than this: a busy machine runs fewer.
 const TIME_LIMIT: Duration = Duration::from_secs(12);
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The newest token.
+    /// A refresh with the newest token.
     Refresh,
-    /// The newest token, twice at the same time.
+    /// Two concurrent refreshes with the newest token.
     RefreshTwice,
-    /// The token before the newest, as a client does that lost the answer.
+    /// A refresh with the previous token, as a client that lost the answer sends it.
     Retry,
-    /// A token so many generations back, at least two.
+    /// A refresh with a token `back` generations old, at least two.
     Steal {
         back: usize,
     },
     Logout {
         back: usize,
     },
-    /// So many ticks pass.
+    /// `ticks` ticks pass.
     Pass {
         ticks: u64,
     },
-    /// Asks with the access token so many generations back.
+    /// A call with the access token `back` generations old.
     Me {
         back: usize,
     },
@@ -64,14 +64,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What must hold, in its simplest form.
+/// The expected behaviour, in its simplest form.
 struct Model {
-    /// Refresh tokens, oldest first: one a generation.
+    /// Refresh tokens, one per generation, oldest first.
     refresh: Vec<String>,
-    /// Access tokens and when each was signed, in seconds of the model.
+    /// Access tokens and when each was signed, in the model's seconds.
     access: Vec<(String, u64)>,
     now_s: u64,
-    /// When the newest generation came.
+    /// When the newest generation was created.
     moved_s: u64,
     live: bool,
 }
@@ -81,7 +81,7 @@ impl Model {
         self.live && self.now_s - self.moved_s < TTL_S
     }
 
-    /// What a refresh with the token so many generations back gets, and what becomes of it.
+    /// Applies a refresh with the token `back` generations old; returns whether it succeeds.
     fn refreshed(&mut self, back: usize) -> bool {
         let works = match back {
             _ if !self.is_live() => return false,
@@ -95,13 +95,13 @@ impl Model {
         works
     }
 
-    /// The token that is at most so many generations back, and how many it is.
+    /// The token `back` generations old, or the oldest one; returns its age too.
     fn token(&self, back: usize) -> (usize, String) {
         let back = back.min(self.refresh.len() - 1);
         (back, self.refresh[self.refresh.len() - 1 - back].clone())
     }
 
-    /// Compares an answer with what is right; keeps its tokens.
+    /// Compares an answer with the model, and keeps its tokens.
     fn check(&mut self, reply: &Reply, works: bool, back: usize) -> Result<(), TestCaseError> {
         prop_assert_eq!(reply.status, if works { 200 } else { 401 });
         if !works {
@@ -113,7 +113,7 @@ impl Model {
             self.refresh.push(tokens.refresh);
             self.moved_s = self.now_s;
         } else {
-            prop_assert_eq!(Some(&tokens.refresh), self.refresh.last(), "one line of successors");
+            prop_assert_eq!(Some(&tokens.refresh), self.refresh.last(), "one successor");
         }
         self.access.push((tokens.access, self.now_s));
         Ok(())
@@ -194,7 +194,7 @@ impl History<'_> {
         self.model.check(&reply, works, back)
     }
 
-    /// The row is the model's session: one generation a successor, and ended when it is.
+    /// Checks the session's row: the generation counts the successors, and it ends with the model.
     async fn row_agrees(&self) -> Result<(), TestCaseError> {
         let query = "SELECT generation, NOT revoked AND expires_at > now()
              FROM refresh_tokens WHERE id = $1";
@@ -231,7 +231,7 @@ async fn run(
             break;
         }
     }
-    // Whatever happened, a thief's token ends it for good, and with it every token there ever was.
+    // After any history, a stolen token ends the session for good, and with it all its tokens.
     history.refresh(2).await?;
     history.client.logout(&history.model.token(0).1).await.assert_status(204);
     history.model.live = false;
@@ -244,8 +244,9 @@ async fn run(
     Ok(())
 }
 
+// Reliability: E5.
 #[test]
-fn e5_long_histories_of_a_session_are_those_of_the_model() {
+fn long_session_histories_match_the_model() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (app, db) = runtime.block_on(async {
         let app = TestApp::builder()

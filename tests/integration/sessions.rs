@@ -1,4 +1,4 @@
-//! An account's sessions: listed, ended one by one, ended all at once, limited in number.
+//! An account's sessions: listing, ending one or all of them, and their limit.
 
 use crate::support::{TestApp, Tokens};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The ids that the list shows, in its order.
+/// The listed ids, in order.
 async fn listed(app: &TestApp, access: &str) -> Vec<String> {
     let reply = app.anonymous().sessions(access).await;
     reply.assert_status(200);
@@ -18,7 +18,7 @@ fn id(tokens: &Tokens) -> String {
     tokens.session().to_string()
 }
 
-/// The audit log's lines of those kinds: event, outcome, user, address, request.
+/// The audit log's lines of these kinds: event, outcome, user, address, request.
 async fn events(app: &TestApp, kinds: &[&str]) -> Vec<String> {
     let query = "SELECT concat_ws(' ', event, outcome, user_id, host(ip), request_id)
          FROM auth_events WHERE event = ANY ($1) ORDER BY id";
@@ -27,7 +27,7 @@ async fn events(app: &TestApp, kinds: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_account_sees_its_live_sessions_newest_first() {
+async fn an_account_lists_its_live_sessions_newest_first() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let phone = app.anonymous().with("user-agent", "phone/1").log_in("ada").await;
@@ -56,13 +56,13 @@ async fn an_account_sees_its_live_sessions_newest_first() {
 
     let next = app.anonymous().refresh(&phone.refresh).await.tokens();
     let list = app.anonymous().sessions(&next.access).await.json();
-    assert_eq!(list[1]["id"], id(&phone), "by when they were opened");
+    assert_eq!(list[1]["id"], id(&phone), "ordered by creation");
     assert!(time(&list[1]["last_used_at"]) > time(&list[1]["created_at"]));
     assert_eq!(listed(&app, &eve.access).await, [id(&eve)]);
 }
 
 #[tokio::test]
-async fn a_session_is_ended_by_its_account_and_no_other() {
+async fn only_its_own_account_can_end_a_session() {
     let app = TestApp::start().await;
     let [mine, other, eve] = app.three_sessions().await;
     let client = app.anonymous();
@@ -86,7 +86,7 @@ async fn a_session_is_ended_by_its_account_and_no_other() {
 }
 
 #[tokio::test]
-async fn only_our_form_of_an_id_is_a_path_and_no_metric_shows_one() {
+async fn only_well_formed_session_ids_are_paths_and_no_metric_shows_one() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
     let client = app.anonymous();
@@ -116,7 +116,7 @@ async fn only_our_form_of_an_id_is_a_path_and_no_metric_shows_one() {
 }
 
 #[tokio::test]
-async fn a_logout_of_all_ends_every_session_of_the_account() {
+async fn logout_all_ends_every_session_of_the_account() {
     let app = TestApp::start().await;
     let [mine, other, eve] = app.three_sessions().await;
     let client = app.anonymous();
@@ -136,11 +136,12 @@ async fn a_logout_of_all_ends_every_session_of_the_account() {
     assert_eq!(events(&app, &["logout_all"]).await, ["logout_all success 1 127.0.0.1 all-1"]);
 }
 
+// Reliability: E3.
 #[tokio::test]
-async fn e3_a_login_that_is_storing_its_session_is_ended_by_a_logout_of_all() {
+async fn logout_all_ends_a_login_that_is_storing_its_session() {
     let app = TestApp::start().await;
     let mine = app.registered("ada").await;
-    // A login half way: it holds the account as insert_session does.
+    // A login in progress: it locks the account as insert_session does.
     let mut db = app.db().await;
     let login = db.transaction().await.unwrap();
     login.execute("SELECT 1 FROM users WHERE id = 1 FOR SHARE", &[]).await.unwrap();
@@ -158,14 +159,15 @@ async fn e3_a_login_that_is_storing_its_session_is_ended_by_a_logout_of_all() {
     assert_eq!(db.query_one(live, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
+// Reliability: E3.
 #[tokio::test]
-async fn e3_a_session_that_ended_while_its_wish_waited_ends_no_other() {
+async fn a_request_whose_session_ends_while_it_waits_ends_no_other_session() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let other = app.anonymous().log_in("ada").await;
     for all in [false, true] {
         let mine = app.anonymous().log_in("ada").await;
-        // As a login holds the account until its session is stored.
+        // Locks the account as a login does until its session is stored.
         let db = app.db().await;
         db.batch_execute("BEGIN; SELECT 1 FROM users WHERE id = 1 FOR SHARE").await.unwrap();
         let ending = tokio::spawn({
@@ -188,7 +190,7 @@ async fn e3_a_session_that_ended_while_its_wish_waited_ends_no_other() {
 }
 
 #[tokio::test]
-async fn a_logout_is_in_the_audit_log_once() {
+async fn a_logout_is_logged_once_in_the_audit_log() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let client = app.anonymous().with("x-request-id", "out-1");
@@ -199,7 +201,7 @@ async fn a_logout_is_in_the_audit_log_once() {
 }
 
 #[tokio::test]
-async fn a_login_beyond_the_limit_ends_the_session_used_longest_ago() {
+async fn a_login_over_the_limit_ends_the_least_recently_used_session() {
     let app = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "3").start().await;
     app.register("ada").await;
     let eve = app.registered("eve").await;
@@ -219,7 +221,7 @@ async fn a_login_beyond_the_limit_ends_the_session_used_longest_ago() {
     let row = app.db().await.query_one(reason, &[&second.session()]).await.unwrap();
     assert_eq!(row.get::<_, String>(0), "limit");
     assert_eq!(listed(&app, &fourth.access).await, [id(&fourth), id(&third), id(&first)]);
-    // A wrong password ends nothing, nor does an expired session count.
+    // A wrong password ends no session, and an expired session does not count.
     client.login("ada", "wrong password").await.assert_status(401);
     let expire = "UPDATE refresh_tokens SET expires_at = now() WHERE id = $1";
     app.db().await.execute(expire, &[&third.session()]).await.unwrap();
@@ -230,7 +232,7 @@ async fn a_login_beyond_the_limit_ends_the_session_used_longest_ago() {
 }
 
 #[tokio::test]
-async fn one_session_an_account_is_possible_and_a_backlog_is_cut_at_once() {
+async fn a_limit_of_one_session_works_and_trims_a_backlog_at_once() {
     let app = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "1").start().await;
     app.register("ada").await;
     let fill = "INSERT INTO refresh_tokens (id, user_id, expires_at)
@@ -244,7 +246,7 @@ async fn one_session_an_account_is_possible_and_a_backlog_is_cut_at_once() {
 }
 
 #[tokio::test]
-async fn logins_at_once_exceed_the_limit_by_no_more_than_were_under_way_and_not_for_long() {
+async fn concurrent_logins_exceed_the_session_limit_only_by_their_number_and_briefly() {
     const LIMIT: usize = 5;
     const AT_ONCE: usize = 8;
     let app = TestApp::builder().set("STAUNCH_SESSIONS_PER_ACCOUNT", "5").start().await;

@@ -1,4 +1,4 @@
-//! HTTPS: versions, HTTP/2, clients that say something else, and a certificate that changes.
+//! HTTPS: TLS versions, HTTP/2, clients that do not speak TLS, and certificate changes.
 
 use crate::support::{Authority, Builder, Issued, SOON, TestApp, until};
 use bytes::Bytes;
@@ -23,20 +23,21 @@ fn served(folder: &Path, issued: &Issued) -> Builder {
         .set("STAUNCH_METRICS_LISTEN", "127.0.0.1:0")
 }
 
-/// Waits until so many handshakes have ended so; the client may know of the end first.
+/// Waits until `count` handshakes had this result. The client may see the end before it is counted.
 async fn counted(app: &TestApp, result: &str, count: f64) {
     let series = format!("staunch_tls_handshakes_total{{result=\"{result}\"}}");
     until("it is counted", SOON, async || app.metric(&series).await == count).await;
 }
 
-/// The certificate that a new connection is shown.
+/// The certificate that the server presents to a new connection.
 async fn shown(app: &TestApp, authority: &Authority) -> Vec<u8> {
     let stream = authority.connect(app.address, |_| {}).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
+async fn http_1_1_works_over_tls_1_2_and_1_3() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
@@ -57,8 +58,9 @@ async fn a16_tls_1_2_and_1_3_are_spoken_with_http_1_1_inside() {
     assert_eq!(app.metric(EXPIRY).await, 4_102_444_800.0);
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_http_2_is_chosen_by_alpn_and_what_nobody_speaks_is_refused() {
+async fn alpn_selects_http_2_and_unknown_protocols_are_refused() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     let both = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
@@ -96,21 +98,23 @@ fn old_hello() -> Vec<u8> {
     [[0x16, 0x03, 0x01, 0, length + 4, 1, 0, 0, length].as_slice(), &hello].concat()
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_old_versions_and_plain_text_get_an_alert_and_nothing_else() {
+async fn old_tls_versions_and_plain_text_get_only_an_alert() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
-    for octets in [old_hello(), b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()] {
+    for bytes in [old_hello(), b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()] {
         let mut raw = app.raw().await;
-        raw.write(octets).await;
+        raw.write(bytes).await;
         let answer = raw.rest().await;
         assert!(answer.starts_with('\u{15}') && answer.len() < 16, "{answer:?}");
     }
     counted(&app, "error", 2.0).await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_handshake_that_never_ends_is_cut() {
+async fn an_unfinished_handshake_times_out() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let builder = served(folder.path(), &authority.issue(&["localhost"], 2100));
     let builder = builder.set("STAUNCH_HEADER_TIMEOUT", "300ms").system_clock();
@@ -118,7 +122,7 @@ async fn a16_a_handshake_that_never_ends_is_cut() {
     let (mut silent, mut slow) = (app.raw().await, app.raw().await);
     let hello = old_hello();
     slow.write(&hello[..20]).await;
-    // A head that never comes is cut by the same deadline.
+    // The same timeout closes a connection without a request head.
     let mut idle = authority.connect(app.address, |_| {}).await.unwrap();
     silent.closed().await;
     slow.closed().await;
@@ -128,30 +132,32 @@ async fn a16_a_handshake_that_never_ends_is_cut() {
     counted(&app, "timeout", 2.0).await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_handshake_under_way_does_not_hold_up_the_stop() {
+async fn a_pending_handshake_does_not_delay_the_shutdown() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let builder = served(folder.path(), &authority.issue(&["localhost"], 2100));
     // Longer than the test waits.
     let mut app = builder.set("STAUNCH_SHUTDOWN_GRACE", "2m").start().await;
     let mut silent = app.raw().await;
-    // Accepted, as one that came later is.
+    // Once this later connection is accepted, the earlier one is too.
     shown(&app, &authority).await;
     app.begin_stop();
     silent.closed().await;
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_handshake_under_way_at_the_stop_is_finished_and_its_request_answered() {
+async fn a_handshake_during_shutdown_completes_and_its_request_is_answered() {
     until("it is answered", SOON, async || finished_at_the_stop().await).await;
 }
 
-/// False: the handshake came later than the second that it has, as the machine was busy.
+/// Returns false if a busy machine was too slow, and the handshake came after its one second.
 async fn finished_at_the_stop() -> bool {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let mut app = served(folder.path(), &authority.issue(&["localhost"], 2100)).start().await;
     let begun = TcpStream::connect(app.address).await.unwrap();
-    // Accepted, as one that came later is.
+    // Once this later connection is accepted, the earlier one is too.
     shown(&app, &authority).await;
     app.begin_stop();
     let stopped = Instant::now();
@@ -177,25 +183,26 @@ async fn finished_at_the_stop() -> bool {
     }
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
+async fn a_changed_certificate_is_loaded_and_a_broken_one_is_not() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let first = authority.issue(&["localhost"], 2100);
     let app = served(folder.path(), &first).start().await;
     let tls = app.tls.clone().unwrap();
     assert_eq!(shown(&app, &authority).await, first.der);
     let second = authority.issue(&["localhost"], 2101);
-    // A connection from before goes on.
+    // An open connection survives the change.
     let mut open = authority.connect(app.address, |_| {}).await.unwrap();
     second.write(folder.path());
-    // The server looks by itself, too, and may have been first.
+    // The server also checks by itself, and may have done so first.
     tls.reload_if_changed().ok();
     assert_eq!(shown(&app, &authority).await, second.der);
     assert_eq!(app.metric(EXPIRY).await, 4_133_980_800.0);
     open.write_all(b"GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert!(open.read_u8().await.is_ok());
 
-    // The new certificate with the old key, then a file that is cut off, then one that is gone.
+    // The new certificate with the old key, then a truncated file, then a missing one.
     let third = authority.issue(&["localhost"], 2102);
     let next = authority.issue(&["localhost"], 2102);
     Issued { key: second.key.clone(), ..next }.write(folder.path());
@@ -217,7 +224,7 @@ async fn a16_a_changed_certificate_is_taken_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_pair_that_does_not_match_stops_the_start() {
+async fn a_mismatched_certificate_and_key_prevent_the_start() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new());
     let other = authority.issue(&["localhost"], 2100);
     let mixed = Issued { key: other.key, ..authority.issue(&["localhost"], 2100) };

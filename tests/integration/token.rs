@@ -7,7 +7,7 @@ use std::net::IpAddr;
 const PATH: &str = "/api/v1/auth/token";
 
 #[tokio::test]
-async fn a_login_works_by_name_and_by_address_in_any_case() {
+async fn a_login_accepts_username_or_email_in_any_case() {
     let app = TestApp::start().await;
     let id = app.register("Ada").await;
     for name in ["Ada", "ada", "ADA", "Ada@example.com", "aDA@EXAMPLE.COM"] {
@@ -45,8 +45,9 @@ async fn passwords_are_compared_exactly() {
     }
 }
 
+// Reliability: F1.
 #[tokio::test]
-async fn f1_every_rejected_login_has_the_same_words_and_headers() {
+async fn every_rejected_login_has_the_same_body_and_headers() {
     let app = TestApp::start().await;
     app.register("ada").await;
     app.register("disabled").await;
@@ -79,14 +80,14 @@ async fn f1_every_rejected_login_has_the_same_words_and_headers() {
         assert_eq!(&reply.seen(), first.get_or_insert_with(|| reply.seen()), "{name}");
     }
     let hashed = app.metric("staunch_hash_seconds_count{op=\"verify\"}").await;
-    assert_eq!(hashed, 11.0, "each costs one hash");
+    assert_eq!(hashed, 11.0, "each login costs one hash");
     let rejected = app.metric("staunch_logins_total{result=\"rejected\"}").await;
     assert_eq!(rejected, 11.0);
     assert_eq!(app.queries("insert_session").await, 0.0);
 }
 
 #[tokio::test]
-async fn both_grants_are_one_endpoint() {
+async fn one_endpoint_serves_both_grants() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let client = app.anonymous();
@@ -108,7 +109,7 @@ async fn both_grants_are_one_endpoint() {
 }
 
 #[tokio::test]
-async fn oauth_errors_are_those_of_rfc_6749() {
+async fn oauth_errors_follow_rfc_6749() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     let reply = client.post_form(PATH, &[("grant_type", "magic")]).await;
@@ -130,8 +131,9 @@ async fn oauth_errors_are_those_of_rfc_6749() {
     }
 }
 
+// Reliability: A12.
 #[tokio::test]
-async fn a12_a_form_that_needs_a_guess_is_400() {
+async fn an_ambiguous_form_is_400() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let client = app.anonymous();
@@ -163,7 +165,7 @@ async fn a12_a_form_that_needs_a_guess_is_400() {
 }
 
 #[tokio::test]
-async fn a_session_remembers_where_it_was_opened() {
+async fn a_session_stores_its_address_and_user_agent() {
     let app = TestApp::builder().set("STAUNCH_TRUSTED_PROXIES", "127.0.0.1").start().await;
     app.register("ada").await;
     let db = app.db().await;
@@ -185,8 +187,9 @@ async fn a_session_remembers_where_it_was_opened() {
     assert_eq!(row.get::<_, Option<String>>(1), None);
 }
 
+// Reliability: F8.
 #[tokio::test]
-async fn f8_names_and_agents_reach_the_database_as_parameters() {
+async fn names_and_agents_reach_the_database_as_parameters() {
     let app = TestApp::start().await;
     app.register("ada").await;
     let hostile = "x'; DROP TABLE refresh_tokens; --";
@@ -197,8 +200,9 @@ async fn f8_names_and_agents_reach_the_database_as_parameters() {
     assert_eq!(row.unwrap().get::<_, String>(0), hostile);
 }
 
+// Reliability: E4.
 #[tokio::test]
-async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
+async fn a_login_started_before_a_password_change_gets_no_session() {
     use staunch::identity::{Origin, SessionId, UserId};
     use staunch::store::{NewSession, Store, StoreConfig};
     let app = TestApp::start().await;
@@ -230,6 +234,6 @@ async fn e4_a_login_that_began_before_a_password_change_gets_no_session() {
     let after = store.credentials(&name, "none").await.unwrap().updated_at;
     assert!(open(after).await);
     db.execute("UPDATE users SET is_active = false", &[]).await.unwrap();
-    assert!(!open(after).await, "disabled while it hashed");
+    assert!(!open(after).await, "disabled while the login was hashed");
     store.close();
 }

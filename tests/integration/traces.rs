@@ -1,4 +1,4 @@
-//! Traces: which requests are exported, and what a collector gets to see of them.
+//! Traces: which requests are exported, and what the spans contain.
 
 use crate::support::{Builder, Collector, PASSWORD, SOON, TestApp, attributes, until};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -8,10 +8,10 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
 fn hex(id: &[u8]) -> String {
-    id.iter().map(|octet| format!("{octet:02x}")).collect()
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A server that believes the `traceparent` of this machine.
+/// A server that trusts the `traceparent` of loopback callers.
 async fn traced(collector: &Collector) -> TestApp {
     exporting(collector).set("STAUNCH_TRACE_CALLERS", "127.0.0.1").start().await
 }
@@ -20,12 +20,12 @@ fn exporting(collector: &Collector) -> Builder {
     TestApp::builder().system_clock().set("STAUNCH_OTLP_ENDPOINT", collector.url())
 }
 
-// More threads than one: the collector answers while the test waits for the server's end.
+// Several threads, because the collector must answer while the test waits for the server to stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_is_one_tree_of_its_stages_under_the_callers_span() {
+async fn a_login_is_one_tree_of_stage_spans_under_the_callers_span() {
     let collector = Collector::start().await;
     let app = traced(&collector).await;
-    // No hexadecimal id can have this name in it.
+    // No hexadecimal id can contain this name.
     let name = "margaret";
     app.register(name).await;
     let client = app
@@ -36,7 +36,7 @@ async fn a_login_is_one_tree_of_its_stages_under_the_callers_span() {
     let reply = client.login(name, PASSWORD).await;
     let tokens = reply.tokens();
     let traceresponse = reply.header("traceresponse").unwrap().to_owned();
-    // The end of the server sends what waits.
+    // The server exports waiting spans when it stops.
     drop(app);
 
     let received = collector.take();
@@ -92,7 +92,7 @@ async fn a_login_is_one_tree_of_its_stages_under_the_callers_span() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trusted_caller_decides_and_without_one_the_request_id_is_the_trace() {
+async fn a_trusted_caller_decides_sampling_and_otherwise_the_request_id_is_the_trace() {
     let collector = Collector::start().await;
     let app = traced(&collector).await;
     let client = app.anonymous();
@@ -101,7 +101,7 @@ async fn a_trusted_caller_decides_and_without_one_the_request_id_is_the_trace() 
     assert_eq!(reply.header("traceresponse"), None);
     assert_eq!(reply.header("x-request-id"), Some(TRACE));
     let reply = client.get("/no/such/path").await;
-    assert_eq!(reply.header("traceresponse"), None, "nobody asked");
+    assert_eq!(reply.header("traceresponse"), None, "not requested");
     let id = reply.header("x-request-id").unwrap().to_owned();
     drop(app);
 
@@ -113,10 +113,10 @@ async fn a_trusted_caller_decides_and_without_one_the_request_id_is_the_trace() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_strangers_trace_is_linked_and_its_flag_is_not_heard() {
+async fn an_untrusted_trace_is_linked_and_its_sampling_flag_ignored() {
     let collector = Collector::start().await;
     let app = exporting(&collector).start().await;
-    // Not sampled, says the caller; the sampler, which takes every root, does not ask it.
+    // The caller's flag says not sampled. The sampler records every root and ignores the flag.
     let stranger = app.anonymous().with("traceparent", &format!("00-{TRACE}-{CALLER}-00"));
     let reply = stranger.get("/health/liveness").await;
     let response = reply.header("traceresponse").unwrap().to_owned();
@@ -133,8 +133,8 @@ async fn a_strangers_trace_is_linked_and_its_flag_is_not_heard() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_costs_its_traces_and_nothing_else() {
-    // A port that nothing listens on.
+async fn an_unreachable_collector_loses_only_traces() {
+    // A port without a listener.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
     let app = TestApp::builder().set("STAUNCH_OTLP_ENDPOINT", url).start().await;

@@ -1,4 +1,4 @@
-//! What an operator does to accounts beside the server.
+//! Operator commands on accounts while a server runs.
 
 use crate::support::{PASSWORD, TestApp, TestDatabase};
 use staunch::auth::{export_users, import_users};
@@ -25,7 +25,7 @@ async fn events(admin: &Admin, user: Option<i64>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
+async fn disabling_ends_all_sessions_at_once_and_enabling_restores_none() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let tokens = app.anonymous().log_in("ada").await;
@@ -41,7 +41,7 @@ async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
     let found = admin.find(&LoginName::parse("ADA@example.com")).await.unwrap().unwrap();
     assert_eq!((found.id.0, found.is_active), (id, true));
     assert_eq!(admin.sessions(found.id).await.unwrap().len(), 2);
-    assert_eq!(admin.disable(found.id).await.unwrap(), Some(2), "those that were live");
+    assert_eq!(admin.disable(found.id).await.unwrap(), Some(2), "the live sessions");
     assert_eq!(admin.disable(found.id).await.unwrap(), None);
     assert!(admin.sessions(found.id).await.unwrap().is_empty());
     let client = app.anonymous();
@@ -62,7 +62,7 @@ async fn disabling_ends_the_sessions_at_once_and_enabling_brings_none_back() {
 }
 
 #[tokio::test]
-async fn a_new_password_ends_the_sessions_and_the_old_one() {
+async fn setting_a_password_ends_all_sessions_and_the_old_password() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let tokens = app.anonymous().log_in("ada").await;
@@ -78,12 +78,13 @@ async fn a_new_password_ends_the_sessions_and_the_old_one() {
     admin.close().await;
 }
 
+// Reliability: E4.
 #[tokio::test]
-async fn e4_a_login_that_is_storing_its_session_is_ended_with_the_others() {
+async fn disabling_ends_a_login_that_is_storing_its_session() {
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let mut admin = admin(&app.database).await;
-    // A login half way: it holds the account as insert_session does.
+    // A login in progress: it locks the account as insert_session does.
     let mut db = app.db().await;
     let login = db.transaction().await.unwrap();
     login.execute("SELECT 1 FROM users WHERE id = $1 FOR SHARE", &[&id]).await.unwrap();
@@ -102,7 +103,7 @@ async fn e4_a_login_that_is_storing_its_session_is_ended_with_the_others() {
 }
 
 #[tokio::test]
-async fn a_deleted_account_is_gone_and_its_history_stays() {
+async fn deleting_an_account_keeps_its_audit_history() {
     let app = TestApp::start().await;
     let tokens = app.registered("ada").await;
     let id: i64 = tokens.claims()["sub"].as_str().unwrap().parse().unwrap();
@@ -119,7 +120,7 @@ async fn a_deleted_account_is_gone_and_its_history_stays() {
 }
 
 #[tokio::test]
-async fn an_added_account_is_one_like_any_other() {
+async fn an_added_account_works_like_a_registered_one() {
     let app = TestApp::start().await;
     app.register("grace").await;
     let admin = admin(&app.database).await;
@@ -137,7 +138,7 @@ async fn an_added_account_is_one_like_any_other() {
     admin.close().await;
 }
 
-/// Everything of an account but its number and version.
+/// All columns of an account except its id and version.
 async fn rows(database: &TestDatabase) -> Vec<String> {
     let query = "SELECT concat_ws('|', email, username, password_hash, is_active,
                  extract(epoch FROM created_at)) FROM users ORDER BY id";
@@ -146,7 +147,7 @@ async fn rows(database: &TestDatabase) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_import_of_an_export_is_the_same_accounts() {
+async fn importing_an_export_restores_the_same_accounts() {
     let first = TestDatabase::create().await;
     let insert = "INSERT INTO users (email, username, password_hash, is_active, created_at)
          SELECT 'User.' || n || '@Example.com', 'User-' || n,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 const JWKS: &str = "/.well-known/jwks.json";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-/// What each kind of key shows, RFC 7517 §4's members apart.
+/// The members of each kind of key, besides those of RFC 7517 §4.
 const SHAPES: [(&str, &[&str]); 3] =
     [("EdDSA", &["crv", "x"]), ("ES256", &["crv", "x", "y"]), ("RS256", &["e", "n"])];
 
@@ -17,7 +17,7 @@ fn keys(reply: &Reply) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_key_set_has_the_public_half_of_the_key_that_signs() {
+async fn the_key_set_contains_the_public_half_of_the_signing_key() {
     for (algorithm, members) in SHAPES {
         let app = TestApp::builder().set("STAUNCH_JWT_ALG", algorithm).start().await;
         let tokens = app.registered("ada").await;
@@ -29,11 +29,11 @@ async fn the_key_set_has_the_public_half_of_the_key_that_signs() {
         assert_eq!((&key["alg"], &key["use"]), (&json!(algorithm), &json!("sig")));
         let mut names: Vec<&str> = key.keys().map(String::as_str).collect();
         names.retain(|name| !["alg", "kid", "kty", "use"].contains(name));
-        assert_eq!(names, members, "nothing of the private half");
+        assert_eq!(names, members, "no private member");
         let header = jsonwebtoken::decode_header(&tokens.access).unwrap();
         assert_eq!(header.kid.as_deref(), key["kid"].as_str());
 
-        // Somebody who has the set alone can check the token.
+        // A client that has only the key set can verify the token.
         let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(keys[0].clone()).unwrap();
         let mut validation = jsonwebtoken::Validation::new(header.alg);
         validation.set_audience(&["staunch"]);
@@ -56,7 +56,7 @@ async fn a_shared_secret_is_not_in_the_key_set() {
 }
 
 #[tokio::test]
-async fn who_has_the_document_is_told_so() {
+async fn a_client_with_the_current_document_gets_304() {
     let app = TestApp::start().await;
     let client = app.anonymous();
     for path in [JWKS, METADATA] {
@@ -86,7 +86,7 @@ async fn who_has_the_document_is_told_so() {
 }
 
 #[tokio::test]
-async fn the_metadata_says_where_everything_is() {
+async fn the_metadata_lists_every_endpoint() {
     let issuer = "https://auth.example/login/";
     let app = TestApp::builder().set("STAUNCH_JWT_ISSUER", issuer).start().await;
     let reply = app.anonymous().get(METADATA).await;
@@ -109,12 +109,12 @@ async fn the_metadata_says_where_everything_is() {
         })
     );
     let tokens = app.registered("ada").await;
-    assert_eq!(tokens.claims()["iss"], issuer, "the very same text");
+    assert_eq!(tokens.claims()["iss"], issuer, "exactly the same text");
 }
 
-// Case F18 of the field list: it named http://localhost:8080, wherever the server was.
+// Case F18 of the field list: the metadata named http://localhost:8080 for every server.
 #[tokio::test]
-async fn without_a_set_issuer_the_metadata_names_the_port_that_was_taken() {
+async fn the_default_issuer_has_the_port_that_was_bound() {
     let app = TestApp::builder().set("STAUNCH_JWT_ISSUER", "").start().await;
     let base = format!("http://localhost:{}", app.address.port());
     let metadata = app.anonymous().get(METADATA).await.json();
@@ -126,7 +126,7 @@ async fn without_a_set_issuer_the_metadata_names_the_port_that_was_taken() {
 }
 
 #[tokio::test]
-async fn both_count_to_the_limit_of_all_calls() {
+async fn both_documents_count_towards_the_global_limit() {
     let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "2/min").start().await;
     app.anonymous().get(JWKS).await.assert_status(200);
     app.anonymous().get(METADATA).await.assert_status(200);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What git may track at the top level.
+/// Entries that git may track at the top level.
 const TOP_LEVEL: [&str; 16] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -26,15 +26,15 @@ const TOP_LEVEL: [&str; 16] = [
     "tests",
 ];
 
-/// What git tells about a folder, a path a line; `None` without git or without a repository.
+/// Output lines of git in a folder; `None` without git or without a repository.
 pub(crate) fn git(folder: &Path, arguments: &[&str]) -> Option<Vec<String>> {
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).unwrap();
     output.status.success().then(|| text.lines().map(str::to_owned).collect())
 }
 
-/// The entries of a folder that git tracks; other files there are not part of the project. `None`:
-/// there is no repository, as in a source archive.
+/// The entries of a folder that git tracks; other files are not part of the project. `None` without
+/// a repository, as in a source archive.
 fn tracked_entries(folder: &Path) -> Option<BTreeSet<String>> {
     let files = git(folder, &["ls-files"])?;
     let entries = files.iter().filter_map(|path| path.split('/').next());
@@ -42,7 +42,7 @@ fn tracked_entries(folder: &Path) -> Option<BTreeSet<String>> {
 }
 
 #[test]
-fn the_top_level_is_the_layout() {
+fn the_top_level_matches_the_layout() {
     match tracked_entries(root()) {
         Some(entries) => {
             for name in entries {
@@ -50,13 +50,13 @@ fn the_top_level_is_the_layout() {
                 assert!(known, "{name} is not in the layout");
             }
         }
-        None => eprintln!("no git repository: the top level was not compared with the layout"),
+        None => eprintln!("skipped: no git repository to compare with the layout"),
     }
 }
 
-// Case F14 of the field list: the documented commands, run in the clone, leave files at the top level.
+// Case F14 of the field list: the documented commands, run in the clone, create top-level files.
 #[test]
-fn files_that_git_does_not_track_are_not_part_of_the_layout() {
+fn untracked_files_are_not_part_of_the_layout() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(tracked_entries(folder.path()), None, "there is no repository yet");
     if git(folder.path(), &["init"]).is_none() {
@@ -75,7 +75,7 @@ fn files_that_git_does_not_track_are_not_part_of_the_layout() {
 #[test]
 fn git_ignores_what_the_documented_commands_create_and_nothing_that_is_tracked() {
     if tracked_entries(root()).is_none() {
-        eprintln!("skipped: there is no git repository");
+        eprintln!("skipped: no git repository");
         return;
     }
     let made = [
@@ -97,5 +97,5 @@ fn git_ignores_what_the_documented_commands_create_and_nothing_that_is_tracked()
         assert!(git(root(), &["check-ignore", path]).is_some(), "git does not ignore {path}");
     }
     let hidden = git(root(), &["ls-files", "--cached", "--ignored", "--exclude-standard"]);
-    assert_eq!(hidden, Some(Vec::new()), "tracked, and ignored all the same");
+    assert_eq!(hidden, Some(Vec::new()), "tracked, but ignored");
 }

@@ -1,4 +1,4 @@
-//! `staunch client`: beside a server and without one.
+//! `staunch client`, with and without a running server.
 
 use crate::support::{Ended, Server, folder, processes_on, run, staunch};
 use std::path::Path;
@@ -9,14 +9,14 @@ async fn client(top: &Path, arguments: &[&str]) -> Ended {
     run(command).await
 }
 
-/// The value behind a name in what `add` prints.
+/// The value after a name in the output of `add`.
 fn value<'a>(out: &'a str, name: &str) -> &'a str {
     let line = out.lines().find(|line| line.starts_with(name));
     line.unwrap_or_else(|| panic!("{out}")).split_whitespace().nth(1).unwrap()
 }
 
 #[tokio::test]
-async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
+async fn a_client_added_while_the_server_runs_may_introspect_until_removed() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let ended = client(top.path(), &["add", "billing-api"]).await;
@@ -51,7 +51,7 @@ async fn a_client_made_beside_the_server_may_introspect_until_it_is_removed() {
 }
 
 #[tokio::test]
-async fn without_a_server_the_database_is_started_and_stopped_again() {
+async fn a_command_without_a_server_starts_and_stops_the_database() {
     let top = folder();
     Server::start(top.path(), &[]).await.stop().await;
     let ended = client(top.path(), &["add", "one"]).await;
@@ -65,11 +65,11 @@ async fn without_a_server_the_database_is_started_and_stopped_again() {
         let ended = run(command).await;
         assert!(ended.err.contains("STAUNCH_LISTENN is set, but"), "{}", ended.err);
     }
-    // Case F19 of the field list: a name will do.
+    // Case F19 of the field list: a name works as well as an id.
     let ended = client(top.path(), &["remove", "one"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert!(ended.out.ends_with(" (one)\n"), "{}", ended.out);
-    // A client whose name is the id of another: the id wins, and the name does afterwards.
+    // If a client's name equals another client's id, the id is matched first and the name second.
     let ended = client(top.path(), &["add", "two"]).await;
     let id = value(&ended.out, "client_id");
     assert_eq!(client(top.path(), &["add", id]).await.code, Some(0));

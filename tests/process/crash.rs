@@ -1,4 +1,4 @@
-//! kill -9, and what is there afterwards.
+//! State after kill -9.
 
 use crate::support::{Server, folder, processes_on, until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Registrations in each round; the kill comes somewhere in the middle.
+/// Registrations in each round. The kill falls in the middle.
 const REGISTRATIONS: usize = 30;
 
+// Reliability: D1.
 #[tokio::test]
-async fn d1_every_acknowledged_registration_survives_a_kill() {
+async fn every_acknowledged_registration_survives_a_kill() {
     let top = folder();
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..2 {
@@ -44,12 +45,12 @@ async fn d1_every_acknowledged_registration_survives_a_kill() {
         for client in clients {
             acknowledged.extend(client.await.unwrap());
         }
-        assert!(acknowledged.len() - before < 4 * REGISTRATIONS, "it was killed in the middle");
-        // Until it is dead it holds the folder.
+        assert!(acknowledged.len() - before < 4 * REGISTRATIONS, "not killed in the middle");
+        // The folder stays locked until the process is dead.
         let mut server = Arc::into_inner(server).unwrap();
         assert_eq!(server.ended().await.0, None, "by a signal");
     }
-    // The last start needs no repair either, at once after the kill.
+    // The last start comes right after the kill and needs no repair either.
     let server = Server::start(top.path(), &[]).await;
     for name in &acknowledged {
         assert_eq!(server.login(name).await.unwrap().status, 200, "{name}");
@@ -60,7 +61,7 @@ async fn d1_every_acknowledged_registration_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn a_kill_leaves_no_postgres_behind() {
+async fn killing_the_server_leaves_no_postgres_behind() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     server.signal(Signal::KILL);
@@ -68,8 +69,9 @@ async fn a_kill_leaves_no_postgres_behind() {
     drop(server);
 }
 
+// Reliability: C1.
 #[tokio::test]
-async fn c1_a_killed_postgres_is_back_without_a_restart() {
+async fn a_killed_postgres_recovers_without_a_server_restart() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -89,10 +91,11 @@ async fn c1_a_killed_postgres_is_back_without_a_restart() {
     server.stop().await;
 }
 
-/// A connection lives through the promotion, and so does the answer that it is a standby if nobody
+/// A connection survives the promotion. Without another probe, the cached standby state would stay.
 /// asks again.
+// Reliability: C5.
 #[tokio::test]
-async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
+async fn a_standby_is_not_ready_until_it_is_promoted() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -100,7 +103,7 @@ async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
     fs::write(data.join("standby.signal"), "").unwrap();
     kill_process(postgres(top.path()).unwrap(), Signal::KILL).unwrap();
     let readiness = async || server.get("/health/readiness").await.unwrap().status;
-    until("it says so", async || {
+    until("the standby is reported", async || {
         readiness().await == 503 && server.log().contains("it is a standby")
     })
     .await;
@@ -110,12 +113,12 @@ async fn c5_a_standby_is_not_ready_until_it_is_promoted() {
     fs::write(data.join("promote"), "").unwrap();
     kill_process(postgres(top.path()).unwrap(), Signal::USR1).unwrap();
     until("ready again", async || readiness().await == 200).await;
-    // On a busy machine one answer of the database may be late.
+    // On a busy machine, one answer of the database may be late.
     until("logins work", async || server.login("ada").await.unwrap().status == 200).await;
     server.stop().await;
 }
 
-/// The embedded PostgreSQL's first process.
+/// The first process of the embedded PostgreSQL.
 fn postgres(top: &Path) -> Option<Pid> {
     let file = top.join("data/postgres/data/postmaster.pid");
     let text = fs::read_to_string(file).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The listening socket: too few file descriptors, two processes on one port, many connections.
+//! The listening socket: few file descriptors, two processes on one port, many connections.
 
 use crate::support::{SOON, Server, folder, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
@@ -12,18 +12,18 @@ use tokio::time::{Duration, Instant, timeout};
 const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
 const LAST: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-/// One answer of the liveness route, head and body; `None` if the connection ended before the first
-/// octet of it. Half an answer fails the test.
+/// Reads one liveness response, head and body. `None` if the connection ended before its first
+/// byte; a partial response fails the test.
 async fn ask(stream: &mut TcpStream, request: &str) -> Option<String> {
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut text = String::new();
-    let mut octets = [0; 4_096];
+    let mut bytes = [0; 4_096];
     while !text.ends_with(r#"{"status":"alive"}"#) {
-        let read = timeout(SOON, stream.read(&mut octets)).await.expect("an answer or an end");
+        let read = timeout(SOON, stream.read(&mut bytes)).await.expect("an answer or an end");
         match read {
-            Ok(count @ 1..) => text.push_str(std::str::from_utf8(&octets[..count]).unwrap()),
+            Ok(count @ 1..) => text.push_str(std::str::from_utf8(&bytes[..count]).unwrap()),
             ended => {
-                assert_eq!(text, "", "half an answer, then {ended:?}");
+                assert_eq!(text, "", "a partial response, then {ended:?}");
                 return None;
             }
         }
@@ -42,20 +42,21 @@ fn cpu_ticks(server: &Server) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Leaves the server room for so many files more.
+/// Limits the server to `more` additional open files.
 fn limit_files(server: &Server, more: u64) {
     let current = Some(open_files(server) + more);
     let pid = Pid::from_raw(server.pid().cast_signed());
     prlimit(pid, Resource::Nofile, Rlimit { current, maximum: current }).unwrap();
 }
 
+// Reliability: A10.
 #[tokio::test]
-async fn a10_without_file_descriptors_accepting_pauses_and_goes_on() {
+async fn accepting_pauses_without_file_descriptors_and_resumes() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
     limit_files(&server, 8);
-    // Heads under way: none of these leaves for another.
+    // Unfinished heads: none of these connections can be evicted.
     let mut held = Vec::new();
     for _ in 0..30 {
         let mut stream = TcpStream::connect(&server.address).await.unwrap();
@@ -63,11 +64,11 @@ async fn a10_without_file_descriptors_accepting_pauses_and_goes_on() {
         held.push(stream);
     }
     let complaints = || server.log().matches("cannot accept connections").count();
-    until("it says so", async || complaints() > 0).await;
+    until("it is logged", async || complaints() > 0).await;
     let before = cpu_ticks(&server);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spent = cpu_ticks(&server) - before;
-    assert!(spent < 50, "{spent} ticks of 100 a second: a hot loop");
+    assert!(spent < 50, "{spent} ticks of 100 a second: a busy loop");
     drop(held);
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
     assert!(ask(&mut stream, ALIVE).await.is_some());
@@ -75,8 +76,9 @@ async fn a10_without_file_descriptors_accepting_pauses_and_goes_on() {
     server.stop().await;
 }
 
+// Reliability: A10.
 #[tokio::test]
-async fn a10_idle_connections_give_their_file_descriptors_to_new_ones() {
+async fn idle_connections_are_evicted_to_free_file_descriptors() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     limit_files(&server, 8);
@@ -89,7 +91,7 @@ async fn a10_idle_connections_give_their_file_descriptors_to_new_ones() {
     server.stop().await;
 }
 
-/// Settings of a server that shares its port, its database and its keys.
+/// Settings of a server that shares a port, a database and keys.
 fn shared(top: &Path, listen: &str) -> [(&'static str, String); 4] {
     let postgres = top.join("data/postgres");
     let password = std::fs::read_to_string(postgres.join("password")).unwrap();
@@ -116,15 +118,15 @@ async fn sharing(top: &Path, name: &str, listen: &str) -> Server {
 struct Clients {
     stop: AtomicBool,
     answered: AtomicUsize,
-    /// Asked again on a new connection, as RFC 9110 §9.2.2 allows.
-    asked_again: AtomicUsize,
-    told_to_close: AtomicUsize,
+    /// Requests repeated on a new connection, as RFC 9110 §9.2.2 allows.
+    retried: AtomicUsize,
+    closed_by_server: AtomicUsize,
 }
 
 impl Clients {
     async fn each_on_a_new_connection(self: Arc<Self>, address: String) {
         while !self.stop.load(Ordering::Relaxed) {
-            self.anew(&address, LAST).await;
+            self.with_retry(&address, LAST).await;
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -134,35 +136,36 @@ impl Clients {
         while !self.stop.load(Ordering::Relaxed) {
             let mut stream = match kept.take() {
                 Some(stream) => stream,
-                None => TcpStream::connect(&address).await.expect("somebody listens"),
+                None => TcpStream::connect(&address).await.expect("a listener"),
             };
             match ask(&mut stream, ALIVE).await {
                 Some(answer) if answer.contains("connection: close") => {
-                    self.told_to_close.fetch_add(1, Ordering::Relaxed);
+                    self.closed_by_server.fetch_add(1, Ordering::Relaxed);
                 }
                 Some(_) => kept = Some(stream),
                 None => {
-                    self.asked_again.fetch_add(1, Ordering::Relaxed);
-                    self.anew(&address, LAST).await;
+                    self.retried.fetch_add(1, Ordering::Relaxed);
+                    self.with_retry(&address, LAST).await;
                 }
             }
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Twice at most.
-    async fn anew(&self, address: &str, request: &str) {
-        let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+    /// Sends the request on a new connection, and repeats it once if necessary.
+    async fn with_retry(&self, address: &str, request: &str) {
+        let mut stream = TcpStream::connect(address).await.expect("a listener");
         if ask(&mut stream, request).await.is_none() {
-            self.asked_again.fetch_add(1, Ordering::Relaxed);
-            let mut stream = TcpStream::connect(address).await.expect("somebody listens");
-            ask(&mut stream, request).await.expect("the second time");
+            self.retried.fetch_add(1, Ordering::Relaxed);
+            let mut stream = TcpStream::connect(address).await.expect("a listener");
+            ask(&mut stream, request).await.expect("a retry succeeds");
         }
     }
 }
 
+// Reliability: D3.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d3_servers_on_one_port_are_replaced_without_a_failed_request() {
+async fn servers_on_one_port_are_replaced_without_a_failed_request() {
     let top = folder();
     let database = Server::start(top.path(), &[]).await;
     let mut old = sharing(top.path(), "a", "127.0.0.1:0").await;
@@ -177,14 +180,15 @@ async fn d3_servers_on_one_port_are_replaced_without_a_failed_request() {
     for name in ["b", "c"] {
         let new = sharing(top.path(), name, &address).await;
         assert_eq!(new.address, address);
-        let told = clients.told_to_close.load(Ordering::Relaxed);
+        let told = clients.closed_by_server.load(Ordering::Relaxed);
         old.signal(Signal::TERM);
         let (code, _) = old.ended().await;
         assert_eq!(code, Some(0), "{}", old.log());
-        // Those that it kept were told to connect anew, and did.
-        let now_told = clients.told_to_close.load(Ordering::Relaxed);
+        // Clients with open connections received `Connection: close`, and reconnected.
+        let now_told = clients.closed_by_server.load(Ordering::Relaxed);
         let before = clients.answered.load(Ordering::Relaxed);
-        until("they go on", async || clients.answered.load(Ordering::Relaxed) > before + 100).await;
+        until("clients continue", async || clients.answered.load(Ordering::Relaxed) > before + 100)
+            .await;
         assert!(name == "c" || now_told > told, "{now_told}");
         old = new;
     }
@@ -192,23 +196,24 @@ async fn d3_servers_on_one_port_are_replaced_without_a_failed_request() {
     for client in running {
         client.await.expect("every request is answered");
     }
-    // What completes its handshake between the last look into the queue and its end.
-    let asked_again = clients.asked_again.load(Ordering::Relaxed);
-    assert!(asked_again <= 4, "{asked_again}");
+    // Connections whose handshake completed between the last accept and the close of the socket.
+    let retried = clients.retried.load(Ordering::Relaxed);
+    assert!(retried <= 4, "{retried}");
     old.stop().await;
     database.stop().await;
 }
 
+// Reliability: D3.
 #[tokio::test]
-async fn d3_what_waits_in_the_queue_when_the_server_is_told_to_stop_is_served() {
+async fn connections_in_the_accept_queue_at_sigterm_are_served() {
     until("all are served", served_from_the_queue).await;
 }
 
-/// False: requests came later than the second that they have, as the machine was busy.
+/// Returns false if a busy machine was too slow, and requests came after their one second.
 async fn served_from_the_queue() -> bool {
     let top = folder();
     let mut server = Server::start(top.path(), &[]).await;
-    // It stands still: the kernel alone answers.
+    // The server is stopped, so that only the kernel accepts connections.
     server.signal(Signal::STOP);
     let mut queued = Vec::new();
     for number in 0..20 {
@@ -222,7 +227,7 @@ async fn served_from_the_queue() -> bool {
     let begun = Instant::now();
     server.signal(Signal::CONT);
     until("it drains", async || server.log().contains("draining")).await;
-    // Every other one has its request still to send.
+    // Every second client still has to send its request.
     for (number, stream) in &mut queued {
         if *number % 2 == 1 {
             stream.write_all(ALIVE.as_bytes()).await.ok();
@@ -232,7 +237,7 @@ async fn served_from_the_queue() -> bool {
     let mut all = true;
     for (number, mut stream) in queued {
         let answer = ask(&mut stream, "").await;
-        // Those that had sent it may have been answered before the signal was heard.
+        // Requests sent earlier may have been answered before the server handled the signal.
         let told = |answer: &String| number % 2 == 0 || answer.contains("connection: close\r\n");
         assert!(answer.as_ref().is_none_or(told), "{answer:?}");
         assert!(answer.is_some() || number % 2 == 1 && !in_time, "{number} is not served");
@@ -243,8 +248,9 @@ async fn served_from_the_queue() -> bool {
     all
 }
 
+// Reliability: D3.
 #[tokio::test]
-async fn d3_a_port_is_not_shared_unless_both_ask_for_it() {
+async fn a_port_is_shared_only_if_both_servers_ask_for_it() {
     let top = folder();
     let database = Server::start(top.path(), &[]).await;
     let settings = shared(top.path(), &database.address);
@@ -257,9 +263,9 @@ async fn d3_a_port_is_not_shared_unless_both_ask_for_it() {
     database.stop().await;
 }
 
-// Case F20 of the field list: it was known after initdb, migrations and calibration.
+// Case F20 of the field list: it was reported only after initdb, migrations and calibration.
 #[tokio::test]
-async fn a_taken_port_is_known_before_anything_is_made() {
+async fn a_taken_port_is_reported_before_anything_is_created() {
     let top = folder();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -273,11 +279,11 @@ async fn a_taken_port_is_known_before_anything_is_made() {
     }
 }
 
-// Case F20: with STAUNCH_REUSE_PORT a starting server must not get connections that it cannot serve.
+// Case F20: with STAUNCH_REUSE_PORT, a starting server must not get connections it cannot serve.
 #[tokio::test]
 async fn a_starting_server_refuses_connections_until_it_is_ready() {
     let top = folder();
-    // A database that accepts and never answers keeps the start from ending.
+    // A database that accepts and never answers keeps the start from finishing.
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
@@ -288,21 +294,22 @@ async fn a_starting_server_refuses_connections_until_it_is_ready() {
         .env("STAUNCH_DATABASE_URL", format!("postgresql://x@{}/x", mute.local_addr().unwrap()));
     let mut starting = command.spawn().unwrap();
     let asked = timeout(SOON, mute.accept()).await;
-    asked.expect("it asks its database").unwrap();
+    asked.expect("the server connects to its database").unwrap();
     let refused = TcpStream::connect(address).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     starting.kill().await.unwrap();
 }
 
-/// Resident memory in octets (proc_pid_status(5)).
+/// Resident memory in bytes (proc_pid_status(5)).
 fn resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
+// Reliability: A11.
 #[tokio::test]
-async fn a11_an_idle_connection_takes_less_memory_than_the_bound_says() {
+async fn an_idle_connection_uses_less_memory_than_the_bound() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let mut held = Vec::new();
@@ -313,12 +320,12 @@ async fn a11_an_idle_connection_takes_less_memory_than_the_bound_says() {
             held.push(stream);
         }
     };
-    // What is made once is made.
+    // Allocations that are made once are now done.
     open(50).await;
     let before = resident(&server);
     open(1_000).await;
     let each = resident(&server).saturating_sub(before) / 1_000;
     let bound = staunch::http::CONNECTION_BYTES_MAX;
-    assert!(each <= bound && each <= 24_000, "{each} octets each, {bound} in the bound");
+    assert!(each <= bound && each <= 24_000, "{each} bytes each, {bound} in the bound");
     server.stop().await;
 }

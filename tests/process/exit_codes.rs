@@ -1,17 +1,17 @@
-//! What a command says and returns when it cannot do its work, as README's exit codes have it.
+//! Exit codes and messages of failing commands, as in docs/operations.md lists them.
 
 use crate::support::{Ended, folder, processes_on, run, staunch};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// The files and folders in a folder.
+/// The names in a folder.
 fn entries(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     names.map(|name| name.into_string().unwrap()).collect()
 }
 
-/// What every error message keeps to: one full stop at the end of a sentence, none before a colon.
+/// Checks the punctuation of an error message: one full stop per sentence, none before a colon.
 #[track_caller]
 fn assert_well_formed(arguments: &[&str], ended: &Ended) {
     for fault in [".:", ". :", "..", ": :"] {
@@ -21,7 +21,7 @@ fn assert_well_formed(arguments: &[&str], ended: &Ended) {
 
 // Case F15 of the field list.
 #[tokio::test]
-async fn a_command_on_existing_data_makes_no_database_in_an_empty_folder() {
+async fn a_command_for_existing_data_creates_no_database_in_an_empty_folder() {
     let top = folder();
     for arguments in [
         &["user", "sessions", "x"][..],
@@ -41,7 +41,7 @@ async fn a_command_on_existing_data_makes_no_database_in_an_empty_folder() {
         assert_eq!(ended.err.trim_end(), said, "{arguments:?}");
         assert_eq!(entries(top.path()), Vec::<String>::new(), "{arguments:?}");
     }
-    // A folder that has only keys, because its database is elsewhere.
+    // A folder with keys only, because the database is elsewhere.
     fs::create_dir_all(top.path().join("data/keys")).unwrap();
     let ended = run(staunch(top.path(), &["audit", "--data-dir", "data"])).await;
     assert_eq!(ended.code, Some(69), "{}", ended.err);
@@ -49,9 +49,9 @@ async fn a_command_on_existing_data_makes_no_database_in_an_empty_folder() {
     assert_eq!(entries(&top.path().join("data")), ["keys"]);
 }
 
-// Case F15 of the field list: `user import` and `user add` may make one, and say so.
+// Case F15 of the field list: `user import` and `user add` may create a database, and report it.
 #[tokio::test]
-async fn an_import_into_an_empty_folder_says_that_it_made_a_database() {
+async fn an_import_into_an_empty_folder_reports_the_new_database() {
     let top = folder();
     fs::write(top.path().join("accounts"), "").unwrap();
     let import = || {
@@ -64,7 +64,7 @@ async fn an_import_into_an_empty_folder_says_that_it_made_a_database() {
     let data = top.path().join("data").canonicalize().unwrap();
     assert_eq!(ended.err, format!("created a new database in {}\n", data.display()));
     let ended = run(import()).await;
-    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "it is there now");
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "the database exists now");
     let mut command = staunch(top.path(), &["audit"]);
     command.env("STAUNCH_DATA_DIR", &data).env("STAUNCH_LOG", "off");
     let ended = run(command).await;
@@ -74,7 +74,7 @@ async fn an_import_into_an_empty_folder_says_that_it_made_a_database() {
 
 // Case F19 of the field list.
 #[tokio::test]
-async fn a_data_folder_that_cannot_be_made_is_73_and_says_why_in_one_sentence() {
+async fn a_data_folder_that_cannot_be_created_is_73_with_a_reason() {
     let top = folder();
     fs::write(top.path().join("file"), "").unwrap();
     fs::write(top.path().join("accounts"), "").unwrap();
@@ -102,9 +102,9 @@ async fn a_data_folder_that_cannot_be_made_is_73_and_says_why_in_one_sentence() 
     }
 }
 
-// Case F19 of the field list: what is wrong with an argument, and what would be right.
+// Case F19 of the field list: the message says what is wrong and what would be valid.
 #[tokio::test]
-async fn a_wrong_argument_is_64_and_says_what_is_allowed() {
+async fn an_invalid_argument_is_64_and_lists_what_is_allowed() {
     let top = folder();
     for (arguments, said) in [
         (&["audit", "--since", "bogus"][..], "must be a duration like 30m, 12h or 7d"),

@@ -1,4 +1,4 @@
-//! `staunch user import`: beside a server and without one, its report and its exit codes.
+//! `staunch user import`, with and without a running server: its report and exit codes.
 
 use crate::support::{Ended, PASSWORD, SOON, Server, folder, processes_on, run, staunch, until};
 use rustix::process::Signal;
@@ -31,7 +31,7 @@ async fn import(top: &Path, accounts: &str) -> Ended {
 }
 
 #[tokio::test]
-async fn an_import_beside_the_server_uses_its_embedded_database() {
+async fn an_import_while_the_server_runs_uses_its_embedded_database() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert_eq!(server.register("grace").await.unwrap().status, 201);
@@ -47,7 +47,7 @@ async fn an_import_beside_the_server_uses_its_embedded_database() {
 }
 
 #[tokio::test]
-async fn an_import_without_a_server_starts_the_database_and_stops_it_again() {
+async fn an_import_without_a_server_starts_and_stops_the_database() {
     let top = folder();
     let costly = line("bob").replace("$04$", "$15$");
     let ended = import(top.path(), &format!("{}{costly}\n{{}}\n", line("ada"))).await;
@@ -67,14 +67,14 @@ async fn an_import_without_a_server_starts_the_database_and_stops_it_again() {
     assert_eq!(server.login("ada").await.unwrap().status, 200);
     server.stop().await;
 
-    // The report of the run before is gone.
+    // The report of the previous run is replaced.
     let ended = import(top.path(), &line("carol")).await;
     assert_eq!((ended.code, ended.out.as_str()), (Some(0), "imported 1 accounts, 0 rejected\n"));
     assert_eq!(fs::read_to_string(top.path().join("accounts.rejected")).unwrap(), "");
 }
 
 #[tokio::test]
-async fn sigterm_ends_an_import_and_what_was_committed_stays() {
+async fn sigterm_ends_an_import_and_keeps_committed_batches() {
     let top = folder();
     let report = top.path().join("report");
     let mut process =
@@ -85,7 +85,7 @@ async fn sigterm_ends_an_import_and_what_was_committed_stays() {
     until("a batch is done", async || fs::metadata(&report).is_ok_and(|file| file.len() > 0)).await;
     let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    // It ends though its input is still open.
+    // The command ends although its input is still open.
     let output = timeout(SOON, process.wait_with_output()).await.expect("it ends").unwrap();
     drop(input);
     let error = String::from_utf8(output.stderr).unwrap();
@@ -97,7 +97,7 @@ async fn sigterm_ends_an_import_and_what_was_committed_stays() {
 }
 
 #[tokio::test]
-async fn what_cannot_begin_says_why_and_starts_nothing() {
+async fn an_import_that_cannot_start_says_why_and_starts_nothing() {
     let top = folder();
     fs::write(top.path().join("accounts"), line("ada")).unwrap();
     fs::create_dir(top.path().join("sub")).unwrap();

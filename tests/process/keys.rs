@@ -1,4 +1,4 @@
-//! `staunch keys`: beside a server, which follows.
+//! `staunch keys` while a server uses the key folder.
 
 use crate::support::{Ended, Server, folder, run, staunch, until};
 use rustix::process::Signal;
@@ -17,13 +17,13 @@ async fn published(server: &Server) -> Vec<String> {
     keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The third word of a line: the id.
+/// The id: the third word of a line.
 fn kid(line: &str) -> String {
     line.split_whitespace().nth(2).unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_rotation_beside_the_server_is_followed_at_sighup() {
+async fn a_running_server_loads_a_rotation_at_sighup() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let ended = keys(top.path(), &["list"]).await;
@@ -48,12 +48,12 @@ async fn a_rotation_beside_the_server_is_followed_at_sighup() {
     let ended = keys(top.path(), &["retire", &first, "--force"]).await;
     assert_eq!(ended.code, Some(65), "it signs: {}", ended.err);
     assert_eq!(keys(top.path(), &["retire", "nobody"]).await.code, Some(67));
-    // Ids may begin with a hyphen.
+    // Ids may start with a hyphen.
     let ended = keys(top.path(), &["retire", "-o-nobody", "--force"]).await;
     assert!(ended.code == Some(67) && ended.err.contains("no key -o-nobody"), "{}", ended.err);
     assert_eq!(keys(top.path(), &["retire"]).await.code, Some(64));
     assert_eq!(keys(top.path(), &[]).await.code, Some(64));
-    // It made nothing yet.
+    // This key has signed no token yet.
     let ended = keys(top.path(), &["retire", &second]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
 
@@ -77,7 +77,7 @@ async fn a_rotation_beside_the_server_is_followed_at_sighup() {
 }
 
 #[tokio::test]
-async fn a_key_folder_of_its_own_needs_no_data_folder() {
+async fn a_separate_key_folder_needs_no_data_folder() {
     let top = folder();
     let set = |command: &mut tokio::process::Command| {
         command.env("STAUNCH_DATA_DIR", top.path().join("data"));
@@ -99,7 +99,7 @@ async fn a_key_folder_of_its_own_needs_no_data_folder() {
 
 // Case F19 of the field list.
 #[tokio::test]
-async fn without_keys_every_keys_command_says_who_makes_them_and_makes_nothing() {
+async fn keys_commands_without_keys_explain_how_to_create_them_and_create_nothing() {
     let top = folder();
     for arguments in [&["list"][..], &["rotate"], &["rotate", "--now"], &["retire", "x"]] {
         let ended = keys(top.path(), arguments).await;
@@ -113,9 +113,9 @@ async fn without_keys_every_keys_command_says_who_makes_them_and_makes_nothing()
     assert_eq!(ended.code, Some(67), "{}", ended.err);
 }
 
-// Case F17 of the field list: the commands of README's recipe, after a rotation that was under way.
+// Case F17 of the field list: the recipe of docs/operations.md, run while a rotation is pending.
 #[tokio::test]
-async fn the_recipe_for_a_stolen_key_leaves_one_key_and_none_that_waits() {
+async fn the_stolen_key_recipe_leaves_one_key_and_none_waiting() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let ended = keys(top.path(), &["list"]).await;
@@ -129,7 +129,7 @@ async fn the_recipe_for_a_stolen_key_leaves_one_key_and_none_that_waits() {
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert!(ended.out.contains("which would have taken over at"), "{}", ended.out);
     let new = kid(ended.out.lines().next().unwrap());
-    // Of two keys made in one second, the later one takes over a second later.
+    // Of two keys created in the same second, the later one takes over a second later.
     until("the new key signs", async || {
         let listed = keys(top.path(), &["list"]).await.out;
         listed.lines().any(|line| line.contains(&new) && line.contains("signs since"))
@@ -143,12 +143,12 @@ async fn the_recipe_for_a_stolen_key_leaves_one_key_and_none_that_waits() {
     assert_eq!(ended.out.lines().filter(|line| line.starts_with("access")).count(), 1);
     server.signal(Signal::HUP);
     until("the new key is the only one", async || published(&server).await == [new.as_str()]).await;
-    assert_eq!(server.me(access).await.unwrap().status, 401, "the old key made it");
+    assert_eq!(server.me(access).await.unwrap().status, 401, "signed by the old key");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_changed_algorithm_says_at_the_start_when_its_key_takes_over() {
+async fn the_start_log_says_when_a_changed_algorithm_takes_over() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     assert!(!server.log().contains("access tokens are signed with"), "{}", server.log());

@@ -1,4 +1,4 @@
-//! The log of the real program: what a line holds, and its level while the server runs.
+//! The log of the real program: the fields of a line, and changing the level at run time.
 
 use crate::support::{SOON, Server, folder, until};
 use rustix::process::Signal;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The log's lines of that message.
+/// The log lines with that message.
 fn lines(server: &Server, message: &str) -> Vec<Value> {
     let log = server.log();
     let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -16,14 +16,14 @@ fn lines(server: &Server, message: &str) -> Vec<Value> {
     objects.filter(|line: &Value| line["message"] == message).collect()
 }
 
-/// Waits until there are so many lines of that message: they are written behind the answers.
+/// Waits until the log has that many lines with the message. Lines may follow their answers.
 async fn wait_for(server: &Server, message: &str, count: usize) -> Vec<Value> {
     until(message, async || lines(server, message).len() >= count).await;
     lines(server, message)
 }
 
 #[tokio::test]
-async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
+async fn request_lines_name_client_and_session_and_slow_ones_the_time_per_stage() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "0s")]).await;
     assert_eq!(server.register("ada").await.unwrap().status, 201);
@@ -45,7 +45,7 @@ async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
     let sum: u64 = parts.iter().sum();
     assert!(sum <= total, "{login}");
     assert!(login["hash_us"].as_u64().unwrap() > 100, "{login}");
-    // The session is known at login, and the same one asks afterwards.
+    // The session is known at login, and /me logs the same one.
     let me = of("/api/v1/auth/me");
     assert_eq!(me["session"], login["session"]);
     assert!(me["hash_us"].is_null() && me["query_us"].as_u64().is_some(), "{me}");
@@ -53,7 +53,7 @@ async fn a_line_says_who_asked_what_and_a_slow_one_where_the_time_went() {
 }
 
 #[tokio::test]
-async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
+async fn fast_requests_log_no_stages_and_failed_ones_the_cause() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG_SLOW", "300s")]).await;
     // Case F2 of the field list: 7,000 lines a second about probes.
@@ -83,7 +83,7 @@ async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
     let error = line["error"].as_str().unwrap();
     assert!(error.contains("insert_session") && error.contains("refresh_tokens"), "{error}");
 
-    // PostgreSQL tells a refused row in full, its hash too.
+    // PostgreSQL's error for a rejected row contains the whole row, with its hash.
     let rule = "ALTER TABLE users ADD CONSTRAINT not_eve CHECK (username <> 'eve')";
     client.batch_execute(rule).await.unwrap();
     assert_eq!(server.register("eve").await.unwrap().status, 500);
@@ -93,9 +93,9 @@ async fn a_quick_request_has_no_stages_and_a_failed_one_its_reason() {
     server.stop().await;
 }
 
-// Case F22 of the field list: a head that hyper refuses by itself had no line.
+// Case F22 of the field list: a head rejected by hyper had no log line.
 #[tokio::test]
-async fn of_an_address_broken_heads_one_a_second_has_a_line() {
+async fn malformed_heads_of_an_address_are_logged_once_a_second() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     for _ in 0..20 {
@@ -105,14 +105,14 @@ async fn of_an_address_broken_heads_one_a_second_has_a_line() {
         timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an end").unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
-    // At least one of another second tells of those that had none.
+    // A line in a later second counts those without a line.
     let counted = || {
         let lines = lines(&server, "connection error");
         assert!(lines.iter().all(|line| line["kind"] == "bad_head" && line["status"] == 400));
         let unlogged = lines.iter().filter_map(|line| line["unlogged"].as_u64()).sum::<u64>();
         (lines.len() as u64, unlogged)
     };
-    until("the others are told of", async || {
+    until("the others are counted", async || {
         let mut stream = TcpStream::connect(&server.address).await.unwrap();
         stream.write_all(b"garbage\r\n\r\n").await.unwrap();
         let (lines, unlogged) = counted();
@@ -124,7 +124,7 @@ async fn of_an_address_broken_heads_one_a_second_has_a_line() {
 }
 
 #[tokio::test]
-async fn sighup_sets_the_level_that_env_says_now() {
+async fn sighup_applies_the_log_level_in_the_env_file() {
     let top = folder();
     let server = Server::start(top.path(), &[("STAUNCH_LOG", "info")]).await;
     let env = top.path().join(".env");
@@ -142,7 +142,7 @@ async fn sighup_sets_the_level_that_env_says_now() {
     assert!(line["error"].as_str().unwrap().contains("STAUNCH_LOG"), "{line}");
     assert_eq!(lines(&server, "request").len(), before, "quiet");
 
-    // Back to what was said at the start.
+    // Back to the level of the start.
     fs::remove_file(&env).unwrap();
     server.signal(Signal::HUP);
     wait_for(&server, "log level set", 2).await;

@@ -1,4 +1,4 @@
-//! The real program: its start lines, exit codes, signals, and what a crash leaves.
+//! The real program: start lines, exit codes, signals, and crashes.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Where secrets must not be found: log, metrics, answers, and the memory of the server afterwards.
+//! Secrets do not appear in the log, metrics or answers, nor in the server's memory after use.
 
 use crate::support::{Reply, Server, folder, in_memory, run, staunch, until};
 use base64::Engine;
@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 
 const AUDIENCE: &str = "an-audience-that-stays-in-memory";
 
-/// A password like no other text: 24 random characters behind one that starts no other secret.
+/// A unique password: 24 random characters after a digit that differs for each secret.
 fn random(first: char) -> String {
-    let octets: [u8; 24] = std::array::from_fn(|_| rand_octet());
-    let rest = octets.iter().map(|octet| char::from(b'a' + octet % 26));
+    let bytes: [u8; 24] = std::array::from_fn(|_| random_byte());
+    let rest = bytes.iter().map(|byte| char::from(b'a' + byte % 26));
     std::iter::once(first).chain(rest).collect()
 }
 
-fn rand_octet() -> u8 {
+fn random_byte() -> u8 {
     uuid::Uuid::new_v4().as_bytes()[0]
 }
 
@@ -25,8 +25,9 @@ fn tokens(reply: &Reply) -> (String, String) {
     (text("access_token"), text("refresh_token"))
 }
 
+// Reliability: F9.
 #[tokio::test]
-async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
+async fn passwords_and_client_secrets_are_gone_after_use() {
     let top = folder();
     let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_JWT_AUDIENCE", AUDIENCE)];
     let server = Server::start(top.path(), &settings).await;
@@ -41,7 +42,7 @@ async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
 
     let first = random('1');
     let [wrong, mistyped, second, third] = ['2', '3', '4', '5'].map(random);
-    // One that serde_json must unescape, in a buffer of its own; and one that the form must.
+    // A password that serde_json must unescape into its own buffer, and one that the form decodes.
     let escaped = format!(r"{}\u00e9", third);
     let third = format!("{third}é");
     let mut answers = Vec::new();
@@ -56,7 +57,7 @@ async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
     assert_eq!(made.status, 201, "{}", made.body);
     answers.push(made);
     answers.push(server.post_json(REGISTER, "", &account(&mistyped)).await.unwrap());
-    // Broken off in the middle of the text, and with a member that nobody asks for.
+    // Truncated in the middle of the text, and with an unknown member.
     let cut = account(&mistyped).replace(r#""}"#, "");
     answers.push(server.post_json(REGISTER, "", &cut).await.unwrap());
     let more = account("short").replace('}', &format!(r#","more":["{mistyped}"]}}"#));
@@ -107,7 +108,7 @@ async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
         }
         assert!(!server.log().contains(secret), "{secret} is in the log");
     }
-    // The reader finds what is there.
+    // Control: the reader finds a text that is in memory.
     assert_eq!(in_memory(server.pid(), &[AUDIENCE]), BTreeSet::from([AUDIENCE]));
     // A task may still be dropping its connection when the client has its answer.
     until("no secret is in the server's memory", async || {
@@ -119,8 +120,9 @@ async fn f9_passwords_and_client_secrets_are_nowhere_once_they_were_used() {
     server.stop().await;
 }
 
+// Reliability: F8.
 #[tokio::test]
-async fn f8_no_field_makes_a_line_of_the_log() {
+async fn no_request_field_can_forge_a_log_line() {
     let top = folder();
     let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_LOG_FORMAT", "json")];
     let server = Server::start(top.path(), &settings).await;

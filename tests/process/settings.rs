@@ -4,7 +4,7 @@ use crate::support::{SOON, Server, folder, processes_on, run, staunch, until};
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn a_first_start_needs_nothing_and_says_what_it_did() {
+async fn a_first_start_needs_no_settings_and_reports_what_it_did() {
     let top = folder();
     let mut server = Server::start(top.path(), &[("STAUNCH_LOG_FORMAT", "text")]).await;
     let lines = server.lines.join("\n");
@@ -26,7 +26,7 @@ async fn a_first_start_needs_nothing_and_says_what_it_did() {
     let reply = server.login("testuser").await.unwrap();
     assert_eq!(reply.status, 200);
 
-    // A second one on the same folder.
+    // A second server on the same folder.
     let mut second = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     second.env("STAUNCH_DATA_DIR", &data);
     let ended = run(second).await;
@@ -34,7 +34,7 @@ async fn a_first_start_needs_nothing_and_says_what_it_did() {
     let pid = server.pid();
     assert!(ended.err.contains(&format!("(pid {pid})")), "{}", ended.err);
 
-    // And one on the same port.
+    // A third server on the same port.
     let other = folder();
     let mut third = staunch(other.path(), &["--listen", &server.address]);
     third.env("STAUNCH_BCRYPT_COST", "4");
@@ -52,7 +52,7 @@ async fn a_first_start_needs_nothing_and_says_what_it_did() {
 }
 
 #[tokio::test]
-async fn the_start_lines_come_first_and_warnings_after_them() {
+async fn start_lines_come_first_and_warnings_follow() {
     let top = folder();
     let path = top.path().join("both");
     let both = std::fs::File::create(&path).unwrap();
@@ -75,7 +75,7 @@ async fn the_start_lines_come_first_and_warnings_after_them() {
 }
 
 #[tokio::test]
-async fn a_json_log_has_the_start_as_one_line_and_nothing_else_is_printed() {
+async fn a_json_log_reports_the_start_in_one_line_and_nothing_else_is_printed() {
     let top = folder();
     let mut server = Server::start(top.path(), &[]).await;
     let facts = server.facts.clone();
@@ -85,7 +85,7 @@ async fn a_json_log_has_the_start_as_one_line_and_nothing_else_is_printed() {
     for number in ["hash_ms", "hashes_per_second", "threads"] {
         assert!(facts[number].is_number(), "{number}: {facts}");
     }
-    // The reason for which a start fails is such a line, too.
+    // The reason for a failed start is such a line, too.
     let mut second = staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     second.env("STAUNCH_DATA_DIR", top.path().join("data"));
     let ended = run(second).await;
@@ -102,10 +102,10 @@ async fn a_json_log_has_the_start_as_one_line_and_nothing_else_is_printed() {
 }
 
 #[tokio::test]
-async fn a_reader_that_leaves_is_no_failure() {
+async fn a_closed_output_pipe_is_not_a_failure() {
     let top = folder();
     let mut command = staunch(top.path(), &["check-config"]);
-    // A pipe whose other end is closed already.
+    // A pipe whose other end is already closed.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     command.stdout(writer);
@@ -116,12 +116,12 @@ async fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[tokio::test]
-async fn every_bad_setting_is_named_and_nothing_is_started() {
+async fn all_invalid_settings_are_reported_and_nothing_starts() {
     let top = folder();
     let mut command = staunch(top.path(), &["--bcrypt-cost", "99", "serve"]);
     command.env("STAUNCH_LISTEN", "nowhere");
     let ended = run(command).await;
-    assert_eq!(ended.code, Some(64), "flags stand after the subcommand: {}", ended.err);
+    assert_eq!(ended.code, Some(64), "flags must follow the subcommand: {}", ended.err);
 
     let mut command = staunch(top.path(), &["serve", "--bcrypt-cost", "99"]);
     command
@@ -153,8 +153,9 @@ async fn every_bad_setting_is_named_and_nothing_is_started() {
     assert_eq!(ended.code, Some(64), "{}", ended.err);
 }
 
+// Reliability: F9.
 #[tokio::test]
-async fn f9_a_broken_line_of_the_env_file_is_not_repeated() {
+async fn a_malformed_env_file_line_is_not_echoed() {
     let top = folder();
     std::fs::write(top.path().join(".env"), "DATABASE_URL=postgresql://ada:s3 cret@db/auth\n")
         .unwrap();
@@ -165,7 +166,7 @@ async fn f9_a_broken_line_of_the_env_file_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn an_empty_database_setting_gives_way_to_database_url() {
+async fn database_url_applies_when_the_database_setting_is_empty() {
     let top = folder();
     let mut command = staunch(top.path(), &["check-config"]);
     command.env("STAUNCH_DATABASE_URL", "");
@@ -176,9 +177,9 @@ async fn an_empty_database_setting_gives_way_to_database_url() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_69() {
+async fn an_unreachable_database_is_69() {
     let top = folder();
-    // A port that was free a moment ago: nobody listens.
+    // A port that was free a moment ago, so nothing listens there.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -195,7 +196,7 @@ async fn a_database_that_is_not_there_is_69() {
 }
 
 #[tokio::test]
-async fn check_config_prints_what_is_in_force_and_where_it_came_from() {
+async fn check_config_prints_effective_settings_and_their_sources() {
     let top = folder();
     std::fs::write(
         top.path().join(".env"),
@@ -225,7 +226,7 @@ async fn check_config_prints_what_is_in_force_and_where_it_came_from() {
     for setting in staunch::config::SETTINGS {
         line(setting.variable);
     }
-    // B6: the bound on memory, by part and in all.
+    // B6: the memory bound, by part and in total.
     for part in ["connections ", "HTTP/2 ", "foreign hashes ", "limiter ", "at most "] {
         assert!(ended.out.contains(&format!("\nmemory: {part}")), "{part}: {}", ended.out);
     }
@@ -237,7 +238,7 @@ async fn check_config_prints_what_is_in_force_and_where_it_came_from() {
 }
 
 #[tokio::test]
-async fn help_names_every_setting_and_shows_no_value() {
+async fn help_lists_every_setting_and_no_value() {
     let top = folder();
     let mut command = staunch(top.path(), &["serve", "--help"]);
     command.env("STAUNCH_DATABASE_URL", "postgresql://ada:s3cret@db/auth");
@@ -255,7 +256,7 @@ async fn help_names_every_setting_and_shows_no_value() {
 
 // Case F19 of the field list.
 #[tokio::test]
-async fn help_groups_the_settings_with_their_ranges_and_shows_those_that_a_command_uses() {
+async fn help_groups_settings_with_ranges_and_shows_those_a_command_uses() {
     let top = folder();
     let help = async |words: &str| {
         let arguments: Vec<&str> = words.split(' ').chain(["--help"]).collect();
@@ -263,7 +264,7 @@ async fn help_groups_the_settings_with_their_ranges_and_shows_those_that_a_comma
         assert_eq!(ended.code, Some(0), "{words}: {}", ended.err);
         ended.out
     };
-    // Lines are wrapped anywhere.
+    // Lines may wrap anywhere.
     let words_of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let serve = help("serve").await;
     for heading in
@@ -288,14 +289,14 @@ async fn help_groups_the_settings_with_their_ranges_and_shows_those_that_a_comma
         assert!(text.contains(&format!("[env: {shown}]")), "{words}: {text}");
         assert!(!text.contains(&format!("[env: {hidden}]")), "{words}: {text}");
     }
-    // Shown or not, every subcommand takes every setting, as it takes every variable.
+    // Every subcommand accepts every setting, whether or not its help shows it.
     let ended = run(staunch(top.path(), &["user", "sessions", "x", "--listen", "nowhere"])).await;
     assert_eq!(ended.code, Some(64), "{}", ended.err);
     assert!(ended.err.contains("STAUNCH_LISTEN: must be an address"), "{}", ended.err);
 }
 
 #[tokio::test]
-async fn migrate_needs_a_database_of_its_own() {
+async fn migrate_requires_a_database_url() {
     let top = folder();
     let ended = run(staunch(top.path(), &["migrate"])).await;
     assert_eq!(ended.code, Some(64), "{}", ended.err);

@@ -1,12 +1,13 @@
-//! SIGTERM and ctrl-C, and the log of a whole life.
+//! SIGTERM, ctrl-C, and the log of a complete run.
 
 use crate::support::{PASSWORD, Server, folder, login, processes_on, until};
 use rustix::process::Signal;
 
+// Reliability: D2.
 #[tokio::test]
-async fn d2_sigterm_in_mid_login_lets_it_finish() {
+async fn sigterm_lets_a_login_in_progress_finish() {
     let top = folder();
-    // The signal comes while a hash is computed, and the grace is long enough for some of them.
+    // The signal arrives during a hash, and the grace period suffices for some of the logins.
     let settings = [
         ("STAUNCH_BCRYPT_COST", "9"),
         ("STAUNCH_HASH_THREADS", "1"),
@@ -24,7 +25,7 @@ async fn d2_sigterm_in_mid_login_lets_it_finish() {
     server.signal(Signal::TERM);
     let mut served = 0;
     for login in logins {
-        // One that was not accepted any more has no answer; an accepted one is never cut off.
+        // A connection that was not accepted has no answer. An accepted one is never cut off.
         if let Some(reply) = login.await.unwrap() {
             assert!([200, 503].contains(&reply.status), "{}", reply.status);
             served += usize::from(reply.status == 200);
@@ -39,21 +40,22 @@ async fn d2_sigterm_in_mid_login_lets_it_finish() {
 }
 
 #[tokio::test]
-async fn a_sigterm_while_the_database_starts_stops_in_order() {
+async fn sigterm_while_the_database_starts_stops_cleanly() {
     let top = folder();
     let mut command = crate::support::staunch(top.path(), &["--listen", "127.0.0.1:0"]);
     command.env("STAUNCH_DATA_DIR", top.path().join("data"));
     let mut process = command.spawn().unwrap();
-    until("initdb is at work", async || top.path().join("data/postgres/data.new").exists()).await;
+    until("initdb runs", async || top.path().join("data/postgres/data.new").exists()).await;
     let pid = rustix::process::Pid::from_raw(process.id().unwrap().cast_signed()).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     let status = tokio::time::timeout(crate::support::SOON, process.wait()).await;
     assert_eq!(status.unwrap().unwrap().code(), Some(0));
-    until("no process is left", async || processes_on(top.path()).is_empty()).await;
+    until("no process remains", async || processes_on(top.path()).is_empty()).await;
 }
 
+// Reliability: F9.
 #[tokio::test]
-async fn f9_the_log_of_a_whole_life_has_a_line_a_request_and_no_secret() {
+async fn the_log_has_one_line_per_request_and_no_secret() {
     let top = folder();
     let settings = [("STAUNCH_LOG", "trace"), ("STAUNCH_LOG_FORMAT", "json")];
     let server = Server::start(top.path(), &settings).await;
@@ -68,7 +70,7 @@ async fn f9_the_log_of_a_whole_life_has_a_line_a_request_and_no_secret() {
     assert_eq!(server.refresh(&next).await.unwrap().status, 200);
     assert_eq!(server.refresh(refresh).await.unwrap().status, 401, "reuse");
     assert_eq!(server.me(access).await.unwrap().status, 401);
-    // A15: what a client sends makes no line of its own.
+    // A15: client input cannot create a log line.
     server.get("/%0d%0a{\"level\":\"forged\"}").await.unwrap();
     let database = std::fs::read_to_string(top.path().join("data/postgres/password")).unwrap();
     let log = server.stop().await;
@@ -99,7 +101,7 @@ async fn f9_the_log_of_a_whole_life_has_a_line_a_request_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_second_ctrl_c_ends_at_once() {
+async fn a_second_ctrl_c_exits_at_once() {
     let top = folder();
     let settings = [("STAUNCH_BCRYPT_COST", "14"), ("STAUNCH_HASH_THREADS", "1")];
     let mut server = Server::start(top.path(), &settings).await;
@@ -121,16 +123,17 @@ async fn a_second_ctrl_c_ends_at_once() {
     until("PostgreSQL ends too", async || processes_on(top.path()).is_empty()).await;
 }
 
+// Reliability: D7.
 #[tokio::test]
-async fn d7_a_full_log_disk_and_a_closed_standard_output_stop_nothing() {
+async fn serving_continues_with_a_full_log_disk_and_closed_standard_output() {
     let top = folder();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut server =
         Server::start_logging_to(top.path(), &[("STAUNCH_LOG_FORMAT", "text")], full).await;
-    // The start lines are read; nobody reads on.
+    // The start lines are read; nothing after them is.
     server.close_output();
     for _ in 0..50 {
-        assert_eq!(server.get("/nowhere").await.unwrap().status, 404, "a line in the log each");
+        assert_eq!(server.get("/nowhere").await.unwrap().status, 404, "each writes a log line");
     }
     server.ready().await;
     server.signal(rustix::process::Signal::TERM);

@@ -1,4 +1,4 @@
-//! Starts the program in a folder of its own and watches it.
+//! Starts the program in a temporary folder and observes it.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -13,21 +13,20 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-/// Limit of every wait: far above what any needs, because the machine may be busy, and many programs
-/// begin by making a database.
+/// Limit of every wait. It is far longer than any wait needs, because the machine may be busy and
+/// many programs start by creating a database.
 pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 pub(crate) const PASSWORD: &str = "TestPass123!";
 
-/// A folder for the data and `.env`, which PostgreSQL's account can enter when the tests run as
-/// root.
+/// A folder for the data and `.env`. PostgreSQL's account can enter it when the tests run as root.
 pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
-/// The program with nothing of this process' settings, working in `folder`.
+/// The program without this process's settings, working in `folder`.
 pub(crate) fn staunch(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = without_settings(Command::new(env!("CARGO_BIN_EXE_staunch")));
     command
@@ -40,7 +39,7 @@ pub(crate) fn staunch(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A command that gets none of this process' settings.
+/// Removes this process's settings from a command.
 pub(crate) fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -51,7 +50,7 @@ pub(crate) fn without_settings(mut command: Command) -> Command {
     command
 }
 
-/// A run that ends by itself.
+/// The result of a finished run.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -67,29 +66,29 @@ pub(crate) async fn run(mut command: Command) -> Ended {
     }
 }
 
-/// A server on its embedded database.
+/// A server with its embedded database.
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: String,
-    /// The start lines of a server whose log is text.
+    /// The start lines, if the log is text.
     pub(crate) lines: Vec<String>,
-    /// The start line of a server whose log is JSON.
+    /// The start line, if the log is JSON.
     pub(crate) facts: Value,
-    /// `None`: nobody reads on.
+    /// `None` once closed.
     out: Option<BufReader<tokio::process::ChildStdout>>,
     log: PathBuf,
 }
 
 impl Server {
-    /// Starts and waits until it says that it listens.
+    /// Starts the server and waits until it listens.
     pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        // A file takes every line; a pipe that nobody reads would fill.
+        // A file accepts every line. A pipe without a reader would fill up.
         let log = folder.join("log");
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         Self::start_logging_to(folder, settings, file).await
     }
 
-    /// The same with its log somewhere else.
+    /// Starts the server with its log in `file`.
     pub(crate) async fn start_logging_to(
         folder: &Path,
         settings: &[(&str, &str)],
@@ -101,12 +100,12 @@ impl Server {
         command
             .env("STAUNCH_LISTEN", "127.0.0.1:0")
             .env("STAUNCH_DATA_DIR", folder.join("data"))
-            // Unset, it follows the port, and a restart takes another.
+            // Unset, it would contain the port, which changes with a restart.
             .env("STAUNCH_JWT_ISSUER", "http://localhost:8080")
             .env("STAUNCH_BCRYPT_COST", "4")
-            // Not measured: the start is quicker.
+            // Set, not measured: the start is faster.
             .env("STAUNCH_HASH_LANES", "2")
-            // The log's line of a slow request is another.
+            // A slow request would log a different line.
             .env("STAUNCH_LOG_SLOW", "300s")
             .env("STAUNCH_DB_POOL_MIN", "1")
             .env("STAUNCH_DB_POOL_MAX", "5")
@@ -145,7 +144,7 @@ impl Server {
         self.process.id().unwrap()
     }
 
-    /// Reads no more of its standard output, as a reader that ended.
+    /// Closes the reading end of the server's standard output.
     pub(crate) fn close_output(&mut self) {
         self.out = None;
     }
@@ -155,7 +154,7 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the end; the exit code, and what else it printed.
+    /// Waits for the exit; returns the exit code and the rest of standard output.
     pub(crate) async fn ended(&mut self) -> (Option<i32>, String) {
         let status = timeout(SOON, self.process.wait()).await;
         let status = status.expect("it ends").unwrap();
@@ -167,7 +166,7 @@ impl Server {
         (status.code(), rest)
     }
 
-    /// Stops it as systemd would; it must end well.
+    /// Stops the server as systemd would, and asserts exit code 0.
     pub(crate) async fn stop(mut self) -> String {
         self.signal(rustix::process::Signal::TERM);
         let (code, _) = self.ended().await;
@@ -176,7 +175,7 @@ impl Server {
         log
     }
 
-    /// Everything that it and earlier runs in this folder logged.
+    /// The log of this and earlier runs in the folder.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -185,13 +184,13 @@ impl Server {
         request(&self.address, &format!("GET {path} HTTP/1.1\r\n"), "", "").await
     }
 
-    /// Waits until the server is ready: on a busy machine one answer of the database may be late.
+    /// Waits until the server is ready. On a busy machine, one answer of the database may be late.
     pub(crate) async fn ready(&self) {
         until("it is ready", async || self.get("/health/readiness").await.unwrap().status == 200)
             .await;
     }
 
-    /// Whether a password is being hashed now.
+    /// Whether a password is being hashed.
     pub(crate) async fn hashes(&self) -> bool {
         let page = self.get("/metrics").await.unwrap();
         let busy = page.body.lines().find_map(|line| line.strip_prefix("staunch_hash_lanes_busy "));
@@ -212,7 +211,7 @@ impl Server {
         request(&self.address, head, "application/json", &body).await
     }
 
-    /// `headers`: whole lines, each with its end.
+    /// `headers` are complete lines, each with its line end.
     pub(crate) async fn post_json(&self, path: &str, headers: &str, body: &str) -> Option<Reply> {
         let head = format!("POST {path} HTTP/1.1\r\n{headers}");
         request(&self.address, &head, "application/json", body).await
@@ -242,7 +241,7 @@ impl Server {
     }
 }
 
-/// The line of a log that says that the server listens; null while it is not there.
+/// The log's `listening` line, or null if there is none yet.
 fn listening(log: &str) -> Value {
     let mut objects = log.lines().filter_map(|line| serde_json::from_str(line).ok());
     objects.rfind(|line: &Value| line["message"] == "listening").unwrap_or_default()
@@ -265,8 +264,8 @@ impl Reply {
     }
 }
 
-/// One request on a connection of its own; `None` if it broke before the whole answer was there,
-/// and why on standard error, which a failed test shows.
+/// Sends one request on a new connection. `None` if the answer is incomplete; the reason goes to
+/// standard error, which a failed test shows.
 async fn request(address: &str, line: &str, media_type: &str, body: &str) -> Option<Reply> {
     let answer = try_request(address, line, media_type, body).await;
     answer.map_err(|error| eprintln!("{line:?} to {address}: {error}")).ok()
@@ -285,10 +284,10 @@ async fn try_request(
     };
     let text = format!("{line}Host: x\r\nConnection: close\r\n{content}\r\n{body}");
     stream.write_all(text.as_bytes()).await?;
-    let mut octets = Vec::new();
-    let read = timeout(SOON, stream.read_to_end(&mut octets)).await;
+    let mut bytes = Vec::new();
+    let read = timeout(SOON, stream.read_to_end(&mut bytes)).await;
     read.expect("an answer or an end")?;
-    let text = String::from_utf8(octets).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
     let cut = || std::io::Error::other(format!("cut off after {text:?}"));
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
     let length = head
@@ -309,7 +308,7 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
     }
 }
 
-/// Which of those texts can be read in the memory of a process: its heap, its stacks, its data.
+/// The texts that occur in the memory of a process: heap, stacks and data.
 pub(crate) fn in_memory<'a>(pid: u32, texts: &[&'a str]) -> BTreeSet<&'a str> {
     const CHUNK: usize = 1 << 20;
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -329,14 +328,14 @@ pub(crate) fn in_memory<'a>(pid: u32, texts: &[&'a str]) -> BTreeSet<&'a str> {
         while at < end {
             let wanted = usize::try_from(end - at).unwrap().min(CHUNK);
             memory.seek(SeekFrom::Start(at)).unwrap();
-            // A region may end, or be given back, while it is read.
+            // A region may shrink or be unmapped while it is read.
             let Ok(count @ 1..) = memory.read(&mut chunk[..wanted]) else { break };
             for text in texts {
                 if holds(&chunk[..count], text.as_bytes()) {
                     found.insert(*text);
                 }
             }
-            // What lies across the end of a chunk is whole in the next one.
+            // A text across the end of a chunk is complete in the next one.
             let last = at + count as u64 >= end || count <= longest;
             at += count as u64 - if last { 0 } else { longest as u64 };
         }
@@ -344,9 +343,9 @@ pub(crate) fn in_memory<'a>(pid: u32, texts: &[&'a str]) -> BTreeSet<&'a str> {
     found
 }
 
-fn holds(octets: &[u8], text: &[u8]) -> bool {
-    let mut rest = octets;
-    while let Some(at) = rest.iter().position(|octet| *octet == text[0]) {
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| *byte == text[0]) {
         if rest[at..].starts_with(text) {
             return true;
         }
@@ -355,7 +354,7 @@ fn holds(octets: &[u8], text: &[u8]) -> bool {
     false
 }
 
-/// Processes, zombies apart, that have this folder in their command line or work in it.
+/// Processes, except zombies, with this folder in their command line or as working directory.
 pub(crate) fn processes_on(folder: &Path) -> Vec<String> {
     let wanted = folder.canonicalize().unwrap();
     let mut found = Vec::new();

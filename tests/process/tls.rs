@@ -1,4 +1,4 @@
-//! The certificate as an operator sets, checks and renews it.
+//! The certificate: settings, checks and renewal.
 
 use crate::support::{Server, folder, run, staunch, until};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes a certificate that ends at the beginning of that year, and its key.
+/// Writes a certificate that expires at the start of that year, and its key.
 fn write(folder: &Path, year: i32) {
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.not_after = date_time_ymd(year, 1, 1);
@@ -17,7 +17,7 @@ fn write(folder: &Path, year: i32) {
     fs::set_permissions(folder.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The year in which the certificate ends that is shown, as `/metrics` has it.
+/// The year in which the served certificate expires, from `/metrics`.
 async fn year(server: &Server) -> i32 {
     let page = server.get("/metrics").await.unwrap().body;
     let name = "staunch_tls_certificate_expiry_timestamp_seconds ";
@@ -27,7 +27,7 @@ async fn year(server: &Server) -> i32 {
 }
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_stops_the_start_and_is_found_by_check_config() {
+async fn an_unusable_certificate_prevents_the_start_and_fails_check_config() {
     let top = folder();
     write(top.path(), 2100);
     let with = |arguments: &[&str], cert: &str, key: &str| {
@@ -52,8 +52,9 @@ async fn a_pair_that_cannot_be_used_stops_the_start_and_is_found_by_check_config
     assert!(!top.path().join("data").exists(), "nothing was started");
 }
 
+// Reliability: A16.
 #[tokio::test]
-async fn a16_a_renewed_certificate_is_taken_at_sighup_and_by_itself() {
+async fn a_renewed_certificate_is_loaded_at_sighup_and_automatically() {
     let top = folder();
     write(top.path(), 2100);
     let settings = [
@@ -66,14 +67,14 @@ async fn a16_a_renewed_certificate_is_taken_at_sighup_and_by_itself() {
     let lines = server.lines.join("\n");
     assert!(lines.contains("listening on https://") && lines.contains("curl --insecure https://"));
     let metrics = server.lines.iter().find_map(|line| line.strip_prefix("metrics   http://"));
-    // Plain, beside HTTPS.
+    // Plain HTTP, besides HTTPS.
     server.address = metrics.unwrap().trim_end_matches("/metrics").to_owned();
     assert_eq!(year(&server).await, 2100);
 
     fs::write(top.path().join("cert.pem"), "no certificate").unwrap();
     server.signal(Signal::HUP);
     let told = "cannot reload the certificate, keeping the one in use";
-    until("it is told", async || server.log().contains(told)).await;
+    until("it is logged", async || server.log().contains(told)).await;
     assert!(server.log().contains("STAUNCH_TLS_CERT"), "{}", server.log());
     assert_eq!(year(&server).await, 2100);
 
@@ -81,6 +82,6 @@ async fn a16_a_renewed_certificate_is_taken_at_sighup_and_by_itself() {
     server.signal(Signal::HUP);
     until("it is read at once", async || year(&server).await == 2101).await;
     write(top.path(), 2102);
-    until("it is seen", async || year(&server).await == 2102).await;
+    until("it is loaded", async || year(&server).await == 2102).await;
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Who decides what is traced, under samplers that the environment names.
+//! Sampling of traces, with samplers set in the environment.
 
 use crate::support::{Server, folder, until};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 const REQUESTS: usize = 1_000;
 
-/// A collector that refuses what it gets; its address, and how many batches came.
+/// A collector that refuses what it receives: its address, and the number of batches.
 async fn collector() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -23,10 +23,10 @@ async fn collector() -> (String, Arc<AtomicUsize>) {
     (url, batches)
 }
 
-/// Sends that many requests whose caller says that it samples, in traces that any ratio takes.
+/// Sends [`REQUESTS`] requests with the sampled flag, with trace ids that every ratio accepts.
 async fn sampled_requests(server: &Server) {
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
-    let mut octets = [0; 4_096];
+    let mut bytes = [0; 4_096];
     for n in 1..=REQUESTS {
         let request = format!(
             "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\
@@ -35,16 +35,16 @@ async fn sampled_requests(server: &Server) {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         while !answer.ends_with(r#"{"status":"alive"}"#) {
-            let count = stream.read(&mut octets).await.unwrap();
+            let count = stream.read(&mut bytes).await.unwrap();
             assert_ne!(count, 0, "cut off after {answer:?}");
-            answer.push_str(std::str::from_utf8(&octets[..count]).unwrap());
+            answer.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
         }
     }
 }
 
 #[tokio::test]
-async fn a_stranger_makes_nothing_exported_that_the_sampler_would_not_take() {
-    // A ratio takes a trace by its id: one of small numbers always.
+async fn an_untrusted_caller_cannot_override_the_sampler() {
+    // A ratio decides by the trace id, and always accepts small numbers.
     for (sampler, ratio) in [("parentbased_traceidratio", "0"), ("traceidratio", "1e-9")] {
         for (callers, exported) in [("none", false), ("127.0.0.1", true)] {
             let top = folder();
@@ -59,9 +59,9 @@ async fn a_stranger_makes_nothing_exported_that_the_sampler_would_not_take() {
             let server = Server::start(top.path(), &settings).await;
             sampled_requests(&server).await;
             if exported {
-                until("a batch comes", async || batches.load(Ordering::Relaxed) > 0).await;
+                until("a batch arrives", async || batches.load(Ordering::Relaxed) > 0).await;
             }
-            // The end sends what waits.
+            // The server exports waiting spans when it stops.
             server.stop().await;
             assert_eq!(batches.load(Ordering::Relaxed) > 0, exported, "{sampler}, {callers}");
         }

@@ -1,4 +1,4 @@
-//! `staunch user` and `staunch audit`, as an operator types them.
+//! `staunch user` and `staunch audit` as an operator runs them.
 
 use crate::support::{Ended, PASSWORD, Server, folder, processes_on, run, staunch};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 
-/// Runs a subcommand with this on its standard input.
+/// Runs a subcommand with this text on its standard input.
 async fn typed(top: &Path, arguments: &[&str], input: &str) -> Ended {
     let mut command = staunch(top, arguments);
     command
@@ -29,7 +29,7 @@ async fn typed(top: &Path, arguments: &[&str], input: &str) -> Ended {
 }
 
 #[tokio::test]
-async fn accounts_are_worked_on_beside_the_server() {
+async fn operator_commands_work_while_the_server_runs() {
     let top = folder();
     let server = Server::start(top.path(), &[]).await;
     let user = async |arguments: &[&str], input: &str| {
@@ -76,7 +76,7 @@ async fn accounts_are_worked_on_beside_the_server() {
     assert_eq!(server.login("ada").await.unwrap().status, 401);
     server.stop().await;
 
-    // The rest without a server; what it queued was written when it stopped.
+    // The remaining commands run without a server. It wrote its queued lines when it stopped.
     let audit = typed(top.path(), &["audit", "--account", "ada", "--json"], "").await;
     assert_eq!(audit.code, Some(0), "{}", audit.err);
     let lines: Vec<serde_json::Value> =
@@ -112,13 +112,13 @@ async fn accounts_are_worked_on_beside_the_server() {
     let file = top.path().join("all.jsonl");
     let nowhere = ["export", "all.jsonl", "--database-url", "postgresql://x@127.0.0.1:1/x"];
     assert_eq!(user(&nowhere, "").await.code, Some(69));
-    assert!(!file.exists(), "it would be in the way");
+    assert!(!file.exists(), "a leftover file would block the export");
     let ended = user(&["export", "all.jsonl"], "").await;
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.starts_with(r#"{"email":"ada@example.com","username":"ada","#), "{text}");
-    assert_eq!(user(&["export", "all.jsonl"], "").await.code, Some(73), "it is there already");
+    assert_eq!(user(&["export", "all.jsonl"], "").await.code, Some(73), "the file exists");
     assert_eq!(user(&["export", "-"], "").await.out, text);
     let ended = user(&["delete", "ada", "--yes"], "").await;
     assert_eq!((ended.code, ended.out.as_str()), (Some(0), "ada is removed\n"), "{}", ended.err);

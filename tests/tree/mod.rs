@@ -1,4 +1,4 @@
-//! The repository's files, for the tests that read them.
+//! The repository's source files, for tests that read them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every `.rs` file in that folder of the repository and below, in order.
+/// All `.rs` files below a folder of the repository, sorted.
 pub(crate) fn rust_files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];

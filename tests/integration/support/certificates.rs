@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own.
+//! A certificate authority for tests.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, PEM.
+    /// The authority's certificate, PEM.
     pub(crate) pem: String,
 }
 
@@ -36,7 +36,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for those names and addresses that ends at the beginning of that year.
+    /// Issues a certificate for these names and addresses that expires at the start of that year.
     pub(crate) fn issue(&self, names: &[&str], until_year: i32) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -50,7 +50,7 @@ impl Authority {
         }
     }
 
-    /// Connects as a client that trusts this authority alone.
+    /// Connects as a client that trusts only this authority.
     pub(crate) async fn connect(
         &self,
         address: SocketAddr,
@@ -59,7 +59,7 @@ impl Authority {
         self.over(TcpStream::connect(address).await?, adapt).await
     }
 
-    /// The same with one version and what is to be spoken inside.
+    /// Connects with one TLS version and these ALPN protocols.
     pub(crate) async fn connect_with(
         &self,
         address: SocketAddr,
@@ -72,7 +72,7 @@ impl Authority {
         connect(TcpStream::connect(address).await?, config).await
     }
 
-    /// The same over a connection that is there.
+    /// Connects over an existing TCP connection.
     pub(crate) async fn over(
         &self,
         stream: TcpStream,
@@ -101,7 +101,7 @@ async fn connect(stream: TcpStream, config: ClientConfig) -> std::io::Result<Tls
 }
 
 impl Issued {
-    /// Writes both files, mode 0600, as a renewal does: beside their place, then put there.
+    /// Replaces both files (mode 0600) as a renewal does: writes a draft, then renames it.
     pub(crate) fn write(&self, folder: &Path) -> (PathBuf, PathBuf) {
         let put = |name: &str, text: &str| {
             let (draft, path) = (folder.join("draft"), folder.join(name));

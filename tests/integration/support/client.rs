@@ -1,4 +1,4 @@
-//! A client that checks on every reply what must hold always.
+//! A client that checks what every reply must have.
 
 use super::{PASSWORD, SOON, contract};
 use bytes::Bytes;
@@ -20,7 +20,7 @@ const SESSIONS: &str = "/api/v1/auth/sessions";
 const LOGOUT_ALL: &str = "/api/v1/auth/logout-all";
 const CHANGE_PASSWORD: &str = "/api/v1/auth/password";
 
-/// Headers that an answer may have; a new one should be a decision.
+/// Headers that an answer may have. Adding one should be a decision.
 const ALLOWED_HEADERS: [&str; 15] = [
     "allow",
     "cache-control",
@@ -46,7 +46,7 @@ pub(crate) struct Client {
     headers: HeaderMap,
 }
 
-/// Both tokens of an answer.
+/// The access and refresh token of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tokens {
     pub(crate) access: String,
@@ -70,7 +70,7 @@ impl Client {
         }
     }
 
-    /// HTTP/2 with prior knowledge.
+    /// A client that uses HTTP/2 with prior knowledge.
     pub(crate) fn http2(address: SocketAddr) -> Self {
         Self {
             inner: legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http(),
@@ -78,7 +78,7 @@ impl Client {
         }
     }
 
-    /// The same client, with this header on every request.
+    /// The same client with this header on every request.
     pub(crate) fn with(&self, name: &'static str, value: &str) -> Self {
         let mut client = self.clone();
         client.headers.append(name, value.parse().expect("a header value"));
@@ -90,12 +90,12 @@ impl Client {
         self.with("authorization", &format!("Bearer {token}"))
     }
 
-    /// The same client behind a proxy that says where the request came from.
+    /// The same client behind a proxy that reports this client address.
     pub(crate) fn from(&self, address: &str) -> Self {
         self.with("x-forwarded-for", address)
     }
 
-    /// Sends one request; `None` when the server closed the connection without an answer.
+    /// Sends one request; returns `None` if the server closed the connection without an answer.
     pub(crate) async fn try_send(
         &self,
         method: Method,
@@ -122,7 +122,7 @@ impl Client {
             status: parts.status.as_u16(),
             version: parts.version,
             headers: parts.headers,
-            body: body.expect("the body comes").ok()?.to_bytes(),
+            body: body.expect("a body").ok()?.to_bytes(),
             asked,
         };
         reply.check(head);
@@ -154,7 +154,7 @@ impl Client {
         self.post_form_text(path, &form(fields)).await
     }
 
-    /// A form as it goes over the wire.
+    /// A form, encoded as on the wire.
     pub(crate) async fn post_form_text(&self, path: &str, body: &str) -> Reply {
         let form = Some("application/x-www-form-urlencoded");
         self.send(Method::POST, path, form, body.to_owned()).await
@@ -169,7 +169,7 @@ impl Client {
         self.post_form(TOKEN, &[("username", name), ("password", password)]).await
     }
 
-    /// A login with the password of every test's accounts.
+    /// Logs in with [`PASSWORD`], which all test accounts have.
     pub(crate) async fn log_in(&self, name: &str) -> Tokens {
         self.login(name, PASSWORD).await.tokens()
     }
@@ -205,7 +205,7 @@ impl Client {
     }
 }
 
-/// Fields as a form, escaped.
+/// The fields as an encoded form.
 pub(crate) fn form(fields: &[(&str, &str)]) -> String {
     let escaped = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
@@ -223,7 +223,7 @@ impl Reply {
         Some(value.to_str().expect("headers are ASCII"))
     }
 
-    /// All that a client could tell two answers apart by.
+    /// Everything in an answer by which a client could tell it from another.
     pub(crate) fn seen(&self) -> (u16, Vec<(String, String)>, String) {
         let mut headers: Vec<(String, String)> = self
             .headers
@@ -252,7 +252,7 @@ impl Reply {
         self
     }
 
-    /// That it is this problem document.
+    /// Asserts that the answer is this problem document.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16, code: &str) -> &Self {
         self.assert_status(status);
@@ -261,7 +261,7 @@ impl Reply {
         self
     }
 
-    /// The fields that a problem names.
+    /// The field names in a problem's errors.
     #[track_caller]
     pub(crate) fn fields(&self) -> Vec<String> {
         let errors = self.json()["errors"].clone();
@@ -296,7 +296,7 @@ impl Reply {
             assert_eq!(count, 1, "{asked}: {name} is repeated");
         }
         if *status == 431 {
-            // hyper's own answer, before there is a request.
+            // hyper sends this response itself, before there is a request.
             assert!(self.body.is_empty(), "{asked}");
             return;
         }
@@ -353,16 +353,16 @@ impl Reply {
     }
 }
 
-/// The claims of an access token, unverified.
+/// The claims of the access token, not verified.
 pub(crate) fn claims(token: &str) -> Value {
     use base64::Engine;
     let middle = token.split('.').nth(1).expect("a JWT");
-    let octets = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle);
-    serde_json::from_slice(&octets.expect("base64url")).expect("JSON")
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle);
+    serde_json::from_slice(&bytes.expect("base64url")).expect("JSON")
 }
 
 impl Tokens {
-    /// The session that the access token names.
+    /// The session id in the access token.
     pub(crate) fn session(&self) -> uuid::Uuid {
         let claims = claims(&self.access);
         claims["sid"].as_str().unwrap().parse().unwrap()

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector that keeps what it is sent: OTLP over HTTP with protobuf.
+//! An OpenTelemetry collector that records what it receives: OTLP over HTTP with protobuf.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 
-/// Everything received so far.
+/// Spans and resource attributes.
 #[derive(Default)]
 pub(crate) struct Received {
     pub(crate) spans: Vec<Span>,
@@ -52,7 +52,7 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// What was received since the last call.
+    /// Takes everything received since the last call.
     pub(crate) fn take(&self) -> Received {
         std::mem::take(&mut *self.received.lock().expect("no panic there"))
     }
@@ -74,7 +74,7 @@ async fn take(
     Ok(Response::new(Empty::new()))
 }
 
-/// Attributes as text.
+/// The attributes as text.
 pub(crate) fn attributes(list: &[KeyValue]) -> HashMap<String, String> {
     let text = |pair: &KeyValue| match pair.value.clone().and_then(|value| value.value) {
         Some(Value::StringValue(text)) => text,

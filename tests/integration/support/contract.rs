@@ -1,7 +1,7 @@
-//! Holds every answer against `openapi.json`: nothing is answered that it does not describe.
+//! Checks every answer against `openapi.json`: the server sends only what is documented there.
 //!
-//! Stricter than a client should be: members and headers that are not described are faults. Patterns
-//! and formats are left to `.ci/openapi`.
+//! The check is stricter than a client should be: undocumented members and headers are errors.
+//! `.ci/openapi` checks patterns and formats.
 
 use super::Reply;
 use hyper::Method;
@@ -12,7 +12,7 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../../src/http/openapi.json")).expect("JSON")
 });
 
-/// What goes with a connection or a trace, whatever the operation.
+/// Headers that depend on the connection or the trace, for every operation.
 const BESIDE: [&str; 5] = ["connection", "content-length", "content-type", "date", "traceresponse"];
 
 /// The document.
@@ -30,7 +30,7 @@ pub(crate) fn operations() -> Vec<(String, &'static str)> {
         .collect()
 }
 
-/// Every answer of an operation: its status, and the code of its problem if it is one.
+/// Every documented answer of an operation: its status, and its problem code, if any.
 pub(crate) fn answers(method: &str, path: &str) -> Vec<(u16, Option<&'static str>)> {
     let mut all = Vec::new();
     let described = &DOCUMENT["paths"][path][method.to_lowercase()]["responses"];
@@ -48,7 +48,7 @@ pub(crate) fn answers(method: &str, path: &str) -> Vec<(u16, Option<&'static str
     all
 }
 
-/// Checks an answer to that request.
+/// Checks the answer to a request.
 #[track_caller]
 pub(super) fn check(method: &Method, target: &str, reply: &Reply) {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
@@ -56,7 +56,7 @@ pub(super) fn check(method: &Method, target: &str, reply: &Reply) {
     let item = members(&DOCUMENT["paths"]).iter().find(|(template, _)| is_of(template, path));
     let operation = item.and_then(|(_, item)| item.get(asked.as_str().to_lowercase()));
     let Some(operation) = operation else {
-        // What the description says of other paths and methods, in words.
+        // The document describes other paths and methods in words.
         let others: &[u16] = match (item, method == Method::OPTIONS) {
             (None, _) => &[400, 404, 429, 431],
             (Some(_), true) => &[204, 400, 429, 431],
@@ -67,7 +67,7 @@ pub(super) fn check(method: &Method, target: &str, reply: &Reply) {
     };
     let answer = &operation["responses"][reply.status.to_string()];
     let fault = if answer.is_null() {
-        Err("this status is not described".to_owned())
+        Err("this status is not documented".to_owned())
     } else {
         check_answer(resolve(answer), method == Method::HEAD, reply)
     };
@@ -95,18 +95,18 @@ fn check_answer(answer: &'static Value, head: bool, reply: &Reply) -> Result<(),
     }
     for name in reply.headers.keys().map(hyper::header::HeaderName::as_str) {
         if !BESIDE.contains(&name) && described.iter().all(|(known, _)| known != name) {
-            return Err(format!("the header {name} is not described"));
+            return Err(format!("the header {name} is not documented"));
         }
     }
     let Some(content) = answer["content"].as_object() else {
         return if reply.header("content-type").is_none() && reply.text().is_empty() {
             Ok(())
         } else {
-            Err("a body that is not described".to_owned())
+            Err("a body that is not documented".to_owned())
         };
     };
     let media_type = reply.header("content-type").unwrap_or_default();
-    let body = content.get(media_type).ok_or_else(|| format!("{media_type} is not described"))?;
+    let body = content.get(media_type).ok_or_else(|| format!("{media_type} is not documented"))?;
     if head {
         return Ok(());
     }
@@ -114,7 +114,7 @@ fn check_answer(answer: &'static Value, head: bool, reply: &Reply) -> Result<(),
     fault(&body["schema"], &value, "body")
 }
 
-/// Where a value is not what the schema says, if it is not.
+/// Checks a value against a schema; the error says where they differ.
 fn fault(schema: &'static Value, value: &Value, at: &str) -> Result<(), String> {
     let schema = resolve(schema);
     let size = match value {
@@ -142,7 +142,7 @@ fn fault(schema: &'static Value, value: &Value, at: &str) -> Result<(), String> 
             "properties" => {
                 for (name, member) in value.as_object().into_iter().flatten() {
                     let known =
-                        rule.get(name).ok_or_else(|| format!("{at}.{name} is not described"))?;
+                        rule.get(name).ok_or_else(|| format!("{at}.{name} is not documented"))?;
                     fault(known, member, &format!("{at}.{name}"))?;
                 }
                 true
@@ -178,18 +178,18 @@ fn is_a(kind: &Value, value: &Value) -> bool {
     }
 }
 
-/// Whether a path is one that the template stands for: a session's id where that has `{id}`.
+/// Whether a path matches the template, in which `{id}` is a session id.
 fn is_of(template: &str, path: &str) -> bool {
     let Some(start) = template.strip_suffix("{id}") else { return template == path };
     let id = path.strip_prefix(start).unwrap_or_default();
     id.parse::<uuid::Uuid>().is_ok_and(|parsed| parsed.to_string() == id)
 }
 
-/// What a `$ref` stands for, or the value itself.
+/// The target of a `$ref`, or the value itself.
 fn resolve(value: &'static Value) -> &'static Value {
     let Some(pointer) = value["$ref"].as_str() else { return value };
     let pointer = pointer.strip_prefix('#').expect("within the document");
-    DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not there"))
+    DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("{pointer} does not exist"))
 }
 
 fn members(value: &'static Value) -> &'static Map<String, Value> {
@@ -197,7 +197,7 @@ fn members(value: &'static Value) -> &'static Map<String, Value> {
 }
 
 #[test]
-fn the_checker_finds_what_is_not_described() {
+fn the_checker_finds_undocumented_responses() {
     let schema = &DOCUMENT["components"]["schemas"]["NewAccount"];
     let good = json!({"id": 1, "email": "a@example.com", "username": "ada", "is_active": true});
     assert_eq!(fault(schema, &good, "body"), Ok(()));

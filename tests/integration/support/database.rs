@@ -1,8 +1,8 @@
-//! One PostgreSQL a test process, one database a test.
+//! One PostgreSQL server per test process, one database per test.
 //!
-//! The server is our own embedded one, or that of `TEST_DATABASE_URL`. A template is migrated
-//! once; each test gets a copy. Names carry their time, so that a later run can sweep what a
-//! killed one left on a shared server.
+//! The server is an embedded one, or that of `TEST_DATABASE_URL`. A template is migrated once; each
+//! test gets a copy. Names contain the time, so that a later run can remove the databases that a
+//! killed run left on a shared server.
 
 use super::{SOON, until};
 use staunch::clock::Clock;
@@ -19,24 +19,24 @@ use tokio::runtime::Handle;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 
-/// What tests leave behind on a shared server is removed when it is older than this.
+/// Test databases on a shared server are removed when they are older than this.
 const LEFTOVER_AGE_S: u64 = 3_600;
-/// The lock of the node that cleans: "staunch" in ASCII.
+/// The advisory lock of the node that cleans up: "staunch" in ASCII.
 pub(crate) const CLEANUP_LOCK: i64 = 0x73_7461_756e_6368;
-/// Start of the folder's name of our own server.
+/// Prefix of the embedded server's folder name.
 const FOLDER_PREFIX: &str = "staunch-tests-";
 
-/// The server, which outlives every test's runtime.
+/// The PostgreSQL server, which outlives every test's runtime.
 struct Server {
     runtime: Handle,
     config: Config,
     admin: Client,
     template: String,
-    /// ` STRATEGY FILE_COPY`, where the server knows it (15 and later): no WAL for the copy.
+    /// ` STRATEGY FILE_COPY` if the server supports it (15 and later): copying then writes no WAL.
     strategy: &'static str,
 }
 
-/// A database of one test; dropped with it.
+/// The database of one test, dropped with this value.
 pub(crate) struct TestDatabase {
     pub(crate) name: String,
     pub(crate) config: Config,
@@ -47,7 +47,7 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 fn server() -> &'static Server {
     SERVER.get_or_init(|| {
         let (send, receive) = std::sync::mpsc::channel();
-        // Ends with the process; the server's guard then stops the server.
+        // Ends with the process. The server's guard then stops the server.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -61,7 +61,7 @@ fn server() -> &'static Server {
                 drop(embedded);
             });
         });
-        receive.recv().expect("a PostgreSQL for the tests")
+        receive.recv().expect("a PostgreSQL server for the tests")
     })
 }
 
@@ -84,7 +84,7 @@ async fn start() -> (Server, Option<EmbeddedPostgres>) {
     let mut at_template = config.clone();
     at_template.dbname(&template);
     staunch::store::migrate(&at_template.into()).await.unwrap();
-    // A copy fails while anybody is connected to the original.
+    // Copying fails while anyone is connected to the original.
     let close = format!("ALTER DATABASE {template} WITH ALLOW_CONNECTIONS false");
     admin.batch_execute(&close).await.unwrap();
     let server = Server {
@@ -102,7 +102,7 @@ async fn start_embedded() -> EmbeddedPostgres {
     sweep_folders(&top);
     let path = top.join(format!("{FOLDER_PREFIX}{}", std::process::id()));
     fs::create_dir_all(&path).unwrap();
-    // Run as root, PostgreSQL's own account must be able to enter.
+    // When the tests run as root, PostgreSQL's account must be able to enter.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let folder = DataFolder::open(&DataDir::Set(path), Purpose::Database).await.unwrap();
     let config = PostgresConfig {
@@ -116,8 +116,8 @@ async fn start_embedded() -> EmbeddedPostgres {
     server
 }
 
-/// Asks for no password from now on: a proof costs each of a thousand connections 4,096 rounds of
-/// HMAC, and that a wrong password does not get in is tested elsewhere (`tests/embedded_postgres.rs`).
+/// Turns password checks off: SCRAM costs each of a thousand connections 4,096 rounds of HMAC.
+/// `tests/embedded_postgres.rs` tests that a wrong password is rejected.
 async fn trust_everybody(server: &EmbeddedPostgres) {
     let (client, connection) = server.connect_config().connect(NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -138,7 +138,7 @@ fn sweep_folders(top: &Path) {
             .and_then(rustix::process::Pid::from_raw);
         let ended = |pid| {
             rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
-                // Our own number, from an earlier life of it.
+                // An earlier process with the same pid as this one.
                 || pid == rustix::process::getpid()
         };
         if owner.is_some_and(ended) {
@@ -166,19 +166,19 @@ fn name(kind: &str) -> String {
 }
 
 impl TestDatabase {
-    /// A copy of the migrated template.
+    /// Creates a copy of the migrated template.
     pub(crate) async fn create() -> Self {
         let server = server();
         let template = &server.template;
         Self::make(&format!(" TEMPLATE {template}{}", server.strategy)).await
     }
 
-    /// A database with nothing in it.
+    /// Creates an empty database.
     pub(crate) async fn create_empty() -> Self {
         Self::make("").await
     }
 
-    /// An empty database whose default locale is one of ICU's, or `None` where the server knows none:
+    /// Creates an empty database with an ICU default locale. `None` if the server has none of these:
     /// PostgreSQL before 15, or built without ICU.
     pub(crate) async fn create_icu(locale: &str) -> Option<Self> {
         let query = "SELECT 1 FROM pg_collation WHERE collprovider = 'i' LIMIT 1";
@@ -198,7 +198,7 @@ impl TestDatabase {
         let create = format!("CREATE DATABASE {name}{from}");
         let task =
             server.runtime.spawn(async move { self::server().admin.batch_execute(&create).await });
-        task.await.unwrap().expect("the test's database is made");
+        task.await.unwrap().expect("the test's database is created");
         let mut config = server.config.clone();
         config.dbname(&name);
         Self { name, config }
@@ -206,27 +206,27 @@ impl TestDatabase {
 
     pub(crate) async fn connect(&self) -> Client {
         let mut config = self.config.clone();
-        // So that a test can tell its connections from those of the server.
+        // Lets a test distinguish its connections from the server's.
         config.application_name("staunch-test");
         let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
 
-    /// Keeps servers from removing ended rows, as a node that cleans does, while this is connected.
+    /// Prevents servers from removing ended rows while the returned client is connected.
     pub(super) async fn without_cleanup(&self) -> Client {
         let client = self.connect().await;
-        // Another server of the test may hold it already.
+        // Another server of the test may already hold the lock.
         let lock = "SELECT pg_try_advisory_lock($1)";
         client.execute(lock, &[&CLEANUP_LOCK]).await.unwrap();
         client
     }
 
-    /// Waits until so many of its connections wait for a lock.
+    /// Waits until `count` of the database's connections wait for a lock.
     pub(crate) async fn until_blocked(&self, count: i64) {
         let query = "SELECT count(*) FROM pg_stat_activity
              WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        // Of its own: a transaction would see the same activity again and again.
+        // A separate connection, because a transaction keeps seeing one snapshot of the activity.
         let watching = self.connect().await;
         until("they wait for a lock", SOON, async || {
             watching.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count
@@ -234,7 +234,7 @@ impl TestDatabase {
         .await;
     }
 
-    /// Shuts everybody out and throws out who is in, or lets them in again.
+    /// Refuses connections and terminates the open ones, or allows them again.
     pub(crate) async fn set_open(&self, open: bool) {
         let name = &self.name;
         let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname";
@@ -247,7 +247,7 @@ impl TestDatabase {
         task.await.unwrap().unwrap();
     }
 
-    /// How to reach it, as a setting.
+    /// The connection settings, as a value of STAUNCH_DATABASE_URL.
     pub(crate) fn url(&self) -> String {
         let host = match self.config.get_hosts().first() {
             Some(Host::Tcp(host)) => host.clone(),
@@ -258,12 +258,12 @@ impl TestDatabase {
         self.url_with(&host, port)
     }
 
-    /// The same as another role: of two values for a key, the last one counts.
+    /// The same settings with another role. The last of two values for a key wins.
     pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
         format!("{} user='{user}' password='{password}'", self.url())
     }
 
-    /// The same at another address, for a proxy in front.
+    /// The same settings with another address, for a proxy.
     pub(crate) fn url_at(&self, address: SocketAddr) -> String {
         self.url_with(&address.ip().to_string(), address.port())
     }
@@ -289,12 +289,12 @@ impl Drop for TestDatabase {
             server().admin.batch_execute(&drop).await.ok();
             done.send(()).ok();
         });
-        // Not worth failing for: the next run sweeps.
+        // A failure here does not fail the test: the next run removes the database.
         wait.recv_timeout(Duration::from_secs(10)).ok();
     }
 }
 
-/// Where tasks go that must not end with the test's own runtime.
+/// The runtime for tasks that must outlive the test's own runtime.
 pub(super) fn runtime() -> Handle {
     server().runtime.clone()
 }

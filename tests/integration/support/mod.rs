@@ -1,4 +1,4 @@
-//! What every test stands on: a real server on a port of its own, over a real database of its own.
+//! A real server on its own port for each test, with its own real database.
 //!
 //! ```text
 //! let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "3/min").start().await;
@@ -6,20 +6,20 @@
 //! reply.assert_problem(401, "credentials-rejected");
 //! ```
 //!
-//! The server has its own threads and the clock is the test's, so nothing here waits for time to
+//! The server has its own threads and uses the test's clock, so nothing here waits for time to
 //! pass. Dropping a `TestApp` stops the server as SIGTERM would and removes its database.
 //!
-//! Tests must pass on a busy machine. Rules that get them there:
+//! Tests must pass on a busy machine. Rules for that:
 //! - Wait for a condition with [`until`] and [`SOON`] (60 s). Do not sleep until something has
 //!   probably happened.
-//! - A promise of a time ("within 5 s") is a condition that repeats the whole attempt until one was
+//! - A promise about time ("within 5 s") is a condition that repeats the whole attempt until one is
 //!   in time.
-//! - Where time is the subject, advance the clock. Count work (queries, hashes, log lines) instead of
+//! - If time is the subject, advance the clock. Count work (queries, hashes, log lines) instead of
 //!   measuring time.
 //! - Each test has its own database, its own folder and port 0.
 //! - Hash at cost 4. Hashing threads have a low priority, and a busy machine leaves them a few
-//!   percent of a core. A hash that must last has cost 14 and a client that leaves before its end.
-//! - The database has its own clock, which a test cannot stop: limits that it keeps are long.
+//!   percent of a core. For a slow hash, use cost 14 and a client that disconnects before its end.
+//! - A test cannot stop the database's clock, so limits that the database checks are long.
 
 mod certificates;
 mod client;
@@ -51,34 +51,34 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Limit of every wait: far above what any needs, because the machine may be busy.
+/// Limit of every wait. It is far longer than any wait needs, because the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-/// A password that every rule allows.
+/// A password that satisfies every rule.
 pub(crate) const PASSWORD: &str = "TestPass123!";
 
-/// The issuer of every test's server.
+/// The issuer of every test server.
 pub(crate) const ISSUER: &str = "http://localhost:8080";
 
-/// A server that serves, and what it stands on.
+/// A running server with its clock, database and folder.
 pub(crate) struct TestApp {
     pub(crate) address: SocketAddr,
     pub(crate) metrics_address: Option<SocketAddr>,
-    /// Stands still until the test advances it, unless the builder was told otherwise.
+    /// Stopped until the test advances it, unless the builder uses the system clock.
     pub(crate) clock: Clock,
     pub(crate) database: Arc<TestDatabase>,
-    /// The server's own keys, to have them read anew without waiting.
+    /// The server's own keys, which a test can reload without waiting.
     pub(crate) keys: staunch::tokens::Tokens,
-    /// How it speaks TLS, if it does.
+    /// The server's TLS, if configured.
     pub(crate) tls: Option<staunch::http::Tls>,
     folder: Arc<tempfile::TempDir>,
-    /// Keeps the clean-up from removing what a test looks at.
+    /// Keeps the clean-up from removing rows that a test reads.
     _no_cleanup: Option<tokio_postgres::Client>,
     stop: Option<oneshot::Sender<()>>,
     server: Option<std::thread::JoinHandle<()>>,
 }
 
-/// How a test wants its server.
+/// The settings and parts of a test's server.
 pub(crate) struct Builder {
     settings: HashMap<&'static str, String>,
     clock: Clock,
@@ -93,13 +93,13 @@ impl Builder {
         self
     }
 
-    /// Uses a database that the test has made.
+    /// Uses an existing database.
     pub(crate) fn on(mut self, database: &Arc<TestDatabase>) -> Self {
         self.database = Some(Arc::clone(database));
         self
     }
 
-    /// Real time, for tests of timeouts on the wire.
+    /// Uses real time, for tests of timeouts on the wire.
     pub(crate) fn system_clock(mut self) -> Self {
         self.clock = Clock::system();
         self
@@ -124,7 +124,7 @@ impl Builder {
             None => Arc::new(TestDatabase::create().await),
         };
         let folder = self.folder.unwrap_or_else(|| {
-            Arc::new(tempfile::tempdir().expect("a temporary folder can be made"))
+            Arc::new(tempfile::tempdir().expect("a temporary folder can be created"))
         });
         let mut settings = self.settings;
         let no_cleanup = if settings.contains_key("STAUNCH_CLEANUP_INTERVAL") {
@@ -135,7 +135,7 @@ impl Builder {
         settings.entry("STAUNCH_DATABASE_URL").or_insert_with(|| database.url());
         settings.entry("STAUNCH_DATA_DIR").or_insert_with(|| folder.path().display().to_string());
         let config = Config::read(|setting| settings.get(setting.variable).cloned())
-            .expect("the settings are good");
+            .expect("the settings are valid");
         let (clock, served_clock) = (self.clock.clone(), self.clock);
         let (stop, stopped) = oneshot::channel::<()>();
         let (started, starting) = oneshot::channel();
@@ -158,7 +158,7 @@ impl Builder {
                 }
             });
         });
-        let (facts, keys, tls) = starting.await.expect("the server's thread lives")?;
+        let (facts, keys, tls) = starting.await.expect("the server's thread is running")?;
         Ok(TestApp {
             address: facts.address,
             metrics_address: facts.metrics_address,
@@ -180,11 +180,11 @@ impl TestApp {
     pub(crate) fn builder() -> Builder {
         let settings = [
             ("STAUNCH_LISTEN", "127.0.0.1:0"),
-            // As servers that share their keys must: unset, it follows the port.
+            // Servers that share keys must have the same issuer. Unset, it would contain the port.
             ("STAUNCH_JWT_ISSUER", ISSUER),
             ("STAUNCH_BCRYPT_COST", "4"),
             ("STAUNCH_HASH_THREADS", "1"),
-            // Not measured: the start is quicker, and how many are hashed at once is known.
+            // Set, not measured: the start is faster and the number of concurrent hashes known.
             ("STAUNCH_HASH_LANES", "2"),
             ("STAUNCH_DB_POOL_MIN", "1"),
             ("STAUNCH_DB_POOL_MAX", "4"),
@@ -194,7 +194,7 @@ impl TestApp {
             ("STAUNCH_LIMIT_CLIENTS", "off"),
             ("STAUNCH_LIMIT_GLOBAL", "off"),
             ("STAUNCH_SHUTDOWN_GRACE", "3s"),
-            // The longest. It is the database's time, which goes on while a busy machine is slow.
+            // The longest: the database checks it, and its clock does not stop for a busy machine.
             ("STAUNCH_REFRESH_GRACE", "5m"),
         ];
         Builder {
@@ -209,7 +209,7 @@ impl TestApp {
         Self::builder().start().await
     }
 
-    /// Another server on this one's database, with the same keys and clock.
+    /// Another server with this one's database, keys and clock.
     pub(crate) fn sibling(&self) -> Builder {
         Builder {
             database: Some(Arc::clone(&self.database)),
@@ -219,7 +219,7 @@ impl TestApp {
         }
     }
 
-    /// The keys as an operator works on them.
+    /// The key folder, as an operator sees it.
     pub(crate) fn key_folder(&self, algorithm: Algorithm) -> KeyFolder {
         let config = TokenConfig {
             algorithm,
@@ -236,23 +236,23 @@ impl TestApp {
         self.folder.path().join("keys")
     }
 
-    /// A client that has no token.
+    /// A client without a token.
     pub(crate) fn anonymous(&self) -> Client {
         Client::new(self.address)
     }
 
-    /// Asks for readiness when the last answer is too old to be shared, so the database is asked.
+    /// Sends a readiness probe after the shared answer has expired; it queries the database.
     pub(crate) async fn readiness(&self) -> Reply {
         self.clock.advance(Duration::from_secs(1));
         self.anonymous().get("/health/readiness").await
     }
 
-    /// Waits until the server is ready: on a busy machine one answer of the database may be late.
+    /// Waits until the server is ready. On a busy machine, one answer of the database may be late.
     pub(crate) async fn ready(&self) {
         until("it is ready", SOON, async || self.readiness().await.status == 200).await;
     }
 
-    /// A raw connection.
+    /// Opens a raw connection.
     pub(crate) async fn raw(&self) -> Raw {
         Raw::connect(self.address).await
     }
@@ -270,7 +270,7 @@ impl TestApp {
         self.anonymous().login(name, PASSWORD).await.tokens()
     }
 
-    /// Two sessions of ada and one of eve, which the server has seen live.
+    /// Two sessions of ada and one of eve, all cached by the server as live.
     pub(crate) async fn three_sessions(&self) -> [Tokens; 3] {
         let mine = self.registered("ada").await;
         let other = self.anonymous().log_in("ada").await;
@@ -281,7 +281,7 @@ impl TestApp {
         sessions
     }
 
-    /// An OAuth client, made as the command line does it.
+    /// Adds an OAuth client as the command line does.
     pub(crate) async fn oauth_client(&self) -> NewClient {
         let admin = Admin::open(&self.database.config.clone().into()).await.expect("a connection");
         let made = add_client(&admin, "billing").await.expect("a client");
@@ -289,13 +289,13 @@ impl TestApp {
         made
     }
 
-    /// A connection to the test's database.
+    /// Opens a connection to the test's database.
     pub(crate) async fn db(&self) -> tokio_postgres::Client {
         self.database.connect().await
     }
 
-    /// The value of a metric, written as `/metrics` writes it: `name` or `name{label="value"}`.
-    /// Zero where it is not there yet.
+    /// The value of a metric, named as in `/metrics`: `name` or `name{label="value"}`. Zero if
+    /// it is missing.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let place = self.metrics_address.unwrap_or(self.address);
         let reply = Client::new(place).get("/metrics").await;
@@ -305,7 +305,7 @@ impl TestApp {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Waits until the pool has that number of connections; the backends that serve them.
+    /// Waits until the pool has that many connections; returns their backends' pids.
     pub(crate) async fn backends(&self, connections: usize) -> BTreeSet<i32> {
         let db = self.db().await;
         let query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
@@ -319,18 +319,18 @@ impl TestApp {
         pids().await
     }
 
-    /// Waits until it hears of what other servers do to sessions.
+    /// Waits until the server listens for other servers' session events.
     pub(crate) async fn listening(&self) {
         until("it listens", SOON, async || self.metric("staunch_notify_connected").await == 1.0)
             .await;
     }
 
-    /// How often a named statement ran.
+    /// How many times a named statement ran.
     pub(crate) async fn queries(&self, name: &str) -> f64 {
         self.metric(&format!("staunch_db_query_seconds_count{{query=\"{name}\"}}")).await
     }
 
-    /// All statements that requests ran: not those of the background, nor readiness' question.
+    /// The number of statements that requests ran, without background work and readiness probes.
     pub(crate) async fn all_queries(&self) -> f64 {
         let background = ["insert_events", "query=\"clean_"];
         let page = self.anonymous().get("/metrics").await;
@@ -341,7 +341,7 @@ impl TestApp {
         counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Begins the stop and returns at once.
+    /// Starts the shutdown and returns at once.
     pub(crate) fn begin_stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
@@ -361,8 +361,8 @@ impl Drop for TestApp {
 
 /// Waits until `condition` holds, and fails after `limit`.
 ///
-/// A promise of a time is tested by a condition that is a whole attempt: "a login is refused within
-/// 5 s". A busy machine slows some attempts down; a server without its deadline fails them all.
+/// A promise about time is tested by a condition that is a whole attempt: "a login is refused
+/// within 5 s". A busy machine slows some attempts; a server without the deadline fails them all.
 pub(crate) async fn until(
     what: &str,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! Stands between the server and its database and fails as networks do.
+//! A proxy between the server and its database that fails as networks do.
 
 use super::database;
 use std::net::SocketAddr;
@@ -11,15 +11,15 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-/// What the network does.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     Open,
-    /// Every octet takes so long.
+    /// Every byte is delayed by this duration.
     Slow(Duration),
-    /// Connections are accepted and nothing ever arrives, in either direction.
+    /// Connections are accepted, and no data passes in either direction.
     Paused,
-    /// Connections are cut, and new ones at once.
+    /// Connections are cut, new ones at once.
     Cut,
 }
 
@@ -105,16 +105,16 @@ async fn both(
     }
 }
 
-/// Copies until either side ends or the link is cut.
+/// Copies until either side closes or the link is cut.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut link: watch::Receiver<Link>,
 ) {
-    let mut octets = vec![0; 16 * 1024];
+    let mut bytes = vec![0; 16 * 1024];
     loop {
         let read = tokio::select! {
-            read = from.read(&mut octets) => read,
+            read = from.read(&mut bytes) => read,
             cut = link.wait_for(|link| *link == Link::Cut) => {
                 drop(cut);
                 return;
@@ -130,7 +130,7 @@ async fn pump(
         let Ok(now) = link.wait_for(|link| *link != Link::Paused).await.map(|link| *link) else {
             return;
         };
-        let chunk = octets.get(..count).unwrap_or_default();
+        let chunk = bytes.get(..count).unwrap_or_default();
         if now == Link::Cut || to.write_all(chunk).await.is_err() {
             return;
         }

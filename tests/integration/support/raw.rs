@@ -1,4 +1,4 @@
-//! A TCP connection on which a test writes what it likes.
+//! A TCP connection on which a test writes arbitrary bytes.
 
 use super::SOON;
 use std::net::SocketAddr;
@@ -6,16 +6,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A request that any server answers while it lives.
+/// A request that every running server answers.
 pub(crate) const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
 
 pub(crate) struct Raw {
     stream: TcpStream,
-    /// What came and was not taken yet.
+    /// Bytes received and not yet consumed.
     buffer: Vec<u8>,
 }
 
-/// One answer, taken off the connection.
+/// One answer, read from the connection.
 #[derive(Debug)]
 pub(crate) struct RawReply {
     pub(crate) status: u16,
@@ -28,17 +28,17 @@ impl Raw {
         Self { stream: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
     }
 
-    /// Writes. A server that has closed is found out when the answer is read.
-    pub(crate) async fn write(&mut self, octets: impl AsRef<[u8]>) {
-        self.stream.write_all(octets.as_ref()).await.ok();
+    /// Writes bytes. If the server has closed the connection, the next read shows it.
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.ok();
     }
 
-    /// Writes, and says whether the connection still took it.
-    pub(crate) async fn try_write(&mut self, octets: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(octets.as_ref()).await.is_ok()
+    /// Writes bytes; returns false if the connection is closed.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
     }
 
-    /// The next answer (its length must be given), or `None` if the connection was closed first.
+    /// Reads the next answer, which must have a length. `None` if the connection was closed first.
     pub(crate) async fn reply(&mut self) -> Option<RawReply> {
         loop {
             if let Some(reply) = self.take() {
@@ -50,18 +50,18 @@ impl Raw {
         }
     }
 
-    /// Reads to the end: everything that the server sent before it closed.
+    /// Reads everything that the server sends until it closes the connection.
     pub(crate) async fn rest(&mut self) -> String {
         while self.read().await {}
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
     }
 
-    /// Waits until the server closes, whatever it sends before.
+    /// Waits until the server closes the connection, and discards what it sends.
     pub(crate) async fn closed(&mut self) {
         while self.read().await {}
     }
 
-    /// False at the end of the connection.
+    /// Reads more bytes; false at the end of the connection.
     async fn read(&mut self) -> bool {
         let read = timeout(SOON, self.stream.read_buf(&mut self.buffer)).await;
         matches!(read.expect("the server answers or closes"), Ok(1..))
