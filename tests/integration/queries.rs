@@ -1,4 +1,4 @@
-//! Database queries per request, as in docs/benchmarks.md lists them.
+//! Database queries per request, as docs/benchmarks.md lists them.
 
 use crate::support::{PASSWORD, Reply, SOON, TestApp, until};
 

@@ -1,4 +1,4 @@
-//! Exit codes and messages of failing commands, as in docs/operations.md lists them.
+//! Exit codes and messages of failing commands, as docs/operations.md lists them.
 
 use crate::support::{Ended, folder, processes_on, run, staunch};
 use std::fs;
