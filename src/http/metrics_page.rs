@@ -67,6 +67,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     // Regression: 64 busy connections caused one rendering per response.
+    // Case F9 of the field list: 64 connections scrape in a closed loop.
     #[tokio::test]
     async fn concurrent_scrapes_share_one_rendering_that_began_after_them() {
         let (page, renderings) = (MetricsPage::default(), AtomicU32::new(0));
