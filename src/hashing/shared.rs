@@ -12,7 +12,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) metrics: HashMetrics,
     pub(super) admission: Arc<Admission>,
-    /// Admission to the queue of imported hashes. All its jobs are [`HashPurpose::Verify`].
+    /// Admission to the queue of imported hashes. All its jobs verify a password.
     pub(super) imported: Arc<Admission>,
     pub(super) worker_load: WorkerLoad,
     stopping: AtomicBool,

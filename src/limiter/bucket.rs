@@ -196,8 +196,9 @@ mod tests {
         /// Grants in any span of time are at most burst + rate x span, in whole numbers.
         ///
         /// The times go up and down: the law holds for the set of times, not their order.
+        // Reliability: E6.
         #[test]
-        fn e6_granted_is_at_most_burst_plus_rate_times_span(
+        fn granted_is_at_most_burst_plus_rate_times_span(
             quota in quotas(),
             start_ns in 0..u64::MAX / 2,
             steps in prop::collection::vec((0..=2_000_u64, any::<bool>(), 1..=30_u32), 1..60),

@@ -25,8 +25,9 @@ fn asked_by_all(
 
 /// Case F7 of the field list: 2,560 logins and 1,280 registrations at once from one /56, and from one
 /// /48.
+// Reliability: F4.
 #[test]
-fn f4_a_prefix_has_a_small_multiple_of_the_quota() {
+fn a_prefix_has_a_small_multiple_of_the_quota() {
     let start = start();
     for (policy, quota) in [(Policy::Login, 10), (Policy::Register, 5)] {
         let limiter = Limiter::new(&config(), start);
@@ -75,8 +76,9 @@ fn a_refused_request_spends_nothing_at_any_level() {
 }
 
 /// Otherwise one /48 could fill the tables with addresses that have spent nothing.
+// Reliability: F4.
 #[test]
-fn f4_addresses_that_are_refused_take_no_place() {
+fn refused_addresses_occupy_no_place() {
     let start = start();
     let limiter = Limiter::new(&config(), start);
     let site = (0..=255).flat_map(|home| (0..=255).map(move |room| v6(0, home, room)));
@@ -89,8 +91,9 @@ fn f4_addresses_that_are_refused_take_no_place() {
 }
 
 /// IPv6 addresses from many networks fill every table; what was spent stays spent.
+// Reliability: F4.
 #[test]
-fn f4_a_flood_of_prefixes_forgives_nobody_and_grows_nothing() {
+fn a_flood_of_prefixes_refills_no_bucket_and_stays_bounded() {
     let start = start();
     let limits = LimiterConfig { keys_max: 1_000, ..config() };
     let limiter = Limiter::new(&limits, start);
@@ -115,8 +118,9 @@ fn f4_a_flood_of_prefixes_forgives_nobody_and_grows_nothing() {
 }
 
 /// All threads ask from all over one /48, at times that advance unevenly between them.
+// Reliability: E6.
 #[test]
-fn e6_threads_on_one_48_are_granted_exactly_its_quota() {
+fn threads_on_one_48_are_granted_exactly_its_quota() {
     let start = start();
     let limits = LimiterConfig { global: limit("5/s"), login: limit("5/s"), ..config() };
     for (span_ms, seconds) in [(0_u64, 0), (10_000, 10)] {

@@ -91,7 +91,7 @@ impl QuotaLayout {
     /// Gives each quota of the limits a bucket. Quotas beyond [`QUOTAS_MAX`] are not counted; see
     /// [`super::LimiterConfig::has_too_many_quotas`].
     ///
-    /// Each policy's first quota comes before any second one, so that none is left without.
+    /// Each policy's first quota comes before any second one, so every policy that is on has a bucket.
     pub(super) fn new(limits: &PerPolicy<Limit>) -> Self {
         let mut layout = Self::default();
         let mut indexes = (0..QUOTAS_MAX).map(BucketIndex);

@@ -88,8 +88,9 @@ fn times_before_the_start_grant_no_more() {
 }
 
 /// All threads ask for one key at once, at times that advance unevenly between them.
+// Reliability: E6.
 #[test]
-fn e6_threads_on_one_key_are_granted_exactly_the_quota() {
+fn threads_on_one_key_are_granted_exactly_the_quota() {
     let start = start();
     let limits = LimiterConfig { global: limit("50/s"), login: limit("50/s"), ..config() };
     for (span_ms, expected) in [(0, 50), (10_000, 50 + 500)] {
@@ -122,8 +123,9 @@ fn e6_threads_on_one_key_are_granted_exactly_the_quota() {
 
 /// A flood of new addresses from one /16 while one address has spent its bucket, one is in use and
 /// others come from elsewhere.
+// Reliability: F4.
 #[test]
-fn f4_a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
+fn a_flood_refills_no_bucket_stays_bounded_and_spares_other_addresses() {
     let start = start();
     let limits = LimiterConfig { keys_max: 1_000, login: limit("10/min"), ..config() };
     let limiter = Limiter::new(&limits, start);
@@ -159,8 +161,9 @@ fn f4_a_flood_forgives_nobody_grows_nothing_and_spares_the_others() {
 }
 
 /// The same from a hundred networks: they fill the table, and newcomers from elsewhere share.
+// Reliability: F4.
 #[test]
-fn f4_a_flood_from_many_networks_fills_the_table_and_no_more() {
+fn a_flood_from_many_networks_fills_the_table_and_no_more() {
     let start = start();
     let limits = LimiterConfig { keys_max: 1_000, login: limit("10/min"), ..config() };
     let limiter = Limiter::new(&limits, start);
