@@ -224,7 +224,7 @@ async fn a_full_queue_for_new_passwords_still_accepts_logins() {
 }
 
 // Reliability: B3.
-// Case F13 of the field list: it passes beside a compiler, because little is hashed.
+// Case F13 of the field list: it passes next to a compiler, because little is hashed.
 #[tokio::test]
 async fn logins_and_new_passwords_share_a_worker_by_work() {
     let setup = start(&config(8, 1, 1));

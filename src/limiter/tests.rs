@@ -233,7 +233,7 @@ fn a_newcomer_takes_the_place_of_an_idle_address() {
         assert_eq!(check(n << 16, after), 9);
         assert_eq!(limiter.keys(), 640);
     }
-    // A network that has its share gets the places of its own keys only.
+    // A network at its share can only reuse the places of its idle keys.
     let limiter = Limiter::new(&limits, start);
     let check = |n: u32, now| limiter.check(Policy::Login, v4(n), now).status().unwrap().remaining;
     assert!((0..320).all(|n| check(n, start) == 9));

@@ -333,7 +333,7 @@ async fn a_panic_fails_only_its_own_imported_job() {
     assert_eq!(setup.counter("staunch_hash_panics_total "), 2);
 }
 
-// Case F13 of the field list: it passes beside a compiler, because little is hashed.
+// Case F13 of the field list: it passes next to a compiler, because little is hashed.
 #[tokio::test]
 async fn a_drain_finishes_imported_jobs_and_an_aborted_drain_refuses_them() {
     let setup = start(&config(4, 2, 2));
