@@ -29,21 +29,20 @@ fn functions() -> BTreeMap<String, Functions> {
     ["src", "tests"].into_iter().flat_map(rust_files).map(of).collect()
 }
 
-/// Finds functions and their lines: `// Reliability: B2.` above a test, or a name like `b2_a_test`.
+/// Finds functions, and the line that `// Reliability: B2.` above a test assigns to it.
 fn functions_in(text: &str) -> Functions {
     let mut found = Functions::new();
     let mut marked = None;
     for line in text.lines().map(str::trim) {
         if let Some(mark) = line.strip_prefix("// Reliability: ") {
-            let mark = mark.strip_suffix('.').unwrap_or_else(|| panic!("{line}"));
-            marked = Some(mark.to_lowercase());
+            let of_list = mark.strip_suffix('.').map(str::to_lowercase);
+            marked = of_list.filter(|of_list| is_line(of_list));
+            assert!(marked.is_some(), "not a line of the fault list: {line}");
         } else if let Some((before, rest)) = line.split_once("fn ")
             && matches!(before.trim(), "" | "async")
         {
             let name = rest.split(['(', '<']).next().unwrap_or_default();
-            let prefix = name.split('_').next().filter(|word| is_line(word));
-            let of_list = marked.take().or_else(|| prefix.map(str::to_owned));
-            found.insert(name.to_owned(), of_list);
+            found.insert(name.to_owned(), marked.take());
         }
     }
     assert_eq!(marked, None, "a Reliability comment without a test");
@@ -60,14 +59,19 @@ fn is_line(word: &str) -> bool {
 }
 
 #[test]
-fn a_comment_or_a_name_prefix_assigns_a_test_to_a_line() {
+fn only_a_comment_assigns_a_test_to_a_line() {
     let functions = functions_in(
-        "// Reliability: B2.\n#[test]\nfn work_is_dropped() {}\n    async fn a16_tls() {}\nfn x9_f() {}",
+        "// Reliability: B2.\n#[test]\nfn work_is_dropped() {}\n    async fn a16_tls() {}",
     );
     let line = |name: &str| functions[name].as_deref();
     assert_eq!(line("work_is_dropped"), Some("b2"));
-    assert_eq!(line("a16_tls"), Some("a16"));
-    assert_eq!(line("x9_f"), None);
+    assert_eq!(line("a16_tls"), None);
+}
+
+#[test]
+#[should_panic(expected = "not a line of the fault list")]
+fn a_comment_that_names_no_line_of_the_list_is_an_error() {
+    functions_in("// Reliability: A17.\nfn f() {}");
 }
 
 /// The rows of a document's tables: first and last cell.
