@@ -1,6 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-// In order of rank, high to low. A module may use only lower ranks (tests/architecture.rs).
+// In order of rank, high to low. A module may use only lower ranks (tests/architecture).
 pub mod cli;
 
 pub mod app;

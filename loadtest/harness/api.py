@@ -93,21 +93,14 @@ class Api:
         return await self._call("GET", path)
 
     async def _json(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> Answer:
-        return await self._call("POST", AUTH + path, json.dumps(fields).encode(), headers, JSON)
+        return await self._call("POST", AUTH + path, json.dumps(fields).encode(), JSON | (headers or {}))
 
     async def _form(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> Answer:
-        return await self._call("POST", AUTH + path, urlencode(fields).encode(), headers, FORM)
+        return await self._call("POST", AUTH + path, urlencode(fields).encode(), FORM | (headers or {}))
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: dict[str, str] | None = None,
-        kind: dict[str, str] | None = None,
-    ) -> Answer:
+    async def _call(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
         where = {"x-forwarded-for": self.address()} if self.address else {}
-        return await self.client.call(method, path, body, where | (headers or {}) | (kind or {}))
+        return await self.client.call(method, path, body, where | (headers or {}))
 
     def _basic(self) -> dict[str, str]:
         text = base64.b64encode(":".join(self.credentials).encode()).decode()

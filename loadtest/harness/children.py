@@ -5,11 +5,12 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 # What subprocess takes as a command.
 Argv = Sequence[str | Path]
@@ -54,6 +55,19 @@ def stop_all() -> None:
         signal.signal(number, signal.SIG_IGN)
     for child in reversed(_started.copy()):
         child.stop()
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Runs a program that starts children, stops those that still run, and exits with its code."""
+    catch_signals()
+    try:
+        sys.exit(main())
+    except Failed as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        stop_all()
 
 
 class Child:

@@ -1,4 +1,4 @@
-//! Eviction of connections, and clients that do not read.
+//! Limits on connections, eviction, and clients that do not read.
 
 use crate::support::{ALIVE, Authority, Client, PASSWORD, Raw, SOON, TestApp, form, until};
 use std::net::SocketAddr;
@@ -222,6 +222,29 @@ async fn an_unread_response_over_tls_is_abandoned() {
     // The connection of the metrics listener.
     until("the connections close", SOON, async || {
         app.metric("staunch_http_connections").await <= 1.0
+    })
+    .await;
+}
+
+// Reliability: A9.
+#[tokio::test]
+async fn connections_are_capped_per_address() {
+    let app = TestApp::builder().set("STAUNCH_CONNECTIONS_PER_ADDRESS", "3").start().await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = app.raw().await;
+        raw.write(ALIVE).await;
+        assert_eq!(raw.reply().await.unwrap().status, 200);
+        held.push(raw);
+    }
+    let mut over = app.raw().await;
+    over.write(ALIVE).await;
+    assert_eq!(over.rest().await, "", "closed unanswered");
+    held.pop();
+    until("a connection is free again", SOON, async || {
+        let mut raw = app.raw().await;
+        raw.write(ALIVE).await;
+        raw.reply().await.is_some()
     })
     .await;
 }

@@ -73,7 +73,6 @@ def main() -> int:
         # The scripts name a client address for each user; the limits stay on.
         "STAUNCH_TRUSTED_PROXIES": "127.0.0.1",
     } | pairs(options.set)
-    children.catch_signals()
     children.raise_file_limit()
 
     started = datetime.now().astimezone()
@@ -134,11 +133,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except children.Failed as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        children.stop_all()
+    children.run_main(main)

@@ -11,7 +11,6 @@ server; 1 not.
 
 import argparse
 import json
-import sys
 import urllib.parse
 import urllib.request
 from statistics import fmean
@@ -33,7 +32,6 @@ def main() -> int:
     parser.add_argument("--cost", type=int, default=10, help="bcrypt cost (default: 10)")
     parser.add_argument("--rate", type=float, default=200, help="of /me, a second (default: 200)")
     options = parser.parse_args()
-    children.catch_signals()
     children.raise_file_limit()
 
     seconds = options.seconds
@@ -91,11 +89,4 @@ def answered(metrics: Metrics, op: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except children.Failed as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        children.stop_all()
+    children.run_main(main)

@@ -117,7 +117,7 @@ async fn start_embedded() -> EmbeddedPostgres {
 }
 
 /// Turns password checks off: SCRAM costs each of a thousand connections 4,096 rounds of HMAC.
-/// `tests/embedded_postgres.rs` tests that a wrong password is rejected.
+/// `tests/embedded_postgres/start.rs` tests that a wrong password is rejected.
 async fn trust_everybody(server: &EmbeddedPostgres) {
     let (client, connection) = server.connect_config().connect(NoTls).await.unwrap();
     tokio::spawn(connection);
