@@ -1,6 +1,11 @@
 //! Reloads of the key folder, and of the certificate with its key, while the server runs.
 //!
 //! Every reload logs its result. A reload that fails leaves the previous keys or certificate in use.
+//!
+//! Every ten seconds the metadata of the certificate and its key is compared with that of the last
+//! load; SIGHUP loads them in any case. If they match each other, new connections get the new
+//! certificate. While certbot replaces the files one after the other, a check may find a mismatch;
+//! the next check succeeds.
 
 use crate::http::Tls;
 use crate::telemetry::with_causes;

@@ -3,6 +3,8 @@
 //! A statement that changes a row also writes its audit log line. A rejected password changes no
 //! row and must not wait for a statement. Its line goes into a bounded queue, and one task writes
 //! the queued lines once a second. A full queue drops and counts lines instead of delaying logins.
+//!
+//! The task ends after the last request, when the queue is empty.
 
 use super::{Auth, Inner};
 use crate::identity::{Origin, UserId};

@@ -1,4 +1,6 @@
 //! Deletes ended and expired sessions, and old lines of the audit log.
+//!
+//! One node at a time deletes rows, in batches (`store::cleanup`).
 
 use super::{Auth, Inner};
 use crate::store::{Cleaned, StoreError};

@@ -1,4 +1,16 @@
 //! Login with a password.
+//!
+//! A login reserves a place in the hash queue, reads the account with one indexed query, and sends
+//! key, salt and cost to the hashing threads. The digest is compared in constant time. An access
+//! token is signed, and one INSERT stores the session if the account has not changed since it was
+//! read. In total: two queries, one hash, one signature.
+//!
+//! For an unknown account the query also returns a row, with a hash that matches no password, and
+//! the same steps follow.
+//!
+//! An account with an imported hash (argon2, scrypt, PBKDF2) returns its place in the bcrypt queue
+//! after the query and takes one in the queue of imported hashes, which may refuse it too. After
+//! the answer, a hash of another kind or another cost is replaced (`rehash`).
 
 use super::attempt::{Attempt, Refusal};
 use super::{Auth, Inner, TokenPair, hash_label, store_label};

@@ -1,4 +1,7 @@
 //! Finds the account and session of an access token.
+//!
+//! The signature of a token is verified once and remembered (`tokens::access`). The session and its
+//! account come from the cache, which has the rules for revocations and outages (`session_cache`).
 
 use super::session_cache::{InsertOutcome, Lookup};
 use super::{Auth, store_label};

@@ -1,4 +1,8 @@
 //! Changes the password of an account.
+//!
+//! The account is read, the current password verified, and the new one hashed. Then one transaction
+//! stores the hash and ends the other sessions. Its first statement waits for logins that hold the
+//! account (`FOR SHARE`); its second sees their sessions. Later logins find the account changed.
 
 use super::attempt::{Attempt, Refusal};
 use super::register::{Field, FieldError, field};

@@ -1,4 +1,7 @@
 //! Rehashes passwords at login, to the configured cost or from another algorithm to bcrypt.
+//!
+//! A rehash runs after the answer, in an idle lane. A login that needs the lane takes it. The new
+//! hash is stored if the row still has the one that was verified.
 
 use super::Auth;
 use crate::hashing::{Password, RehashError};

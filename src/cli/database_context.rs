@@ -1,6 +1,7 @@
 //! Settings, log and database connection of the subcommands that work on stored data.
 //!
-//! They work with and without a running server.
+//! They work with and without a running server. If another staunch process uses the data folder, they
+//! connect to the embedded PostgreSQL of that process through its socket.
 
 use super::serve::no_signals;
 use super::source::Source;

@@ -5,6 +5,9 @@
 //! have a queue with half of the places, and workers balance the two by work. Neither can starve
 //! the other: a job waits for the earlier work of the same kind, and for at most as much of the
 //! other kind.
+//!
+//! A job whose predicted wait (waiting work divided by speed) exceeds the deadline is refused with
+//! that wait, before anything else is done for it.
 
 use super::HashError;
 use std::sync::Arc;

@@ -5,6 +5,25 @@
 //! job are errors that the client receives; an *abandoned* job is dropped unhashed. Only this
 //! folder can read the bytes of a password.
 //!
+//! # Lanes
+//!
+//! bcrypt is limited by latency: one computation leaves most of a core idle while it waits for its
+//! last table look-up. [`kernel`] interleaves up to eight computations in one thread; its page has
+//! the figures. The number of lanes is measured at start (`calibrate`): the best rate whose latency
+//! stays under twice that of a single lane. With as many logins as workers, each login runs alone in
+//! its worker, at single-lane speed.
+//!
+//! # Priority
+//!
+//! Hashing must not delay other work. A low priority alone does not ensure that: Linux may run a
+//! thread of any class until the next tick (4 ms at 250 Hz) although a more important thread is
+//! waiting, and a refresh needs about six such hand-overs. The yield at the end of each slice bounds
+//! that wait, and the priority (nice 10) decides who runs next. Where the kernel groups processes by
+//! session (`sched_autogroup`, without a dedicated cgroup), the priority counts only among staunch's
+//! own threads, not against other processes.
+//!
+//! # Files
+//!
 //! From the outside in: `engine` is the handle, `admission` decides which jobs may wait, and `job`
 //! is a waiting job. `worker` is the loop of a thread, and `worker_load` shares the work fairly
 //! between threads. `kernel` is bcrypt for several lanes. `imported` verifies hashes that other

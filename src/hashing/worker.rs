@@ -17,9 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Loop rounds per slice: 0.2 to 0.4 ms at 1 to 6 lanes.
 ///
-/// The yield at the end of a slice bounds how long another thread waits for this core. Without it
-/// Linux (EEVDF, since 6.6) may let a thread run until the next tick, 4 ms at 250 Hz, although a
-/// thread of a higher priority waits. The work between two slices costs under 1 us.
+/// The yield at the end of a slice bounds how long another thread waits for this core; see
+/// [the folder's page](super). The work between two slices costs under 1 us.
 const SLICE_ROUNDS: u32 = 4;
 /// The speed of a full batch is averaged over at least this time.
 const SPEED_WINDOW: Duration = Duration::from_millis(50);

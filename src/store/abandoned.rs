@@ -2,7 +2,9 @@
 //!
 //! When a client disconnects, its request's future is dropped, possibly in the middle of a statement.
 //! If the server then closed the database connection, clients could force it to open new ones as fast
-//! as they disconnect. Instead the statement runs to its end, and the connection returns to the pool.
+//! as they disconnect. Instead the statement runs to its end. The server answers statements in order, so
+//! a no-op statement (in a transaction, a ROLLBACK) is sent after it, and the connection returns to
+//! the pool when that is answered.
 
 use super::connection::Connection;
 use crate::telemetry::{Family, Metrics, definitions};

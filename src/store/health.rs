@@ -3,6 +3,17 @@
 //! The check has its own connection, so a busy pool does not delay it. Anyone may call the readiness
 //! endpoint, so at most one query a second goes to the database, and all callers share its result.
 //! The query runs in a separate task, so no caller cancels it.
+//!
+//! **A read-only database.** The check also detects a standby and a read-only database: `/me` keeps
+//! working, but no login can complete. A connection may have cached that state when it was opened, so
+//! each check of a read-only database opens another one. When one accepts writes, the pool's idle
+//! connections are closed, and a connection in use is closed at its first refusal (`write_state`).
+//!
+//! **A full disk** cannot be detected without writing. Readiness answers 503 for two seconds after a
+//! statement failed because of it.
+//!
+//! **A locked table** leaves the server ready. Requests that need the table get 503 after
+//! `lock_timeout`, all others keep working, and no other node would do better.
 
 use super::connect::{self, Endpoint};
 use super::connection::Connection;

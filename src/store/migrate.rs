@@ -5,8 +5,8 @@
 //!
 //! Most files run in one transaction. A file that builds or drops indexes runs without one, because
 //! CONCURRENTLY requires that. Such a file can be repeated, so the next start continues after an
-//! interruption. A file of the contract phase waits until servers of the previous version are gone;
-//! see [`Mode`].
+//! interruption. A file of the contract phase drops what only the previous version needs. It waits a
+//! day, until servers of that version are gone; see [`Mode`].
 
 use super::connect::{self, ConnectError, Endpoint};
 use super::migrations::{MIGRATIONS, Migration, Mode};

@@ -1,4 +1,7 @@
 //! The connection pool. Every call has a time limit, and only idle connections return to the pool.
+//!
+//! A call that times out closes its connection instead of returning it in mid-statement. When a
+//! lost database is back, the pool reconnects.
 
 use super::abandoned::{Abandoned, Conversation};
 use super::connect::{self, ConnectError};

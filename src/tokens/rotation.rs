@@ -4,6 +4,10 @@
 //! then every node has read it, and every client's copy of the JWK set has expired. The previous
 //! key verifies tokens until the last token that it signed has expired. Only then can it be
 //! retired.
+//!
+//! The file of a new key has the time of its takeover in its name, ten minutes after it was made.
+//! Servers read the folder every 30 s and at SIGHUP (`app::reload`), and clients may cache the JWK
+//! set for five minutes. Each signature selects its key by the current time.
 
 use super::TokenConfig;
 use super::error::KeyError;

@@ -1,4 +1,8 @@
 //! The queue in front of the threads that verify imported hashes.
+//!
+//! It has its own `Admission`, which counts work in bcrypt rounds (a hash's parameters relative to
+//! the measured speed). The speed is updated while the threads run. A flood of imported hashes
+//! therefore fills only its own queue.
 
 use super::ImportedHash;
 use super::worker::{ImportedHashJob, ImportedHashWork, ImportedHashWorker};

@@ -1,9 +1,13 @@
 //! The threads that verify imported hashes, one hash at a time each.
 //!
-//! Their crates compute a hash in one call, for up to a third of a second. In a hashing worker,
-//! every lane would stall for that time. With separate threads the operating system shares the
-//! cores between both kinds. There are half as many as hashing threads, so that bcrypt always keeps
-//! half of the cores. Their number also bounds the memory of argon2 and scrypt.
+//! RustCrypto's crates compute a hash in one call of 10 to 300 ms, so it cannot be interleaved with
+//! others: in a hashing worker, every lane would stall for that time. With separate threads, in the
+//! same pool and with the same priority, the operating system shares the cores between both kinds.
+//!
+//! A thread that never yields gets nearly a whole core when it competes with workers that do. There
+//! is one thread per two workers, so a flood of such logins takes half of the cores and no more. Each
+//! thread computes one hash at a time, so their number also bounds the memory (128 MiB each). A job
+//! that has begun runs to its end, even if its client has disconnected.
 
 use super::ImportedHash;
 use crate::hashing::job::{Done, Queued, StartedJob};

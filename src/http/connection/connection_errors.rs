@@ -1,6 +1,8 @@
 //! Counts and logs connections that end with an error.
 //!
-//! hyper answers some errors itself. Those have no request, no request id and no request log line.
+//! hyper answers a malformed head with 400 and a head that is too large with 431, both without a
+//! body or an `x-request-id`, so those have no request log line. Over HTTP/2, h2 sends the 431, and
+//! it is neither counted nor logged.
 
 use super::AppState;
 use hyper::StatusCode;

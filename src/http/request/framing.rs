@@ -1,4 +1,9 @@
 //! The check against requests that two HTTP implementations could read differently.
+//!
+//! hyper accepts some requests that another server might parse differently. Refused are a missing,
+//! repeated or malformed Host, any transfer coding except a single `chunked`, and Content-Length
+//! together with Transfer-Encoding (RFC 9112 §6.1). Lines that end in a bare LF are accepted (§2.2
+//! allows it).
 
 use crate::http::length_lines::HiddenLength;
 use crate::http::response::error::ApiError;
