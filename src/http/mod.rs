@@ -1,9 +1,9 @@
 //! The HTTP server. No other folder uses HTTP types.
 //!
-//! `connection` accepts connections, performs their handshakes and runs HTTP on them. `service` gives
-//! every request its id, rate limits, panic guard and log line. `router` is the table of routes, and
-//! `api` has one file per endpoint. `request` reads what the client sent, and `response` builds the
-//! response or the problem document.
+//! `connection` accepts connections, performs their handshakes and runs HTTP on them. `service`
+//! gives every request its id, rate limits and panic guard, and `request_log` its log line.
+//! `router` is the table of routes, and `api` has one file per endpoint. `request` reads what the
+//! client sent, and `response` builds the response or the problem document.
 
 mod api;
 mod connection;
@@ -14,6 +14,7 @@ mod metrics;
 mod metrics_page;
 mod rate_limit;
 mod request;
+mod request_log;
 mod response;
 mod router;
 mod service;

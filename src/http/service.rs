@@ -1,12 +1,12 @@
-//! The wrapper around every request: id, rate limits, panic guard, metrics, log line and trace.
+//! The wrapper around every request: id, rate limits, panic guard, common headers and trace.
 
 use super::rate_limit;
 use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::{Call, check_framing};
+use super::request_log::Record;
 use super::response::error::ApiError;
 use super::router::{self, Route};
 use super::{AppState, RouteSet};
-use crate::telemetry::otlp::{Sampled, Served};
 use crate::telemetry::trace::{self, Stage, Trace};
 use crate::telemetry::trace_context::TraceContext;
 use bytes::Bytes;
@@ -15,10 +15,9 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::time::Instant;
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -107,94 +106,6 @@ async fn catch_panic<T>(
     })
 }
 
-/// A request's log line, metrics and trace, written on drop.
-///
-/// A request whose client disconnects is recorded too.
-struct Record<'a> {
-    app: &'a AppState,
-    begun: Instant,
-    id: RequestId,
-    method: Method,
-    route: &'static str,
-    is_probe: bool,
-    client: IpAddr,
-    trace: Trace,
-    /// `None`: the trace is not exported.
-    sampled: Option<Sampled>,
-    /// `None`: the client disconnected before the response.
-    status: Option<u16>,
-}
-
-impl Record<'_> {
-    /// Returns the `traceresponse` header, if the caller sent a trace context.
-    fn traceresponse(&self) -> Option<HeaderValue> {
-        let context = self.trace.context();
-        let sampled = self.sampled.filter(|_| context.has_caller())?;
-        HeaderValue::try_from(sampled.traceresponse(context)).ok()
-    }
-}
-
-impl Drop for Record<'_> {
-    fn drop(&mut self) {
-        let (context, notes) = (self.trace.context(), self.trace.take());
-        let Self { app, begun, route, client, status, .. } = *self;
-        let ended = app.clock.now();
-        let took = ended.saturating_duration_since(begun);
-        let (method, request_id) = (method_label(&self.method), self.id.as_str());
-        // 499 is nginx's status for a client that disconnected. It is never sent.
-        app.metrics.request(route, method, status.unwrap_or(499), took);
-        let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let slow = took > app.config.slow;
-        let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
-        // A logged refusal has the number of refusals that were not logged.
-        let unlogged =
-            (status == Some(429) && !slow).then(|| app.refusal_throttle.note(client, ended));
-        let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
-        let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
-        macro_rules! line {
-            ($level:ident, $what:literal) => {
-                tracing::$level!(
-                    route,
-                    method,
-                    status,
-                    latency_us,
-                    request_id,
-                    trace_id = %context.trace_id,
-                    caller_trace_id = linked,
-                    session,
-                    %client,
-                    unlogged = unlogged.flatten().filter(|others| *others > 0),
-                    error = notes.failure.as_deref(),
-                    limit_us = stage(Stage::Limit),
-                    body_us = stage(Stage::Body),
-                    pool_wait_us = stage(Stage::PoolWait),
-                    query_us = stage(Stage::Query),
-                    hash_wait_us = stage(Stage::HashWait),
-                    hash_us = stage(Stage::Hash),
-                    sign_us = stage(Stage::Sign),
-                    $what
-                )
-            };
-        }
-        match status {
-            // Probes are frequent, and the metrics show the same.
-            _ if self.is_probe && status != Some(500) => line!(debug, "request"),
-            None => line!(warn, "client left"),
-            Some(500) => line!(error, "request failed"),
-            Some(_) if notes.failure.is_some() => line!(warn, "request failed"),
-            Some(_) if slow => line!(warn, "slow request"),
-            Some(_) if unlogged == Some(None) => line!(debug, "request"),
-            Some(_) => line!(info, "request"),
-        }
-        if let Some(sampled) = self.sampled {
-            let ended_at = app.clock.wall();
-            let served =
-                Served { method, route, status, request_id, client, begun, ended, ended_at };
-            app.traces.export(sampled, context, &notes, &served);
-        }
-    }
-}
-
 /// Reads the trace context from `traceparent` and `tracestate`.
 fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
     let one = |name| {
@@ -202,15 +113,6 @@ fn trace_context(headers: &HeaderMap, trusted: bool) -> TraceContext {
         values.next().filter(|_| values.next().is_none())?.to_str().ok()
     };
     TraceContext::of(one(TRACEPARENT), one(TRACESTATE), trusted)
-}
-
-/// Returns the method's metric label. Unknown methods share one label, which bounds their number.
-fn method_label(method: &Method) -> &'static str {
-    [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS, Method::DELETE, Method::PUT]
-        .iter()
-        .position(|known| known == method)
-        .and_then(|at| ["GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT"].get(at).copied())
-        .unwrap_or("other")
 }
 
 #[cfg(test)]
