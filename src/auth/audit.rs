@@ -15,9 +15,11 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc};
 
-/// The most queued lines, about 200 bytes each: the rejections of a 100-core machine in a second.
+/// The maximum number of queued lines, about 200 bytes each.
+///
+/// A 100-core machine rejects as many logins in a second.
 const LINES_MAX: usize = 16_384;
-/// The memory of the queue, if each line has the longest name and user agent. Unit: bytes.
+/// The memory of the queue if each line has the longest name and user agent. Unit: bytes.
 pub(super) const BYTES_MAX: u64 = LINES_MAX as u64 * 2_048;
 /// Lines per statement.
 const BATCH_LINES: usize = 1_000;
@@ -78,7 +80,7 @@ impl Auth {
         }
     }
 
-    /// Writes one batch. Returns true if it was full, as more lines may be queued.
+    /// Writes one batch. Returns true if the batch was full, because more lines may be queued.
     ///
     /// `batch` keeps its lines if the database is unavailable.
     async fn write_batch(

@@ -3,14 +3,17 @@
 //! The lockout's memory ends with the process, and each node has its own. Without this, twenty
 //! failures from anywhere would lock owners out at their usual addresses until the wait ends.
 //!
-//! A login that only failures from unknown blocks lock out looks up the account's sessions. A name
-//! causes at most one query per wait, whether or not it exists, and [`LOOKUPS_MAX`] run at a time.
+//! If only failures from unknown blocks lock a login out, the login looks up the account's sessions.
+//! A name causes at most one query per wait, whether or not it exists, and at most [`LOOKUPS_MAX`]
+//! queries run at a time.
 
 use super::lockout::{KNOWN_TTL, LoginKey, SLOTS};
 use super::{Auth, Inner};
 use crate::identity::LoginName;
 
-/// The most concurrent look-ups. A login beyond it is refused, and the next one may look up again.
+/// The maximum number of concurrent look-ups.
+///
+/// A login beyond it is refused, and the next one may look up again.
 pub(super) const LOOKUPS_MAX: usize = 4;
 
 impl Auth {

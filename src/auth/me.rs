@@ -11,7 +11,9 @@ use crate::telemetry::trace;
 use crate::tokens::AccessClaims;
 use std::sync::Arc;
 
-/// The most queries of one call. A query is repeated if the account changed in the meantime.
+/// The maximum number of queries per call.
+///
+/// A query is repeated if the account changed in the meantime.
 const QUERIES_MAX: u32 = 3;
 
 /// The caller of a request with an access token.

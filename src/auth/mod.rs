@@ -24,7 +24,7 @@ mod rehash;
 mod session_cache;
 mod session_events;
 
-/// The most memory that the caches, the lockout and the audit log's queue take. Unit: bytes.
+/// The maximum memory of the caches, the lockout and the audit log's queue. Unit: bytes.
 pub const BYTES_MAX: u64 =
     session_cache::BYTES_MAX + clients::BYTES_MAX + lockout::BYTES_MAX + audit::BYTES_MAX;
 
@@ -63,7 +63,9 @@ pub struct AuthConfig {
     pub refresh_ttl: Duration,
     /// How long after a refresh the same request gets the same answer again.
     pub refresh_grace: Duration,
-    /// The most live sessions of an account; a login beyond it ends the one used longest ago.
+    /// The maximum number of live sessions of an account.
+    ///
+    /// A login beyond it ends the least recently used one.
     pub sessions_per_account: u32,
     /// Whether failed logins delay later ones.
     pub lockout: bool,
@@ -140,7 +142,7 @@ impl Auth {
         }))
     }
 
-    /// Makes both tokens of a session's generation.
+    /// Makes the access token and the refresh token of a session's generation.
     fn pair(
         &self,
         user: UserId,

@@ -59,7 +59,7 @@ pub enum StoredHashError {
         /// The highest cost that is computed.
         max: u32,
     },
-    /// Named as a form of that algorithm, but not written as one.
+    /// It has the name of a form of that algorithm, but not its format.
     #[error("stored {0} hash is damaged")]
     Damaged(&'static str),
     /// A known algorithm that this server does not compute.

@@ -1,4 +1,4 @@
-//! The most memory that hashing can use at once.
+//! The maximum memory that hashing uses.
 
 use super::HashConfig;
 use super::admission::places;

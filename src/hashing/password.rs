@@ -8,10 +8,12 @@ use zeroize::Zeroizing;
 ///
 /// OWASP ASVS 5.0 V6.2.1; NIST SP 800-63B-4 §3.1.1.2 for use with further defences.
 pub const PASSWORD_CHARS_MIN: usize = 8;
-/// The most bytes of UTF-8 that bcrypt reads. A longer password is refused, not cut.
+/// The maximum length of a password, in bytes of UTF-8.
+///
+/// bcrypt reads no more. A longer password is refused, not cut.
 pub const PASSWORD_BYTES_MAX: usize = 72;
 
-/// The most bytes of a password that an imported hash is verified with.
+/// The maximum length of a password for an imported hash, in bytes.
 ///
 /// Bounds the memory of waiting logins.
 const IMPORTED_BYTES_MAX: usize = 1_024;

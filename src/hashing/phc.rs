@@ -1,7 +1,7 @@
 //! Stored hashes as text.
 //!
-//! Our own have the modular-crypt form: `$2b$12$`, 22 characters of salt, and 31 of digest.
-//! [`ImportedHash`] reads those of other software.
+//! Hashes that this server makes have the modular-crypt form: `$2b$12$`, 22 characters of salt, and
+//! 31 of digest. [`ImportedHash`] reads those of other software.
 
 use super::error::StoredHashError;
 use super::imported::ImportedHash;

@@ -39,7 +39,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the database cancelled a statement that took too long. Less work may succeed.
+    /// Whether the database cancelled a statement that took too long.
+    ///
+    /// A statement with less work may succeed.
     pub fn is_statement_timeout(&self) -> bool {
         let Self::Unavailable { source, .. } = self else { return false };
         let error = source.downcast_ref::<ServerError>();

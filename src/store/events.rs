@@ -24,7 +24,7 @@ pub struct NewEvent {
     pub request_id: String,
 }
 
-// The database's clock dates all lines, so each event is passed with its age instead of a time.
+// The time of a line comes from the database's clock, so each event is passed with its age.
 pub(super) const INSERT_EVENTS: Statement = statement!(
     "insert_events",
     "INSERT INTO auth_events (at, event, outcome, user_id, ip, request_id)

@@ -117,7 +117,8 @@ impl Growth {
         }
     }
 
-    /// Records a failure, logs the first of a row as a warning, and informs the waiting calls.
+    /// Records a failure, and notifies the waiting calls. The first of consecutive failures is logged as
+    /// a warning.
     fn pause(&self, error: &StoreError) {
         let error: Arc<str> = with_causes(error).into();
         let connections = self.size();

@@ -27,9 +27,9 @@ const DEADLOCK_RETRIES: u32 = 5;
 pub struct ImportedUser {
     /// The line of the file, counted from 1. Unique in the batch.
     pub line: u64,
-    /// Unique without regard to case.
+    /// Unique, ignoring case.
     pub email: Email,
-    /// Unique without regard to case.
+    /// Unique, ignoring case.
     pub username: Username,
     /// In modular-crypt format, or in PHC format if other software made it.
     pub password_hash: String,

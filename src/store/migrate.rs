@@ -1,7 +1,7 @@
 //! Migrations: applies each file of `migrations/` once, in order, under a lock.
 //!
 //! The table `staunch_migrations` records the applied files with their SHA-256. The start fails if a
-//! file changed after it was applied, or if the schema belongs to a newer staunch.
+//! file changed after it was applied, or if the schema belongs to a newer version of staunch.
 //!
 //! Most files run in one transaction. A file that builds or drops indexes runs without one, because
 //! CONCURRENTLY requires that. Such a file can be repeated, so the next start continues after an
@@ -35,7 +35,7 @@ pub enum MigrateError {
     /// Another node held the lock for too long.
     #[error("another node has been migrating for over {} s", LOCK_DEADLINE.as_secs())]
     Locked,
-    /// The schema belongs to a newer staunch.
+    /// The schema belongs to a newer version of staunch.
     #[error("the database has migration {found}, but this staunch ({}) supports only migrations up to {known}: run a newer one", env!("CARGO_PKG_VERSION"))]
     Newer {
         /// The highest number in the database.

@@ -48,7 +48,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Opens the first connection. The rest of the minimum follows in the background.
+    /// Opens the first connection, and the others up to the minimum in the background.
     pub(super) async fn open(
         config: &StoreConfig,
         metrics: &Metrics,

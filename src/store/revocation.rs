@@ -94,10 +94,11 @@ pub(super) const END_ACCOUNT_SESSIONS: Statement = statement!(
      SELECT count(*), pg_notify('staunch_account', ($1::bigint)::text) FROM ended"
 );
 
-// `updated_at` always increases, even if the clock was set back, because that is what makes the logins
-// in progress fail. The session is locked, so its revocation is either seen here or waits: no change
-// requested by a session is made after its revocation was confirmed. Every statement that ends or
-// locks several sessions of an account locks the account first, which prevents deadlocks.
+// `updated_at` always increases, even if the clock was set back, because logins in progress compare
+// it and fail. The statement locks the session that requested the change: an earlier revocation is
+// seen here, and a later one waits. So no session changes anything after its revocation was confirmed.
+// Every statement that ends or locks several sessions of an account locks the account first, which
+// prevents deadlocks.
 pub(super) const REPLACE_PASSWORD: Statement = statement!(
     "replace_password",
     "WITH account AS MATERIALIZED (

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio_postgres::types::ToSql;
 
-/// An address block from which still live sessions were opened.
+/// An address block from which an account opened sessions that are still live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionBlock {
     /// An IPv4 address, or the first address of a /64.
@@ -16,7 +16,8 @@ pub struct SessionBlock {
     pub age: Duration,
 }
 
-// Always returns one row, so that the answer for an unknown name has the same form and takes as long.
+// Always returns one row, so that known and unknown names have the same form of answer and take the
+// same time.
 macro_rules! blocks_by {
     ($name:literal, $column:literal) => {
         statement!(

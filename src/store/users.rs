@@ -11,9 +11,9 @@ use tokio_postgres::types::ToSql;
 
 /// An account to be created. The hash is already computed, so no connection waits for it.
 pub struct NewUser<'a> {
-    /// Unique without regard to case.
+    /// Unique, ignoring case.
     pub email: &'a Email,
-    /// Unique without regard to case.
+    /// Unique, ignoring case.
     pub username: &'a Username,
     /// Modular-crypt text.
     pub password_hash: &'a str,
@@ -115,7 +115,8 @@ pub(super) const INSERT_USER: Statement = statement!(
      SELECT id, email, username, is_active, created_at FROM made"
 );
 
-// Always returns one row, so that the answer for an unknown name is as long and takes as long to read.
+// Always returns one row, so that the answers for known and unknown names have the same length and
+// take the same time to read.
 pub(super) const CREDENTIALS_BY_USERNAME: Statement = statement!(
     "credentials_by_username",
     "SELECT u.id, coalesce(u.password_hash, $2), coalesce(u.is_active, false),

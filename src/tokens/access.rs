@@ -27,7 +27,7 @@ const TYPE: &str = "at+jwt";
 const TOKEN_BYTES_MAX: usize = 4096;
 /// Tokens whose signature check is cached. At about 120 bytes each, under 5 MB.
 const REMEMBERED_MAX: usize = 32_768;
-/// The most memory of the cached tokens. Unit: bytes.
+/// The maximum memory of the cached tokens. Unit: bytes.
 pub const BYTES_MAX: u64 = REMEMBERED_MAX as u64 * 256;
 
 /// The content of a valid access token.

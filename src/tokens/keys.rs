@@ -21,9 +21,9 @@ use zeroize::Zeroizing;
 /// By then every node has read the folder (each reads it every 30 s), and every client's copy of
 /// the JWK set, valid for 5 minutes, has expired.
 pub const PUBLISH_DELAY: Duration = Duration::from_secs(10 * 60);
-/// The most key files in a folder. Bounds the JWK set and the reading of the folder.
+/// The maximum number of key files in a folder. Bounds the JWK set and the reading of the folder.
 const FILES_MAX: usize = 64;
-/// The most bytes of a key file. An RSA key of 8192 bits takes 6.4 KB.
+/// The maximum size of a key file, in bytes. An RSA key of 8192 bits takes 6.4 KB.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 /// The longest wait for a folder's lock. Its holder generates a key, which takes at most a second.
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);

@@ -13,18 +13,18 @@ use zeroize::Zeroize;
 
 const ARGON2: Named = Named("argon2");
 
-/// The most memory, in KiB: 128 MiB.
+/// The maximum memory, in KiB: 128 MiB.
 ///
 /// RFC 9106 §4 recommends 64 MiB where memory is scarce, which is the default of argon2-cffi and
 /// PHP. OWASP's Password Storage Cheat Sheet recommends 7 to 46 MiB; Django's default is 100. The
-/// RFC's first choice, 2 GiB, would take a small machine's memory for one login.
+/// RFC's first recommendation, 2 GiB, would use up the memory of a small machine with one login.
 const MEMORY_KIB_MAX: u64 = 131_072;
-/// The most work: memory times passes, in KiB.
+/// The maximum work: memory times passes, in KiB.
 ///
 /// 4 passes over 64 MiB are PHP's default and the most of the recommendations above (Django: 200
 /// MiB, the RFC: 192, OWASP: at most 46).
 const FILLED_KIB_MAX: u64 = 262_144;
-/// The most lanes. The RFC recommends 4; Django uses 8.
+/// The maximum number of lanes. The RFC recommends 4; Django uses 8.
 ///
 /// Here they are computed one after another, so they change neither time nor memory.
 const LANES_MAX: u64 = 16;

@@ -69,7 +69,9 @@ impl ImportedHash {
             .or_else(|| pbkdf2::parse(name, rest))
     }
 
-    /// The work of verifying it, at least 1. Unit: bcrypt rounds of one lane that take as long.
+    /// The work of verifying it, at least 1.
+    ///
+    /// Unit: bcrypt rounds that one lane computes in the same time.
     ///
     /// Measured on the machine of the published figures (`cargo bench --bench hashing --
     /// imported`). On another machine it may be off by a factor. Admission measures the speed as
@@ -101,7 +103,7 @@ impl ImportedHash {
     }
 }
 
-/// The standard PHC form, in which all of them are stored here.
+/// The standard PHC form, in which this server stores every imported hash.
 impl fmt::Display for ImportedHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.scheme {

@@ -13,12 +13,14 @@ use std::fmt;
 
 const PBKDF2: Named = Named("PBKDF2");
 
-/// The most iterations with SHA-256.
+/// The maximum number of iterations with SHA-256.
 ///
 /// OWASP's Password Storage Cheat Sheet recommends 600,000, which is Keycloak's default. Django's
 /// default is 1,000,000 in version 5.2 and grows with each version.
 const SHA256_ITERATIONS_MAX: u64 = 2_000_000;
-/// The most iterations with SHA-512: over three times the 210,000 of OWASP and Keycloak.
+/// The maximum number of iterations with SHA-512.
+///
+/// Over three times the 210,000 of OWASP and Keycloak.
 const SHA512_ITERATIONS_MAX: u64 = 700_000;
 
 /// Iterations in the time of one bcrypt round.

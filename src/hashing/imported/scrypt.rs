@@ -8,7 +8,7 @@ use std::fmt;
 
 const SCRYPT: Named = Named("scrypt");
 
-/// The most work, N x r x p. At 128 bytes each it is also the most memory, 128 MiB.
+/// The maximum work, N x r x p. At 128 bytes each, it also bounds the memory to 128 MiB.
 ///
 /// It equals the heaviest forms that OWASP's Password Storage Cheat Sheet recommends (N = 2^17, r =
 /// 8, p = 1 and N = 2^16, r = 8, p = 2). The others, and Django's default (2^14, 8, 5), are below
@@ -18,7 +18,7 @@ const BLOCKS_MAX: u64 = 1 << 20;
 ///
 /// r and p are bounded separately, because r x p blocks are needed on top of the memory above.
 const R_MAX: u64 = 32;
-/// The most repetitions, computed one after another. OWASP's largest value is 10.
+/// The maximum number of repetitions, computed one after another. OWASP's largest value is 10.
 const P_MAX: u64 = 16;
 
 /// Blocks mixed in the time of one bcrypt round. Measured: 206 at 128 MiB, 290 at 16.
