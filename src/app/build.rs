@@ -10,7 +10,7 @@ use crate::http::{self, AppState, Listener, Tls};
 use crate::lifecycle::Lifecycle;
 use crate::limiter::Limiter;
 use crate::postgres::{DataFolder, EmbeddedPostgres, Purpose};
-use crate::store::{self, Endpoint, Store, StoreConfig};
+use crate::store::{self, Endpoint, Store};
 use crate::telemetry::log::Log;
 use crate::telemetry::otlp::Traces;
 use crate::telemetry::{Metrics, definitions};
@@ -97,12 +97,7 @@ async fn build_parts(
         None => Traces::default(),
     };
     store::migrate(&database).await?;
-    let store_config = StoreConfig {
-        database,
-        pool_min: config.settings.db_pool_min.0,
-        pool_max: config.settings.db_pool_max.0,
-    };
-    let store = Store::open(&store_config, &metrics, clock.clone()).await?;
+    let store = Store::open(&config.store(database), &metrics, clock.clone()).await?;
     let tokens = Tokens::open(&config.tokens(folder.keys_dir(), ports.address()), clock.clone())?;
     let hashing = config.hashing();
     let engine =

@@ -18,6 +18,7 @@ use crate::hashing::HashConfig;
 use crate::http::{CertificateFiles, HttpConfig};
 use crate::limiter::LimiterConfig;
 use crate::postgres::{DataDir, Durability, PostgresConfig};
+use crate::store::{Deadlines, Endpoint, StoreConfig};
 use crate::tokens::TokenConfig;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct Config {
     data_dir_was_set: bool,
     /// Full, except in tests, which may lose data in a power cut.
     durability: Durability,
+    /// The defaults, except in tests that hold a lock.
+    deadlines: Deadlines,
 }
 
 impl Config {
@@ -70,7 +73,8 @@ impl Config {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { settings, data_dir_was_set, durability: Durability::Full })
+        let (durability, deadlines) = (Durability::Full, Deadlines::default());
+        Ok(Self { settings, data_dir_was_set, durability, deadlines })
     }
 
     /// Turns off durability of the embedded server, for tests.
@@ -78,6 +82,17 @@ impl Config {
     #[must_use]
     pub fn without_durability(mut self) -> Self {
         self.durability = Durability::None;
+        self
+    }
+
+    /// Sets the time limits of database calls, for tests.
+    ///
+    /// The session cache relies on [`CALL_DEADLINE`](crate::store::CALL_DEADLINE), so a server with
+    /// longer limits needs a stopped clock.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_deadlines(mut self, deadlines: Deadlines) -> Self {
+        self.deadlines = deadlines;
         self
     }
 
@@ -99,6 +114,15 @@ impl Config {
     pub(crate) fn data_dir(&self) -> DataDir {
         let path = self.settings.data_dir.clone();
         if self.data_dir_was_set { DataDir::Set(path) } else { DataDir::Default(path) }
+    }
+
+    pub(crate) fn store(&self, database: Endpoint) -> StoreConfig {
+        StoreConfig {
+            database,
+            pool_min: self.settings.db_pool_min.0,
+            pool_max: self.settings.db_pool_max.0,
+            deadlines: self.deadlines,
+        }
     }
 
     pub(crate) fn postgres(&self) -> PostgresConfig {

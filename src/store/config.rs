@@ -1,6 +1,7 @@
 //! The store's configuration.
 
 use super::connect::Endpoint;
+use super::deadlines::Deadlines;
 
 /// A database and the size of the connection pool.
 #[derive(Clone, Debug)]
@@ -14,4 +15,6 @@ pub struct StoreConfig {
     /// The server should allow three more: readiness, the listener and migrations each use their own
     /// connection. If it allows fewer, calls wait for the connections that could be opened.
     pub pool_max: usize,
+    /// The time limits of calls.
+    pub deadlines: Deadlines,
 }

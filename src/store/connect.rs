@@ -1,5 +1,6 @@
 //! Parsing of database URLs, and connections with a time limit on every step.
 
+use super::deadlines::Deadlines;
 use super::{options, tls};
 use crate::telemetry::with_causes;
 use std::time::Duration;
@@ -9,11 +10,6 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// Time limit for a statement on the server, in milliseconds. The longest statement, a clean-up
-/// batch, takes tens of milliseconds; a login's statements take one.
-const STATEMENT_TIMEOUT_MS: u32 = 3_000;
-/// Time limit for a row lock, in milliseconds. Only two refreshes of one session wait for one.
-const LOCK_TIMEOUT_MS: u32 = 2_000;
 /// Time after which an idle transaction is rolled back, in milliseconds.
 const IDLE_IN_TRANSACTION_TIMEOUT_MS: u32 = 5_000;
 /// Time limit to reach the server: longer than a handshake on a slow network, shorter than a login.
@@ -120,13 +116,15 @@ pub fn place(endpoint: &Endpoint) -> String {
 }
 
 /// Adds the time limits of a connection that serves requests.
-pub(super) fn with_deadlines(endpoint: &Endpoint) -> Endpoint {
+pub(super) fn with_deadlines(endpoint: &Endpoint, deadlines: Deadlines) -> Endpoint {
     let mut endpoint = without_statement_timeout(endpoint);
     let config = &mut endpoint.config;
     let own = config.get_options().unwrap_or_default();
     let options = format!(
-        "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} \
-         -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} {own}"
+        "-c statement_timeout={} -c lock_timeout={} \
+         -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS} {own}",
+        deadlines.statement.as_millis(),
+        deadlines.lock.as_millis()
     );
     config.options(options.trim());
     endpoint

@@ -51,7 +51,7 @@ impl Growth {
     ) -> Self {
         Self {
             pool,
-            database: connect::with_deadlines(&config.database),
+            database: connect::with_deadlines(&config.database, config.deadlines),
             min: config.pool_min,
             max: config.pool_max,
             pace: Mutex::default(),

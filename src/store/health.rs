@@ -61,7 +61,7 @@ type Answer = Result<(), Arc<str>>;
 
 impl Health {
     pub(super) fn new(config: &StoreConfig, serving: Arc<Pool>, clock: Clock) -> Self {
-        let database = connect::with_deadlines(&config.database);
+        let database = connect::with_deadlines(&config.database, config.deadlines);
         Self {
             probe: Arc::new(Probe { database, serving, kept: Mutex::default() }),
             last: Mutex::default(),

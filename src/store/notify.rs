@@ -65,7 +65,7 @@ impl NotificationListener {
     pub(super) fn new(config: &StoreConfig, metrics: &Metrics, clock: Clock) -> Self {
         let kind = |kind| metrics.counter(definitions::NOTIFICATIONS, &[("kind", kind)]);
         Self {
-            database: connect::with_deadlines(&config.database),
+            database: connect::with_deadlines(&config.database, config.deadlines),
             connected: metrics.gauge(definitions::NOTIFY_CONNECTED, &[]),
             sessions: kind("session"),
             accounts: kind("account"),

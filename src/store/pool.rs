@@ -23,9 +23,6 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Time limit for a whole call: waiting for a connection, query and answer. A login must be answered
-/// within 5 s while the database is away.
-pub const CALL_DEADLINE: Duration = Duration::from_millis(3_500);
 /// Time limit for getting a connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time a call waits before one more connection is opened: a few times the longest statement that
@@ -40,6 +37,8 @@ pub(super) struct Pool {
     closed: AtomicBool,
     waiting: AtomicUsize,
     write_state: WriteState,
+    /// Time limit for a whole call.
+    call_deadline: Duration,
     pool_wait: Histogram,
     /// Times and errors by statement name.
     queries: HashMap<&'static str, (Histogram, Counter)>,
@@ -63,6 +62,7 @@ impl Pool {
             closed: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             write_state: WriteState::new(clock.clone()),
+            call_deadline: config.deadlines.call,
             pool_wait: metrics.histogram(definitions::DB_POOL_WAIT_SECONDS, &[]),
             queries: STATEMENTS
                 .iter()
@@ -220,14 +220,15 @@ impl Pool {
         result
     }
 
-    /// Limits a call to [`CALL_DEADLINE`], and counts it if it failed.
+    /// Limits a call to its deadline, and counts it if it failed.
     async fn in_time<T>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let answer = tokio::time::timeout(CALL_DEADLINE, call).await;
-        let answer = answer.unwrap_or_else(|_| Err(StoreError::timed_out(name, CALL_DEADLINE)));
+        let limit = self.call_deadline;
+        let answer = tokio::time::timeout(limit, call).await;
+        let answer = answer.unwrap_or_else(|_| Err(StoreError::timed_out(name, limit)));
         let failed =
             matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Failed { .. }));
         if failed && let Some((_, errors)) = self.queries.get(name) {

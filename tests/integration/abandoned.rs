@@ -1,7 +1,7 @@
 //! Clients that disconnect in the middle of a statement: the database connections stay open.
 
 use crate::introspect::{INTROSPECT, REVOKE};
-use crate::support::{PASSWORD, SOON, TestApp, Tokens, form, until};
+use crate::support::{Builder, PASSWORD, SOON, TestApp, Tokens, form, until};
 use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -12,12 +12,10 @@ const CLOSED: &str = r#"staunch_db_abandoned_statements_total{result="closed"}"#
 /// Pool connections in these tests.
 const CONNECTIONS: usize = 4;
 
-async fn start() -> TestApp {
+fn builder() -> Builder {
     TestApp::builder()
         .set("STAUNCH_DB_POOL_MIN", CONNECTIONS.to_string())
         .set("STAUNCH_DB_POOL_MAX", CONNECTIONS.to_string())
-        .start()
-        .await
 }
 
 /// A request that changes ada's password.
@@ -35,7 +33,7 @@ fn change_password(tokens: &Tokens) -> String {
 // and concurrent logins were answered 503.
 #[tokio::test]
 async fn reset_requests_cost_no_database_connections_and_fail_no_logins() {
-    let app = start().await;
+    let app = builder().start().await;
     app.register("ada").await;
     let before = app.backends(CONNECTIONS).await;
     let reset = async |number: u64| {
@@ -75,7 +73,7 @@ async fn reset_requests_cost_no_database_connections_and_fail_no_logins() {
 
 #[tokio::test]
 async fn a_disconnected_clients_transaction_is_rolled_back_and_its_connection_kept() {
-    let app = start().await;
+    let app = builder().long_calls().start().await;
     let tokens = app.registered("ada").await;
     app.anonymous().me(&tokens.access).await.assert_status(200);
     let before = app.backends(CONNECTIONS).await;
@@ -106,7 +104,7 @@ async fn a_disconnected_clients_transaction_is_rolled_back_and_its_connection_ke
 
 #[tokio::test]
 async fn a_disconnected_clients_slow_statement_costs_its_connection() {
-    let app = start().await;
+    let app = builder().long_calls().start().await;
     let tokens = app.registered("ada").await;
     let before = app.backends(CONNECTIONS).await;
     let db = app.db().await;

@@ -3,7 +3,7 @@
 use crate::support::{CLEANUP_LOCK, SOON, TestApp, TestDatabase, until};
 use serde_json::Value;
 use staunch::clock::Clock;
-use staunch::store::{Cleaned, STATEMENTS, Store, StoreConfig, StoreError};
+use staunch::store::{Cleaned, Deadlines, STATEMENTS, Store, StoreConfig, StoreError};
 use staunch::telemetry::Metrics;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -19,7 +19,12 @@ async fn store(database: &TestDatabase, db: &tokio_postgres::Client) -> Store {
     let insert =
         "INSERT INTO users (email, username, password_hash) VALUES ('a@example.com', 'ada', '')";
     db.execute(insert, &[]).await.unwrap();
-    let config = StoreConfig { database: database.config.clone().into(), pool_min: 1, pool_max: 2 };
+    let config = StoreConfig {
+        database: database.config.clone().into(),
+        pool_min: 1,
+        pool_max: 2,
+        deadlines: Deadlines::default(),
+    };
     let metrics = Metrics::new().unwrap();
     Store::open(&config, &metrics, Clock::manual()).await.unwrap()
 }

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use staunch::auth::import_users;
 use staunch::identity::{LoginName, fold};
-use staunch::store::{Admin, Importer, Store, StoreConfig, migrate};
+use staunch::store::{Admin, Deadlines, Importer, Store, StoreConfig, migrate};
 use staunch::telemetry::Metrics;
 use std::sync::Arc;
 
@@ -51,7 +51,12 @@ async fn property_in(database: TestDatabase) {
     migrate(&endpoint).await.unwrap();
     let db = database.connect().await;
     let metrics = Metrics::new().unwrap();
-    let config = StoreConfig { database: endpoint.clone(), pool_min: 1, pool_max: 2 };
+    let config = StoreConfig {
+        database: endpoint.clone(),
+        pool_min: 1,
+        pool_max: 2,
+        deadlines: Deadlines::default(),
+    };
     let store = Store::open(&config, &metrics, staunch::clock::Clock::system()).await.unwrap();
     let admin = Admin::open(&endpoint).await.unwrap();
     let mut runner = TestRunner::deterministic();

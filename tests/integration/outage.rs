@@ -361,7 +361,7 @@ async fn no_login_is_hashed_during_an_outage() {
 #[tokio::test]
 async fn a_registration_that_loses_its_commit_reply_is_503_and_may_exist() {
     let (builder, proxy) = TestApp::builder().behind_proxy().await;
-    let app = builder.set("STAUNCH_DB_POOL_MAX", "1").start().await;
+    let app = builder.long_locks().set("STAUNCH_DB_POOL_MAX", "1").start().await;
     // Prepares the statement on the only connection.
     app.register("ada").await;
     let client = app.anonymous();

@@ -156,7 +156,7 @@ async fn only_one_of_several_concurrent_changes_succeeds() {
 // Reliability: E4.
 #[tokio::test]
 async fn a_change_ends_a_concurrent_login_with_the_old_password() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder().long_calls().start().await;
     let mine = app.registered("ada").await;
     // Blocks a login between storing its session and its commit, until the test releases the lock.
     let db = app.db().await;
@@ -191,7 +191,7 @@ async fn a_change_ends_a_concurrent_login_with_the_old_password() {
 // Reliability: E3.
 #[tokio::test]
 async fn a_change_whose_session_ends_while_it_waits_has_no_effect() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder().long_calls().start().await;
     let mine = app.registered("ada").await;
     let client = app.anonymous();
     // Locks the account as a login does until its session is stored.

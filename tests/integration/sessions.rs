@@ -139,7 +139,7 @@ async fn logout_all_ends_every_session_of_the_account() {
 // Reliability: E3.
 #[tokio::test]
 async fn logout_all_ends_a_login_that_is_storing_its_session() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder().long_calls().start().await;
     let mine = app.registered("ada").await;
     // A login in progress: it locks the account as insert_session does.
     let mut db = app.db().await;
@@ -162,7 +162,7 @@ async fn logout_all_ends_a_login_that_is_storing_its_session() {
 // Reliability: E3.
 #[tokio::test]
 async fn a_request_whose_session_ends_while_it_waits_ends_no_other_session() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder().long_calls().start().await;
     app.register("ada").await;
     let other = app.anonymous().log_in("ada").await;
     for all in [false, true] {

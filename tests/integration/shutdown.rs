@@ -6,6 +6,7 @@ use crate::support::{ALIVE, PASSWORD, SOON, TestApp, until};
 #[tokio::test]
 async fn requests_in_progress_are_answered_during_shutdown() {
     let mut app = TestApp::builder()
+        .long_calls()
         .set("STAUNCH_SHUTDOWN_GRACE", "30s")
         // One connection per login, so that no login waits for a connection.
         .set("STAUNCH_DB_POOL_MIN", "4")

@@ -204,13 +204,17 @@ async fn names_and_agents_reach_the_database_as_parameters() {
 #[tokio::test]
 async fn a_login_started_before_a_password_change_gets_no_session() {
     use staunch::identity::{Origin, SessionId, UserId};
-    use staunch::store::{NewSession, Store, StoreConfig};
+    use staunch::store::{Deadlines, NewSession, Store, StoreConfig};
     let app = TestApp::start().await;
     let id = app.register("ada").await;
     let db = app.db().await;
     let metrics = staunch::telemetry::Metrics::new().unwrap();
-    let config =
-        StoreConfig { database: app.database.config.clone().into(), pool_min: 1, pool_max: 2 };
+    let config = StoreConfig {
+        database: app.database.config.clone().into(),
+        pool_min: 1,
+        pool_max: 2,
+        deadlines: Deadlines::default(),
+    };
     let store = Store::open(&config, &metrics, app.clock.clone()).await.unwrap();
     let name = staunch::identity::LoginName::parse("ada");
     let address = IpAddr::from([127, 0, 0, 1]);

@@ -40,7 +40,7 @@ use staunch::app::{App, StartError};
 use staunch::auth::{NewClient, add_client};
 use staunch::clock::Clock;
 use staunch::config::Config;
-use staunch::store::Admin;
+use staunch::store::{Admin, Deadlines};
 use staunch::telemetry::log::Log;
 use staunch::tokens::{Algorithm, KeyFolder, TokenConfig};
 use std::collections::{BTreeSet, HashMap};
@@ -84,6 +84,7 @@ pub(crate) struct Builder {
     clock: Clock,
     database: Option<Arc<TestDatabase>>,
     folder: Option<Arc<tempfile::TempDir>>,
+    deadlines: Deadlines,
 }
 
 impl Builder {
@@ -97,6 +98,18 @@ impl Builder {
     pub(crate) fn on(mut self, database: &Arc<TestDatabase>) -> Self {
         self.database = Some(Arc::clone(database));
         self
+    }
+
+    /// Lets statements wait for a lock that the test holds, however long the test takes.
+    pub(crate) fn long_locks(mut self) -> Self {
+        (self.deadlines.statement, self.deadlines.lock) = (SOON, SOON);
+        self
+    }
+
+    /// Lets calls wait for a lock that the test holds, however long the test takes.
+    pub(crate) fn long_calls(mut self) -> Self {
+        self.deadlines.call = SOON;
+        self.long_locks()
     }
 
     /// Uses real time, for tests of timeouts on the wire.
@@ -135,7 +148,8 @@ impl Builder {
         settings.entry("STAUNCH_DATABASE_URL").or_insert_with(|| database.url());
         settings.entry("STAUNCH_DATA_DIR").or_insert_with(|| folder.path().display().to_string());
         let config = Config::read(|setting| settings.get(setting.variable).cloned())
-            .expect("the settings are valid");
+            .expect("the settings are valid")
+            .with_deadlines(self.deadlines);
         let (clock, served_clock) = (self.clock.clone(), self.clock);
         let (stop, stopped) = oneshot::channel::<()>();
         let (started, starting) = oneshot::channel();
@@ -202,6 +216,7 @@ impl TestApp {
             clock: Clock::manual(),
             database: None,
             folder: None,
+            deadlines: Deadlines::default(),
         }
     }
 
