@@ -15,12 +15,12 @@
 //!
 //! # Priority
 //!
-//! Hashing must not delay other work. A low priority alone does not ensure that: Linux may run a
-//! thread of any class until the next tick (4 ms at 250 Hz) although a more important thread is
-//! waiting, and a refresh needs about six such hand-overs. The yield at the end of each slice bounds
-//! that wait, and the priority (nice 10) decides who runs next. Where the kernel groups processes by
-//! session (`sched_autogroup`, without a dedicated cgroup), the priority counts only among staunch's
-//! own threads, not against other processes.
+//! Hashing must not delay other work. A low priority alone does not ensure that: Linux (EEVDF,
+//! since 6.6) may run a thread of any class until the next tick (4 ms at 250 Hz) although a more
+//! important thread is waiting, and a refresh needs about six such hand-overs. The yield at the end
+//! of each slice bounds that wait, and the priority (nice 10) decides which thread runs next. Where
+//! the kernel groups processes by session (`sched_autogroup`, without a dedicated cgroup), the
+//! priority counts only among staunch's own threads, not against other processes.
 //!
 //! # Files
 //!

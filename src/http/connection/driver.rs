@@ -1,4 +1,14 @@
 //! Runs hyper on one connection, HTTP/1.1 or HTTP/2, and ends it at its limits.
+//!
+//! **Eviction.** At the maximum number of connections the server still accepts the next one, which
+//! waits for a place. The evicted connection's task looks at its socket first: if a request is
+//! there, it is served, and another connection is evicted instead. HTTP/2 connections get a GOAWAY.
+//! A client that still sends requests one second later is refused: its connection closes after the
+//! requests in progress, and meanwhile others may be evicted.
+//!
+//! An HTTP/2 request that is concurrent with others of its connection needs a place too. Without
+//! one it is refused before any of it is stored (REFUSED_STREAM: nothing was processed, so the
+//! client may retry).
 
 use super::connection_errors::ConnectionError;
 use super::connection_registry::Registration;
