@@ -8,7 +8,7 @@
 //! # Lanes
 //!
 //! bcrypt is limited by latency: one computation leaves most of a core idle while it waits for its
-//! last table look-up. [`kernel`] interleaves up to eight computations in one thread; its page has
+//! last table look-up. `kernel` interleaves up to eight computations in one thread; its page has
 //! the figures. The number of lanes is measured at start (`calibrate`): the best rate whose latency
 //! stays under twice that of a single lane. With as many logins as workers, each login runs alone in
 //! its worker, at single-lane speed.
