@@ -114,7 +114,7 @@ async fn systemd_accepts_the_unit_and_its_limits_suffice() {
     let files = default_of("STAUNCH_CONNECTIONS_MAX") + default_of("STAUNCH_DB_POOL_MAX") + 100;
     assert!(value("LimitNOFILE") > files);
     let (install, _) = block(GETTING_STARTED, "useradd --system");
-    for path in ["/usr/local/bin/staunch", "/var/lib/staunch", "/etc/staunch"] {
+    for path in ["/usr/local/bin/staunch", "/var/lib/staunch"] {
         assert!(unit.contains(path) && install.contains(path), "{path}");
     }
 
