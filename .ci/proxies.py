@@ -26,6 +26,8 @@ CLIENT = "127.0.0.2"
 ACCOUNT = {"email": "ada@example.com", "username": "ada", "password": "TestPass123!"}
 LOGIN = f"username={ACCOUNT['username']}&password={ACCOUNT['password']}"
 FORGED = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.8"}
+# What a proxy answers while it reaches no server.
+AWAY = (502, 503, 504)
 # Far longer than any wait needs.
 LIMIT_S = 60
 
@@ -193,6 +195,13 @@ class Proxy:
         except (OSError, http.client.HTTPException):
             return 0
 
+    def ask_until_served(self, method: str, path: str, headers: dict[str, str], body: str = "") -> tuple[int, str]:
+        """Repeats a request that the proxy answers itself: on a busy machine, a health check may fail."""
+        end = time.monotonic() + LIMIT_S
+        while (answer := self.ask(method, path, headers, body))[0] in AWAY and time.monotonic() < end:
+            time.sleep(0.05)
+        return answer
+
     def wait_for(self, *statuses: int) -> None:
         end = time.monotonic() + LIMIT_S
         while (status := self.status()) not in statuses:
@@ -203,13 +212,16 @@ class Proxy:
     def check_client_address(self) -> None:
         """Fails unless the server sees the client's address, whatever the client says."""
         form = FORGED | {"Content-Type": "application/x-www-form-urlencoded"}
-        status, body = self.ask("POST", "/api/v1/auth/token", form, LOGIN)
+        status, body = self.ask_until_served("POST", "/api/v1/auth/token", form, LOGIN)
         if status != 200:
             raise Failed(f"{self.name}: the login was answered {status}: {body}")
         token = json.loads(body)["access_token"]
-        status, body = self.ask("GET", "/api/v1/auth/sessions", FORGED | {"Authorization": f"Bearer {token}"})
+        bearer = FORGED | {"Authorization": f"Bearer {token}"}
+        status, body = self.ask_until_served("GET", "/api/v1/auth/sessions", bearer)
+        if status != 200:
+            raise Failed(f"{self.name}: the sessions were answered {status}: {body}")
         [address] = [session["ip"] for session in json.loads(body) if session["current"]]
-        if (status, address) != (200, CLIENT):
+        if address != CLIENT:
             raise Failed(f"{self.name}: the server takes {address} for the client")
 
 
@@ -253,7 +265,7 @@ def main(program: str) -> None:
             proxy.check_client_address()
         server.stop()
         for proxy in proxies:
-            proxy.wait_for(502, 503, 504)
+            proxy.wait_for(*AWAY)
         server.start()
         for proxy in proxies:
             proxy.wait_for(200)
