@@ -14,6 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -80,6 +82,7 @@ def check_files() -> Dashboard:
     ok("staunch.json is what build.py makes")
     run("promtool", "check", "config", HERE / "prometheus.yml")
     ok("promtool check config, and the rules it loads")
+    check_scrape_blocks()
     run("promtool", "test", "rules", *TESTS)
     ok("promtool test rules")
     dashboard: Dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
@@ -89,6 +92,17 @@ def check_files() -> Dashboard:
     ok("staunch.json: panels have titles, descriptions, units and places of their own")
     check_readme()
     return dashboard
+
+
+def check_scrape_blocks() -> None:
+    """Prometheus accepts the configuration that the pages tell to copy."""
+    for page in (README, ROOT / "docs" / "metrics-and-alerts.md"):
+        [block] = re.findall(r"^ *```yaml\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S)
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            file.write(textwrap.dedent(block))
+            file.flush()
+            run("promtool", "check", "config", file.name)
+    ok("promtool check config on the pages' scrape_configs")
 
 
 def panels_of(dashboard: Dashboard) -> list[dict[str, Any]]:

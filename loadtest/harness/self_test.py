@@ -1,9 +1,20 @@
 """Tests of what the programs share and of the load test runner, without a server."""
 
+import contextlib
+import io
+import re
+import shlex
+import sys
 import tempfile
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+from harness import ROOT
+from harness.chaos import __main__ as chaos
+from harness.compare import __main__ as compare
+from harness.load import __main__ as load
 from harness.load import agreement, chart, k6, report
 from harness.metrics import Metrics
 from harness.quantile import quantile
@@ -33,7 +44,46 @@ def requests() -> k6.Requests:
     return found
 
 
+def documented_commands() -> Iterator[str]:
+    """The calls of loadtest's programs in the shell blocks of the pages, without comments."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("loadtest/**/README.md")]
+    for page in pages:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            for line in block.splitlines():
+                if line.startswith("loadtest/"):
+                    yield line.partition(" #")[0].strip()
+
+
+def parse(command: str) -> None:
+    """Parses a command as its program does; SystemExit with code 0 is its help."""
+    # The pages write N for a number.
+    program, *arguments = [re.sub(r"^N$", "100", word) for word in shlex.split(command)]
+    if program == "loadtest/run":
+        load.parser().parse_args(arguments)
+        if not arguments[0].startswith("--"):
+            load.arguments(arguments)
+    elif program == "loadtest/chaos/run":
+        # The program may not be built yet.
+        given = arguments if "--self-test" in arguments else [*arguments, "--staunch", sys.executable]
+        chaos.parser().parse_args(given)
+    elif program == "loadtest/compare/run":
+        with mock.patch.object(sys, "argv", [program, *arguments]):
+            compare.options()
+    else:
+        raise ValueError(f"no program {program}")
+
+
 class SelfTest(unittest.TestCase):
+    def test_the_programs_accept_the_commands_of_the_pages(self) -> None:
+        commands = list(documented_commands())
+        self.assertGreater(len(commands), 10)
+        for command in commands:
+            with self.subTest(command), contextlib.redirect_stdout(io.StringIO()):
+                try:
+                    parse(command)
+                except SystemExit as ended:
+                    self.assertEqual((ended.code, command.endswith("--help")), (0, True))
+
     def test_a_quantile_is_one_of_the_values(self) -> None:
         self.assertEqual([quantile([4, 1, 3, 2], part) for part in (0.0, 0.5, 0.75, 0.99, 1.0)], [1, 2, 3, 4, 4])
         self.assertEqual(quantile([], 0.5), 0)

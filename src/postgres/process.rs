@@ -30,7 +30,7 @@ pub(super) fn signal(pid: u32, signal: Signal) {
         return;
     };
     if let Err(error) = kill_process(target, signal) {
-        tracing::debug!(pid, ?signal, %error, "signal not delivered");
+        tracing::debug!(pid, signal = signal.as_raw(), %error, "signal not delivered");
     }
 }
 

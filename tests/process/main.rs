@@ -10,6 +10,8 @@
 mod client;
 mod crash;
 mod docs;
+mod docs_commands;
+mod docs_coverage;
 mod edge;
 mod exit_codes;
 mod import;

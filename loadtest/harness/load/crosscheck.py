@@ -25,7 +25,9 @@ LINE = "{:26} {:8} {:>9} {:>10} {:>9} {:>9} {:>8}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="loadtest/crosscheck", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--staunch", metavar="PATH", help="the server's program (default: built from this tree)")
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement (default: 5)")
     parser.add_argument("--rounds", type=int, default=2, help="measurements of each kind (default: 2)")
