@@ -51,7 +51,7 @@ pub enum MigrateError {
     },
     /// Names that must be unique are not. Nothing was changed.
     #[error(
-        "nothing was changed, because the names of these rows differ only in the case of the letters A to Z. Keep one row of each line, and rename or delete the others (UPDATE users SET username = 'new-name' WHERE id = 1; UPDATE clients SET name = ...); then start again:{0}"
+        "nothing was changed, because these rows have the same name, apart from the case of the letters A to Z. Keep one row of each line, and rename or delete the others (UPDATE users SET username = 'new-name' WHERE id = 1; UPDATE clients SET name = ...); then start again:{0}"
     )]
     Twins(Twins),
     /// The role has no permission to change the schema.

@@ -107,11 +107,14 @@ fn programs_of(data: &Path) -> PathBuf {
 #[tokio::test]
 async fn moving_from_the_embedded_database_works_as_documented() {
     let top = folder();
-    let data = top.path().join("staunch-data");
+    // Too long for a socket, so that the socket is in /tmp.
+    let working = top.path().join("a long name ".repeat(10));
+    fs::create_dir(&working).unwrap();
+    let data = working.join("staunch-data");
     let own = ("STAUNCH_DATA_DIR", data.to_str().unwrap());
-    let server = Server::start(top.path(), &[own]).await;
+    let server = Server::start(&working, &[own]).await;
     let programs = programs_of(&data);
-    let found = run(shell(top.path(), &programs, "pg_dump --version && psql --version")).await;
+    let found = run(shell(&working, &programs, "pg_dump --version && psql --version")).await;
     if found.code != Some(0) {
         eprintln!("skipped: no pg_dump or psql: {}", found.err);
         return;
@@ -119,7 +122,7 @@ async fn moving_from_the_embedded_database_works_as_documented() {
     assert_eq!(server.register("ada").await.unwrap().status, 201);
     let tokens = server.login("ada").await.unwrap().json();
     let (dump, _) = block(OPERATIONS, "--no-privileges --file=staunch.sql");
-    let ended = run(shell(top.path(), &programs, dump)).await;
+    let ended = run(shell(&working, &programs, dump)).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
     server.stop().await;
 
@@ -139,14 +142,14 @@ async fn moving_from_the_embedded_database_works_as_documented() {
     let restore = restore
         .replace("db.example", &host)
         .replace("--username=postgres", "--username=staunch --dbname=postgres");
-    let mut command = shell(top.path(), &programs, &format!("set -e\n{restore}"));
+    let mut command = shell(&working, &programs, &format!("set -e\n{restore}"));
     command.env("PGPASSWORD", fs::read_to_string(at.join("password")).unwrap().trim());
     let ended = run(command).await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{}", ended.out);
 
     let url = OPERATIONS.split("`STAUNCH_DATABASE_URL=").nth(1).unwrap().split('`').next().unwrap();
     let url = url.replace("db.example", &host.replace('/', "%2F"));
-    let server = Server::start(top.path(), &[own, ("STAUNCH_DATABASE_URL", &url)]).await;
+    let server = Server::start(&working, &[own, ("STAUNCH_DATABASE_URL", &url)]).await;
     assert!(server.facts["database"].as_str().unwrap().starts_with("PostgreSQL at"));
     let token = |name: &str| tokens[name].as_str().unwrap();
     assert_eq!(server.me(token("access_token")).await.unwrap().status, 200, "the same keys");
