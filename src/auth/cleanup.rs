@@ -86,9 +86,9 @@ impl Auth {
         loop {
             match self.clean_batch(kind, progress, rows_max).await {
                 Ok(None) => return Ok(false),
-                Ok(Some(rows)) => {
+                Ok(Some((rows, is_full))) => {
                     *removed += rows;
-                    if rows < u64::from(rows_max) {
+                    if !is_full {
                         return Ok(true);
                     }
                 }
@@ -102,13 +102,15 @@ impl Auth {
         }
     }
 
-    /// Removes up to `rows_max` rows and moves `progress`. `None` if another node is cleaning up.
+    /// Removes up to `rows_max` rows and moves `progress`.
+    ///
+    /// Returns the number of rows and whether the batch was full. `None` if another node is cleaning up.
     async fn clean_batch(
         &self,
         kind: Kind,
         progress: &mut Progress,
         rows_max: u32,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<Option<(u64, bool)>, StoreError> {
         let Inner { store, config, .. } = &*self.0;
         let Progress { expired, ended, events } = progress;
         Ok(match kind {
@@ -131,8 +133,8 @@ enum Kind {
     Events,
 }
 
-fn advance<P>(place: &mut P, cleaned: Cleaned<P>) -> Option<u64> {
-    let Cleaned::Removed { rows, next } = cleaned else { return None };
+fn advance<P>(place: &mut P, cleaned: Cleaned<P>) -> Option<(u64, bool)> {
+    let Cleaned::Removed { rows, is_full, next } = cleaned else { return None };
     *place = next;
-    Some(rows)
+    Some((rows, is_full))
 }

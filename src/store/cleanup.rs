@@ -21,6 +21,8 @@ pub enum Cleaned<P> {
     Removed {
         /// The number of rows.
         rows: u64,
+        /// Whether the batch was full, so that more rows may follow.
+        is_full: bool,
         /// The position at which the next batch begins.
         next: P,
     },
@@ -29,17 +31,25 @@ pub enum Cleaned<P> {
 /// Advisory lock of the clean-up ("staunch" in ASCII), held until the batch's transaction ends.
 const CLEANUP_LOCK: i64 = 0x73_74_61_75_6e_63_68;
 
-// Rows that a refresh has locked are left for the next run.
+// Sessions that were refreshed since the clean-up last saw them, or since their login, are due but not
+// expired: they are seen again at their new expiry. Rows that a refresh has locked are left for the
+// next run.
 pub(super) const CLEAN_EXPIRED_SESSIONS: Statement = statement!(
     "clean_expired_sessions",
     "WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock($1) AS mine),
-     doomed AS MATERIALIZED (
-         SELECT id, expires_at FROM refresh_tokens
-         WHERE NOT revoked AND expires_at <= now() AND expires_at >= $3 AND (SELECT mine FROM turn)
-         ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED),
-     gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
-     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone),
-         coalesce((SELECT max(expires_at) FROM doomed), $3)"
+     due AS MATERIALIZED (
+         SELECT id, expiry_check_at, expires_at <= now() AS expired FROM refresh_tokens
+         WHERE NOT revoked AND expiry_check_at <= now() AND expiry_check_at >= $3
+           AND (SELECT mine FROM turn)
+         ORDER BY expiry_check_at LIMIT $2 FOR UPDATE SKIP LOCKED),
+     kept AS (
+         UPDATE refresh_tokens SET expiry_check_at = expires_at
+         WHERE id IN (SELECT id FROM due WHERE NOT expired)),
+     gone AS (
+         DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM due WHERE expired) RETURNING 1)
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone), count(*) >= $2,
+         coalesce(max(expiry_check_at), $3)
+     FROM due"
 );
 
 pub(super) const CLEAN_ENDED_SESSIONS: Statement = statement!(
@@ -50,7 +60,7 @@ pub(super) const CLEAN_ENDED_SESSIONS: Statement = statement!(
          WHERE revoked AND id > $3 AND (SELECT mine FROM turn)
          ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
      gone AS (DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM doomed) RETURNING 1)
-     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone),
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone), (SELECT count(*) >= $2 FROM gone),
          coalesce((SELECT id FROM doomed ORDER BY id DESC LIMIT 1), $3)"
 );
 
@@ -67,13 +77,14 @@ pub(super) const CLEAN_EVENTS: Statement = statement!(
      gone AS (
          DELETE FROM auth_events
          WHERE ctid = ANY (ARRAY(SELECT place FROM oldest WHERE is_old)) RETURNING 1)
-     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone),
+     SELECT (SELECT mine FROM turn), (SELECT count(*) FROM gone), (SELECT count(*) >= $2 FROM gone),
          coalesce((SELECT min(id) - 1 FROM oldest WHERE NOT is_old),
                   (SELECT max(id) FROM oldest), $3)"
 );
 
 impl Store {
-    /// Removes up to `rows_max` sessions that expired at `from` or later, earliest first.
+    /// Looks at up to `rows_max` sessions that are due at `from` or later, earliest first, and removes
+    /// those that have expired.
     ///
     /// Like the other batches, it removes nothing while another node cleans up.
     ///
@@ -125,7 +136,7 @@ impl Store {
                 return Ok(Cleaned::Elsewhere);
             }
             let rows = u64::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0);
-            Ok(Cleaned::Removed { rows, next: row.try_get(2)? })
+            Ok(Cleaned::Removed { rows, is_full: row.try_get(2)?, next: row.try_get(3)? })
         };
         let cleaned = rows.first().map_or(Ok(Cleaned::Elsewhere), read);
         cleaned.map_err(|error| StoreError::statement(statement.name, error))

@@ -23,8 +23,10 @@ const MIGRATION_LOCK: i64 = 0x6d_69_67_72_61_74_65;
 const LOCK_DEADLINE: Duration = Duration::from_secs(600);
 /// Pause between two attempts to get the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-/// How often migrations are retried after a deadlock.
-const DEADLOCK_RETRIES: u32 = 5;
+/// How often migrations are retried after a deadlock or a lock timeout.
+const RETRIES: u32 = 10;
+/// Pause before a retry, so that the statements that waited get their turn.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +73,9 @@ pub enum MigrateError {
         name: &'static str,
         /// The server's message.
         reason: String,
-        /// Whether the statement failed because of a deadlock, so that a retry may succeed.
-        deadlock: bool,
+        /// Whether the statement failed because of another transaction's locks, so that a retry may
+        /// succeed.
+        retry: bool,
     },
 }
 
@@ -81,15 +84,19 @@ pub enum MigrateError {
 /// # Errors
 /// See [`MigrateError`]. Files applied before the error stay applied.
 pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
-    let mut retries = DEADLOCK_RETRIES;
-    loop {
+    for _ in 0..RETRIES {
         match migrate_once(database).await {
-            // A server of an older version waits for the lock inside a statement, and CONCURRENTLY
-            // waits for that statement. Now that the lock is free, the other server gets it.
-            Err(MigrateError::Failed { deadlock: true, .. }) if retries > 0 => retries -= 1,
+            // A deadlock: a server of an older version waits for the lock inside a statement, and
+            // CONCURRENTLY waits for that statement. Now that the lock is free, the other server gets
+            // it. A lock timeout: a long transaction uses the table that is to be altered.
+            Err(MigrateError::Failed { retry: true, name, reason }) => {
+                tracing::info!(name, reason, "migration blocked by another transaction: retrying");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
             result => return result,
         }
     }
+    migrate_once(database).await
 }
 
 async fn migrate_once(database: &Endpoint) -> Result<usize, MigrateError> {
@@ -136,10 +143,13 @@ async fn apply(client: &mut Client) -> Result<usize, MigrateError> {
         match mode {
             Mode::Transaction => run_in_transaction(client, migration).await?,
             Mode::BuildIndexes(indexes) => build_indexes(client, migration, indexes).await?,
-            Mode::Contract => {
+            Mode::BuildNameIndexes(indexes) => {
+                build_name_indexes(client, migration, indexes).await?;
+            }
+            Mode::Contract { created_by } => {
                 let find = |number: i32| done.iter().find(|file| file.number == number);
                 // Without that file, no server of the previous version can use this database.
-                let is_new = find(number - 2).is_none();
+                let is_new = find(*created_by).is_none();
                 if !is_new && !find(number - 1).is_some_and(|file| file.settled) {
                     tracing::info!(
                         number,
@@ -206,6 +216,9 @@ async fn run_in_transaction(
     let hash = migration.sha256();
     let run = async {
         let transaction = client.transaction().await?;
+        // While ALTER TABLE waits for a transaction that uses the table, all later statements on it
+        // wait too.
+        transaction.batch_execute("SET LOCAL lock_timeout = '1s'").await?;
         transaction.batch_execute(sql).await?;
         transaction.execute(RECORD, &[number, name, &hash.as_ref()]).await?;
         transaction.commit().await
@@ -219,20 +232,33 @@ async fn build_indexes(
     indexes: &[&str],
 ) -> Result<(), MigrateError> {
     let failed = failed(migration.name);
-    if let Some(twins) = Twins::find(client).await.map_err(&failed)? {
-        return Err(MigrateError::Twins(twins));
-    }
     // An interrupted build leaves an index that is maintained but not used.
     drop_invalid(client, indexes).await.map_err(&failed)?;
     let result = run_statements(client, migration).await;
     if result.is_err() {
-        // A twin was registered during the build. The invalid index would reject further rows.
+        // An invalid unique index would reject further rows.
         drop_invalid(client, indexes).await.map_err(&failed)?;
-        if let Some(twins) = Twins::find(client).await.map_err(&failed)? {
-            return Err(MigrateError::Twins(twins));
-        }
     }
     result
+}
+
+async fn build_name_indexes(
+    client: &Client,
+    migration: &Migration,
+    indexes: &[&str],
+) -> Result<(), MigrateError> {
+    refuse_twins(client, migration).await?;
+    let result = build_indexes(client, migration, indexes).await;
+    if result.is_err() {
+        // A twin may have been registered during the build.
+        refuse_twins(client, migration).await?;
+    }
+    result
+}
+
+async fn refuse_twins(client: &Client, migration: &Migration) -> Result<(), MigrateError> {
+    let twins = Twins::find(client).await.map_err(failed(migration.name))?;
+    twins.map_or(Ok(()), |twins| Err(MigrateError::Twins(twins)))
 }
 
 async fn drop_invalid(client: &Client, indexes: &[&str]) -> Result<(), tokio_postgres::Error> {
@@ -265,8 +291,9 @@ fn failed(name: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrateError 
                 MigrateError::NotAllowed { name, reason }
             }
             code => {
-                let deadlock = code == Some(&SqlState::T_R_DEADLOCK_DETECTED);
-                MigrateError::Failed { name, reason, deadlock }
+                let locks = [&SqlState::T_R_DEADLOCK_DETECTED, &SqlState::LOCK_NOT_AVAILABLE];
+                let retry = code.is_some_and(|code| locks.contains(&code));
+                MigrateError::Failed { name, reason, retry }
             }
         }
     }

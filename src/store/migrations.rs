@@ -17,12 +17,17 @@ pub(super) struct Migration {
 pub(super) enum Mode {
     /// Runs in one transaction.
     Transaction,
-    /// Builds these unique indexes over names without locking their tables, statement by statement.
-    /// Equal names stop it before the first statement.
+    /// Builds these indexes without locking their tables, statement by statement.
     BuildIndexes(&'static [&'static str]),
+    /// Builds these unique indexes over names in the same way. Equal names stop it before the first
+    /// statement.
+    BuildNameIndexes(&'static [&'static str]),
     /// Drops what servers older than the previous migration still use, statement by statement.
     /// Runs a day after that migration, or at once in a new database.
-    Contract,
+    Contract {
+        /// The last migration that created something of what is dropped.
+        created_by: i32,
+    },
 }
 
 /// All migrations. New files are appended; existing ones never change.
@@ -55,7 +60,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         number: 5,
         name: "name_folds",
         sql: include_str!("../../migrations/0005_name_folds.sql"),
-        mode: Mode::BuildIndexes(&[
+        mode: Mode::BuildNameIndexes(&[
             "users_email_fold_key",
             "users_username_fold_key",
             "clients_name_exact_key",
@@ -65,7 +70,25 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         number: 6,
         name: "drop_locale_indexes",
         sql: include_str!("../../migrations/0006_drop_locale_indexes.sql"),
-        mode: Mode::Contract,
+        mode: Mode::Contract { created_by: 4 },
+    },
+    Migration {
+        number: 7,
+        name: "expiry_checks",
+        sql: include_str!("../../migrations/0007_expiry_checks.sql"),
+        mode: Mode::Transaction,
+    },
+    Migration {
+        number: 8,
+        name: "expiry_check_index",
+        sql: include_str!("../../migrations/0008_expiry_check_index.sql"),
+        mode: Mode::BuildIndexes(&["refresh_tokens_expiry_check_at_idx"]),
+    },
+    Migration {
+        number: 9,
+        name: "drop_expiry_index",
+        sql: include_str!("../../migrations/0009_drop_expiry_index.sql"),
+        mode: Mode::Contract { created_by: 2 },
     },
 ];
 
@@ -81,11 +104,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_count_from_one_and_the_first_file_is_no_contract() {
+    fn numbers_count_from_one_and_a_contract_follows_what_it_drops_and_its_replacement() {
         for (place, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(usize::try_from(migration.number).unwrap(), place + 1);
+            if let Mode::Contract { created_by } = migration.mode {
+                assert!(created_by < migration.number - 1, "{migration:?}");
+            }
         }
-        assert_ne!(MIGRATIONS[0].mode, Mode::Contract);
     }
 
     #[test]

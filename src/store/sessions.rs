@@ -72,8 +72,9 @@ pub(super) const INSERT_SESSION: Statement = statement!(
     "WITH account AS MATERIALIZED (
          SELECT id FROM users WHERE id = $2 AND is_active AND updated_at = $3 FOR SHARE),
      opened AS (
-         INSERT INTO refresh_tokens (id, user_id, expires_at, ip, user_agent)
-         SELECT $1, id, now() + make_interval(secs => $4), $5, $6 FROM account
+         INSERT INTO refresh_tokens (id, user_id, expires_at, expiry_check_at, ip, user_agent)
+         SELECT $1, id, now() + make_interval(secs => $4), now() + make_interval(secs => $4), $5, $6
+         FROM account
          RETURNING user_id, ip),
      ended AS (
          UPDATE refresh_tokens SET revoked = true, revoked_reason = 'limit'
@@ -97,6 +98,7 @@ pub(super) const INSERT_SESSION: Statement = statement!(
 //   generation = $2                          the live token: advance to the next generation
 //   generation = $2 + 1, moved within $3 s   a repeat: no change, the answer is the same successor
 //   anything else                            reuse: revoke, and write an audit log line
+// The first two change no indexed column, so that the update is heap-only and writes no index entry.
 pub(super) const REFRESH_SESSION: Statement = statement!(
     "refresh_session",
     "WITH moved AS (

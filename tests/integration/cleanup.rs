@@ -33,7 +33,7 @@ async fn store(database: &TestDatabase, db: &tokio_postgres::Client) -> Store {
 #[track_caller]
 fn removed<P>(cleaned: Result<Cleaned<P>, StoreError>) -> (u64, P) {
     match cleaned.unwrap() {
-        Cleaned::Removed { rows, next } => (rows, next),
+        Cleaned::Removed { rows, next, .. } => (rows, next),
         Cleaned::Elsewhere => panic!("another node cleans up"),
     }
 }
@@ -100,6 +100,34 @@ async fn only_one_node_cleans_up_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_refreshed_session_is_looked_at_again_when_it_expires() {
+    let database = TestDatabase::create().await;
+    let db = database.connect().await;
+    let store = store(&database, &db).await;
+    // Due, as of the last check, and expired or refreshed since.
+    fill(&db, 5, 0, 2).await;
+    let mut next = EPOCH;
+    let mut counts = Vec::new();
+    loop {
+        match store.clean_expired_sessions(next, 3).await.unwrap() {
+            Cleaned::Removed { rows, is_full, next: place } => {
+                counts.push(rows);
+                next = place;
+                if !is_full {
+                    break;
+                }
+            }
+            Cleaned::Elsewhere => panic!("another node cleans up"),
+        }
+    }
+    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (3, 2), "{counts:?}");
+    assert_eq!(sessions(&db).await, 5);
+    let moved = "SELECT count(*) FROM refresh_tokens WHERE expiry_check_at = expires_at";
+    assert_eq!(db.query_one(moved, &[]).await.unwrap().get::<_, i64>(0), 5);
+    store.close();
+}
+
+#[tokio::test]
 async fn a_row_locked_by_a_refresh_is_left_for_the_next_run() {
     let database = TestDatabase::create().await;
     let mut db = database.connect().await;
@@ -152,7 +180,9 @@ async fn batch_cost_does_not_grow_with_dead_rows_under_an_open_snapshot() {
     fill(&db, 0, 25_000, 25_000).await;
     // One second apart, so that the order has no ties.
     db.batch_execute(
-        "UPDATE refresh_tokens AS r SET expires_at = now() - s.n * interval '1 s'
+        "UPDATE refresh_tokens AS r
+         SET expires_at = now() - s.n * interval '1 s',
+             expiry_check_at = now() - s.n * interval '1 s'
          FROM (SELECT id, row_number() OVER () AS n FROM refresh_tokens WHERE NOT revoked) AS s
          WHERE r.id = s.id",
     )
@@ -179,7 +209,7 @@ async fn batch_cost_does_not_grow_with_dead_rows_under_an_open_snapshot() {
             "clean_expired_sessions",
             "",
             "epoch",
-            begins("refresh_tokens", "expires_at", "NOT revoked"),
+            begins("refresh_tokens", "expiry_check_at", "NOT revoked"),
         ),
         (
             "clean_ended_sessions",

@@ -7,6 +7,11 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+/// The number of files that an upgrade from [`OLD`] applies at once.
+const AT_ONCE: usize = 3;
+/// The number of files that it applies a day later.
+const LATER: usize = 2;
+
 /// The migrations of the last version without indexes of a fixed collation.
 const OLD: [(i32, &str); 4] = [
     (1, include_str!("../../migrations/0001_users.sql")),
@@ -177,7 +182,7 @@ async fn names_that_would_collide_are_reported_before_anything_changes() {
     assert_eq!((applied(&db).await, name_indexes(&db).await), (4, before));
     // Applies the fix that the message describes.
     db.execute("DELETE FROM users WHERE id = $1", &[&ids[1]]).await.unwrap();
-    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), AT_ONCE);
 }
 
 #[tokio::test]
@@ -195,16 +200,34 @@ async fn an_upgrade_keeps_the_indexes_of_older_servers_for_a_day() {
         "users_username_fold_key",
         "users_username_key",
     ]);
-    assert_eq!(migrate(&endpoint).await.unwrap(), 1);
+    assert_eq!(migrate(&endpoint).await.unwrap(), AT_ONCE);
     assert_eq!(migrate(&endpoint).await.unwrap(), 0);
     assert_eq!(name_indexes(&db).await, both);
     db.batch_execute("UPDATE staunch_migrations SET applied_at = now() - interval '25 hours'")
         .await
         .unwrap();
-    assert_eq!(migrate(&endpoint).await.unwrap(), 1);
+    assert_eq!(migrate(&endpoint).await.unwrap(), LATER);
     let new = whole(&["clients_name_exact_key", "users_email_fold_key", "users_username_fold_key"]);
     assert_eq!(name_indexes(&db).await, new);
     assert_eq!(migrate(&endpoint).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn altering_a_table_waits_in_turns_for_a_transaction_that_uses_it() {
+    let database = TestDatabase::create_empty().await;
+    let db = database.connect().await;
+    make_old(&db).await;
+    let mut reader = database.connect().await;
+    let reading = reader.transaction().await.unwrap();
+    reading.query("SELECT 1 FROM refresh_tokens", &[]).await.unwrap();
+    let config = database.config.clone();
+    let migrating = tokio::spawn(async move { migrate(&config.into()).await });
+    database.until_blocked(1).await;
+    // A statement that waits behind ALTER TABLE gets its turn although the transaction stays open.
+    db.query("SELECT 1 FROM refresh_tokens", &[]).await.unwrap();
+    assert!(!migrating.is_finished());
+    reading.commit().await.unwrap();
+    migrating.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -226,7 +249,7 @@ async fn an_interrupted_index_build_is_repeated() {
     let left = ("users_username_fold_key".to_owned(), false);
     assert!(name_indexes(&db).await.contains(&left));
     db.execute("DELETE FROM users WHERE id = $1", &[&twin]).await.unwrap();
-    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), AT_ONCE);
     assert!(name_indexes(&db).await.contains(&(left.0, true)));
 }
 
@@ -252,7 +275,7 @@ async fn an_older_server_waiting_for_the_lock_blocks_no_index_build() {
     database.until_blocked(2).await;
     writing.commit().await.unwrap();
     // Both now wait for each other, until PostgreSQL cancels one of them.
-    assert_eq!(migrating.await.unwrap().unwrap(), 1);
+    assert_eq!(migrating.await.unwrap().unwrap(), AT_ONCE);
     if let Err(error) = older.await.unwrap() {
         assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error}");
     }
@@ -292,7 +315,7 @@ async fn a_role_without_create_rights_serves_after_a_migration() {
     let error = migrate(&as_role).await.unwrap_err();
     assert!(matches!(error, MigrateError::NotAllowed { name: "name_folds", .. }), "{error}");
 
-    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), 1);
+    assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), AT_ONCE);
     // Objects that the role may not drop are left to their owner.
     db.batch_execute("UPDATE staunch_migrations SET applied_at = now() - interval '25 hours'")
         .await
