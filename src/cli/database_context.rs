@@ -11,16 +11,15 @@ use crate::config::Config;
 use crate::identity::LoginName;
 use crate::lifecycle;
 use crate::store::{Account, Admin, StoreError};
-use crate::telemetry::log::Log;
+use crate::telemetry::log::{Log, LogGuard};
 use crate::telemetry::with_causes;
 use clap::ArgMatches;
 use std::io;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing_appender::non_blocking::WorkerGuard;
 
 /// Reads the settings and starts the log, which stops when the guard is dropped.
-pub(super) fn settings(matches: &ArgMatches) -> Result<(Config, WorkerGuard), Failure> {
+pub(super) fn settings(matches: &ArgMatches) -> Result<(Config, LogGuard), Failure> {
     let source = Source::new(matches)?;
     let config = source.config()?;
     let (_, guard) = Log::start(config.settings.log_format, &config.settings.log);

@@ -1,25 +1,24 @@
 //! The log: text on a terminal, JSON lines elsewhere, always to standard error.
 //!
-//! A dedicated thread writes the lines from a bounded queue. A full queue drops lines instead of
-//! blocking, because a full disk or a closed pipe must not stop a login. Standard output is reserved
-//! for the start lines.
+//! A dedicated thread writes the lines from a bounded [queue](super::log_queue). A full queue drops
+//! lines instead of blocking, because a full disk or a closed pipe must not stop a login. Standard
+//! output is reserved for the start lines.
 
+use super::json_lines::JsonLines;
+use super::log_queue::LogQueue;
+use crate::clock::Clock;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use tracing::{Level, Metadata};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-/// Log lines that may wait for the writer; more are dropped. About 20 MB at 300 bytes per line.
-const LINES_WAITING_MAX: usize = 65_536;
-/// Memory of waiting lines, when they are long. Unit: bytes.
-pub const BYTES_MAX: u64 = LINES_WAITING_MAX as u64 * 512;
+pub use super::log_queue::{BYTES_MAX, LogGuard};
 
 /// Lines that a text log holds until the start lines are printed; more are written. Unit: bytes.
 const START_BYTES_MAX: usize = 64 * 1024;
@@ -90,28 +89,23 @@ struct Inner {
     filter: reload::Handle<Targets, Registry>,
     /// `None`: the format is JSON.
     text: Option<TextWriter>,
-    dropped: ErrorCounter,
+    queue: LogQueue,
 }
 
 impl Log {
     /// Starts the log. Keep the guard until the end, because dropping it writes the remaining lines.
     ///
     /// A second call in one process keeps the first log.
-    pub fn start(format: Format, filter: &Filter) -> (Self, WorkerGuard) {
-        let (writer, guard) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(LINES_WAITING_MAX)
-            .thread_name("staunch-log")
-            .finish(std::io::stderr());
-        let dropped = writer.error_counter();
+    pub fn start(format: Format, filter: &Filter) -> (Self, LogGuard) {
+        let (queue, guard) = LogQueue::start(std::io::stderr());
         let lines = tracing_subscriber::fmt::layer();
         let json =
             format == Format::Json || (format == Format::Auto && !std::io::stderr().is_terminal());
-        let text = (!json).then(|| TextWriter::new(writer.clone()));
+        let text = (!json).then(|| TextWriter::new(queue.clone()));
         let lines = match &text {
             None => {
-                let lines = lines.with_writer(writer).json().flatten_event(true);
-                lines.with_current_span(false).with_span_list(false).boxed()
+                let writer = QueueWriter(queue.clone());
+                lines.with_writer(writer).event_format(JsonLines(Clock::system())).boxed()
             }
             Some(text) => {
                 lines.with_writer(text.clone()).with_ansi(false).with_target(false).boxed()
@@ -120,7 +114,7 @@ impl Log {
         let (filter, handle) = reload::Layer::new(filter.0.clone());
         // Fails only if a log is running already.
         tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().ok();
-        (Self(Some(Arc::new(Inner { filter: handle, text, dropped }))), guard)
+        (Self(Some(Arc::new(Inner { filter: handle, text, queue }))), guard)
     }
 
     /// Replaces the filter.
@@ -152,7 +146,7 @@ impl Log {
 
     /// Lines dropped since the start because standard error was too slow.
     pub fn lines_dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |inner| inner.dropped.dropped_lines() as u64)
+        self.0.as_ref().map_or(0, |inner| inner.queue.dropped())
     }
 }
 
@@ -162,14 +156,14 @@ impl Log {
 /// come first.
 #[derive(Clone)]
 struct TextWriter {
-    out: NonBlocking,
+    queue: LogQueue,
     /// The held lines. `None`: lines are not held.
     waiting: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl TextWriter {
-    fn new(out: NonBlocking) -> Self {
-        Self { out, waiting: Arc::default() }
+    fn new(queue: LogQueue) -> Self {
+        Self { queue, waiting: Arc::default() }
     }
 
     fn hold(&self) {
@@ -181,7 +175,7 @@ impl TextWriter {
     fn release(&self) {
         let waiting = self.waiting.lock().ok().and_then(|mut waiting| waiting.take());
         if let Some(lines) = waiting.filter(|lines| !lines.is_empty()) {
-            self.out.clone().write_all(&lines).ok();
+            self.queue.push(&lines);
         }
     }
 
@@ -198,33 +192,44 @@ impl TextWriter {
 }
 
 impl<'a> MakeWriter<'a> for TextWriter {
-    type Writer = TextLine;
+    type Writer = TextLine<'a>;
 
-    fn make_writer(&'a self) -> TextLine {
-        TextLine { writer: self.clone(), may_wait: false }
+    fn make_writer(&'a self) -> TextLine<'a> {
+        TextLine { writer: self, may_wait: false }
     }
 
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> TextLine {
-        TextLine { writer: self.clone(), may_wait: *meta.level() > Level::WARN }
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> TextLine<'a> {
+        TextLine { writer: self, may_wait: *meta.level() > Level::WARN }
     }
 }
 
-/// Writer of one line.
-struct TextLine {
-    writer: TextWriter,
+/// Writer of one line. One call of `write` is one line.
+struct TextLine<'a> {
+    writer: &'a TextWriter,
     may_wait: bool,
 }
 
-impl io::Write for TextLine {
+impl io::Write for TextLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.may_wait && self.writer.keep(line) {
-            return Ok(line.len());
+        if !(self.may_wait && self.writer.keep(line)) {
+            self.writer.queue.push(line);
         }
-        self.writer.out.write(line)
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.out.flush()
+        Ok(())
+    }
+}
+
+/// Writer of a JSON log.
+struct QueueWriter(LogQueue);
+
+impl<'a> MakeWriter<'a> for QueueWriter {
+    type Writer = &'a LogQueue;
+
+    fn make_writer(&'a self) -> &'a LogQueue {
+        &self.0
     }
 }
 

@@ -13,7 +13,9 @@
 
 pub mod definitions;
 mod error_chain;
+mod json_lines;
 pub mod log;
+mod log_queue;
 mod metrics;
 pub mod otlp;
 pub mod trace;
