@@ -25,7 +25,7 @@ pub struct Route {
     endpoint: Endpoint,
 }
 
-/// What a route is for. Decides which listeners serve it, and whether its requests are logged.
+/// What a route is for. It decides which listeners serve the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RouteKind {
     Api,
@@ -35,7 +35,7 @@ enum RouteKind {
 
 /// The function that answers a request.
 ///
-/// Its future is boxed: a request allocates the size of its own endpoint's future, and moves a pointer.
+/// Its future is boxed, so that a request does not reserve the size of the largest endpoint.
 type Endpoint = for<'a> fn(Call<'a>) -> BoxFuture<'a, Result<Answer, ApiError>>;
 
 /// Builds a table: kind, method and path, then rate limits, then the endpoint.
@@ -76,7 +76,7 @@ pub const ROUTES: &[Route] = routes! {
 const ID: &str = "{id}";
 
 /// The set of rate limits of each route, and of unknown paths. Sets may repeat.
-pub fn limits() -> impl Iterator<Item = &'static [Policy]> {
+pub fn limit_sets() -> impl Iterator<Item = &'static [Policy]> {
     ROUTES.iter().map(|route| route.limits).chain([Route::limits(None)])
 }
 

@@ -171,6 +171,14 @@ mod tests {
         assert!(form.take("f").is_none() && form.take("g").is_none() && form.take("z").is_none());
     }
 
+    // Growing would leave copies of a password in freed memory.
+    #[test]
+    fn decoding_does_not_grow_its_buffer() {
+        for text in ["", "plain", "a+b+c", "%41%42%43%44%45%46", "p%C3%A4ss+w%2Brd"] {
+            assert_eq!(form_decoded(text).unwrap().capacity(), text.len(), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn an_encoded_field_decodes_to_its_original(name in "\\PC{1,20}", value in "\\PC{1,40}") {
