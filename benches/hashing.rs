@@ -17,6 +17,7 @@ use staunch::hashing::{
     HashConfig, HashEngine, HashError, HashPurpose, LANES_MAX, Password, StoredHash,
     bcrypt_crate_hash_time,
 };
+use staunch::secret::Secret;
 use staunch::telemetry::Metrics;
 
 const COST: u32 = 10;
@@ -126,7 +127,10 @@ fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngin
 
 async fn login(engine: &HashEngine, stored: &str) -> Result<(), HashError> {
     let permit = engine.reserve(HashPurpose::Verify)?;
-    engine.verify(permit, Password::attempt("correct horse".into()), stored).await.map(drop)
+    engine
+        .verify(permit, Password::attempt(Secret::new("correct horse".into())), stored)
+        .await
+        .map(drop)
 }
 
 fn stored(cost: u32) -> String {

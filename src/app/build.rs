@@ -132,7 +132,7 @@ async fn build_parts(
     let state = AppState {
         config: config.http(),
         auth,
-        policy_fields: http::PolicyFields::new(&limiter),
+        policy_fields: http::PolicyFields::new(&limiter, http::limit_sets()),
         limiter,
         refusal_throttle: http::LogThrottle::new(clock.now()),
         connection_error_throttle: http::LogThrottle::new(clock.now()),

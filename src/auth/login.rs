@@ -16,6 +16,7 @@ use super::attempt::{Attempt, Refusal};
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin, SessionId};
+use crate::secret::Secret;
 use crate::store::{NewSession, StoreError};
 use crate::telemetry::trace;
 use crate::tokens::AccessError;
@@ -27,7 +28,7 @@ pub struct Login {
     /// Username or e-mail address.
     pub name: LoginName,
     /// The password.
-    pub password: Password,
+    pub password: Secret,
     /// The origin of the request, for the lockout and the owner's list of sessions.
     pub origin: Origin,
 }
@@ -86,6 +87,7 @@ impl Auth {
     async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
         let Inner { engine, store, config, session_cache, .. } = &*self.0;
         let Login { name, password, origin } = login;
+        let password = Password::attempt(password);
         let attempt = Attempt::new(self, "login", &name, &origin);
         attempt.check_not_locked(None).await?;
         let permit = engine.reserve(HashPurpose::Verify).map_err(LoginError::Hash)?;

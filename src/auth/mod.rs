@@ -34,7 +34,7 @@ pub use import::{ImportCount, ImportError, RejectedLine, import_users, read_line
 pub use introspect::{ActiveToken, ClientCallError};
 pub use login::{Login, LoginError};
 pub use me::{Caller, MeError};
-pub use password::{ChangePassword, PasswordError};
+pub use password::{ChangePassword, PasswordError, new_password};
 pub use refresh::RefreshError;
 pub use register::{Field, FieldError, Register, RegisterError};
 

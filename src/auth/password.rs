@@ -125,18 +125,23 @@ impl From<Refusal> for PasswordError {
     }
 }
 
+/// Checks a new password, and returns it or the rule that it breaks.
+///
+/// # Errors
+/// See [`crate::hashing::PasswordRule`].
+pub fn new_password(text: Secret) -> Result<Password, String> {
+    Password::new(text).map_err(|rule| rule.to_string())
+}
+
 /// Checks both passwords, and returns either both or all errors.
 fn check(request: ChangePassword) -> Result<(Password, Password), Vec<FieldError>> {
     const NEW: &str = "new_password";
     let mut errors = Vec::new();
     let same =
         matches!((&request.current, &request.new), (Ok(a), Ok(b)) if a.expose() == b.expose());
-    let current = field(&mut errors, "current_password", request.current, |text| {
-        Ok(Password::attempt(text.expose().to_owned()))
-    });
-    let new = field(&mut errors, NEW, request.new, |text| {
-        Password::new(text.expose().to_owned()).map_err(|rule| rule.to_string())
-    });
+    let current =
+        field(&mut errors, "current_password", request.current, |text| Ok(Password::attempt(text)));
+    let new = field(&mut errors, NEW, request.new, new_password);
     match (current, new) {
         (Some(_), Some(_)) if same => {
             let message = "must differ from the current password".to_owned();

@@ -1,6 +1,6 @@
 //! Registration.
 
-use super::{Auth, hash_label, store_label};
+use super::{Auth, hash_label, new_password, store_label};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{Email, Origin, Username};
 use crate::secret::Secret;
@@ -105,9 +105,7 @@ fn check(
     let mut errors = Vec::new();
     let email = field(&mut errors, "email", email, |text| Email::parse(&text));
     let username = field(&mut errors, "username", username, |text| Username::parse(&text));
-    let password = field(&mut errors, "password", password, |text| {
-        Password::new(text.expose().to_owned()).map_err(|rule| rule.to_string())
-    });
+    let password = field(&mut errors, "password", password, new_password);
     match (email, username, password) {
         (Some(email), Some(username), Some(password)) => Ok((email, username, password)),
         _ => Err(errors),

@@ -11,7 +11,6 @@ const LIST: &str = include_str!("common_passwords.txt");
 /// A binary search in the text itself: about fifteen comparisons, and no memory beyond the
 /// binary's.
 pub(super) fn is_common(password: &str) -> bool {
-    let wanted = zeroize::Zeroizing::new(password.to_lowercase());
     let mut rest = LIST;
     while !rest.is_empty() {
         let middle = rest.floor_char_boundary(rest.len() / 2);
@@ -19,7 +18,8 @@ pub(super) fn is_common(password: &str) -> bool {
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         let end = after.find('\n').map_or(rest.len(), |at| middle + at);
         let line = rest.get(start..end).unwrap_or_default();
-        match line.as_bytes().cmp(wanted.as_bytes()) {
+        // The order of characters is that of their bytes in UTF-8.
+        match line.chars().cmp(password.chars().flat_map(char::to_lowercase)) {
             std::cmp::Ordering::Equal => return true,
             std::cmp::Ordering::Less => rest = rest.get(end + 1..).unwrap_or_default(),
             std::cmp::Ordering::Greater => rest = rest.get(..start).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! A password on its way to the hash engine, and the rules for new passwords.
 
 use super::common;
+use crate::secret::Secret;
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -20,15 +21,15 @@ const IMPORTED_BYTES_MAX: usize = 1_024;
 
 /// A password. Its bytes are overwritten on drop and hidden from `Debug`.
 ///
-/// Only the hash engine can read them.
+/// Only the hash engine can read them, and only `auth` creates this type. The bytes of a login's
+/// password are copied four times on their way, and each copy is cleared on drop: from hyper's buffer
+/// to the request body, from there to the decoded form field or JSON string, which moves into this
+/// type, then to the key words of the job (or to the job of an imported hash), and to the lane that
+/// hashes them. A text of more than 1,024 bytes is copied once more. hyper's buffer, and serde's for
+/// a JSON string with escapes, are left to the allocator, which overwrites freed memory.
 pub struct Password {
-    bytes: Zeroizing<Vec<u8>>,
-    /// Whether bcrypt can represent it: it is not too long and has no NUL.
-    ///
-    /// Other passwords are hashed all the same, so that a login takes as long. They never match.
-    possible: bool,
-    /// The whole text of a password that is not possible here. Other software may have accepted it.
-    imported: Option<Zeroizing<Vec<u8>>>,
+    /// The text as it was sent. Of a text longer than [`IMPORTED_BYTES_MAX`], one byte more than that.
+    text: Zeroizing<Vec<u8>>,
 }
 
 /// The rule that a new password breaks.
@@ -56,52 +57,55 @@ impl Password {
     ///
     /// # Errors
     /// The first rule that the password breaks.
-    pub fn new(text: String) -> Result<Self, PasswordRule> {
-        let text = Zeroizing::new(text);
-        if text.contains('\0') {
+    pub fn new(text: Secret) -> Result<Self, PasswordRule> {
+        let given = text.expose();
+        if given.contains('\0') {
             Err(PasswordRule::Nul)
-        } else if text.len() > PASSWORD_BYTES_MAX {
+        } else if given.len() > PASSWORD_BYTES_MAX {
             Err(PasswordRule::TooLong)
-        } else if text.chars().count() < PASSWORD_CHARS_MIN {
+        } else if given.chars().count() < PASSWORD_CHARS_MIN {
             Err(PasswordRule::TooShort)
-        } else if common::is_common(&text) {
+        } else if common::is_common(given) {
             Err(PasswordRule::Common)
         } else {
-            let bytes = Zeroizing::new(text.as_bytes().to_vec());
-            Ok(Self { bytes, possible: true, imported: None })
+            Ok(Self::attempt(text))
         }
     }
 
     /// Accepts any text that a client sent as a password.
     ///
     /// A password that cannot be right is hashed like any other and does not match.
-    pub fn attempt(text: String) -> Self {
-        let text = Zeroizing::new(text);
-        let possible = text.len() <= PASSWORD_BYTES_MAX && !text.contains('\0');
-        let bytes = text.bytes().filter(|byte| *byte != 0).take(PASSWORD_BYTES_MAX).collect();
-        let imported = (!possible && text.len() <= IMPORTED_BYTES_MAX)
-            .then(|| Zeroizing::new(text.as_bytes().to_vec()));
-        Self { bytes: Zeroizing::new(bytes), possible, imported }
+    pub fn attempt(text: Secret) -> Self {
+        let mut text = text.into_bytes();
+        if text.capacity() > IMPORTED_BYTES_MAX {
+            // Bounds the memory of waiting logins.
+            text = Zeroizing::new(text.iter().copied().take(IMPORTED_BYTES_MAX + 1).collect());
+        }
+        Self { text }
     }
 
-    /// The bytes for bcrypt, without NULs and at most 72 of them.
+    /// The bytes for bcrypt: at most 72, up to the first NUL.
+    ///
+    /// A password that bcrypt cannot represent is hashed all the same, so that a login takes as long.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        let until_nul = self.text.split(|byte| *byte == 0).next().unwrap_or_default();
+        until_nul.get(..PASSWORD_BYTES_MAX).unwrap_or(until_nul)
     }
 
     /// The bytes for an imported hash, and whether they can match it.
     ///
     /// At most 1,024 bytes; NULs are kept.
     pub(super) fn imported_bytes(&self) -> (&[u8], bool) {
-        match &self.imported {
-            Some(bytes) => (bytes, true),
-            None => (&self.bytes, self.possible),
+        if self.text.len() <= IMPORTED_BYTES_MAX {
+            (&self.text, true)
+        } else {
+            (self.bytes(), false)
         }
     }
 
-    /// Whether bcrypt can represent this password.
+    /// Whether bcrypt can represent this password: it is not too long and has no NUL.
     pub(super) fn is_possible(&self) -> bool {
-        self.possible
+        self.text.len() <= PASSWORD_BYTES_MAX && !self.text.contains(&0)
     }
 }
 
@@ -116,7 +120,11 @@ mod tests {
     use super::*;
 
     fn rule(text: &str) -> Option<PasswordRule> {
-        Password::new(text.to_owned()).err()
+        Password::new(Secret::new(text.to_owned())).err()
+    }
+
+    fn attempt(text: &str) -> Password {
+        Password::attempt(Secret::new(text.to_owned()))
     }
 
     #[test]
@@ -139,16 +147,18 @@ mod tests {
 
     #[test]
     fn an_impossible_password_is_cut_to_the_limit() {
-        let attempt = Password::attempt("x".repeat(10_000));
-        assert_eq!((attempt.bytes().len(), attempt.is_possible()), (72, false));
-        assert!(!Password::attempt("a\0b".into()).is_possible());
-        assert!(Password::attempt("x".repeat(72)).is_possible());
+        let long = attempt(&"x".repeat(10_000));
+        assert_eq!((long.bytes().len(), long.is_possible()), (72, false));
+        let with_nul = attempt("a\0b");
+        assert_eq!((with_nul.bytes(), with_nul.is_possible()), (b"a".as_slice(), false));
+        assert!(attempt(&"x".repeat(72)).is_possible());
+        assert!(!attempt(&"x".repeat(73)).is_possible());
     }
 
     #[test]
     fn imported_hashes_accept_longer_passwords() {
         let imported = |text: &str| {
-            let attempt = Password::attempt(text.into());
+            let attempt = attempt(text);
             let (bytes, possible) = attempt.imported_bytes();
             (bytes.to_vec(), possible)
         };
@@ -159,7 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_not_copied_unless_it_takes_much_memory() {
+        for password in [Password::attempt, |text| Password::new(text).unwrap()] {
+            let text = "TestPass123!".to_owned();
+            let address = text.as_ptr();
+            assert_eq!(password(Secret::new(text)).bytes().as_ptr(), address);
+        }
+        let mut text = String::with_capacity(16 * 1_024);
+        text.push_str("TestPass123!");
+        assert!(Password::attempt(Secret::new(text)).text.capacity() <= IMPORTED_BYTES_MAX);
+        assert_eq!(attempt(&"x".repeat(10_000)).text.len(), IMPORTED_BYTES_MAX + 1);
+    }
+
+    #[test]
     fn debug_output_is_masked() {
-        assert_eq!(format!("{:?}", Password::attempt("hunter2hunter2".into())), "Password(***)");
+        assert_eq!(format!("{:?}", attempt("hunter2hunter2")), "Password(***)");
     }
 }

@@ -4,6 +4,7 @@ use super::engine::SPARE_JOBS_MAX;
 use super::tests::{LONG, config, start, stored};
 use super::*;
 use crate::SOON;
+use crate::secret::Secret;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
@@ -23,8 +24,9 @@ async fn an_outdated_hash_is_offered_for_a_rehash() {
 async fn a_login_displaces_a_rehash() {
     let setup = start(&config(LONG, 1, 1));
     let engine = setup.engine.clone();
-    let spare =
-        tokio::spawn(async move { engine.rehash(&Password::attempt("spare".into())).await });
+    let spare = tokio::spawn(async move {
+        engine.rehash(&Password::attempt(Secret::new("spare".into()))).await
+    });
     setup.until("busy", |setup| setup.busy() == [1]).await;
     // Without displacement this login would wait for minutes.
     assert!(setup.verify("login", Some(&stored(4))).await.is_ok());
@@ -36,7 +38,7 @@ async fn a_rehash_is_refused_when_the_rehash_queue_is_full() {
     let setup = start(&config(LONG, 1, 1));
     let running = setup.long();
     setup.until("busy", |setup| setup.busy() == [1]).await;
-    let password = Password::attempt("spare".into());
+    let password = Password::attempt(Secret::new("spare".into()));
     // The first poll queues the rehash.
     let rehash = || setup.engine.rehash(&password).now_or_never();
     for _ in 0..SPARE_JOBS_MAX {

@@ -4,6 +4,7 @@ use super::phc::BcryptHash;
 use super::*;
 use crate::SOON;
 use crate::clock::Clock;
+use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -81,19 +82,21 @@ impl Setup {
         let permit = self.engine.reserve(HashPurpose::Verify)?;
         // `None`: as for an account that does not exist.
         let stored = stored.unwrap_or_else(|| self.engine.dummy_hash());
-        self.engine.verify(permit, Password::attempt(password.to_owned()), stored).await
+        self.engine
+            .verify(permit, Password::attempt(Secret::new(password.to_owned())), stored)
+            .await
     }
 
     async fn hash(&self, password: &str) -> Result<StoredHash, HashError> {
         let permit = self.engine.reserve(HashPurpose::Hash)?;
-        self.engine.hash(permit, Password::attempt(password.to_owned())).await
+        self.engine.hash(permit, Password::attempt(Secret::new(password.to_owned()))).await
     }
 
     /// Starts a login, as a task.
     pub(super) fn spawn(&self, password: &str, stored: &str) -> Login {
         let permit = self.engine.reserve(HashPurpose::Verify).unwrap();
         let (engine, stored) = (self.engine.clone(), stored.to_owned());
-        let password = Password::attempt(password.to_owned());
+        let password = Password::attempt(Secret::new(password.to_owned()));
         tokio::spawn(async move { engine.verify(permit, password, &stored).await })
     }
 
@@ -234,7 +237,7 @@ async fn logins_and_new_passwords_share_a_worker_by_work() {
     for purpose in [HashPurpose::Hash; 4].into_iter().chain([HashPurpose::Verify; 4]) {
         let permit = setup.engine.reserve(purpose).unwrap();
         let (engine, sender) = (setup.engine.clone(), sender.clone());
-        let password = Password::attempt("queued".into());
+        let password = Password::attempt(Secret::new("queued".into()));
         let stored = stored(4);
         tokio::spawn(async move {
             match purpose {
@@ -297,9 +300,9 @@ async fn a_drain_finishes_waiting_jobs_and_refuses_new_ones() {
     let permits: Vec<_> =
         (0..20).map(|_| setup.engine.reserve(HashPurpose::Verify).unwrap()).collect();
     let hash = stored(6);
-    let jobs = permits
-        .into_iter()
-        .map(|permit| setup.engine.verify(permit, Password::attempt("waits".into()), &hash));
+    let jobs = permits.into_iter().map(|permit| {
+        setup.engine.verify(permit, Password::attempt(Secret::new("waits".into())), &hash)
+    });
     let jobs = futures_util::future::join_all(jobs);
     let (answers, ()) = tokio::join!(jobs, setup.engine.drain());
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
@@ -334,7 +337,7 @@ async fn every_job_ends_in_exactly_one_outcome() {
         };
         let (engine, hash) = (setup.engine.clone(), hash.clone());
         let text = if number % 13 == 0 { PANICS } else { "right" };
-        let password = Password::attempt(text.to_owned());
+        let password = Password::attempt(Secret::new(text.to_owned()));
         let job = tokio::spawn(async move { engine.verify(permit, password, &hash).await });
         if number % 5 == 0 {
             tokio::task::yield_now().await;

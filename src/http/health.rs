@@ -1,19 +1,20 @@
 //! The health endpoints. Liveness ignores the database; readiness checks it.
 
 use super::AppState;
+use super::request::Call;
 use super::response::Answer;
 use super::response::error::ApiError;
 
 /// Responds 200 while the process runs. Uses no other part of the server.
-pub(super) fn liveness() -> Answer {
-    Answer::fixed_json(r#"{"status":"alive"}"#)
+pub(super) async fn liveness(_call: Call<'_>) -> Result<Answer, ApiError> {
+    Ok(Answer::fixed_json(r#"{"status":"alive"}"#))
 }
 
 /// Responds 200 if the server accepts work and the database accepts writes.
 ///
 /// The reason for a 503 is only in the log.
-pub(super) async fn readiness(app: &AppState) -> Result<Answer, ApiError> {
-    if app.is_ready().await {
+pub(super) async fn readiness(call: Call<'_>) -> Result<Answer, ApiError> {
+    if call.app.is_ready().await {
         Ok(Answer::fixed_json(r#"{"status":"ready"}"#))
     } else {
         Err(ApiError::NotReady)

@@ -1,7 +1,9 @@
 //! The `/metrics` page, rendered once for all concurrent scrapes.
 
 use super::AppState;
+use super::request::Call;
 use super::response::Answer;
+use super::response::error::ApiError;
 use crate::telemetry::definitions;
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -43,10 +45,11 @@ impl MetricsPage {
     }
 }
 
-pub(super) async fn answer(app: &AppState) -> Answer {
+pub(super) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
+    let app = call.app;
     // Moves the other tasks of this thread to another thread for the time of the rendering.
     let render = || tokio::task::block_in_place(|| render(app));
-    Answer::body(StatusCode::OK, MEDIA_TYPE, app.metrics_page.rendered(render).await)
+    Ok(Answer::body(StatusCode::OK, MEDIA_TYPE, app.metrics_page.rendered(render).await))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "key caps are far below 2^52")]

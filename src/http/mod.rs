@@ -30,7 +30,7 @@ pub use metrics_page::MetricsPage;
 pub use rate_limit::PolicyFields;
 pub use request::client_address::TrustedProxies;
 pub use request::{BODY_BYTES_MAX, HEAD_BYTES_MAX, parsers};
-pub use router::ROUTES;
+pub use router::{ROUTES, limit_sets};
 
 use crate::auth::Auth;
 use crate::clock::Clock;

@@ -50,9 +50,9 @@ pub(super) fn check(
 /// Writes the `RateLimit` and `RateLimit-Policy` headers.
 ///
 /// They follow draft-ietf-httpapi-ratelimit-headers-11. `RateLimit-Policy` lists all quotas of the
-/// route and is constant (§3). `RateLimit` has the quota closest to its limit. Its `t` is the time
-/// within which the client can use at most `r` (§4.1.2). For a refusal, `Retry-After` equals `t`: §6
-/// forbids an earlier time. If the /56 or the /48 of an IPv6 client is closest to its limit, `r` and
+/// route and is constant (§3), except that a refusal by another quota lists that one too. `RateLimit`
+/// has the quota closest to its limit. Its `t` is the time within which the client can use at most
+/// `r` (§4.1.2). For a refusal, `Retry-After` equals `t`: §6 forbids an earlier time. If the /56 or the /48 of an IPv6 client is closest to its limit, `r` and
 /// `t` are those of that prefix, under the same name: a client need not know how its provider assigns
 /// addresses.
 pub(super) fn write(
@@ -66,8 +66,13 @@ pub(super) fn write(
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(RATE_LIMIT, value);
     }
-    if let Some(value) = app.policy_fields.of(policies) {
-        headers.insert(RATE_LIMIT_POLICY, value.clone());
+    let field = if policies.contains(&status.policy) {
+        app.policy_fields.of(policies).cloned()
+    } else {
+        policy_field(&app.limiter, &[policies, &[status.policy]].concat())
+    };
+    if let Some(value) = field {
+        headers.insert(RATE_LIMIT_POLICY, value);
     }
 }
 
@@ -76,15 +81,13 @@ pub(super) fn write(
 pub struct PolicyFields(Vec<(&'static [Policy], HeaderValue)>);
 
 impl PolicyFields {
-    /// Formats the quotas of a limiter.
-    pub fn new(limiter: &Limiter) -> Self {
+    /// Formats the quotas of a limiter, for each of the given sets of limits.
+    pub fn new(limiter: &Limiter, sets: impl Iterator<Item = &'static [Policy]>) -> Self {
         let mut fields = Self(Vec::new());
-        for policies in [REGISTER, LOGIN, REFRESH, CLIENTS, GLOBAL] {
-            let items = limiter.quotas(policies).map(|(name, quota)| {
-                format!(r#""{name}";q={};w={}"#, quota.burst(), quota.period().as_secs())
-            });
-            let text = items.collect::<Vec<_>>().join(", ");
-            if let Ok(value) = HeaderValue::try_from(text) {
+        for policies in sets {
+            if fields.of(policies).is_none()
+                && let Some(value) = policy_field(limiter, policies)
+            {
                 fields.0.push((policies, value));
             }
         }
@@ -94,4 +97,12 @@ impl PolicyFields {
     fn of(&self, policies: &[Policy]) -> Option<&HeaderValue> {
         self.0.iter().find(|(listed, _)| *listed == policies).map(|(_, value)| value)
     }
+}
+
+/// Formats the `RateLimit-Policy` header.
+fn policy_field(limiter: &Limiter, policies: &[Policy]) -> Option<HeaderValue> {
+    let items = limiter.quotas(policies).map(|(name, quota)| {
+        format!(r#""{name}";q={};w={}"#, quota.burst(), quota.period().as_secs())
+    });
+    HeaderValue::try_from(items.collect::<Vec<_>>().join(", ")).ok()
 }

@@ -36,7 +36,7 @@ pub(super) async fn answer(
 ) -> Response<Full<Bytes>> {
     let trusted = app.config.trace_callers.contains(peer.ip());
     let trace = Trace::new(trace_context(request.headers(), trusted));
-    let route = Route::find(request.uri().path(), routes);
+    let route = Route::find(routes, request.method(), request.uri().path());
     let client = app.config.trusted_proxies.client(peer.ip(), request.headers());
     let label = route.map_or("unmatched", |route| route.path);
     let mut record = Record {
@@ -66,13 +66,14 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let Record { app, client, .. } = *record;
-    let policies = Route::policies(route);
+    let policies = Route::limits(route);
     let counted = rate_limit::check(app, policies, client);
     trace::note(Stage::Limit, None, record.begun, app.clock.now());
     let mut quota = counted.as_ref().ok().copied().flatten();
     let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
-            let call = Call { app, client, request_id: record.id.as_str(), request };
+            let session = route.and_then(|route| route.session_in(request.uri().path()));
+            let call = Call { app, client, request_id: record.id.as_str(), session, request };
             catch_panic(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),

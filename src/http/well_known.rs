@@ -7,6 +7,7 @@
 use super::AppState;
 use super::request::Call;
 use super::response::Answer;
+use super::response::error::ApiError;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -44,21 +45,21 @@ struct Metadata<'a> {
 }
 
 /// GET /.well-known/jwks.json
-pub(super) fn jwks(call: &Call<'_>) -> Answer {
+pub(super) async fn jwks(call: Call<'_>) -> Result<Answer, ApiError> {
     let keys = call.app.auth.tokens().public_keys();
     // RFC 7517 §8.5.2.
-    cacheable(call, "application/jwk-set+json", keys.as_bytes().to_vec())
+    Ok(cacheable(&call, "application/jwk-set+json", keys.as_bytes().to_vec()))
 }
 
 /// GET /.well-known/oauth-authorization-server
-pub(super) fn metadata(call: &Call<'_>) -> Answer {
+pub(super) async fn metadata(call: Call<'_>) -> Result<Answer, ApiError> {
     let document = serde_json::to_string(&Metadata::of(call.app)).unwrap_or_default();
-    cacheable(call, "application/json", document)
+    Ok(cacheable(&call, "application/json", document))
 }
 
 /// GET /openapi.json
-pub(super) fn openapi(call: &Call<'_>) -> Answer {
-    cacheable(call, "application/json", DESCRIPTION)
+pub(super) async fn openapi(call: Call<'_>) -> Result<Answer, ApiError> {
+    Ok(cacheable(&call, "application/json", DESCRIPTION))
 }
 
 impl<'a> Metadata<'a> {

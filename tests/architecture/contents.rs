@@ -72,6 +72,15 @@ fn lower_layers_use_neither_http_nor_sql() {
 }
 
 #[test]
+fn only_auth_builds_passwords() {
+    absent(
+        &["app", "cli", "config", "http", "store"],
+        &["Password::new(", "Password::attempt("],
+        "only auth/ builds a password from text",
+    );
+}
+
+#[test]
 fn the_hash_engine_uses_nothing_of_tokio_but_sync() {
     let mut found = Vec::new();
     for source in sources().iter().filter(|source| source.module == "hashing") {

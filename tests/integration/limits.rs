@@ -268,7 +268,11 @@ async fn an_ipv6_site_has_a_small_multiple_of_the_quota() {
 // Case F1 of the field list: anyone could ask about any number of ids, at one query each.
 #[tokio::test]
 async fn unknown_clients_count_towards_the_global_limit_and_clients_count_once() {
-    let app = TestApp::builder().set("STAUNCH_LIMIT_GLOBAL", "3/min").start().await;
+    let app = TestApp::builder()
+        .set("STAUNCH_LIMIT_CLIENTS", "100/min")
+        .set("STAUNCH_LIMIT_GLOBAL", "3/min")
+        .start()
+        .await;
     let service = app.oauth_client().await;
     let ask = async |id: &str, secret: &str| {
         let fields = [("client_id", id), ("client_secret", secret), ("token", "x")];
@@ -276,7 +280,9 @@ async fn unknown_clients_count_towards_the_global_limit_and_clients_count_once()
     };
     let id = service.id.to_string();
     for _ in 0..10 {
-        ask(&id, service.secret.expose()).await.assert_status(200);
+        let answered = ask(&id, service.secret.expose()).await;
+        answered.assert_status(200);
+        assert_eq!(answered.header("ratelimit-policy"), Some(r#""clients";q=100;w=60"#));
     }
     // The first of these requests has counted.
     ask(&id, "wrong").await.assert_problem(401, "client-rejected");
@@ -286,6 +292,8 @@ async fn unknown_clients_count_towards_the_global_limit_and_clients_count_once()
         let refused = ask(&uuid::Uuid::new_v4().to_string(), "x").await;
         refused.assert_problem(429, "rate-limited");
         assert!(refused.header("ratelimit").unwrap().starts_with(r#""global";r=0"#));
+        let both = Some(r#""clients";q=100;w=60, "global";q=3;w=60"#);
+        assert_eq!(refused.header("ratelimit-policy"), both);
     }
     assert_eq!(app.queries("client_secret").await, queries, "no query");
     ask(&id, service.secret.expose()).await.assert_status(200);

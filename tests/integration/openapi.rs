@@ -193,7 +193,7 @@ async fn the_document_describes_exactly_the_routes() {
     assert_eq!(&document, contract::document());
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     let described: BTreeSet<_> = contract::operations().into_iter().collect();
-    let routes: BTreeSet<_> = ROUTES.iter().map(|r| (r.method.to_owned(), r.path)).collect();
+    let routes: BTreeSet<_> = ROUTES.iter().map(|r| (r.method.to_string(), r.path)).collect();
     assert_eq!(described, routes);
     let page = include_str!("../../docs/http-api.md");
     for (method, path) in described {

@@ -19,15 +19,15 @@ fn hides(secret: &str, value: &impl Debug) {
 // Reliability: F9.
 #[test]
 fn debug_output_hides_passwords() {
-    let password = || Password::attempt(PASSWORD.to_owned());
+    let password = || Password::attempt(Secret::new(PASSWORD.to_owned()));
     hides(PASSWORD, &password());
-    hides(PASSWORD, &Password::new(PASSWORD.to_owned()));
+    hides(PASSWORD, &Password::new(Secret::new(PASSWORD.to_owned())));
     hides(PASSWORD, &Secret::new(PASSWORD.to_owned()));
     hides(
         PASSWORD,
         &Login {
             name: LoginName::parse("ada"),
-            password: password(),
+            password: Secret::new(PASSWORD.to_owned()),
             origin: Origin {
                 address: [127, 0, 0, 1].into(),
                 user_agent: None,

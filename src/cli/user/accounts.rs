@@ -1,6 +1,7 @@
 //! `staunch user add`, `disable`, `enable`, `set-password`, `sessions` and `delete`.
 
 use crate::app::IfAbsent;
+use crate::auth;
 use crate::cli::database_context::{
     failed, find, on_database, settings, shown, strip_controls, text,
 };
@@ -153,8 +154,7 @@ fn on_account<T>(
 }
 
 fn new_password() -> Result<Password, Failure> {
-    let typed = prompt::new_password()?;
-    Password::new(typed.expose().to_owned()).map_err(broken("password"))
+    auth::new_password(prompt::new_password()?).map_err(broken("password"))
 }
 
 /// Hashes a password at the configured cost, with an engine of one thread.

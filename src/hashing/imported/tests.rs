@@ -4,6 +4,7 @@ use super::*;
 use crate::SOON;
 use crate::hashing::tests::{Login, PANICS, Setup, config, start};
 use crate::hashing::{HashConfig, HashError, HashPurpose, Password, StoredHash};
+use crate::secret::Secret;
 use proptest::prelude::*;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -370,7 +371,7 @@ async fn mixed_imported_and_bcrypt_jobs_all_end() {
         };
         let (engine, stored) = (setup.engine.clone(), kinds[number % kinds.len()].to_owned());
         let text = if number % 17 == 0 { PANICS } else { PASSWORD };
-        let password = Password::attempt(text.to_owned());
+        let password = Password::attempt(Secret::new(text.to_owned()));
         let job = tokio::spawn(async move { engine.verify(permit, password, &stored).await });
         if number % 7 == 0 {
             tokio::task::yield_now().await;

@@ -3,12 +3,9 @@
 use crate::http::request::Call;
 use crate::http::response::Answer;
 use crate::http::response::error::ApiError;
-use crate::identity::SessionId;
 
-pub(in crate::http) async fn answer(
-    call: Call<'_>,
-    session: SessionId,
-) -> Result<Answer, ApiError> {
+pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
+    let session = call.session.ok_or(ApiError::NotFound)?;
     let auth = &call.app.auth;
     let caller = auth.caller(call.bearer()?).await?;
     if auth.end_session(&caller, session, &call.origin()).await? {

@@ -5,7 +5,6 @@
 
 use super::token_answer;
 use crate::auth::{FieldError, Login};
-use crate::hashing::Password;
 use crate::http::request::{Call, Form};
 use crate::http::response::Answer;
 use crate::http::response::error::ApiError;
@@ -20,7 +19,6 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
         "password" => {
             let [username, password] = required(&mut form, ["username", "password"])?;
             let name = LoginName::parse(username.expose());
-            let password = Password::attempt(password.expose().to_owned());
             auth.login(Login { name, password, origin }).await?
         }
         "refresh_token" => {

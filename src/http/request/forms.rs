@@ -94,9 +94,16 @@ pub(super) fn form_decoded(text: &str) -> Result<String, &'static str> {
     if !escapes_are_whole {
         return Err("the form has an invalid percent escape");
     }
-    let spaced = Zeroizing::new(text.replace('+', " "));
-    let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| "the form is not UTF-8")?;
-    Ok(decoded.into_owned())
+    // The only copy of the text. It has its full capacity from the start, so that it does not grow.
+    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    for (nth, part) in text.split('+').enumerate() {
+        if nth > 0 {
+            decoded.push(b' ');
+        }
+        decoded.extend(percent_decode_str(part));
+    }
+    std::str::from_utf8(&decoded).map_err(|_| "the form is not UTF-8")?;
+    String::from_utf8(std::mem::take(&mut *decoded)).map_err(|_| "the form is not UTF-8")
 }
 
 #[cfg(test)]
@@ -162,6 +169,14 @@ mod tests {
         assert_eq!(form.take("e").unwrap().expose(), "é");
         assert_eq!(form.take("h").unwrap().expose(), "1=2");
         assert!(form.take("f").is_none() && form.take("g").is_none() && form.take("z").is_none());
+    }
+
+    // Growing would leave copies of a password in freed memory.
+    #[test]
+    fn decoding_does_not_grow_its_buffer() {
+        for text in ["", "plain", "a+b+c", "%41%42%43%44%45%46", "p%C3%A4ss+w%2Brd"] {
+            assert_eq!(form_decoded(text).unwrap().capacity(), text.len(), "{text}");
+        }
     }
 
     proptest! {

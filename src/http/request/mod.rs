@@ -16,7 +16,7 @@ pub(super) use framing::check_framing;
 
 use super::AppState;
 use super::response::error::ApiError;
-use crate::identity::Origin;
+use crate::identity::{Origin, SessionId};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, USER_AGENT};
 use hyper::{HeaderMap, Request};
@@ -32,6 +32,8 @@ pub(super) struct Call<'a> {
     pub(super) app: &'a AppState,
     pub(super) client: IpAddr,
     pub(super) request_id: &'a str,
+    /// The session id in the path, if the route has one.
+    pub(super) session: Option<SessionId>,
     pub(super) request: Request<Incoming>,
 }
 

@@ -46,7 +46,7 @@ pub(in crate::http) enum ApiError {
     /// The path has no route.
     NotFound,
     /// The route does not allow the method.
-    MethodNotAllowed { allow: &'static str },
+    MethodNotAllowed { allow: HeaderValue },
     /// The body did not arrive within the timeout.
     BodyTimeout,
     /// Another account has the name or e-mail address.
@@ -171,7 +171,7 @@ impl ApiError {
             }
             Self::InvalidClient => fixed(WWW_AUTHENTICATE, CHALLENGE_CLIENT),
             Self::TokenInvalid => fixed(WWW_AUTHENTICATE, CHALLENGE_INVALID),
-            Self::MethodNotAllowed { allow } => fixed(ALLOW, allow),
+            Self::MethodNotAllowed { allow } => Some((ALLOW, allow.clone())),
             Self::RateLimited(QuotaStatus { more_after: retry_after, .. })
             | Self::LoginLocked { retry_after }
             | Self::Busy { retry_after } => {

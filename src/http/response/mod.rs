@@ -44,8 +44,8 @@ impl Answer {
     }
 
     /// Creates the response to OPTIONS.
-    pub(in crate::http) fn options(allow: &'static str) -> Self {
-        Self::no_content().with(ALLOW, HeaderValue::from_static(allow))
+    pub(in crate::http) fn options(allow: HeaderValue) -> Self {
+        Self::no_content().with(ALLOW, allow)
     }
 
     /// Creates a 200 response with a constant JSON document.
