@@ -12,8 +12,9 @@
 
 use super::connection_errors::ConnectionError;
 use super::connection_registry::Registration;
-use super::connection_state::{ConnectionState, RequestGuard};
+use super::connection_state::ConnectionState;
 use super::monitored_stream::MonitoredStream;
+use super::request_guard::RequestGuard;
 use super::{AppState, RouteSet};
 use crate::http::length_lines::LengthLines;
 use crate::http::service;
@@ -33,7 +34,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// Concurrent requests of one HTTP/2 connection, at most.
@@ -96,7 +96,7 @@ pub(super) async fn serve<S>(
         let (app, state) = shared.clone();
         // Boxed: hyper reserves memory for the future even while the connection is idle.
         match begin(&app, &state, &registration, &request) {
-            Ok(begun) => answer(app, route_set, peer, begun, request).boxed(),
+            Ok(guard) => answer(app, route_set, peer, guard, request).boxed(),
             Err(refused) => ready(Err(refused)).boxed(),
         }
     });
@@ -183,9 +183,6 @@ fn drain_delay(state: &ConnectionState, linger: Duration) -> Duration {
     }
 }
 
-/// A request in progress, and its permit if it is concurrent with others.
-type Begun = (RequestGuard, Option<OwnedSemaphorePermit>);
-
 /// Registers a request, or refuses it.
 ///
 /// Not part of the request's future: HTTP/2 polls that on another task, possibly after the
@@ -199,30 +196,29 @@ fn begin(
     state: &ConnectionState,
     registration: &Registration,
     request: &Request<Incoming>,
-) -> Result<Begun, h2::Error> {
+) -> Result<RequestGuard, h2::Error> {
     let refused = h2::Reason::REFUSED_STREAM;
-    let guard = state.begin_request(request.version()).ok_or(refused)?;
-    if guard.alone {
-        return Ok((guard, None));
+    let mut guard = RequestGuard::begin(state, request.version()).ok_or(refused)?;
+    if !guard.is_alone() {
+        guard.hold(registration.concurrent_request().ok_or_else(|| {
+            app.http_metrics.streams_refused.increment(1);
+            refused
+        })?);
     }
-    let permit = registration.concurrent_request().ok_or_else(|| {
-        app.http_metrics.streams_refused.increment(1);
-        refused
-    })?;
-    Ok((guard, Some(permit)))
+    Ok(guard)
 }
 
 async fn answer(
     app: Arc<AppState>,
     route_set: RouteSet,
     peer: SocketAddr,
-    (guard, permit): Begun,
+    guard: RequestGuard,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, h2::Error> {
     let version = request.version();
     let mut response = service::answer(&app, route_set, peer, request).await;
     if version == Version::HTTP_2 {
-        response = response.map(|body| guard.track_body(body, permit));
+        response = response.map(|body| guard.until_written(body));
     } else if app.lifecycle.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

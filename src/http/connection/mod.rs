@@ -5,7 +5,7 @@
 //!    longest.
 //! 2. [`handshake`] reads the PROXY header, sets up TLS and detects the HTTP version.
 //! 3. [`driver`] runs hyper. [`connection_state`] applies the timeouts, with reports from
-//!    [`monitored_stream`] and [`response_backlog`].
+//!    [`monitored_stream`] and [`request_guard`].
 //! 4. [`connection_errors`] counts and logs connections that end with an error.
 
 mod accept;
@@ -18,7 +18,7 @@ mod driver;
 mod handshake;
 mod monitored_stream;
 mod proxy_protocol;
-mod response_backlog;
+mod request_guard;
 mod tls;
 
 pub use accept::{Listener, Port, serve};

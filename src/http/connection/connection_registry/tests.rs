@@ -1,15 +1,12 @@
 //! Eviction, without sockets and tasks.
 
-use super::super::connection_state::RequestGuard;
+use super::super::request_guard::RequestGuard;
 use super::*;
 use crate::clock::Clock;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use hyper::Version;
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -43,22 +40,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-#[derive(Default)]
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// An accepted connection. Its fields are dropped in the order in which a real one ends.
 struct Accepted {
     requests: Vec<RequestGuard>,
     registration: Registration,
     _permit: OwnedSemaphorePermit,
     state: ConnectionState,
-    eviction_requested: bool,
+}
+
+impl Accepted {
+    fn begin_request(&mut self) {
+        self.requests.extend(RequestGuard::begin(&self.state, Version::HTTP_11));
+    }
+
+    fn is_to_leave(&self) -> bool {
+        self.state.eviction_requested().now_or_never().is_some()
+    }
 }
 
 /// A registry with its accept loop and connections.
@@ -69,90 +66,70 @@ struct Simulation {
     accepted: Vec<Accepted>,
     /// Clients in the kernel's queue.
     queued: usize,
-    waiting: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
-    woken: Arc<Woken>,
+    runtime: Runtime,
 }
 
 impl Simulation {
-    fn new(connections_max: usize) -> Self {
-        Self {
+    /// The connections `0..connections`, accepted in this order, 1 ms apart.
+    fn new(connections_max: usize, connections: usize) -> Self {
+        let mut simulation = Self {
             connections_max,
             registry: ConnectionRegistry::new(connections_max),
             clock: Clock::manual(),
             accepted: Vec::new(),
             queued: 0,
-            waiting: None,
-            woken: Arc::default(),
+            runtime: Builder::new_current_thread().enable_time().build().unwrap(),
+        };
+        for _ in 0..connections {
+            simulation.queued += 1;
+            simulation.accept();
+            simulation.clock.advance(Duration::from_millis(1));
         }
+        simulation
     }
 
-    /// Runs the accept loop, which is polled only after it was woken.
+    /// Runs the accept loop. A client that gets no permit makes the registry search again.
     fn accept(&mut self) {
-        loop {
-            if self.waiting.is_none() && self.queued > 0 {
-                self.queued -= 1;
-                let registry = self.registry.clone();
-                self.waiting = Some(async move { registry.permit().await }.boxed());
-                self.woken.0.store(true, Ordering::SeqCst);
-            }
-            let Some(waiting) = &mut self.waiting else { return };
-            if !self.woken.0.swap(false, Ordering::SeqCst) {
-                return;
-            }
-            let waker = Waker::from(Arc::clone(&self.woken));
-            let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
-            if let Poll::Ready(permit) = polled {
-                self.waiting = None;
-                let state = ConnectionState::with_limits(&self.clock, Duration::from_secs(10));
-                self.accepted.push(Accepted {
-                    requests: Vec::new(),
-                    registration: self.registry.register(&state),
-                    _permit: permit.unwrap(),
-                    state,
-                    eviction_requested: false,
-                });
-            }
+        let _entered = self.runtime.enter();
+        while self.queued > 0 {
+            let Some(permit) = self.registry.permit().now_or_never() else { return };
+            self.queued -= 1;
+            let state = ConnectionState::with_limits(&self.clock, Duration::from_secs(10));
+            self.accepted.push(Accepted {
+                requests: Vec::new(),
+                registration: self.registry.register(&state),
+                _permit: permit.unwrap(),
+                state,
+            });
         }
     }
 
     fn one(&mut self, which: usize, action: Action) {
         let Some(one) = self.accepted.get_mut(which) else { return };
         match action {
-            Action::BeginRequest => one.requests.extend(one.state.begin_request(Version::HTTP_11)),
+            Action::BeginRequest => one.begin_request(),
             Action::EndRequest => drop(one.requests.pop()),
             Action::Close => drop(self.accepted.swap_remove(which)),
-            Action::CheckEviction => {
-                one.eviction_requested |= one.state.eviction_requested().now_or_never().is_some();
-                if std::mem::take(&mut one.eviction_requested) {
-                    if one.state.is_idle() {
-                        self.accepted.swap_remove(which);
-                    } else {
-                        one.registration.cancel_eviction();
-                    }
-                }
-            }
+            Action::CheckEviction if !one.is_to_leave() => {}
+            Action::CheckEviction if one.state.is_idle() => drop(self.accepted.swap_remove(which)),
+            Action::CheckEviction => one.registration.cancel_eviction(),
         }
     }
 
-    fn all(&mut self, action: Action) {
-        // Backwards, because some connections end.
-        for which in (0..self.accepted.len()).rev() {
-            self.one(which, action);
-        }
-        self.accept();
+    /// Searches once, and returns the connections whose eviction was requested.
+    fn evict(&self) -> Vec<usize> {
+        self.registry.evict();
+        (0..self.accepted.len()).filter(|which| self.accepted[*which].is_to_leave()).collect()
     }
 
     fn check(&self) {
         assert!(self.accepted.len() <= self.connections_max, "over the limit");
         let entries = self.registry.entries();
-        let count = |wanted: fn(&Activity) -> bool| {
-            entries.by_id.values().filter(|entry| wanted(&entry.activity)).count()
-        };
         assert_eq!(entries.by_id.len(), self.accepted.len());
-        assert_eq!(entries.idle.len(), count(|activity| matches!(activity, Activity::Idle(_))));
-        assert_eq!(entries.leaving, count(|activity| matches!(activity, Activity::Leaving)));
-        assert!(entries.leaving <= self.registry.0.leaving_max);
-        if self.waiting.is_some() {
+        let leaving = entries.by_id.values().filter(|entry| entry.eviction.is_some()).count();
+        let leaving_max = self.connections_max.div_ceil(SAMPLE);
+        assert_eq!(leaving + self.registry.0.evictions.available_permits(), leaving_max);
+        if self.queued > 0 {
             assert_eq!(self.accepted.len(), self.connections_max, "a client waits below the limit");
         }
     }
@@ -166,7 +143,7 @@ proptest! {
         clients in 0..70_usize,
         steps in steps(),
     ) {
-        let mut simulation = Simulation::new(connections_max);
+        let mut simulation = Simulation::new(connections_max, 0);
         simulation.queued = clients;
         simulation.accept();
         for step in steps {
@@ -181,25 +158,19 @@ proptest! {
             simulation.accept();
             simulation.check();
         }
-        // Every evicted connection ends. Clients that still wait then wait for busy connections.
-        for _ in 0..simulation.connections_max + simulation.queued + 2 {
-            simulation.all(Action::CheckEviction);
+        // Idle connections end until every client is accepted, or every connection is busy.
+        for _ in 0..2 * (simulation.connections_max + simulation.queued) {
+            // Backwards, because some connections end.
+            for which in (0..simulation.accepted.len()).rev() {
+                simulation.one(which, Action::CheckEviction);
+            }
+            simulation.accept();
         }
         simulation.check();
-        if simulation.waiting.is_some() {
-            prop_assert!(simulation.accepted.iter().all(|one| !one.state.is_idle()));
-            // When one of them falls idle, it is evicted.
-            while !simulation.accepted[0].requests.is_empty() {
-                simulation.one(0, Action::EndRequest);
-            }
-            let waited = simulation.queued;
-            simulation.accept();
-            simulation.all(Action::CheckEviction);
-            prop_assert!(simulation.queued < waited || simulation.waiting.is_none());
-        }
+        let busy = simulation.accepted.iter().filter(|one| !one.requests.is_empty()).count();
+        prop_assert!(simulation.queued == 0 || busy == connections_max);
         simulation.accepted.clear();
         simulation.queued = 0;
-        simulation.waiting = None;
         simulation.check();
         prop_assert_eq!(simulation.registry.0.permits.available_permits(), connections_max);
     }
@@ -207,27 +178,77 @@ proptest! {
 
 // Reliability: A9.
 #[test]
-fn the_connection_idle_longest_is_evicted_even_if_the_registry_knew_an_older_time() {
-    let mut simulation = Simulation::new(3);
-    simulation.queued = 3;
-    simulation.accept();
+fn the_connection_idle_longest_is_evicted() {
+    let mut simulation = Simulation::new(3, 3);
     // They fall idle in this order.
     for which in [1, 2, 0] {
-        simulation.clock.advance(Duration::from_millis(1));
         simulation.one(which, Action::BeginRequest);
         simulation.clock.advance(Duration::from_millis(1));
         simulation.one(which, Action::EndRequest);
     }
     for wanted in [1, 2, 0] {
-        simulation.registry.evict();
-        let evicted: Vec<usize> = (0..3)
-            .filter(|which| {
-                simulation.accepted[*which].state.eviction_requested().now_or_never().is_some()
-            })
-            .collect();
-        assert_eq!(evicted, [wanted]);
+        assert_eq!(simulation.evict(), [wanted]);
+        assert_eq!(simulation.evict(), [0; 0], "one is leaving already");
         // A request arrives first, and the connection stays.
         simulation.one(wanted, Action::BeginRequest);
         simulation.accepted[wanted].registration.cancel_eviction();
     }
+    assert_eq!(simulation.evict(), [0; 0], "every connection is busy");
+    simulation.one(2, Action::EndRequest);
+    assert_eq!(simulation.evict(), [2]);
+}
+
+// Reliability: A9.
+#[test]
+fn a_connection_that_receives_or_sends_is_not_evicted() {
+    let mut simulation = Simulation::new(4, 4);
+    let [receives_head, in_request, sends, _idle] = &mut simulation.accepted[..] else {
+        panic!("four connections")
+    };
+    receives_head.state.bytes_received(1).unwrap();
+    in_request.begin_request();
+    sends.begin_request();
+    sends.requests.clear();
+    sends.state.write_stalled();
+    assert_eq!(simulation.evict(), [3]);
+}
+
+// Reliability: A9.
+#[test]
+fn a_large_registry_evicts_one_in_64_per_search_and_reaches_every_connection() {
+    const CONNECTIONS: usize = 10_000;
+    let mut simulation = Simulation::new(CONNECTIONS, CONNECTIONS);
+    // The oldest ones, because all have been silent since they were accepted.
+    assert_eq!(simulation.evict(), (0..64).collect::<Vec<_>>());
+    // The second search examines the following connections, the third the rest.
+    assert_eq!(simulation.evict(), (4_096..4_160).collect::<Vec<_>>());
+    assert_eq!(simulation.evict().len(), 157 - 2 * 64, "one in 64 is leaving");
+    assert_eq!(simulation.evict(), [0; 0]);
+    let busy = CONNECTIONS - 1;
+    for one in &mut simulation.accepted {
+        one.registration.cancel_eviction();
+        one.begin_request();
+    }
+    simulation.one(busy, Action::EndRequest);
+    let found = (0..3).find_map(|_| simulation.evict().pop());
+    assert_eq!(found, Some(busy), "the only idle connection is found in three searches");
+}
+
+// Reliability: A9.
+#[tokio::test]
+async fn a_waiting_client_gets_the_place_of_a_connection_that_falls_idle() {
+    let registry = ConnectionRegistry::new(1);
+    let state = ConnectionState::with_limits(&Clock::manual(), Duration::from_secs(10));
+    let (permit, registration) = (registry.permit().await, registry.register(&state));
+    let request = RequestGuard::begin(&state, Version::HTTP_11);
+    let waiting = registry.permit();
+    tokio::pin!(waiting);
+    assert!(waiting.as_mut().now_or_never().is_none(), "the connection is busy");
+    drop(request);
+    let leaves = async {
+        state.eviction_requested().await;
+        drop((registration, permit));
+    };
+    let (permit, ()) = tokio::join!(waiting, leaves);
+    assert!(permit.is_some());
 }
