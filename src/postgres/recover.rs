@@ -59,7 +59,11 @@ pub(super) async fn end_all_on(data: &Path) -> Result<(), PostgresError> {
     for signal in [Signal::QUIT, Signal::KILL] {
         let pids = process::all_on(data);
         for pid in &pids {
-            tracing::warn!(pid, ?signal, "ending a process left by an earlier run");
+            tracing::warn!(
+                pid,
+                signal = process::name(signal),
+                "ending a process left by an earlier run"
+            );
             process::signal(*pid, signal);
         }
         for pid in pids {
@@ -77,7 +81,12 @@ async fn stop_orphan(pid: u32, data: &Path) -> Result<(), PostgresError> {
         if process::wait_for_end(pid, data, limit).await {
             return Ok(());
         }
-        tracing::warn!(pid, ?signal, ?limit, "the earlier PostgreSQL did not stop in time");
+        tracing::warn!(
+            pid,
+            signal = process::name(signal),
+            ?limit,
+            "the earlier PostgreSQL did not stop in time"
+        );
     }
     Err(PostgresError::OrphanStays { pid })
 }
