@@ -27,49 +27,36 @@ pub(super) enum Mode {
 
 /// All migrations. New files are appended; existing ones never change.
 pub(super) const MIGRATIONS: &[Migration] = &[
-    Migration {
-        number: 1,
-        name: "users",
-        sql: include_str!("../../migrations/0001_users.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 2,
-        name: "refresh_tokens",
-        sql: include_str!("../../migrations/0002_refresh_tokens.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 3,
-        name: "auth_events",
-        sql: include_str!("../../migrations/0003_auth_events.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 4,
-        name: "clients",
-        sql: include_str!("../../migrations/0004_clients.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 5,
-        name: "name_folds",
-        sql: include_str!("../../migrations/0005_name_folds.sql"),
-        mode: Mode::BuildIndexes(&[
+    Migration::new(1, "users", include_str!("../../migrations/0001_users.sql")),
+    Migration::new(2, "refresh_tokens", include_str!("../../migrations/0002_refresh_tokens.sql")),
+    Migration::new(3, "auth_events", include_str!("../../migrations/0003_auth_events.sql")),
+    Migration::new(4, "clients", include_str!("../../migrations/0004_clients.sql")),
+    Migration::new(5, "name_folds", include_str!("../../migrations/0005_name_folds.sql")).mode(
+        Mode::BuildIndexes(&[
             "users_email_fold_key",
             "users_username_fold_key",
             "clients_name_exact_key",
         ]),
-    },
-    Migration {
-        number: 6,
-        name: "drop_locale_indexes",
-        sql: include_str!("../../migrations/0006_drop_locale_indexes.sql"),
-        mode: Mode::Contract,
-    },
+    ),
+    Migration::new(
+        6,
+        "drop_locale_indexes",
+        include_str!("../../migrations/0006_drop_locale_indexes.sql"),
+    )
+    .mode(Mode::Contract),
 ];
 
 impl Migration {
+    /// A file that runs in one transaction.
+    const fn new(number: i32, name: &'static str, sql: &'static str) -> Self {
+        Self { number, name, sql, mode: Mode::Transaction }
+    }
+
+    /// The same file with another mode.
+    const fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
     /// The statements of a file that runs without a transaction.
     pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {
         self.sql.split_inclusive(";\n")
