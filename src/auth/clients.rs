@@ -7,7 +7,7 @@ use crate::store::{Admin, StoreError};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use dashmap::DashMap;
+use quick_cache::sync::Cache;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -104,13 +104,16 @@ pub async fn add_client(admin: &Admin, name: &str) -> Result<NewClient, AddClien
 }
 
 /// A cache of the database's recent answers about client ids.
+///
+/// An evicted entry only costs a query, so any entry may be evicted.
 pub(super) struct ClientCache {
-    clients: DashMap<Uuid, CachedClient>,
+    clients: Cache<Uuid, CachedClient>,
     /// Ids without a client, and when each entry expires.
-    unknown: DashMap<Uuid, Instant>,
+    unknown: Cache<Uuid, Instant>,
     clock: Clock,
 }
 
+#[derive(Clone, Copy)]
 struct CachedClient {
     secret_sha256: [u8; 32],
     /// When the entry expires.
@@ -130,49 +133,37 @@ enum ClientLookup {
 
 impl ClientCache {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clients: DashMap::new(), unknown: DashMap::new(), clock }
+        Self { clients: Cache::new(CLIENTS_MAX), unknown: Cache::new(UNKNOWN_MAX), clock }
     }
 
     fn look_up(&self, client: Uuid) -> ClientLookup {
         let now = self.clock.now();
         match self.clients.get(&client) {
-            Some(entry) if entry.until > now => return ClientLookup::Known(entry.secret_sha256),
-            _ => {}
+            Some(known) if known.until > now => ClientLookup::Known(known.secret_sha256),
+            _ if self.unknown.get(&client).is_some_and(|until| until > now) => {
+                ClientLookup::Unknown
+            }
+            _ => ClientLookup::Miss,
         }
-        let unknown = self.unknown.get(&client).is_some_and(|until| *until > now);
-        if unknown { ClientLookup::Unknown } else { ClientLookup::Miss }
     }
 
     /// Caches the database's answer to a query sent at `asked`.
     fn insert(&self, client: Uuid, answer: Option<[u8; 32]>, asked: Instant) {
         let until = asked + CLIENT_TTL;
-        match answer {
-            Some(secret_sha256) => {
-                if self.clients.len() < CLIENTS_MAX || self.clients.contains_key(&client) {
-                    self.clients.insert(client, CachedClient { secret_sha256, until });
-                }
-            }
-            None => {
-                self.clients.remove(&client);
-                if self.unknown.len() < UNKNOWN_MAX {
-                    self.unknown.insert(client, until);
-                }
-            }
+        if let Some(secret_sha256) = answer {
+            self.clients.insert(client, CachedClient { secret_sha256, until });
+        } else {
+            self.clients.remove(&client);
+            self.unknown.insert(client, until);
         }
     }
 
     /// Whether these credentials were right within about the last minute.
     fn is_recent_client(&self, given: &ClientCredentials) -> bool {
-        let known = Uuid::try_parse(&given.id).ok().and_then(|id| self.clients.get(&id));
-        known.is_some_and(|known| {
+        let id = Uuid::try_parse(&given.id).ok();
+        id.and_then(|id| self.clients.get(&id)).is_some_and(|known| {
             known.until + RECENT_TTL > self.clock.now() && is_secret(&known.secret_sha256, given)
         })
-    }
-
-    pub(super) fn sweep(&self) {
-        let now = self.clock.now();
-        self.clients.retain(|_, known| known.until + RECENT_TTL > now);
-        self.unknown.retain(|_, until| *until > now);
     }
 }
 
@@ -224,45 +215,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_cached_for_two_seconds_and_the_cache_is_bounded() {
-        let clock = Clock::manual();
-        let cache = ClientCache::new(clock.clone());
-        let first = Uuid::new_v4();
-        let asked = clock.now();
-        // The query took a second.
-        clock.advance(Duration::from_secs(1));
-        cache.insert(first, Some([7; 32]), asked);
-        for _ in 0..CLIENTS_MAX * 2 {
-            cache.insert(Uuid::new_v4(), Some([1; 32]), asked);
-        }
-        assert_eq!(cache.clients.len(), CLIENTS_MAX);
-        clock.advance(CLIENT_TTL - Duration::from_millis(1_001));
-        assert_eq!(cache.look_up(first), ClientLookup::Known([7; 32]));
-        clock.advance(Duration::from_millis(1));
-        assert_eq!(cache.look_up(first), ClientLookup::Miss);
-        clock.advance(RECENT_TTL);
-        cache.sweep();
-        assert!(cache.clients.is_empty());
-    }
-
-    // Regression: each random id cost a query.
-    #[test]
-    fn an_id_without_a_client_is_cached_and_evicts_no_client() {
+    fn an_answer_is_cached_for_two_seconds_after_its_query() {
         let clock = Clock::manual();
         let cache = ClientCache::new(clock.clone());
         let (client, stranger) = (Uuid::new_v4(), Uuid::new_v4());
-        cache.insert(stranger, None, clock.now());
+        let asked = clock.now();
+        // The query took a second.
+        clock.advance(Duration::from_secs(1));
+        cache.insert(client, Some([7; 32]), asked);
+        // Regression: each call with an id that no client has cost a query.
+        cache.insert(stranger, None, asked);
+        clock.advance(CLIENT_TTL - Duration::from_millis(1_001));
+        assert_eq!(cache.look_up(client), ClientLookup::Known([7; 32]));
+        assert_eq!(cache.look_up(stranger), ClientLookup::Unknown);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(cache.look_up(client), ClientLookup::Miss);
+        assert_eq!(cache.look_up(stranger), ClientLookup::Miss);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_ids_without_a_client_evict_no_client() {
+        let clock = Clock::manual();
+        let cache = ClientCache::new(clock.clone());
+        let client = Uuid::new_v4();
+        cache.insert(client, Some([7; 32]), clock.now());
         for _ in 0..UNKNOWN_MAX * 2 {
             cache.insert(Uuid::new_v4(), None, clock.now());
         }
         assert_eq!(cache.unknown.len(), UNKNOWN_MAX);
-        cache.insert(client, Some([7; 32]), clock.now());
-        assert_eq!(cache.look_up(stranger), ClientLookup::Unknown);
         assert_eq!(cache.look_up(client), ClientLookup::Known([7; 32]));
-        clock.advance(CLIENT_TTL);
-        assert_eq!(cache.look_up(stranger), ClientLookup::Miss);
-        cache.sweep();
-        assert!(cache.unknown.is_empty());
+        for _ in 0..CLIENTS_MAX * 2 {
+            cache.insert(Uuid::new_v4(), Some([1; 32]), clock.now());
+        }
+        assert_eq!(cache.clients.len(), CLIENTS_MAX);
     }
 
     #[test]
@@ -277,7 +262,6 @@ mod tests {
         assert!(!cache.is_recent_client(&with("right")));
         cache.insert(id, Some(hash(&with("right").secret)), clock.now());
         clock.advance(CLIENT_TTL + RECENT_TTL - Duration::from_millis(1));
-        cache.sweep();
         assert!(cache.is_recent_client(&with("right")) && !cache.is_recent_client(&with("wrong")));
         cache.insert(id, None, clock.now());
         assert!(!cache.is_recent_client(&with("right")), "it was removed");

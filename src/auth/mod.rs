@@ -173,10 +173,9 @@ impl Auth {
         }
     }
 
-    /// Removes expired entries from the caches and the lockout. Called about once a second.
+    /// Removes expired entries from the session cache and the lockout. Called about once a second.
     pub fn sweep(&self) {
         self.0.session_cache.sweep();
-        self.0.clients.sweep();
         if let Some(lockout) = &self.0.lockout {
             lockout.sweep(self.0.clock.now());
         }

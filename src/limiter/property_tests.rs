@@ -66,28 +66,60 @@ fn ask(table: &Table, active: &ActiveQuota, client: u32, now_ns: u64) -> bool {
 }
 
 /// Buckets of every level in endless memory.
-#[derive(Default)]
-struct Ideal(HashMap<(u32, ClientKey), Bucket>);
+#[derive(Clone)]
+struct Ideal {
+    active: ActiveQuota,
+    buckets: HashMap<(u32, ClientKey), Bucket>,
+}
 
 impl Ideal {
     /// Takes a token at every level, or none.
-    fn take(&mut self, active: &ActiveQuota, address: Ipv6Addr, now_ns: u64) -> bool {
+    fn take(&mut self, address: Ipv6Addr, now_ns: u64) -> bool {
         let asked = Level::ALL.map(|level| {
             let id = (level.multiple(), ClientKey::v6(address, level));
-            let rate: Rate = active.rate(level);
-            (id, rate.take(self.0.get(&id).copied().unwrap_or_default(), now_ns))
+            let rate: Rate = self.active.rate(level);
+            (id, rate.take(self.buckets.get(&id).copied().unwrap_or_default(), now_ns))
         });
         if asked.iter().any(|(_, taken)| taken.is_err()) {
             return false;
         }
-        self.0.extend(asked.map(|(id, taken)| (id, taken.unwrap())));
+        self.buckets.extend(asked.map(|(id, taken)| (id, taken.unwrap())));
         true
     }
 }
 
-fn check(levels: &Levels, layout: &QuotaLayout, address: Ipv6Addr, now_ns: u64) -> Decision {
-    let check = Check { layout, policies: &[Policy::Login], now_ns };
-    levels.check(&check, IpAddr::V6(address))
+/// Runs the steps with tables for `keys_max` addresses. `compare` gets each decision, its address and
+/// time, and the ideal limiter, from which it takes the tokens.
+///
+/// Each request is sent four times in a row, so that the large quotas are met too.
+fn run(
+    steps: Vec<Step>,
+    keys_max: usize,
+    compare: impl Fn(Decision, Ipv6Addr, u64, &mut Ideal) -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let layout = three_a_minute();
+    let levels = Levels::new(keys_max);
+    let mut ideal = Ideal { active: login(&layout), buckets: HashMap::new() };
+    for step in steps {
+        match step {
+            Step::Sweep { at_ms } => {
+                levels.sweep(at_ms * 1_000_000);
+            }
+            Step::Ask { client, at_ms } => {
+                let (address, now_ns) = (v6(client), at_ms * 1_000_000);
+                for _ in 0..4 {
+                    let check = Check { layout: &layout, policies: &[Policy::Login], now_ns };
+                    let decision = levels.check(&check, IpAddr::V6(address));
+                    compare(decision, address, now_ns, &mut ideal)?;
+                }
+            }
+        }
+        for table in Level::ALL.map(|level| levels.table(level)) {
+            prop_assert!(table.keys() <= table.keys_max());
+        }
+    }
+    Level::ALL.iter().for_each(|level| levels.table(*level).assert_consistent());
+    Ok(())
 }
 
 proptest! {
@@ -114,69 +146,34 @@ proptest! {
                 }
             }
             prop_assert!(table.keys() <= keys_max);
-            table.assert_consistent();
         }
+        table.assert_consistent();
     }
 
     /// The same for an IPv6 address and its prefixes: no /64, /56 or /48 is granted more than
     /// its multiple of the quota.
     #[test]
     fn no_prefix_is_granted_more_than_its_multiple(steps in steps(false), keys_max in 1..24_usize) {
-        let layout = three_a_minute();
-        let active = login(&layout);
-        let levels = Levels::new(keys_max);
-        let mut ideal = Ideal::default();
-        for step in steps {
-            match step {
-                Step::Sweep { at_ms } => { levels.sweep(at_ms * 1_000_000); }
-                Step::Ask { client, at_ms } => {
-                    let (address, now_ns) = (v6(client), at_ms * 1_000_000);
-                    // Several at once, so that the large quotas are met too.
-                    for _ in 0..4 {
-                        if check(&levels, &layout, address, now_ns).is_allowed() {
-                            let granted = ideal.take(&active, address, now_ns);
-                            prop_assert!(granted, "{} over a quota at {} ms", address, at_ms);
-                        }
-                    }
-                }
-            }
-            for level in Level::ALL {
-                let table = levels.table(level);
-                prop_assert!(table.keys() <= table.keys_max());
-                table.assert_consistent();
-            }
-        }
+        run(steps, keys_max, |decision, address, now_ns, ideal| {
+            let is_over = decision.is_allowed() && !ideal.take(address, now_ns);
+            prop_assert!(!is_over, "{} over a quota at {} ns", address, now_ns);
+            Ok(())
+        })?;
     }
 
     /// Below the cap it is that limiter: eviction of idle keys is not to be noticed, and a request
     /// that one level refuses spends nothing at the others.
     #[test]
     fn below_the_cap_no_less_either(steps in steps(true)) {
-        let layout = three_a_minute();
-        let active = login(&layout);
-        let levels = Levels::new(10_000);
-        let mut ideal = Ideal::default();
-        for step in steps {
-            match step {
-                Step::Sweep { at_ms } => { levels.sweep(at_ms * 1_000_000); }
-                Step::Ask { client, at_ms } => {
-                    let (address, now_ns) = (v6(client), at_ms * 1_000_000);
-                    for _ in 0..4 {
-                        let got = check(&levels, &layout, address, now_ns);
-                        prop_assert_eq!(got.is_allowed(), ideal.take(&active, address, now_ns));
-                        if let Decision::Limited { retry_after, .. } = got {
-                            // The wait is true of all levels: no sooner, no later.
-                            let wait_ns = u64::try_from(retry_after.as_nanos()).unwrap();
-                            let then = |ns| {
-                                let mut copy = Ideal(ideal.0.clone());
-                                copy.take(&active, address, ns)
-                            };
-                            prop_assert!(then(now_ns + wait_ns));
-                            prop_assert!(!then(now_ns + wait_ns - 1));
-                        }
-                    }
-                }
+        run(steps, 10_000, |decision, address, now_ns, ideal| {
+            prop_assert_eq!(decision.is_allowed(), ideal.take(address, now_ns));
+            if let Decision::Limited { retry_after, .. } = decision {
+                // The wait is true of all levels: no sooner, no later.
+                let wait_ns = u64::try_from(retry_after.as_nanos()).unwrap();
+                prop_assert!(ideal.clone().take(address, now_ns + wait_ns));
+                prop_assert!(!ideal.clone().take(address, now_ns + wait_ns - 1));
             }
-        }
+            Ok(())
+        })?;
     }
 }

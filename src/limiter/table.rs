@@ -28,20 +28,21 @@
 //!   may not be full at an earlier one. So a new bucket is full no sooner than the latest time at
 //!   which an evicted one became full.
 //!
-//! **Locks.** A shard of the map first, then a shard of the shared buckets or the queue. The closure
+//! **Locks.** A shard of the map first, then a network or the queue. The closure
 //! passed to [`Table::with`] runs under a shard's lock and may lock another table. No method calls the
 //! map while it holds a guard of the map. A lock is held while one key is handled, or while a shard
 //! grows and moves a few thousand keys.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dashmap::{DashMap, Entry};
 
 use super::key::ClientKey;
 use super::quota_layout::Buckets;
+use crate::cells::Cells;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -54,10 +55,8 @@ pub(super) struct Table {
     /// Entries of the map, and those about to be made. Never above `keys_max`.
     taken: AtomicUsize,
     keys_max: usize,
-    /// How many of those belong to the networks of each slot.
-    held: Box<[AtomicU32]>,
-    /// Buckets of newcomers without an entry, by hash of their network. At most [`SHARED_SLOTS`].
-    shared: DashMap<u16, Buckets, RandomState>,
+    /// Networks by hash. Those with the same hash count as one.
+    networks: Cells<Network>,
     /// The latest time at which an evicted bucket became full. Unit: ns since start. Relaxed is enough:
     /// it is raised under the lock of the evicted key and read under the lock of the new key.
     forgotten_ns: AtomicU64,
@@ -70,8 +69,7 @@ impl Table {
             arrivals: Mutex::default(),
             taken: AtomicUsize::new(0),
             keys_max,
-            held: (0..SHARED_SLOTS).map(|_| AtomicU32::new(0)).collect(),
-            shared: DashMap::with_hasher(RandomState::new()),
+            networks: Cells::new(NETWORK_CELLS),
             forgotten_ns: AtomicU64::new(0),
         }
     }
@@ -109,14 +107,12 @@ impl Table {
             }
             Entry::Vacant(entry) => entry,
         };
-        // The shared bucket first, the floor after it: a sweep that drops the one raises the other.
         if !has_place {
-            let mut buckets = self.shared.entry(slot).or_default();
-            *buckets = self.no_fuller_than_forgotten(*buckets);
-            return work(&mut buckets);
+            let Network { shared, .. } = &mut *self.networks.lock(slot);
+            *shared = self.no_fuller_than_forgotten(*shared);
+            return work(shared);
         }
-        let inherited = self.shared.get(&slot).map(|buckets| *buckets);
-        let before = self.no_fuller_than_forgotten(inherited.unwrap_or_default());
+        let before = self.no_fuller_than_forgotten(self.networks.lock(slot).shared);
         let mut buckets = before;
         let result = work(&mut buckets);
         if buckets == before {
@@ -143,7 +139,6 @@ impl Table {
                 Recycled::NoneLeft => break,
             }
         }
-        self.shared.retain(|_, buckets| !self.forget(buckets.full_at_ns(), now_ns));
         self.shrink();
         dropped
     }
@@ -174,14 +169,13 @@ impl Table {
         assert_eq!(queued.len(), self.arrivals().len(), "a key is queued twice");
         assert!(self.map.iter().all(|entry| queued.contains(entry.key())), "a key is not queued");
         assert_eq!((queued.len(), self.keys()), (self.map.len(), self.map.len()));
-        let held = self.held.iter().map(|held| held.load(Relaxed) as usize).sum::<usize>();
+        let held = self.networks.part(0, 1).map(|network| network.held).sum::<usize>();
         assert_eq!(held, self.keys());
-        assert!(self.shared.len() <= usize::from(SHARED_SLOTS));
     }
 
     /// Takes a free place for a network of that slot. If there is none, evicts the idle keys among the
     /// first [`PROBES_MAX`] of the queue.
-    fn take_place(&self, slot: u16, now_ns: u64) -> bool {
+    fn take_place(&self, slot: u64, now_ns: u64) -> bool {
         if self.take_free(slot) {
             return true;
         }
@@ -202,24 +196,19 @@ impl Table {
         false
     }
 
-    fn take_free(&self, slot: u16) -> bool {
-        let Some(held) = self.held.get(usize::from(slot)) else { return false };
-        // Threads may pass this at once: a few places too many do no harm.
-        let has_its_share = held.load(Relaxed) as usize > self.keys_max / NETWORK_PART;
+    fn take_free(&self, slot: u64) -> bool {
+        let mut network = self.networks.lock(slot);
+        let has_its_share = network.held > self.keys_max / NETWORK_PART;
         let most = if has_its_share { self.keys_max / 2 } else { self.keys_max };
         let one_more = |taken| (taken < most).then_some(taken + 1);
         let is_free = self.taken.fetch_update(Relaxed, Relaxed, one_more).is_ok();
-        if is_free {
-            held.fetch_add(1, Relaxed);
-        }
+        network.held += usize::from(is_free);
         is_free
     }
 
-    fn give_back(&self, slot: u16) {
+    fn give_back(&self, slot: u64) {
         self.taken.fetch_sub(1, Relaxed);
-        if let Some(held) = self.held.get(usize::from(slot)) {
-            held.fetch_sub(1, Relaxed);
-        }
+        self.networks.lock(slot).held -= 1;
     }
 
     /// Evicts the first key of the queue if its buckets are full, else moves it to the back. The
@@ -261,9 +250,8 @@ impl Table {
         buckets.full_no_sooner_than(floor_ns)
     }
 
-    fn slot(&self, key: ClientKey) -> u16 {
-        let [low, high, ..] = self.shared.hasher().hash_one(key.network()).to_le_bytes();
-        u16::from_le_bytes([low, high]) % SHARED_SLOTS
+    fn slot(&self, key: ClientKey) -> u64 {
+        self.map.hasher().hash_one(key.network()) % NETWORK_CELLS as u64
     }
 
     /// Gives memory back once it is 16 times what the keys need. At most a sixteenth of the table is
@@ -282,6 +270,15 @@ impl Table {
     }
 }
 
+/// What a table knows of the keys of a network.
+#[derive(Debug, Default)]
+struct Network {
+    /// Entries of the map, and those about to be made.
+    held: usize,
+    /// The buckets of newcomers without an entry.
+    shared: Buckets,
+}
+
 /// A key in the queue, with the time at which its buckets were going to be full when last seen.
 ///
 /// Requests only move that time on, so the key cannot be evicted before it. Most looks at the queue
@@ -294,7 +291,7 @@ struct Arrival {
 
 enum Recycled {
     /// A key of a network of that slot.
-    Dropped(u16),
+    Dropped(u64),
     Kept,
     NoneLeft,
 }
@@ -325,8 +322,7 @@ pub(super) const fn bytes_max(keys_max: usize) -> usize {
     let fullest = average + 6 * (average.isqrt() + 1);
     let map = (shards + shards / SHARDS_MIN) * (slots_max(fullest) * SLOT_BYTES + SHARD_BYTES);
     let queue = keys_max.next_power_of_two() * size_of::<Arrival>() * 3 / 2;
-    let shared = slots_max(SHARED_SLOTS as usize) * SLOT_BYTES;
-    map + queue + shared + SHARED_SLOTS as usize * size_of::<AtomicU32>()
+    map + queue + NETWORK_CELLS * size_of::<Mutex<Network>>()
 }
 
 /// The slots that an array has at most after it held that number of keys.
@@ -352,8 +348,8 @@ const SAMPLE_MAX: usize = 4_096;
 /// The part of a table that is half full which one network may have: a 64th.
 const NETWORK_PART: usize = 64;
 
-/// Shared buckets at most: 64 bytes each with the slot's number.
-const SHARED_SLOTS: u16 = 4_096;
+/// Networks that are told apart: 72 bytes each with the lock.
+const NETWORK_CELLS: usize = 4_096;
 
 /// Capacity below which a table is not shrunk. Unit: keys. Less than 2 MB.
 const SHRINK_ABOVE: usize = 16_384;

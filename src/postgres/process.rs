@@ -24,13 +24,23 @@ pub(super) const STOP_STEPS: [(Signal, Duration); 3] = [
     (Signal::KILL, Duration::from_secs(5)),
 ];
 
+/// The name of one of our signals, for the log.
+pub(super) const fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::INT => "SIGINT",
+        Signal::QUIT => "SIGQUIT",
+        Signal::KILL => "SIGKILL",
+        _ => "another signal",
+    }
+}
+
 /// Sends a signal. It is no error if the process has already ended.
 pub(super) fn signal(pid: u32, signal: Signal) {
     let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return;
     };
     if let Err(error) = kill_process(target, signal) {
-        tracing::debug!(pid, signal = signal.as_raw(), %error, "signal not delivered");
+        tracing::debug!(pid, signal = name(signal), %error, "signal not delivered");
     }
 }
 
@@ -133,6 +143,11 @@ pub(super) async fn wait_for_end(pid: u32, data: &Path, limit: Duration) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_names_the_signals_that_stop_postgres() {
+        assert_eq!(STOP_STEPS.map(|(signal, _)| name(signal)), ["SIGINT", "SIGQUIT", "SIGKILL"]);
+    }
 
     #[tokio::test]
     async fn another_program_is_not_a_postgres() {

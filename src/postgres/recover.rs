@@ -61,7 +61,7 @@ pub(super) async fn end_all_on(data: &Path) -> Result<(), PostgresError> {
         for pid in &pids {
             tracing::warn!(
                 pid,
-                signal = signal.as_raw(),
+                signal = process::name(signal),
                 "ending a process left by an earlier run"
             );
             process::signal(*pid, signal);
@@ -83,7 +83,7 @@ async fn stop_orphan(pid: u32, data: &Path) -> Result<(), PostgresError> {
         }
         tracing::warn!(
             pid,
-            signal = signal.as_raw(),
+            signal = process::name(signal),
             ?limit,
             "the earlier PostgreSQL did not stop in time"
         );

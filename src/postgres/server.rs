@@ -145,14 +145,14 @@ impl Running {
         for (signal, limit) in STOP_STEPS {
             // `None` means that it has ended and was reaped.
             let Some(pid) = self.child.id() else { break };
-            tracing::info!(pid, signal = signal.as_raw(), "stopping PostgreSQL");
+            tracing::info!(pid, signal = process::name(signal), "stopping PostgreSQL");
             process::signal(pid, signal);
             match timeout(limit, self.child.wait()).await {
                 Ok(Ok(status)) => tracing::info!(pid, %status, "PostgreSQL has stopped"),
                 Ok(Err(error)) => tracing::warn!(pid, %error, "cannot wait for PostgreSQL"),
                 Err(_) => tracing::warn!(
                     pid,
-                    signal = signal.as_raw(),
+                    signal = process::name(signal),
                     ?limit,
                     "PostgreSQL did not stop in time"
                 ),

@@ -32,67 +32,49 @@ pub(super) enum Mode {
 
 /// All migrations. New files are appended; existing ones never change.
 pub(super) const MIGRATIONS: &[Migration] = &[
-    Migration {
-        number: 1,
-        name: "users",
-        sql: include_str!("../../migrations/0001_users.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 2,
-        name: "refresh_tokens",
-        sql: include_str!("../../migrations/0002_refresh_tokens.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 3,
-        name: "auth_events",
-        sql: include_str!("../../migrations/0003_auth_events.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 4,
-        name: "clients",
-        sql: include_str!("../../migrations/0004_clients.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 5,
-        name: "name_folds",
-        sql: include_str!("../../migrations/0005_name_folds.sql"),
-        mode: Mode::BuildNameIndexes(&[
+    Migration::new(1, "users", include_str!("../../migrations/0001_users.sql")),
+    Migration::new(2, "refresh_tokens", include_str!("../../migrations/0002_refresh_tokens.sql")),
+    Migration::new(3, "auth_events", include_str!("../../migrations/0003_auth_events.sql")),
+    Migration::new(4, "clients", include_str!("../../migrations/0004_clients.sql")),
+    Migration::new(5, "name_folds", include_str!("../../migrations/0005_name_folds.sql")).mode(
+        Mode::BuildNameIndexes(&[
             "users_email_fold_key",
             "users_username_fold_key",
             "clients_name_exact_key",
         ]),
-    },
-    Migration {
-        number: 6,
-        name: "drop_locale_indexes",
-        sql: include_str!("../../migrations/0006_drop_locale_indexes.sql"),
-        mode: Mode::Contract { created_by: 4 },
-    },
-    Migration {
-        number: 7,
-        name: "expiry_checks",
-        sql: include_str!("../../migrations/0007_expiry_checks.sql"),
-        mode: Mode::Transaction,
-    },
-    Migration {
-        number: 8,
-        name: "expiry_check_index",
-        sql: include_str!("../../migrations/0008_expiry_check_index.sql"),
-        mode: Mode::BuildIndexes(&["refresh_tokens_expiry_check_at_idx"]),
-    },
-    Migration {
-        number: 9,
-        name: "drop_expiry_index",
-        sql: include_str!("../../migrations/0009_drop_expiry_index.sql"),
-        mode: Mode::Contract { created_by: 2 },
-    },
+    ),
+    Migration::new(
+        6,
+        "drop_locale_indexes",
+        include_str!("../../migrations/0006_drop_locale_indexes.sql"),
+    )
+    .mode(Mode::Contract { created_by: 4 }),
+    Migration::new(7, "expiry_checks", include_str!("../../migrations/0007_expiry_checks.sql")),
+    Migration::new(
+        8,
+        "expiry_check_index",
+        include_str!("../../migrations/0008_expiry_check_index.sql"),
+    )
+    .mode(Mode::BuildIndexes(&["refresh_tokens_expiry_check_at_idx"])),
+    Migration::new(
+        9,
+        "drop_expiry_index",
+        include_str!("../../migrations/0009_drop_expiry_index.sql"),
+    )
+    .mode(Mode::Contract { created_by: 2 }),
 ];
 
 impl Migration {
+    /// A file that runs in one transaction.
+    const fn new(number: i32, name: &'static str, sql: &'static str) -> Self {
+        Self { number, name, sql, mode: Mode::Transaction }
+    }
+
+    /// The same file with another mode.
+    const fn mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
     /// The statements of a file that runs without a transaction.
     pub(super) fn statements(&self) -> impl Iterator<Item = &'static str> {
         self.sql.split_inclusive(";\n")

@@ -1,43 +1,44 @@
 //! Parses lines of comma-separated values (RFC 4180), with the columns of the first line.
 //!
-//! A value may be quoted, and a quote in it is doubled. A value cannot contain a line break.
+//! Each line is one record, so a value cannot contain a line break. An unclosed quote therefore
+//! spoils its own line only.
 
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder, Terminator};
 use serde_json::Value;
 
 /// The column that marks a first line as a CSV header.
 const MARKER_COLUMN: &str = "password_hash";
 
 /// The columns, from the first line.
-pub(super) struct Columns(Vec<String>);
+pub(super) struct Columns {
+    names: Vec<String>,
+    /// Reset for each line, because making one costs more than parsing a line.
+    reader: Reader,
+}
 
 impl Columns {
     /// Parses the first line of a file. `None` if the file is not CSV.
     ///
     /// Each line reports unknown columns by itself.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let names = split(std::str::from_utf8(line).ok()?).ok()?;
-        names.iter().any(|name| name == MARKER_COLUMN).then_some(Self(names))
+        // A carriage return within a line is part of a value.
+        let mut reader = ReaderBuilder::new().terminator(Terminator::Any(b'\n')).build();
+        let names = split(&mut reader, line).ok()?;
+        names.iter().any(|name| name == MARKER_COLUMN).then_some(Self { names, reader })
     }
 
     /// Returns the fields of a line as JSON values.
     ///
     /// # Errors
     /// What is wrong with the line's format. Contains nothing of the line.
-    pub(super) fn members(&self, line: &[u8]) -> Result<Vec<(String, Value)>, String> {
-        let text = std::str::from_utf8(line).map_err(|_| "is not UTF-8".to_owned())?;
-        let values = split(text)?;
-        let (found, named) = (values.len(), self.0.len());
+    pub(super) fn members(&mut self, line: &[u8]) -> Result<Vec<(String, Value)>, String> {
+        let values = split(&mut self.reader, line)?;
+        let (found, named) = (values.len(), self.names.len());
         if found != named {
             return Err(format!("has {found} values, but the first line names {named} columns"));
         }
-        let names = self.0.iter().cloned();
-        Ok(names
-            .zip(values)
-            .map(|(name, text)| {
-                let value = value(&name, text);
-                (name, value)
-            })
-            .collect())
+        let fields = self.names.iter().zip(values);
+        Ok(fields.map(|(name, text)| (name.clone(), value(name, text))).collect())
     }
 }
 
@@ -51,45 +52,22 @@ fn value(name: &str, text: String) -> Value {
     }
 }
 
-fn split(line: &str) -> Result<Vec<String>, String> {
-    let mut values = Vec::new();
-    let mut rest = line;
-    loop {
-        let (value, after) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let (value, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-                if value.contains('"') {
-                    return Err("has a quote inside an unquoted value".into());
-                }
-                (value.to_owned(), after)
-            }
-        };
-        values.push(value);
-        match after.strip_prefix(',') {
-            Some(more) => rest = more,
-            None if after.is_empty() => return Ok(values),
-            None => return Err("has text after the closing quote of a value".into()),
-        }
+fn split(reader: &mut Reader, line: &[u8]) -> Result<Vec<String>, String> {
+    reader.reset();
+    let line = [line, b"\n"].concat();
+    // Values are no longer than their text, and no more than its bytes.
+    let (mut text, mut ends) = (vec![0; line.len()], vec![0; line.len()]);
+    let (result, _, _, count) = reader.read_record(&line, &mut text, &mut ends);
+    if result != ReadRecordResult::Record {
+        // The line feed was taken as a part of the last value.
+        return Err("has a quoted value without a closing quote".into());
     }
-}
-
-/// Returns the text before the closing quote and the rest of the line after it.
-fn unquote(quoted: &str) -> Result<(String, &str), String> {
-    let mut value = String::new();
-    let mut rest = quoted;
-    loop {
-        let (before, after) =
-            rest.split_once('"').ok_or("has a quoted value without a closing quote")?;
-        value.push_str(before);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                value.push('"');
-                rest = more;
-            }
-            None => return Ok((value, after)),
-        }
-    }
+    let mut start = 0;
+    let values = ends.iter().take(count).map(|end| {
+        let value = text.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default();
+        String::from_utf8(value.to_vec()).map_err(|_| "is not UTF-8".to_owned())
+    });
+    values.collect()
 }
 
 #[cfg(test)]
@@ -97,16 +75,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn read(line: &[u8]) -> Result<Vec<String>, String> {
+        split(&mut Columns::parse(b"password_hash").unwrap().reader, line)
+    }
+
     #[test]
     fn values_are_split_by_rfc_4180() {
-        let good = |line: &str| split(line).unwrap();
-        assert_eq!(good("a,b,c"), ["a", "b", "c"]);
-        assert_eq!(good(r#""a,b","say ""x""","#), ["a,b", r#"say "x""#, ""]);
-        assert_eq!(good(""), [""]);
-        assert_eq!(good(r#""""#), [""]);
-        for bad in [r#""a"#, r#""a"b,c"#, r#"a"b"#, r#"a,""""#] {
-            assert!(split(bad).is_err(), "{bad}");
+        for (line, values) in [
+            ("a,b,c", &["a", "b", "c"][..]),
+            (r#""a,b","say ""x""","#, &["a,b", r#"say "x""#, ""]),
+            (r#""""#, &[""]),
+            (",", &["", ""]),
+            // Not in RFC 4180.
+            (r#"a"b,c"#, &[r#"a"b"#, "c"]),
+            (r#""a"b,c"#, &["ab", "c"]),
+            ("a\rb,c", &["a\rb", "c"]),
+        ] {
+            assert_eq!(read(line.as_bytes()).unwrap(), values, "{line}");
         }
+        for bad in [r#""a"#, r#"a,""""#, r#"a,""#, r#"a,"b,c"#] {
+            let error = read(bad.as_bytes()).unwrap_err();
+            assert_eq!(error, "has a quoted value without a closing quote", "{bad}");
+        }
+        assert_eq!(read(b"a,\xff").unwrap_err(), "is not UTF-8");
+        // Each value is UTF-8, not only the line as a whole.
+        assert_eq!(read(b"\xc3,\xa9").unwrap_err(), "is not UTF-8");
     }
 
     #[test]
@@ -120,8 +113,8 @@ mod tests {
 
     #[test]
     fn values_are_converted_to_the_types_of_the_fields() {
-        let columns = Columns::parse(b"email,password_hash,is_active,created_at").unwrap();
-        let fields = |line: &str| {
+        let mut columns = Columns::parse(b"email,password_hash,is_active,created_at").unwrap();
+        let mut fields = |line: &str| {
             let members = columns.members(line.as_bytes()).unwrap();
             members.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
         };
@@ -137,12 +130,12 @@ mod tests {
         fn quoted_values_round_trip(values in prop::collection::vec("[ -~é]{0,12}", 1..6)) {
             let quoted: Vec<String> =
                 values.iter().map(|value| format!("\"{}\"", value.replace('"', "\"\""))).collect();
-            prop_assert_eq!(split(&quoted.join(",")).unwrap(), values);
+            prop_assert_eq!(read(quoted.join(",").as_bytes()).unwrap(), values);
         }
 
         #[test]
         fn hostile_lines_never_panic(line in "[\",a é]{0,40}") {
-            let _ = split(&line);
+            let _ = read(line.as_bytes());
         }
     }
 }

@@ -68,7 +68,7 @@ pub fn read_line(header: Option<&[u8]>, line: &[u8], cost: u32) -> Result<Import
     match header {
         None => record::parse(1, line, cost),
         Some(header) => {
-            let columns =
+            let mut columns =
                 csv::Columns::parse(header).ok_or("the header has no password_hash column")?;
             record::of_members(1, columns.members(line)?, cost)
         }
@@ -119,6 +119,7 @@ pub async fn import_users<R: AsyncBufRead + Unpin>(
 }
 
 /// The format of the file, detected from its first line.
+#[expect(clippy::large_enum_variant, reason = "there is one for each import")]
 enum Format {
     Unknown,
     Json,
@@ -151,7 +152,7 @@ impl Batch {
                     continue;
                 }
             }
-            let parsed = match (text, &format) {
+            let parsed = match (text, &mut *format) {
                 (None, _) => Err(format!("is longer than {LINE_BYTES_MAX} bytes")),
                 (Some(text), Format::Csv(columns)) => columns
                     .members(text)

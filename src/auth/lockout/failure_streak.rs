@@ -87,14 +87,13 @@ impl FailureStreak {
         self.failures == 0 || now_ms.saturating_sub(self.failed_ms) >= millis(STREAK_TTL)
     }
 
-    /// Whether the streak causes waits. Such a streak is not evicted before it ends.
-    pub(super) fn is_spent(&self, rule: Rule) -> bool {
-        self.failures >= rule.first
-    }
-
-    /// The eviction order: few failures first, then the oldest.
-    pub(super) fn weight(&self) -> (u8, u64) {
-        (self.failures, self.failed_ms)
+    /// The eviction order: ended streaks first, then few failures, then the oldest.
+    ///
+    /// `None` for a streak that causes waits, which is not evicted before it ends.
+    pub(super) fn eviction_rank(&self, rule: Rule, now_ms: u64) -> Option<(bool, u8, u64)> {
+        let goes_on = !self.is_over(now_ms);
+        let stays = goes_on && self.failures >= rule.first;
+        (!stays).then_some((goes_on, self.failures, self.failed_ms))
     }
 }
 
@@ -166,7 +165,7 @@ mod tests {
         let day_ms = millis(STREAK_TTL);
         assert!(!streak.is_over(day_ms) && streak.is_over(day_ms + 1));
         streak.fail(PAIR, day_ms + 1);
-        assert_eq!(streak.weight().0, 1);
+        assert_eq!(streak.failures, 1);
     }
 
     #[test]

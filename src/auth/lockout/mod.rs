@@ -46,6 +46,7 @@
 //! whether or not an account has the name; see `super::known_blocks`.
 
 mod failure_streak;
+mod slots;
 mod table;
 
 use crate::identity::{LoginName, address_block};

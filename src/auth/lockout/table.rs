@@ -4,8 +4,9 @@
 //! cannot know which keys those are. A set allocates memory when it is first used.
 
 use super::failure_streak::{FailureStreak, Rule, Wait};
+use super::slots;
+use crate::cells::Cells;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The number of sets in a table: a power of two. A set takes at most 40 bytes.
@@ -14,6 +15,8 @@ pub(super) const SETS: usize = 16_384;
 pub(in crate::auth) const SLOTS: usize = 8;
 /// How long an address block stays known after a login.
 pub(in crate::auth) const KNOWN_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The number of parts in which the sets are swept, one per second.
+const SWEEP_PARTS: usize = 64;
 
 /// A keyed hash, so that no name or address is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(in crate::auth) struct LoginKey {
     pub(super) pair: LockoutKey,
 }
 
+type Slots<V> = slots::Slots<LockoutKey, V, SLOTS>;
+
 /// Failure streaks by key.
 ///
 /// In a full set, a new key replaces a streak that has ended, or else the lightest streak that
@@ -36,72 +41,65 @@ pub(in crate::auth) struct LoginKey {
 #[derive(Debug)]
 pub(super) struct StreakTable {
     rule: Rule,
-    sets: Box<[Mutex<StreakSet>]>,
+    sets: Cells<StreakSet>,
     /// One bit per set: whether one of its keys may be waiting. Written under the set's lock.
     waiting: Box<[AtomicU64]>,
 }
 
 #[derive(Debug, Default)]
 struct StreakSet {
-    /// At most [`SLOTS`].
-    streaks: Vec<Slot>,
+    own: Slots<FailureStreak>,
     /// The streak of all keys without a slot.
     shared: Option<Box<FailureStreak>>,
 }
 
-type Slot = (LockoutKey, FailureStreak);
-
 impl StreakTable {
     pub(super) fn new(rule: Rule, sets: usize) -> Self {
-        let sets: Box<[_]> = (0..sets.next_power_of_two()).map(|_| Mutex::default()).collect();
-        let waiting = (0..sets.len().div_ceil(64)).map(|_| AtomicU64::default()).collect();
-        Self { rule, sets, waiting }
+        let waiting =
+            (0..sets.next_power_of_two().div_ceil(64)).map(|_| AtomicU64::default()).collect();
+        Self { rule, sets: Cells::new(sets), waiting }
     }
 
     /// Returns the remaining wait of a key and records a refusal.
     pub(super) fn wait(&self, key: LockoutKey, now_ms: u64) -> Option<Wait> {
-        self.set(key)?.find(key, self.rule, now_ms)?.wait(self.rule, now_ms)
+        self.find(key, now_ms, |streak| streak.wait(self.rule, now_ms)).flatten()
     }
 
     /// Whether a key has to wait. Records no refusal.
     pub(super) fn is_waiting(&self, key: LockoutKey, now_ms: u64) -> bool {
-        let Some(mut set) = self.set(key) else { return false };
-        set.find(key, self.rule, now_ms)
-            .is_some_and(|streak| streak.left(self.rule, now_ms).is_some())
+        let waits = |streak: &mut FailureStreak| streak.left(self.rule, now_ms).is_some();
+        self.find(key, now_ms, waits).unwrap_or_default()
     }
 
     /// See [`FailureStreak::claim_lookup`].
     pub(super) fn claim_lookup(&self, key: LockoutKey, now_ms: u64) -> bool {
-        let Some(mut set) = self.set(key) else { return false };
-        set.find(key, self.rule, now_ms)
-            .is_some_and(|streak| streak.claim_lookup(self.rule, now_ms))
+        self.find(key, now_ms, |streak| streak.claim_lookup(self.rule, now_ms)).unwrap_or_default()
     }
 
     /// See [`FailureStreak::release_lookup`].
     pub(super) fn release_lookup(&self, key: LockoutKey, now_ms: u64) {
-        if let Some(mut set) = self.set(key)
-            && let Some(streak) = set.find(key, self.rule, now_ms)
-        {
-            streak.release_lookup();
-        }
+        self.find(key, now_ms, FailureStreak::release_lookup);
     }
 
     /// Removes and returns a key's own streak, never the shared one.
     pub(super) fn take(&self, key: LockoutKey) -> Option<FailureStreak> {
-        let mut set = self.set(key)?;
-        let slot = set.streaks.iter().position(|(other, _)| *other == key)?;
-        Some(set.streaks.swap_remove(slot).1)
+        self.sets.lock(key.0).own.remove(key)
     }
 
-    /// Counts a failure of a key, unless it has to wait.
+    /// Counts a failure of a key, unless it has to wait. A new key gets a slot if there is one.
     pub(super) fn fail(&self, key: LockoutKey, now_ms: u64) -> Option<Wait> {
-        let mut set = self.set(key)?;
-        let streak = set.streak(key, self.rule, now_ms);
+        let mut set = self.sets.lock(key.0);
+        let StreakSet { own, shared } = &mut *set;
+        let rank = |streak: &FailureStreak| streak.eviction_rank(self.rule, now_ms);
+        let streak = match own.get_or_insert(key, FailureStreak::default(), rank) {
+            Some(streak) => streak,
+            None => shared.get_or_insert_default(),
+        };
         let wait = streak.fail(self.rule, now_ms);
         if streak.left(self.rule, now_ms).is_some() {
-            let set = index(key, self.sets.len());
-            if let Some(flags) = self.waiting.get(set / 64) {
-                flags.fetch_or(1 << (set % 64), Relaxed);
+            let index = self.sets.index(key.0);
+            if let Some(flags) = self.waiting.get(index / 64) {
+                flags.fetch_or(1 << (index % 64), Relaxed);
             }
         }
         wait
@@ -110,12 +108,13 @@ impl StreakTable {
     /// Counts the keys that have to wait now. Locks only the sets that may have one.
     pub(super) fn waiting(&self, now_ms: u64) -> usize {
         let mut count = 0;
-        for (sets, flags) in self.sets.chunks(64).zip(&self.waiting) {
+        for (first, flags) in (0..).step_by(64).zip(&self.waiting) {
             let flagged = flags.load(Relaxed);
-            for (bit, set) in sets.iter().enumerate().filter(|(bit, _)| flagged >> bit & 1 == 1) {
-                let set = lock(set);
-                let waits = |(_, streak): &&Slot| streak.left(self.rule, now_ms).is_some();
-                let waiting = set.streaks.iter().filter(waits).count();
+            for bit in (0..64).filter(|bit| flagged >> bit & 1 == 1) {
+                let set = self.sets.lock(first + bit);
+                let waits =
+                    |(_, streak): &&(_, FailureStreak)| streak.left(self.rule, now_ms).is_some();
+                let waiting = set.own.iter().filter(waits).count();
                 if waiting == 0 {
                     flags.fetch_and(!(1 << bit), Relaxed);
                 }
@@ -127,60 +126,25 @@ impl StreakTable {
 
     /// Frees the memory of ended streaks in a part of the sets. `turn` counts the calls.
     pub(super) fn sweep(&self, turn: usize, now_ms: u64) {
-        for set in part(&self.sets, turn) {
-            let mut set = lock(set);
-            set.streaks.retain(|(_, streak)| !streak.is_over(now_ms));
+        for mut set in self.sets.part(turn, SWEEP_PARTS) {
+            set.own.retain(|streak| !streak.is_over(now_ms));
             drop(set.shared.take_if(|streak| streak.is_over(now_ms)));
-            set.streaks.shrink_to_fit();
         }
     }
 
-    fn set(&self, key: LockoutKey) -> Option<MutexGuard<'_, StreakSet>> {
-        self.sets.get(index(key, self.sets.len())).map(lock)
-    }
-}
-
-impl StreakSet {
-    /// Whether a new key would get a slot.
-    fn has_room(&self, rule: Rule, now_ms: u64) -> bool {
-        let may_go = |(_, streak): &Slot| streak.is_over(now_ms) || !streak.is_spent(rule);
-        self.streaks.len() < SLOTS || self.streaks.iter().any(may_go)
-    }
-
-    /// Finds the streak that applies to a key.
-    fn find(&mut self, key: LockoutKey, rule: Rule, now_ms: u64) -> Option<&mut FailureStreak> {
-        let has_room = self.has_room(rule, now_ms);
-        match self.streaks.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, streak)) => Some(streak),
-            None if has_room => None,
-            None => self.shared.as_deref_mut(),
-        }
-    }
-
-    /// Returns the streak of a key. A new key gets a slot if there is one.
-    fn streak(&mut self, key: LockoutKey, rule: Rule, now_ms: u64) -> &mut FailureStreak {
-        let own = self.streaks.iter().position(|(other, _)| *other == key);
-        let slot = own.or_else(|| {
-            let new = (key, FailureStreak::default());
-            if self.streaks.len() < SLOTS {
-                self.streaks.push(new);
-                return Some(self.streaks.len() - 1);
-            }
-            let lightest = self
-                .streaks
-                .iter_mut()
-                .enumerate()
-                .filter(|(_, (_, streak))| streak.is_over(now_ms) || !streak.is_spent(rule))
-                .min_by_key(|(_, (_, streak))| (!streak.is_over(now_ms), streak.weight()));
-            lightest.map(|(slot, evicted)| {
-                *evicted = new;
-                slot
-            })
-        });
-        match slot.and_then(|slot| self.streaks.get_mut(slot)) {
-            Some((_, streak)) => streak,
-            None => self.shared.get_or_insert_default(),
-        }
+    /// Runs `work` on the streak that applies to a key: its own one, or without room for that the
+    /// shared one.
+    fn find<R>(
+        &self,
+        key: LockoutKey,
+        now_ms: u64,
+        work: impl FnOnce(&mut FailureStreak) -> R,
+    ) -> Option<R> {
+        let mut set = self.sets.lock(key.0);
+        let StreakSet { own, shared } = &mut *set;
+        let has_room = own.has_room(|streak| streak.eviction_rank(self.rule, now_ms));
+        let shared = shared.as_deref_mut().filter(|_| !has_room);
+        own.get(key).or(shared).map(work)
     }
 }
 
@@ -191,13 +155,12 @@ impl StreakSet {
 #[derive(Debug)]
 pub(super) struct KnownBlocks {
     rule: Rule,
-    sets: Box<[Mutex<Vec<KnownBlock>>]>,
+    /// The keys of the slots are the hashes of account and block.
+    sets: Cells<Slots<KnownBlock>>,
 }
 
 #[derive(Debug)]
 struct KnownBlock {
-    /// The hash of account and block.
-    pair: LockoutKey,
     /// The time of the last login. Unit: ms since the start.
     seen_ms: u64,
     streak: FailureStreak,
@@ -205,8 +168,7 @@ struct KnownBlock {
 
 impl KnownBlocks {
     pub(super) fn new(rule: Rule, sets: usize) -> Self {
-        let sets = (0..sets.next_power_of_two()).map(|_| Mutex::default()).collect();
-        Self { rule, sets }
+        Self { rule, sets: Cells::new(sets) }
     }
 
     /// Returns the remaining wait of a known block, or `None` if it is not known.
@@ -226,33 +188,28 @@ impl KnownBlocks {
 
     /// Records a login, which resets the block's failure streak.
     pub(super) fn succeed(&self, login: LoginKey, now_ms: u64) {
-        let Some(set) = self.sets.get(index(login.account, self.sets.len())) else { return };
-        let mut set = lock(set);
-        set.retain(|block| block.pair != login.pair);
-        make_room(&mut set, now_ms);
-        let streak = FailureStreak::default();
-        set.push(KnownBlock { pair: login.pair, seen_ms: now_ms, streak });
+        let mut set = self.sets.lock(login.account.0);
+        let new = || KnownBlock { seen_ms: now_ms, streak: FailureStreak::default() };
+        if let Some(block) = set.get_or_insert(login.pair, new(), |block| Some(block.seen_ms)) {
+            *block = new();
+        }
     }
 
     /// Records an earlier login at `seen_ms` with the block's failures since then.
     ///
     /// Keeps the streak of a known block. Does nothing if the set is full of blocks seen later.
     pub(super) fn restore(&self, login: LoginKey, seen_ms: u64, streak: FailureStreak) {
-        let Some(set) = self.sets.get(index(login.account, self.sets.len())) else { return };
-        let mut set = lock(set);
-        if let Some(block) = set.iter_mut().find(|block| block.pair == login.pair) {
+        let mut set = self.sets.lock(login.account.0);
+        let rank = |block: &KnownBlock| Some(block.seen_ms).filter(|seen| *seen <= seen_ms);
+        if let Some(block) = set.get_or_insert(login.pair, KnownBlock { seen_ms, streak }, rank) {
             block.seen_ms = block.seen_ms.max(seen_ms);
-        } else if make_room(&mut set, seen_ms) {
-            set.push(KnownBlock { pair: login.pair, seen_ms, streak });
         }
     }
 
     /// Frees the memory of expired blocks in a part of the sets. `turn` counts the calls.
     pub(super) fn sweep(&self, turn: usize, now_ms: u64) {
-        for set in part(&self.sets, turn) {
-            let mut set = lock(set);
+        for mut set in self.sets.part(turn, SWEEP_PARTS) {
             set.retain(|block| block.is_known(now_ms));
-            set.shrink_to_fit();
         }
     }
 
@@ -262,44 +219,16 @@ impl KnownBlocks {
         now_ms: u64,
         work: impl FnOnce(&mut FailureStreak) -> R,
     ) -> Option<R> {
-        let mut set = lock(self.sets.get(index(login.account, self.sets.len()))?);
-        let is_it = |block: &&mut KnownBlock| block.pair == login.pair && block.is_known(now_ms);
-        let block = set.iter_mut().find(is_it)?;
+        let mut set = self.sets.lock(login.account.0);
+        let block = set.get(login.pair).filter(|block| block.is_known(now_ms))?;
         Some(work(&mut block.streak))
     }
-}
-
-/// Evicts the block unseen longest if the set is full. False if all were seen after `seen_ms`.
-fn make_room(set: &mut Vec<KnownBlock>, seen_ms: u64) -> bool {
-    if set.len() < SLOTS {
-        return true;
-    }
-    let oldest = set.iter().enumerate().min_by_key(|(_, block)| block.seen_ms);
-    let slot = oldest.filter(|(_, block)| block.seen_ms <= seen_ms).map(|(slot, _)| slot);
-    slot.map(|slot| set.swap_remove(slot)).is_some()
 }
 
 impl KnownBlock {
     fn is_known(&self, now_ms: u64) -> bool {
         Duration::from_millis(now_ms.saturating_sub(self.seen_ms)) < KNOWN_TTL
     }
-}
-
-/// The number of parts in which the sets are swept, one per second.
-const SWEEP_PARTS: usize = 64;
-
-fn part<T>(sets: &[T], turn: usize) -> impl Iterator<Item = &T> {
-    sets.iter().skip(turn % SWEEP_PARTS).step_by(SWEEP_PARTS)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the low bits of a hash")]
-fn index(LockoutKey(hash): LockoutKey, sets: usize) -> usize {
-    hash as usize & (sets - 1)
-}
-
-/// Locks a set. A panic cannot leave it half changed, so poisoning is ignored.
-fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -328,7 +257,7 @@ mod tests {
         for victim in &victims {
             assert!(streaks.wait(*victim, 2).is_some(), "{victim:?}");
         }
-        let held: usize = streaks.sets.iter().map(|set| lock(set).streaks.len()).sum();
+        let held: usize = streaks.sets.part(0, 1).map(|set| set.own.iter().count()).sum();
         assert_eq!(held, 4 * SLOTS);
     }
 
@@ -355,8 +284,10 @@ mod tests {
             spend(&streaks, LockoutKey(key), if key == 3 { 1 } else { 5 });
         }
         spend(&streaks, LockoutKey(50), 1);
-        let keys: Vec<u64> = lock(&streaks.sets[0]).streaks.iter().map(|(key, _)| key.0).collect();
-        assert_eq!(keys, [0, 1, 2, 50, 4, 5, 6, 7]);
+        let set = streaks.sets.lock(0);
+        let mut keys: Vec<u64> = set.own.iter().map(|(key, _)| key.0).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [0, 1, 2, 4, 5, 6, 7, 50]);
     }
 
     #[test]
@@ -374,8 +305,8 @@ mod tests {
         // A slot is free again as soon as its streak ends.
         assert_eq!(streaks.wait(LockoutKey(99), DAY_MS), None);
         streaks.sweep(0, DAY_MS);
-        let set = lock(&streaks.sets[0]);
-        assert!(set.streaks.is_empty() && set.shared.is_none());
+        let set = streaks.sets.lock(0);
+        assert!(set.own.iter().count() == 0 && set.shared.is_none());
     }
 
     #[test]
@@ -394,6 +325,6 @@ mod tests {
         for turn in 0..SWEEP_PARTS {
             known.sweep(turn, 200 + month_ms);
         }
-        assert!(known.sets.iter().all(|set| lock(set).is_empty()));
+        assert!(known.sets.part(0, 1).all(|set| set.iter().count() == 0));
     }
 }
