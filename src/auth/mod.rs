@@ -34,9 +34,9 @@ pub use import::{ImportCount, ImportError, RejectedLine, import_users, read_line
 pub use introspect::{ActiveToken, ClientCallError};
 pub use login::{Login, LoginError};
 pub use me::{Caller, MeError};
-pub use password::{ChangePassword, PasswordError, new_password};
+pub use password::{ChangePassword, PasswordError};
 pub use refresh::RefreshError;
-pub use register::{Field, FieldError, Register, RegisterError};
+pub use register::{Field, FieldError, Register, RegisterError, new_password};
 
 /// An account as its owner sees it.
 pub use crate::store::Account;

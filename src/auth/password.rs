@@ -5,7 +5,7 @@
 //! account (`FOR SHARE`); its second sees their sessions. Later logins find the account changed.
 
 use super::attempt::{Attempt, Refusal};
-use super::register::{Field, FieldError, field};
+use super::register::{Field, FieldError, field, new_password};
 use super::{Auth, Inner, MeError};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin};
@@ -123,14 +123,6 @@ impl From<Refusal> for PasswordError {
             Refusal::Locked { retry_after } => Self::Locked { retry_after },
         }
     }
-}
-
-/// Checks a new password, and returns it or the rule that it breaks.
-///
-/// # Errors
-/// See [`crate::hashing::PasswordRule`].
-pub fn new_password(text: Secret) -> Result<Password, String> {
-    Password::new(text).map_err(|rule| rule.to_string())
 }
 
 /// Checks both passwords, and returns either both or all errors.

@@ -1,6 +1,6 @@
 //! Registration.
 
-use super::{Auth, hash_label, new_password, store_label};
+use super::{Auth, hash_label, store_label};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{Email, Origin, Username};
 use crate::secret::Secret;
@@ -94,6 +94,14 @@ impl Auth {
             store::RegisterError::Store(error) => RegisterError::Store(error),
         })
     }
+}
+
+/// Checks a new password, and returns it or the rule that it breaks.
+///
+/// # Errors
+/// See [`crate::hashing::PasswordRule`].
+pub fn new_password(text: Secret) -> Result<Password, String> {
+    Password::new(text).map_err(|rule| rule.to_string())
 }
 
 /// Checks every field, and returns either all values or all errors.
