@@ -5,7 +5,7 @@
 //! - Keys may share a state: cells. The log throttle, the lockout's sets of slots and the limiter's
 //!   networks use them.
 //! - Any entry may be lost: a cache of `quick_cache` (accepted tokens and OAuth clients).
-//! - No entry may be lost before its time: a `DashMap` with a rule of its own. The limiter's table evicts
+//! - No entry may be lost before its time: a `DashMap` with its own rule. The limiter's table evicts
 //!   only full buckets, in order of arrival. The session cache remembers every revocation, or else
 //!   discards all of its answers.
 

@@ -17,7 +17,7 @@ pub mod postgres;
 pub mod store;
 pub mod tokens;
 
-mod cells;
+pub mod cells;
 pub mod clock;
 pub mod identity;
 pub mod lifecycle;
