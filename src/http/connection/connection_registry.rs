@@ -74,12 +74,15 @@ impl ConnectionRegistry {
     /// Waits for a connection permit; at the limit, evicts connections idle longest.
     ///
     /// Connections with a request in progress are never evicted. If all are busy, this waits.
-    /// Cancel safe. Never returns `None`, because the semaphore is never closed.
+    /// Below the limit this does not wait, not even for tokio's task budget: a drain that begins in
+    /// a wait loses the connection. Cancel safe. Never returns `None`, because the semaphore is
+    /// never closed.
     pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            if self.0.permits.available_permits() == 0 {
-                self.evict();
+            if let Ok(permit) = Arc::clone(&self.0.permits).try_acquire_owned() {
+                return Some(permit);
             }
+            self.evict();
             let permit = Arc::clone(&self.0.permits).acquire_owned();
             if let Ok(permit) = timeout(SEARCH_INTERVAL, permit).await {
                 return permit.ok();

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use hyper::Version;
 use proptest::prelude::*;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::coop;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -251,4 +252,14 @@ async fn a_waiting_client_gets_the_place_of_a_connection_that_falls_idle() {
     };
     let (permit, ()) = tokio::join!(waiting, leaves);
     assert!(permit.is_some());
+}
+
+// Reliability: D3.
+#[tokio::test]
+async fn a_permit_below_the_limit_is_granted_at_once_even_without_task_budget() {
+    let registry = ConnectionRegistry::new(1);
+    while coop::has_budget_remaining() {
+        coop::consume_budget().now_or_never();
+    }
+    assert!(registry.permit().now_or_never().is_some());
 }
