@@ -6,7 +6,6 @@
 
 use super::json_lines::JsonLines;
 use super::log_queue::LogQueue;
-use crate::clock::Clock;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
@@ -105,7 +104,7 @@ impl Log {
         let lines = match &text {
             None => {
                 let writer = QueueWriter(queue.clone());
-                lines.with_writer(writer).event_format(JsonLines(Clock::system())).boxed()
+                lines.with_writer(writer).event_format(JsonLines).boxed()
             }
             Some(text) => {
                 lines.with_writer(text.clone()).with_ansi(false).with_target(false).boxed()
