@@ -19,6 +19,7 @@ mod error;
 mod imported;
 mod job;
 mod kernel;
+mod lane_counts;
 mod memory;
 mod metrics;
 mod password;
@@ -44,5 +45,7 @@ pub use phc::StoredHash;
 /// The parts of the kernel that `benches/` measures.
 #[doc(hidden)]
 pub mod bench {
-    pub use super::kernel::{Batch, Cost, Digest, Full, LaneJob, PasswordKey, PasswordKeyError};
+    pub use super::kernel::{
+        Batch, Cost, Digest, Full, Kernel, LaneJob, PasswordKey, PasswordKeyError,
+    };
 }

@@ -21,7 +21,14 @@ use super::blowfish::{State, Words};
 const FEW_LANES: usize = 5;
 
 /// Runs `rounds` loop rounds (expand the password, expand the salt) in each of `N` lanes.
-pub(super) fn run<const N: usize>(states: &mut [State; N], words: &[Words; N], rounds: u32) {
+///
+/// `expand` is [`expand`] or the same in assembly.
+pub(super) fn run<const N: usize>(
+    states: &mut [State; N],
+    words: &[Words; N],
+    rounds: u32,
+    expand: impl Fn(&mut [State; N]),
+) {
     for _ in 0..rounds {
         for (state, words) in states.iter_mut().zip(words) {
             state.mix_in(&words.key);
@@ -40,7 +47,7 @@ pub(super) fn run<const N: usize>(states: &mut [State; N], words: &[Words; N], r
 /// [`State::expand`] for several states. Not inlined, because key and salt share the code.
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "pairs of 18 and of 256 words, counted by constants")]
-fn expand<const N: usize>(states: &mut [State; N]) {
+pub(super) fn expand<const N: usize>(states: &mut [State; N]) {
     if let [state] = states.as_mut_slice() {
         // with one lane both halves fit in the registers
         return state.expand();

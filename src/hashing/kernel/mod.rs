@@ -101,10 +101,13 @@
 //! compiler leaves in registers and on the stack (single words of a block) remain until they are
 //! overwritten.
 
+#[cfg(target_arch = "x86_64")]
+mod assembly;
 mod batch;
 mod blowfish;
 mod interleave;
 mod lane;
+mod select;
 mod tables;
 
 #[cfg(test)]
@@ -112,3 +115,4 @@ mod oracle_tests;
 
 pub use batch::{Batch, Full, LANES_MAX};
 pub use lane::{Cost, Digest, LaneJob, PasswordKey, PasswordKeyError};
+pub use select::Kernel;
