@@ -14,7 +14,7 @@ LOOKUPS_PER_LANE = 4 * 16
 CEILINGS = {
     "bextr": (r"assembly5bextr", {1: 10.8, **dict.fromkeys(range(2, 6), 10.6), 6: 11.1, 7: 11.6, 8: 11.9}),
     "pext": (r"assembly4pext", {1: 10.8, **dict.fromkeys(range(2, 6), 10.6), 6: 11.1, 7: 11.6, 8: 11.9}),
-    "portable": (r"(interleave|State)6expand", {1: 13.8, **dict.fromkeys(range(2, 9), 15.3)}),
+    "portable": (r"(interleave|State)6expand", {1: 13.6, **dict.fromkeys(range(2, 6), 15.3), **dict.fromkeys(range(6, 9), 13.4)}),
 }
 LABEL = re.compile(r"^(\.L\w+):")
 FUNCTION = re.compile(r"^([A-Za-z_][\w.$]*):")

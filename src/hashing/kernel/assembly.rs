@@ -21,6 +21,7 @@ use std::arch::{is_x86_feature_detected, naked_asm, x86_64::__cpuid};
 use std::mem::offset_of;
 
 use super::blowfish::State;
+use super::interleave;
 
 /// The instruction for the bytes in the middle of a word. A value proves that the CPU has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ impl Assembly {
             return &[];
         }
         let vendor = __cpuid(0);
+        // pext has a latency of three cycles everywhere, and is slow on AMD before Zen 3
         if [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened()
             == b"GenuineIntel"
         {
@@ -57,24 +59,18 @@ impl Assembly {
         }
     }
 
-    /// [`State::expand`] for several states.
-    ///
-    /// More than eight are expanded in two halves, because their registers would not suffice.
-    pub(super) fn expand(self, states: &mut [State]) {
+    /// [`State::expand`] for up to eight states.
+    pub(super) fn expand<const N: usize>(self, states: &mut [State; N]) {
         let chain = match self.0 {
-            ByteExtract::Bextr => bextr::chain(states.len()),
-            ByteExtract::Pext => pext::chain(states.len()),
+            ByteExtract::Bextr => bextr::chain(N),
+            ByteExtract::Pext => pext::chain(N),
         };
-        let Some(chain) = chain else {
-            let (first, second) = states.split_at_mut(states.len() / 2);
-            self.expand(first);
-            return self.expand(second);
-        };
+        let Some(chain) = chain else { return interleave::expand(states) };
         for state in &mut *states {
             state.parked = [0; 2];
         }
         let base: *mut State = states.as_mut_ptr();
-        // SAFETY: `chain` is the code for `states.len()` lanes, and `self` proves that the CPU has
+        // SAFETY: `chain` is the code for `N` lanes, and `self` proves that the CPU has
         // its instructions. All addresses are inside `states`, which is borrowed for the calls: P,
         // the parked words, the words between the two pointers in each lane, and box entries
         // indexed by a byte.
@@ -98,6 +94,7 @@ type Chain = unsafe extern "sysv64" fn(base: *mut State, word: *mut u32, end: *m
 
 /// What the address register exceeds the address by, so that it is a shift count of 24.
 const BIAS: usize = 24;
+const _: () = assert!(align_of::<State>().is_multiple_of(32), "shift counts have five bits");
 
 /// The names of a register's lower parts.
 #[rustfmt::skip]

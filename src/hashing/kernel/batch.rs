@@ -8,7 +8,7 @@ use super::blowfish::{State, Words};
 use super::lane::{Digest, LaneJob};
 use super::select::Kernel;
 
-/// The most lanes of a batch.
+/// The most lanes of a batch. More than eight run in two halves.
 pub const LANES_MAX: usize = 12;
 
 /// Up to [`LANES_MAX`] bcrypt computations that one thread steps together.
@@ -172,17 +172,11 @@ impl Slots {
         Some(Digest::new(self.states.get(index)?.finish()))
     }
 
-    /// Runs the first `busy` lanes with the code for that number.
+    /// Runs the first `busy` lanes.
     fn run(&mut self, kernel: Kernel, busy: usize, rounds: u32) {
-        macro_rules! run {
-            ($($n:literal)*) => { match busy {
-                $( $n => if let (Some(states), Some(words)) = (self.states.first_chunk_mut::<$n>(), self.words.first_chunk()) {
-                    kernel.run(states, words, rounds);
-                }, )*
-                _ => {}
-            } };
+        if let (Some(states), Some(words)) = (self.states.get_mut(..busy), self.words.get(..busy)) {
+            kernel.run(states, words, rounds);
         }
-        run!(1 2 3 4 5 6 7 8 9 10 11 12);
     }
 
     /// Zeroes a slot, or moves the content of another slot `last` there.

@@ -27,17 +27,32 @@ impl Kernel {
         self.0.map_or("portable", Assembly::name)
     }
 
-    /// Runs `rounds` loop rounds in each of `N` lanes.
-    pub(super) fn run<const N: usize>(
-        self,
-        states: &mut [State; N],
-        words: &[Words; N],
-        rounds: u32,
-    ) {
-        interleave::run(states, words, rounds, |states| match self.0 {
+    /// Runs `rounds` loop rounds in each lane, with the code for that number of lanes.
+    ///
+    /// More than eight lanes run in two halves, because one loop would keep too little in registers.
+    pub(super) fn run(self, states: &mut [State], words: &[Words], rounds: u32) {
+        macro_rules! run {
+            ($($n:literal)*) => { match states.len() {
+                0 => {}
+                $( $n => if let (Some(states), Some(words)) = (states.first_chunk_mut::<$n>(), words.first_chunk()) {
+                    interleave::run(states, words, rounds, |states| self.expand(states));
+                }, )*
+                lanes => {
+                    let (states, more_states) = states.split_at_mut(lanes / 2);
+                    let (words, more_words) = words.split_at(lanes / 2);
+                    self.run(states, words, rounds);
+                    self.run(more_states, more_words, rounds);
+                }
+            } };
+        }
+        run!(1 2 3 4 5 6 7 8);
+    }
+
+    fn expand<const N: usize>(self, states: &mut [State; N]) {
+        match self.0 {
             Some(assembly) => assembly.expand(states),
             None => interleave::expand(states),
-        });
+        }
     }
 }
 
@@ -56,7 +71,7 @@ impl Assembly {
         match self {}
     }
 
-    fn expand(self, _: &mut [State]) {
+    fn expand<const N: usize>(self, _: &mut [State; N]) {
         match self {}
     }
 }
