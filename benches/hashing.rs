@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use staunch::clock::Clock;
-use staunch::hashing::bench::{Batch, Cost, LaneJob, PasswordKey};
+use staunch::hashing::bench::{Batch, Cost, Kernel, LaneJob, PasswordKey};
 use staunch::hashing::{
     HashConfig, HashEngine, HashError, HashPurpose, LANES_MAX, Password, StoredHash,
     bcrypt_crate_hash_time,
@@ -55,10 +55,11 @@ fn seconds(default: u64) -> Duration {
     Duration::from_secs(set.unwrap_or(default))
 }
 
-/// Measures lanes 1 to 8 and the bcrypt crate.
+/// Measures every kernel and lane count that this CPU can run, and the bcrypt crate.
 ///
 /// Every sample is short and the variants alternate, so that other load on the machine affects
-/// single samples and not one variant. The least time of each variant counts.
+/// single samples and not one variant. The minimum shows the machine without other load, and the
+/// median shows it as it was.
 fn kernel() {
     const ROUNDS: u32 = 16;
     const SALT: [u8; 16] = *b"0123456789abcdef";
@@ -68,56 +69,67 @@ fn kernel() {
         cost: Cost::new(cost).unwrap(),
     };
     // Cost 31 practically never ends, so the same lanes can be stepped throughout.
-    let mut batches: Vec<Batch<()>> = (1..=LANES_MAX)
-        .map(|lanes| {
-            let mut batch = Batch::new(lanes);
+    let mut variants = Vec::new();
+    for kernel in Kernel::available() {
+        for lanes in 1..=LANES_MAX {
+            let mut batch = Batch::with_kernel(lanes, kernel);
             while !batch.is_full() {
                 batch.insert(job(31), ()).unwrap();
             }
-            batch
-        })
-        .collect();
-    let mut steps = vec![f64::MAX; LANES_MAX];
-    let (mut insert, mut retire) = (f64::MAX, f64::MAX);
-    let (mut crate_4, mut crate_6) = (f64::MAX, f64::MAX);
+            variants.push((kernel, batch, Vec::new()));
+        }
+    }
+    let (mut insert, mut retire) = (Vec::new(), Vec::new());
+    let (mut crate_4, mut crate_6) = (Vec::new(), Vec::new());
     let begun = Instant::now();
     while begun.elapsed() < seconds(8) {
-        keep_least(&mut crate_4, || bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
-        keep_least(&mut crate_6, || bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
-        for (batch, least) in batches.iter_mut().zip(&mut steps) {
-            keep_least(least, || batch.step(ROUNDS));
+        sample(&mut crate_4, || bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
+        sample(&mut crate_6, || bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
+        for (_, batch, steps) in &mut variants {
+            sample(steps, || batch.step(ROUNDS));
         }
         let mut batch = Batch::new(1);
-        keep_least(&mut insert, || batch.insert(job(4), ()).unwrap());
+        sample(&mut insert, || batch.insert(job(4), ()).unwrap());
         batch.step(ROUNDS);
-        keep_least(&mut retire, || batch.retire().unwrap());
+        sample(&mut retire, || batch.retire().unwrap());
     }
     let rounds = f64::from(1u32 << COST);
-    let crate_round = (crate_6 - crate_4) / 48.0;
-    let crate_hash = crate_4 + crate_round * (rounds - 16.0);
-    println!("\n# Kernel, one thread, cost {COST}\n");
-    println!("bcrypt crate: {:.1} ms, {:.1} hashes/s\n", crate_hash * 1e3, 1.0 / crate_hash);
-    println!("| lanes | ms per batch | relative to one lane | hashes/s | relative to the crate |");
+    // Of the minima (quantile 0) and of the medians.
+    let both = [0.0, 0.5].map(|share| {
+        let at = |times: &mut Vec<Duration>| quantile(times, share).as_secs_f64();
+        let crate_round = (at(&mut crate_6) - at(&mut crate_4)) / 48.0;
+        let crate_hash = at(&mut crate_4) + crate_round * (rounds - 16.0);
+        (share, crate_hash, at(&mut insert) + at(&mut retire))
+    });
+    println!("\n# Kernel, one thread, cost {COST}: minimum · median\n");
+    let [least, median] = both.map(|(_, hash, _)| hash);
+    let ([a, b], [c, d]) = ([least, median].map(|hash| hash * 1e3), [1.0 / least, 1.0 / median]);
+    println!("bcrypt crate: {a:.1} · {b:.1} ms, {c:.1} · {d:.1} hashes/s\n");
+    println!("| kernel | lanes | ns per lane-round | hashes/s | relative to the crate |");
     println!("|---|---|---|---|---|");
-    let mut one_lane = None;
-    for (lanes, step) in (1u32..).zip(steps) {
-        let lanes = f64::from(lanes);
-        let batch = step / f64::from(ROUNDS) * rounds + lanes * (insert + retire);
-        let one_lane = *one_lane.get_or_insert(batch);
-        let rate = lanes / batch;
+    for (kernel, batch, mut steps) in variants {
+        #[expect(clippy::cast_precision_loss, reason = "a lane count")]
+        let lanes = batch.lanes() as f64;
+        let cells = both.map(|(share, crate_hash, ends)| {
+            let round = quantile(&mut steps, share).as_secs_f64() / f64::from(ROUNDS);
+            let rate = lanes / (round * rounds + lanes * ends);
+            (round * 1e9 / lanes / LANE_ROUNDS, rate, rate * crate_hash)
+        });
+        let [(ns, rate, factor), (ns_median, rate_median, factor_median)] = cells;
         println!(
-            "| {lanes} | {:.1} | {:.2} | {rate:.1} | {:.2} |",
-            batch * 1e3,
-            batch / one_lane,
-            rate * crate_hash
+            "| {} | {lanes} | {ns:.3} · {ns_median:.3} | {rate:.1} · {rate_median:.1} | {factor:.2} · {factor_median:.2} |",
+            kernel.name()
         );
     }
 }
 
-fn keep_least<R>(least: &mut f64, work: impl FnOnce() -> R) {
+/// Blowfish rounds of a lane in one loop round: two expansions of 521 blocks.
+const LANE_ROUNDS: f64 = 2.0 * 521.0 * 16.0;
+
+fn sample<R>(times: &mut Vec<Duration>, work: impl FnOnce() -> R) {
     let begun = Instant::now();
     black_box(work());
-    *least = least.min(begun.elapsed().as_secs_f64());
+    times.push(begun.elapsed());
 }
 
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {

@@ -114,7 +114,7 @@ settings! {
     /// Threads that hash passwords; auto: one per core.
     hash_threads: Option<Count<usize, 1, 256>> = "auto", "STAUNCH_HASH_THREADS", auto(own);
     /// Passwords hashed together in one thread; auto: the fastest number measured at start.
-    hash_lanes: Option<Count<usize, 1, 8>> = "auto", "STAUNCH_HASH_LANES", auto(own);
+    hash_lanes: Option<Count<usize, 1, 12>> = "auto", "STAUNCH_HASH_LANES", auto(own);
     /// Passwords that may wait to be hashed: half for logins, half for new passwords.
     hash_queue: Count<usize, 1, 65536> = "4096", "STAUNCH_HASH_QUEUE", own;
     /// Longest time a password may wait to be hashed.

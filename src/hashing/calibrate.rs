@@ -5,6 +5,7 @@
 //! lower on smaller cores.
 
 use super::kernel::{Batch, Cost, LANES_MAX, LaneJob, PasswordKey};
+use super::lane_counts::lane_counts;
 use crate::clock::Clock;
 use std::time::Duration;
 
@@ -64,12 +65,12 @@ impl LaneSpeed {
 }
 
 impl Calibration {
-    /// Measures lane counts 1 to 8 and chooses the best one.
+    /// Measures the lane counts that suit the cache and chooses the best one.
     ///
     /// The best is the count with the highest throughput whose latency stays under twice that of
     /// one lane. Takes half a second, 0.8 s at most.
     pub fn measure(clock: &Clock) -> Self {
-        Self::of(&(1..=LANES_MAX).collect::<Vec<_>>(), REPETITIONS, clock)
+        Self::of(&lane_counts(), REPETITIONS, clock)
     }
 
     /// Measures one lane and a configured lane count. Takes about 20 ms.

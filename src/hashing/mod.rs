@@ -8,7 +8,7 @@
 //! # Lanes
 //!
 //! bcrypt is limited by latency: one computation leaves most of a core idle while it waits for its
-//! last table look-up. `kernel` interleaves up to eight computations in one thread; its page has
+//! last table look-up. `kernel` interleaves up to twelve computations in one thread; its page has
 //! the figures. The number of lanes is measured at start (`calibrate`): the best rate whose latency
 //! stays under twice that of a single lane. With as many logins as workers, each login runs alone in
 //! its worker, at single-lane speed.
@@ -38,6 +38,7 @@ mod error;
 mod imported;
 mod job;
 mod kernel;
+mod lane_counts;
 mod memory;
 mod metrics;
 mod password;
@@ -63,5 +64,7 @@ pub use phc::StoredHash;
 /// The parts of the kernel that `benches/` measures.
 #[doc(hidden)]
 pub mod bench {
-    pub use super::kernel::{Batch, Cost, Digest, Full, LaneJob, PasswordKey, PasswordKeyError};
+    pub use super::kernel::{
+        Batch, Cost, Digest, Full, Kernel, LaneJob, PasswordKey, PasswordKeyError,
+    };
 }

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// The number of files that an upgrade from [`OLD`] applies at once.
-const AT_ONCE: usize = 3;
+pub(crate) const AT_ONCE: usize = 3;
 /// The number of files that it applies a day later.
 const LATER: usize = 2;
 

@@ -5,11 +5,11 @@ use std::fmt;
 use zeroize::Zeroize;
 
 use super::blowfish::{State, Words};
-use super::interleave;
 use super::lane::{Digest, LaneJob};
+use super::select::Kernel;
 
-/// The most lanes of a batch.
-pub const LANES_MAX: usize = 8;
+/// The most lanes of a batch. More than eight run in two halves.
+pub const LANES_MAX: usize = 12;
 
 /// Up to [`LANES_MAX`] bcrypt computations that one thread steps together.
 ///
@@ -20,6 +20,7 @@ pub const LANES_MAX: usize = 8;
 /// lane costs nothing. A lane's password words and state are zeroed before they are reused or
 /// freed, however the lane ends: retired, cancelled, with the batch, or while a panic unwinds.
 pub struct Batch<T> {
+    kernel: Kernel,
     slots: Slots,
     /// One entry for each busy lane, in the order of the slots.
     lanes: Vec<Lane<T>>,
@@ -49,8 +50,13 @@ impl<T> Batch<T> {
     ///
     /// All memory is allocated here: 4.3 KiB per lane.
     pub fn new(lanes: usize) -> Self {
+        Self::with_kernel(lanes, Kernel::best())
+    }
+
+    /// The same, with a given kernel.
+    pub fn with_kernel(lanes: usize, kernel: Kernel) -> Self {
         let lanes = lanes.clamp(1, LANES_MAX);
-        Self { slots: Slots::new(lanes), lanes: Vec::with_capacity(lanes) }
+        Self { kernel, slots: Slots::new(lanes), lanes: Vec::with_capacity(lanes) }
     }
 
     /// The number of lanes, busy or free.
@@ -99,7 +105,7 @@ impl<T> Batch<T> {
             .map(|lane| lane.rounds_left)
             .min()
             .map_or(0, |least| least.min(rounds));
-        self.slots.run(self.lanes.len(), rounds);
+        self.slots.run(self.kernel, self.lanes.len(), rounds);
         for lane in &mut self.lanes {
             lane.rounds_left -= rounds;
         }
@@ -166,17 +172,11 @@ impl Slots {
         Some(Digest::new(self.states.get(index)?.finish()))
     }
 
-    /// Runs the first `busy` lanes with the kernel for that number.
-    fn run(&mut self, busy: usize, rounds: u32) {
-        macro_rules! run {
-            ($($n:literal)*) => { match busy {
-                $( $n => if let (Some(states), Some(words)) = (self.states.first_chunk_mut::<$n>(), self.words.first_chunk()) {
-                    interleave::run(states, words, rounds);
-                }, )*
-                _ => {}
-            } };
+    /// Runs the first `busy` lanes.
+    fn run(&mut self, kernel: Kernel, busy: usize, rounds: u32) {
+        if let (Some(states), Some(words)) = (self.states.get_mut(..busy), self.words.get(..busy)) {
+            kernel.run(states, words, rounds);
         }
-        run!(1 2 3 4 5 6 7 8);
     }
 
     /// Zeroes a slot, or moves the content of another slot `last` there.

@@ -1,4 +1,4 @@
-//! The bcrypt kernel: up to eight hashes stepped together by one thread, in safe Rust.
+//! The bcrypt kernel: up to twelve hashes stepped together by one thread.
 //!
 //! A Blowfish round is a chain of five dependent steps. It ends in table look-ups whose addresses
 //! come from the round before. One bcrypt computation therefore leaves most of a core idle, and
@@ -9,7 +9,9 @@
 //! ```text
 //! batch       the busy lanes; packs them, so k busy lanes run the kernel for k
 //! lane        input and output: PasswordKey, Cost, LaneJob, Digest
-//! interleave  the long loop, N lanes per round       <- almost all of the time
+//! select      which code runs the long loop          <- almost all of the time
+//! assembly    the loop for x86-64 with BMI1 and BMI2
+//! interleave  the loop in Rust, N lanes per round: everywhere else, and as a reference
 //! blowfish    one state: prologue, epilogue, the loop for a single lane
 //! tables      pi
 //! ```
@@ -18,23 +20,44 @@
 //!
 //! # Measurements
 //!
-//! AMD EPYC (Zen 4, 3.7 GHz, 32 KiB L1d), rustc 1.95.0, opt-level 3, fat LTO, one codegen unit, one
-//! thread, cost 10 with prologue and epilogue. The bcrypt crate 0.19.3 took 57.9 ms in the same run
-//! (its best build here: 56.3 ms, 17.8 hashes/s; 54.5 ms with `target-cpu=native`).
+//! AMD EPYC (Zen 3, 3.25 GHz, 32 KiB L1d), rustc 1.95.0, opt-level 3, fat LTO, one codegen unit, one
+//! thread. A lane-round is one Blowfish round of one lane. Instructions are counted by `.ci/kernel`,
+//! with the share of the work between blocks. Times are the minimum; the median was at most 1 %
+//! higher. Hashes/s are those of the loop at cost 10.
 //!
-//! | lanes | ms per batch | relative to one lane | hashes/s | relative to the crate | with `target-cpu=native`: hashes/s |
-//! |---|---|---|---|---|---|
-//! | 1 | 53.4 | 1.00 | 18.7 | 1.09 | 20.0 |
-//! | 2 | 57.1 | 1.07 | 35.0 | 2.03 | 37.5 |
-//! | 3 | 57.1 | 1.07 | 52.6 | 3.05 | 55.2 |
-//! | 4 | 62.3 | 1.17 | 64.2 | 3.72 | 65.9 |
-//! | 5 | 73.5 | 1.38 | 68.0 | 3.94 | 72.1 |
-//! | 6 | 83.5 | 1.56 | 71.9 | 4.16 | 73.3 |
-//! | 7 | 97.8 | 1.83 | 71.6 | 4.15 | 73.0 |
-//! | 8 | 115 | 2.16 | 69.5 | 4.03 | 71.0 |
+//! | lanes | portable: instructions | ns per lane-round | hashes/s | assembly: instructions | ns per lane-round | hashes/s |
+//! |---|---|---|---|---|---|---|
+//! | 1 | 13.44 | 3.555 | 16.5 | 10.69 | 3.043 | 19.3 |
+//! | 2 | 14.34 | 1.998 | 29.3 | 10.53 | 1.592 | 36.8 |
+//! | 3 | 14.31 | 1.266 | 46.3 | 10.48 | 1.121 | 52.3 |
+//! | 4 | 14.30 | 1.046 | 56.0 | 10.45 | 0.911 | 64.3 |
+//! | 5 | 15.21 | 0.984 | 59.5 | 10.44 | 0.813 | 72.1 |
+//! | 6 | 13.29 | 0.918 | 63.8 | 11.05 | 0.808 | 72.5 |
+//! | 7 | 13.29 | 0.902 | 64.9 | 11.49 | 0.805 | 72.7 |
+//! | 8 | 13.30 | 0.920 | 63.7 | 11.82 | 0.853 | 68.7 |
 //!
-//! Two lanes vary between runs of the program, from 55.2 to 60.9 ms; the others vary by 1 % or
-//! less. Thin LTO gives the same figures. `cargo bench --bench hashing` prints this table.
+//! The core was free: minimum and median agree, and equal the minimum of other days, when a sibling
+//! thread was busy. Next to a busy sibling a core limits a thread to about 2.3 instructions per
+//! cycle, so there the counts matter more than these times.
+//!
+//! Cycles per lane-round that llvm-mca 19 predicts from the compiled loops, with every load in L1d:
+//!
+//! | lanes | znver3 and znver4: portable | assembly (bextr) | sapphirerapids: portable | assembly (pext) |
+//! |---|---|---|---|---|
+//! | 1 | 11.59 | 9.77 | 13.68 | 12.73 |
+//! | 2 | 5.33 | 4.95 | 5.78 | 6.43 |
+//! | 3 | 3.82 | 3.34 | 3.91 | 4.30 |
+//! | 4 | 3.09 | 2.58 | 3.43 | 3.27 |
+//! | 5 | 3.01 | 2.36 | 3.43 | 2.64 |
+//! | 6 | 2.81 | 2.38 | 3.45 | 2.78 |
+//! | 7 | 2.80 | 2.39 | 3.60 | 2.90 |
+//! | 8 | 2.82 | 2.57 | 3.45 | 2.99 |
+//!
+//! More than eight lanes gain nothing in either model, however large L1d is: nine and ten lanes in
+//! one loop of assembly took 0.914 and 0.945 ns here, because halves that find no register cost
+//! instructions. They run in two halves instead. Calibration measures up to twelve where L1d has
+//! 48 KiB or more. For neoverse-v2 the model predicts 2.60 cycles with 4 lanes of the portable
+//! loop, and more with any other number.
 //!
 //! [`Batch::insert`] takes 27 us (the prologue) and [`Batch::retire`] 4 us (the epilogue, three
 //! blocks together). Both run a single lane: 0.2 % of a hash at cost 10, 14 % at cost 4.
@@ -42,32 +65,41 @@
 //!
 //! # Limits of the hardware
 //!
-//! A lane-round (one Blowfish round of one lane) splits a word (5 operations), looks up and
-//! combines (4 loads, 3 operations), and adds P and the other half (2 loads, 2 operations). That
-//! makes 10 register operations and 6 loads, plus the copies that two-operand instructions need.
+//! A lane-round splits a word into four bytes (4 operations), looks up and combines (4 loads, 3
+//! operations), and adds P and the other half (1 or 2 loads, 2 operations).
 //!
-//! * **Register operations** are the limit on Zen 4. It has four units, and in this code a copy
-//!   between registers occupies one too. 11 or 12 operations take 2.75 to 3.0 cycles.
-//! * **Load ports**: three per cycle, of which random addresses get 2.2 (hand-made variants with 6,
-//!   7 and 10 loads per lane-round all ran at that rate). 6 loads take 2.75 cycles.
-//! * **Issue width** does not matter: a `nop` per lane-round, or 6 bytes of prefixes, cost nothing.
-//! * **Latency**: about 11.6 cycles per round, so 4 lanes hide it. More lanes hide what the
-//!   out-of-order window does not reach.
-//! * **L1d**: 66 lines per lane, so 7 lanes fill 29 KiB. Beyond that the rate falls slowly (by 3 %
-//!   with 8 lanes, 7 % with 10), and steeply when the halves do not fit the registers either (33 %
-//!   with 11, 44 % with 12).
+//! * **Register operations** are the limit on Zen, which has four units: 9 operations take 2.25
+//!   cycles. Two of the units shift; `shrx` and `bextr` need one of them.
+//! * **Load ports**: three per cycle, of which random addresses get 2.2. 5 loads take 2.27 cycles.
+//! * **Latency**: 9.9 cycles per round with one lane, so 4 or 5 lanes hide it.
+//! * **L1d**: 66 lines per lane, so 7 lanes fill 29 KiB. Beyond that the rate falls slowly.
 //!
-//! 6 and 7 lanes take 3.03 cycles. The best hand-written assembly, made for comparison and without
-//! the stores between blocks, takes 2.85 with 6 lanes and 2.75 with 7 (4.25 and 4.4 times the
-//! crate). A core that needs no unit for copies or has five units (Intel since Golden Cove, with 48
-//! KiB of L1d) should reach about 2.5 cycles and have space for 10 lanes. That is not measured.
+//! 5 lanes of the assembly take 2.64 cycles.
 //!
 //! # Variants tried
 //!
-//! Hashes/s relative to the bcrypt crate (3.29 ns per round, 17.8 hashes/s), for the loop alone.
-//! All are from one run, the least of 250 short samples, except the cell for two rounds and 7
-//! lanes: other load disturbed it, so it is from another run. The last column is 6 lanes with `-C
-//! target-cpu=native` relative to the crate built the same way (18.9 hashes/s).
+//! In assembly, all on the Zen 3 core above, ns per lane-round:
+//!
+//! * `rorx`, high-byte registers and `shr`, which need no `bextr`: 0.884 with 5 lanes (11.4
+//!   instructions). With the states at the stack pointer, a sixth lane fits: 0.835.
+//! * Halves in the four registers that have high-byte parts: 0.932 with 4 lanes, 0.880 with 5.
+//! * Lanes entirely in memory, without a register: 1.015 with 8 lanes, though they too need only
+//!   10.5 instructions.
+//! * Two blocks written out, which saves two copies per block: no difference (0.841 both ways).
+//! * 60 orders of the ten instructions with 5 lanes: from 0.817 (this one) to 0.885.
+//!
+//! In Rust, a rotation by 16 bits lets the compiler take three bytes from byte registers. With both
+//! halves in registers it gives 12.3 to 13.5 instructions with up to 5 lanes (11.4 to 12.3 with
+//! `target-cpu=x86-64-v3`), but with 3 to 5 lanes it ran 6 to 11 % slower than the order of look-ups
+//! in use, because the shifts add latency. With 6 to 8 lanes it saves an instruction and 2 to 3 % of
+//! the time. Words split into `u16` halves, one array of 1024 entries, and `to_le_bytes` without the
+//! rotation compile to 13.4 to 15.6.
+//!
+//! Variants of the portable loop, on an AMD EPYC of the Zen 4 generation at 3.7 GHz. Hashes/s
+//! relative to the bcrypt crate (3.29 ns per round, 17.8 hashes/s), for the loop alone. All are from
+//! one run, the least of 250 short samples, except the cell for two rounds and 7 lanes: other load
+//! disturbed it, so it is from another run. The last column is 6 lanes with `-C target-cpu=native`
+//! relative to the crate built the same way (18.9 hashes/s).
 //!
 //! | variant | 1 | 2 | 4 | 5 | 6 | 7 | 8 | 6, native |
 //! |---|---|---|---|---|---|---|---|---|
@@ -87,11 +119,9 @@
 //! | **that, last round and next block in one step** (6 to 8 lanes) | 0.95 | 1.84 | 3.28 | 3.74 | 4.01 | 4.02 | 3.92 | 3.85 |
 //! | **that, P added to the waiting half** (2 to 5 lanes) | 0.94 | 2.03 | 3.59 | 3.82 | 3.79 | 3.72 | 3.71 | 3.94 |
 //!
-//! A single lane keeps both halves in registers (the fifth variant). Its machine code has 13.4
-//! instructions per lane-round; 2 to 4 lanes have 14.3, 5 have 15.1, 6 to 8 have 14.0 to 14.3. The
-//! rounds have no bounds check, no call and no vector instruction, also when built for x86-64-v3,
-//! haswell, skylake-avx512, sapphirerapids, znver4 and znver5. Nothing is spilled except with 8
-//! lanes (11 accesses to the stack in 128 lane-rounds).
+//! A single lane keeps both halves in registers (the fifth variant). The rounds have no bounds
+//! check, no call and no vector instruction, also when built for x86-64-v4 and znver4. Nothing is spilled except with 7
+//! and 8 lanes (up to 6 accesses to the stack in 128 lane-rounds).
 //!
 //! # Secrets
 //!
@@ -101,10 +131,13 @@
 //! compiler leaves in registers and on the stack (single words of a block) remain until they are
 //! overwritten.
 
+#[cfg(target_arch = "x86_64")]
+mod assembly;
 mod batch;
 mod blowfish;
 mod interleave;
 mod lane;
+mod select;
 mod tables;
 
 #[cfg(test)]
@@ -112,3 +145,4 @@ mod oracle_tests;
 
 pub use batch::{Batch, Full, LANES_MAX};
 pub use lane::{Cost, Digest, LaneJob, PasswordKey, PasswordKeyError};
+pub use select::Kernel;

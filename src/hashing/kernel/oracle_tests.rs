@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Batch, Cost, Digest, LANES_MAX, LaneJob, PasswordKey};
+use super::{Batch, Cost, Digest, Kernel, LANES_MAX, LaneJob, PasswordKey};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -55,7 +55,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn run_out(batch: &mut Batch<Case>) -> Vec<(Case, Digest)> {
+fn run_out<T>(batch: &mut Batch<T>) -> Vec<(T, Digest)> {
     let mut done = vec![];
     while !batch.is_empty() {
         batch.step(u32::MAX);
@@ -65,31 +65,40 @@ fn run_out(batch: &mut Batch<Case>) -> Vec<(Case, Digest)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    // each case computes 78 hashes with every kernel
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_lane_count_and_position_agrees_with_the_crate(
-        cases in prop::collection::vec(case(4..=8), LANES_MAX),
+    fn every_kernel_lane_count_and_position_agrees_with_the_crate(
+        cases in prop::collection::vec(case(4..=6), LANES_MAX),
     ) {
-        for lanes in 1..=LANES_MAX {
-            let mut batch = Batch::new(lanes);
-            for case in &cases[..lanes] {
-                batch.insert(case.job(), case.clone()).unwrap();
-            }
-            let done = run_out(&mut batch);
-            prop_assert_eq!(done.len(), lanes);
-            for (case, digest) in done {
-                prop_assert_eq!(digest.as_bytes(), &case.expected());
+        let expected: Vec<_> = cases.iter().map(Case::expected).collect();
+        for kernel in Kernel::available() {
+            for lanes in 1..=LANES_MAX {
+                let mut batch = Batch::with_kernel(lanes, kernel);
+                for (index, case) in cases[..lanes].iter().enumerate() {
+                    batch.insert(case.job(), index).unwrap();
+                }
+                let done = run_out(&mut batch);
+                prop_assert_eq!(done.len(), lanes);
+                for (index, digest) in done {
+                    prop_assert_eq!(digest.as_bytes(), &expected[index], "{:?} {}", kernel, lanes);
+                }
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn lanes_that_join_and_leave_at_any_round_agree_with_the_crate(
+        kernel in prop::sample::select(Kernel::available()),
         lanes in 1..=LANES_MAX,
         acts in prop::collection::vec(act(), 1..60),
     ) {
-        let mut batch = Batch::new(lanes);
+        let mut batch = Batch::with_kernel(lanes, kernel);
         let mut waiting = 0;
         for act in acts {
             match act {
