@@ -1,7 +1,7 @@
 //! Which texts name the same account: registration, login, lockout and import must agree, in any
 //! database locale.
 
-use crate::migrate::old_database;
+use crate::migrate::{AT_ONCE, old_database};
 use crate::support::{PASSWORD, TestApp, TestDatabase};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
