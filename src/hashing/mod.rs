@@ -5,10 +5,11 @@
 //! job are errors that the client receives; an *abandoned* job is dropped unhashed. Only this
 //! folder can read the bytes of a password.
 //!
-//! From the outside in: `engine` is the handle, `admission` decides which jobs may wait, and `job`
-//! is a waiting job. `worker` is the loop of a thread, and `worker_load` shares the work fairly
-//! between threads. `kernel` is bcrypt for several lanes. `imported` verifies hashes that other
-//! software made.
+//! From the outside in: `engine` is the handle, and `job` is a waiting job. `admission` decides
+//! which jobs may wait, by the `prediction` of their wait and the measured `speed`. `worker` is the
+//! loop of a thread, `worker_load` shares the work fairly between threads, and `fair_share` between
+//! logins and new passwords. `kernel` is bcrypt for several lanes, and `calibrate` chooses their
+//! number. `imported` verifies hashes that other software made.
 
 mod admission;
 mod calibrate;
@@ -16,24 +17,30 @@ mod common;
 mod config;
 mod engine;
 mod error;
+mod fair_share;
 mod imported;
 mod job;
 mod kernel;
 mod memory;
 mod metrics;
+mod moving_average;
 mod password;
 mod phc;
+mod prediction;
 mod priority;
 #[cfg(test)]
 mod rehash_tests;
 mod shared;
+#[cfg(test)]
+mod simulation_tests;
+mod speed;
 #[cfg(test)]
 mod tests;
 mod worker;
 mod worker_load;
 
 pub use admission::{HashPurpose, Permit};
-pub use calibrate::{Calibration, LaneSpeed, bcrypt_crate_hash_time};
+pub use calibrate::{Calibration, LaneSpeed, MeasuredSpeed, bcrypt_crate_speed};
 pub use config::HashConfig;
 pub use engine::{HashEngine, Verdict};
 pub use error::{HashError, RehashError, StoredHashError};
