@@ -17,7 +17,7 @@ pub(super) struct Load {
     pub(super) own_rounds: u64,
     /// Rounds of the waiting jobs of the other purpose.
     pub(super) other_rounds: u64,
-    /// The part of the work that the other purpose got lately while jobs of this one waited.
+    /// The part of the work that the other purpose recently got while jobs of this one waited.
     pub(super) other_share: f64,
 }
 

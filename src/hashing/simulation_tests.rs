@@ -1,7 +1,7 @@
 //! Admission against simulated machines: the real decisions, on a simulated clock.
 //!
 //! Two workers of four lanes hash 62.5 passwords a second at cost 10, times a factor that each test
-//! changes over time. Admission is told what the workers would have measured, and nothing else.
+//! changes over time. Admission gets the measurements that the workers would have made.
 
 use super::HashError;
 use super::admission::{Admission, HashPurpose, Permit};
@@ -95,7 +95,7 @@ impl Machine {
             lanes: Vec::new(),
             fraction: 0.0,
             fair_share: FairShare::default(),
-            // A lane advances as fast beside any number of others.
+            // The speed of a lane does not depend on the number of busy lanes.
             window: SpeedWindow::new(vec![0.0, 0.0, 4.0, 4.0, 4.0]),
         };
         Self {
@@ -112,7 +112,7 @@ impl Machine {
 
     /// Offers passwords whose hashes take `rounds` each.
     ///
-    /// Admission assumes the rounds of cost 10. It hears of the true ones after the last password.
+    /// Admission assumes the rounds of cost 10 until all of them have a place.
     fn offer_all(&mut self, purpose: HashPurpose, rounds: u64, count: u32) {
         self.tally.offered += count;
         let reserve = |_| self.admission.admit(purpose, COST_10);
@@ -211,7 +211,7 @@ fn offered(purpose: HashPurpose, rounds: u64, per_second: f64) -> impl FnMut(&mu
 
 fn nothing(_: &mut Machine) {}
 
-/// A machine whose cores others take now and then: half the speed for a random part of the time.
+/// A machine with busy neighbours: each worker has half the speed at random times.
 fn noise(seed: u64) -> impl FnMut(usize, u32) -> f64 {
     let mut random = seed;
     let mut until_ms = [0; WORKERS];

@@ -21,7 +21,7 @@ const AVERAGED_MAX: Duration = Duration::from_secs(10);
 const RECENT: Duration = Duration::from_secs(2);
 /// A measurement counts as at most this many times the average, and as at least its inverse.
 ///
-/// A single wrong window, such as one in which the machine was suspended, then changes little. A
+/// A single window, such as one in which the machine was suspended, then has a limited effect. A
 /// lasting change still shows, after a few windows more.
 const CHANGE_MAX: f64 = 2.0;
 

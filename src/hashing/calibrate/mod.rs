@@ -218,8 +218,8 @@ mod tests {
         assert_eq!(choose(&[]).lanes(), 1);
     }
 
-    // Case C2 of the field list: six lanes are the best on a free core and lose half beside busy
-    // neighbours.
+    // Case C2 of the field list: six lanes are the best on a free core, and lose half of their speed
+    // if the other hyperthread is busy.
     #[test]
     fn the_sustained_speed_decides_and_not_the_best() {
         let shared = [
