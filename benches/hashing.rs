@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench hashing` runs all parts in about two minutes. `-- kernel` (or `engine`,
 //! `threads`, `imported`, `open-loop`, `overload`) runs one of them. `BENCH_SECONDS` sets how long
-//! each load lasts. Absolute figures are noisy: compare ratios within one run, and repeat.
+//! each load lasts. Absolute figures are noisy: compare ratios within one run, and repeat. The least
+//! times are those of a free core, the medians those of this machine with its other load.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at an unexpected error")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
@@ -15,7 +16,7 @@ use staunch::clock::Clock;
 use staunch::hashing::bench::{Batch, Cost, LaneJob, PasswordKey};
 use staunch::hashing::{
     HashConfig, HashEngine, HashError, HashPurpose, LANES_MAX, Password, StoredHash,
-    bcrypt_crate_hash_time,
+    bcrypt_crate_speed,
 };
 use staunch::secret::Secret;
 use staunch::telemetry::Metrics;
@@ -58,7 +59,7 @@ fn seconds(default: u64) -> Duration {
 /// Measures lanes 1 to 8 and the bcrypt crate.
 ///
 /// Every sample is short and the variants alternate, so that other load on the machine affects
-/// single samples and not one variant. The least time of each variant counts.
+/// single samples and not one variant.
 fn kernel() {
     const ROUNDS: u32 = 16;
     const SALT: [u8; 16] = *b"0123456789abcdef";
@@ -77,47 +78,77 @@ fn kernel() {
             batch
         })
         .collect();
-    let mut steps = vec![f64::MAX; LANES_MAX];
-    let (mut insert, mut retire) = (f64::MAX, f64::MAX);
-    let (mut crate_4, mut crate_6) = (f64::MAX, f64::MAX);
+    let mut steps = vec![Samples::default(); LANES_MAX];
+    let (mut insert, mut retire) = (Samples::default(), Samples::default());
+    let (mut crate_4, mut crate_6) = (Samples::default(), Samples::default());
     let begun = Instant::now();
     while begun.elapsed() < seconds(8) {
-        keep_least(&mut crate_4, || bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
-        keep_least(&mut crate_6, || bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
-        for (batch, least) in batches.iter_mut().zip(&mut steps) {
-            keep_least(least, || batch.step(ROUNDS));
+        crate_4.time(|| bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
+        crate_6.time(|| bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
+        for (batch, step) in batches.iter_mut().zip(&mut steps) {
+            step.time(|| batch.step(ROUNDS));
         }
         let mut batch = Batch::new(1);
-        keep_least(&mut insert, || batch.insert(job(4), ()).unwrap());
+        insert.time(|| batch.insert(job(4), ()).unwrap());
         batch.step(ROUNDS);
-        keep_least(&mut retire, || batch.retire().unwrap());
+        retire.time(|| batch.retire().unwrap());
     }
     let rounds = f64::from(1u32 << COST);
-    let crate_round = (crate_6 - crate_4) / 48.0;
-    let crate_hash = crate_4 + crate_round * (rounds - 16.0);
+    let crate_hash = |of: fn(&mut Samples) -> f64, crate_4: &mut Samples, crate_6: &mut Samples| {
+        let (short, long) = (of(crate_4), of(crate_6));
+        short + (long - short) / 48.0 * (rounds - 16.0)
+    };
     println!("\n# Kernel, one thread, cost {COST}\n");
-    println!("bcrypt crate: {:.1} ms, {:.1} hashes/s\n", crate_hash * 1e3, 1.0 / crate_hash);
-    println!("| lanes | ms per batch | relative to one lane | hashes/s | relative to the crate |");
-    println!("|---|---|---|---|---|");
-    let mut one_lane = None;
-    for (lanes, step) in (1u32..).zip(steps) {
-        let lanes = f64::from(lanes);
-        let batch = step / f64::from(ROUNDS) * rounds + lanes * (insert + retire);
-        let one_lane = *one_lane.get_or_insert(batch);
-        let rate = lanes / batch;
+    for (what, of) in
+        [("least", Samples::least as fn(&mut Samples) -> f64), ("median", Samples::median)]
+    {
+        let crate_hash = crate_hash(of, &mut crate_4, &mut crate_6);
+        let around = of(&mut insert) + of(&mut retire);
         println!(
-            "| {lanes} | {:.1} | {:.2} | {rate:.1} | {:.2} |",
-            batch * 1e3,
-            batch / one_lane,
-            rate * crate_hash
+            "bcrypt crate, {what}: {:.1} ms, {:.1} hashes/s\n",
+            crate_hash * 1e3,
+            1.0 / crate_hash
         );
+        println!(
+            "| lanes, {what} | ms per batch | relative to one lane | hashes/s | relative to the crate |"
+        );
+        println!("|---|---|---|---|---|");
+        let mut one_lane = None;
+        for (lanes, step) in (1u32..).zip(&mut steps) {
+            let lanes = f64::from(lanes);
+            let batch = of(step) / f64::from(ROUNDS) * rounds + lanes * around;
+            let one_lane = *one_lane.get_or_insert(batch);
+            let rate = lanes / batch;
+            println!(
+                "| {lanes} | {:.1} | {:.2} | {rate:.1} | {:.2} |",
+                batch * 1e3,
+                batch / one_lane,
+                rate * crate_hash
+            );
+        }
+        println!();
     }
 }
 
-fn keep_least<R>(least: &mut f64, work: impl FnOnce() -> R) {
-    let begun = Instant::now();
-    black_box(work());
-    *least = least.min(begun.elapsed().as_secs_f64());
+/// Times of the same work, in seconds.
+#[derive(Clone, Default)]
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn time<R>(&mut self, work: impl FnOnce() -> R) {
+        let begun = Instant::now();
+        black_box(work());
+        self.0.push(begun.elapsed().as_secs_f64());
+    }
+
+    fn least(&mut self) -> f64 {
+        self.0.iter().copied().fold(f64::MAX, f64::min)
+    }
+
+    fn median(&mut self) -> f64 {
+        self.0.sort_unstable_by(f64::total_cmp);
+        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::MAX)
+    }
 }
 
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
@@ -161,21 +192,31 @@ async fn round_trip() {
 /// Measures one job alone and two on one thread, through the engine, against the crate.
 async fn together() {
     let (engine, hash) = (engine(1, Some(4), Duration::from_secs(30)), stored(COST));
-    let theirs = bcrypt_crate_hash_time(COST, &Clock::system());
-    let (mut alone, mut pair) = (Duration::MAX, Duration::MAX);
+    let theirs = bcrypt_crate_speed(1, &Clock::system());
+    let (mut alone, mut pair) = (Samples::default(), Samples::default());
     for _ in 0..15 {
         let begun = Instant::now();
         login(&engine, &hash).await.unwrap();
-        alone = alone.min(begun.elapsed());
+        alone.0.push(begun.elapsed().as_secs_f64());
         let begun = Instant::now();
         let (one, other) = tokio::join!(login(&engine, &hash), login(&engine, &hash));
         one.and(other).unwrap();
-        pair = pair.min(begun.elapsed());
+        pair.0.push(begun.elapsed().as_secs_f64());
     }
-    println!("\n# Jobs on one thread, cost {COST}, least of 15\n");
-    println!("bcrypt crate {:.1} ms", ms(theirs));
-    println!("one alone    {:.1} ms, {:.2} of the crate", ms(alone), ms(alone) / ms(theirs));
-    println!("two, each    {:.1} ms, {:.2} of one alone", ms(pair), ms(pair) / ms(alone));
+    println!("\n# Jobs on one thread, cost {COST}, least and median of 15\n");
+    for (what, theirs, alone, pair) in [
+        ("least", theirs.best, alone.least(), pair.least()),
+        ("median", theirs.sustained, alone.median(), pair.median()),
+    ] {
+        let theirs = ms(theirs.hash_time(COST));
+        println!("{what}: bcrypt crate {theirs:.1} ms");
+        println!(
+            "{what}: one alone {:.1} ms, {:.2} of the crate",
+            alone * 1e3,
+            alone * 1e3 / theirs
+        );
+        println!("{what}: two, each {:.1} ms, {:.2} of one alone", pair * 1e3, pair / alone);
+    }
 }
 
 /// Closed loop with more clients than lanes, with one thread and with two.
@@ -187,8 +228,9 @@ async fn threads() {
         let (rate, busy) = closed_loop(&engine, 32, seconds(10)).await;
         let capacity = engine.hashes_per_second();
         println!(
-            "{threads} threads: {rate:.1} hashes/s ({:.2} of the calibrated {capacity:.1}), p99 {:.0} ms",
+            "{threads} threads: {rate:.1} hashes/s ({:.2} of the calibrated {capacity:.1}, which is {:.2} of the best), p99 {:.0} ms",
             rate / capacity,
+            engine.calibration().chosen.sustained_share(),
             ms(busy)
         );
         *kept = rate;
@@ -240,18 +282,22 @@ async fn imported() {
         "pbkdf2-sha512$i=210000",
     ];
     let engine = engine(2, None, Duration::from_secs(30));
-    let round = engine.calibration().one_lane().round_time.as_secs_f64();
-    println!("\n# Imported hashes, one at a time, least of 7\n");
-    println!("| form | ms | bcrypt rounds of a single lane that take as long |\n|---|---|---|");
+    let round = engine.calibration().one_lane().best.round_time.as_secs_f64();
+    println!("\n# Imported hashes, one at a time, 7 times\n");
+    println!(
+        "| form | least, ms | median, ms | bcrypt rounds of a single lane that take as long |"
+    );
+    println!("|---|---|---|---|");
     for form in FORMS {
         let hash = format!("${form}${SALT_AND_DIGEST}");
-        let mut least = f64::MAX;
+        let mut samples = Samples::default();
         for _ in 0..7 {
             let begun = Instant::now();
             login(&engine, &hash).await.unwrap();
-            least = least.min(begun.elapsed().as_secs_f64());
+            samples.0.push(begun.elapsed().as_secs_f64());
         }
-        println!("| {form} | {:.1} | {:.0} |", least * 1e3, least / round);
+        let (least, median) = (samples.least(), samples.median());
+        println!("| {form} | {:.1} | {:.1} | {:.0} |", least * 1e3, median * 1e3, least / round);
     }
     println!(
         "\n# Logins with bcrypt, cost {COST}, while one client logs in with an imported hash\n"
@@ -315,7 +361,7 @@ async fn offered(what: &str, share: f64, deadline: Duration) {
     }
     #[expect(clippy::cast_precision_loss, reason = "a count of hashes")]
     let rate = accepted.len() as f64 / begun.elapsed().as_secs_f64();
-    let alone = engine.calibration().one_lane().hash_time(COST);
+    let alone = engine.calibration().one_lane().sustained.hash_time(COST);
     let p99 = quantile(&mut accepted, 0.99);
     println!("\n# {}, cost {COST}, {} s\n", what, time.as_secs());
     println!(
