@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench hashing` runs all parts in about two minutes. `-- kernel` (or `engine`,
 //! `threads`, `imported`, `open-loop`, `overload`) runs one of them. `BENCH_SECONDS` sets how long
-//! each load lasts. Absolute figures are noisy: compare ratios within one run, and repeat.
+//! each load lasts. Absolute figures are noisy: compare ratios within one run, and repeat. The least
+//! times are those of a free core, the medians those of this machine with its other load.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at an unexpected error")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
@@ -15,7 +16,7 @@ use staunch::clock::Clock;
 use staunch::hashing::bench::{Batch, Cost, Kernel, LaneJob, PasswordKey};
 use staunch::hashing::{
     HashConfig, HashEngine, HashError, HashPurpose, LANES_MAX, Password, StoredHash,
-    bcrypt_crate_hash_time,
+    bcrypt_crate_speed,
 };
 use staunch::secret::Secret;
 use staunch::telemetry::Metrics;
@@ -76,30 +77,28 @@ fn kernel() {
             while !batch.is_full() {
                 batch.insert(job(31), ()).unwrap();
             }
-            variants.push((kernel, batch, Vec::new()));
+            variants.push((kernel, batch, Samples::default()));
         }
     }
-    let (mut insert, mut retire) = (Vec::new(), Vec::new());
-    let (mut crate_4, mut crate_6) = (Vec::new(), Vec::new());
+    let (mut insert, mut retire) = (Samples::default(), Samples::default());
+    let (mut crate_4, mut crate_6) = (Samples::default(), Samples::default());
     let begun = Instant::now();
     while begun.elapsed() < seconds(8) {
-        sample(&mut crate_4, || bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
-        sample(&mut crate_6, || bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
+        crate_4.time(|| bcrypt::bcrypt(4, SALT, black_box(b"correct horse\0")));
+        crate_6.time(|| bcrypt::bcrypt(6, SALT, black_box(b"correct horse\0")));
         for (_, batch, steps) in &mut variants {
-            sample(steps, || batch.step(ROUNDS));
+            steps.time(|| batch.step(ROUNDS));
         }
         let mut batch = Batch::new(1);
-        sample(&mut insert, || batch.insert(job(4), ()).unwrap());
+        insert.time(|| batch.insert(job(4), ()).unwrap());
         batch.step(ROUNDS);
-        sample(&mut retire, || batch.retire().unwrap());
+        retire.time(|| batch.retire().unwrap());
     }
     let rounds = f64::from(1u32 << COST);
-    // Of the minima (quantile 0) and of the medians.
-    let both = [0.0, 0.5].map(|share| {
-        let at = |times: &mut Vec<Duration>| quantile(times, share).as_secs_f64();
+    let both = [Samples::least, Samples::median].map(|at: fn(&mut Samples) -> f64| {
         let crate_round = (at(&mut crate_6) - at(&mut crate_4)) / 48.0;
         let crate_hash = at(&mut crate_4) + crate_round * (rounds - 16.0);
-        (share, crate_hash, at(&mut insert) + at(&mut retire))
+        (at, crate_hash, at(&mut insert) + at(&mut retire))
     });
     println!("\n# Kernel, one thread, cost {COST}: minimum · median\n");
     let [least, median] = both.map(|(_, hash, _)| hash);
@@ -110,8 +109,8 @@ fn kernel() {
     for (kernel, batch, mut steps) in variants {
         #[expect(clippy::cast_precision_loss, reason = "a lane count")]
         let lanes = batch.lanes() as f64;
-        let cells = both.map(|(share, crate_hash, ends)| {
-            let round = quantile(&mut steps, share).as_secs_f64() / f64::from(ROUNDS);
+        let cells = both.map(|(at, crate_hash, ends)| {
+            let round = at(&mut steps) / f64::from(ROUNDS);
             let rate = lanes / (round * rounds + lanes * ends);
             (round * 1e9 / lanes / LANE_ROUNDS, rate, rate * crate_hash)
         });
@@ -126,10 +125,25 @@ fn kernel() {
 /// Blowfish rounds of a lane in one loop round: two expansions of 521 blocks.
 const LANE_ROUNDS: f64 = 2.0 * 521.0 * 16.0;
 
-fn sample<R>(times: &mut Vec<Duration>, work: impl FnOnce() -> R) {
-    let begun = Instant::now();
-    black_box(work());
-    times.push(begun.elapsed());
+/// Times of the same work, in seconds.
+#[derive(Clone, Default)]
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn time<R>(&mut self, work: impl FnOnce() -> R) {
+        let begun = Instant::now();
+        black_box(work());
+        self.0.push(begun.elapsed().as_secs_f64());
+    }
+
+    fn least(&mut self) -> f64 {
+        self.0.iter().copied().fold(f64::MAX, f64::min)
+    }
+
+    fn median(&mut self) -> f64 {
+        self.0.sort_unstable_by(f64::total_cmp);
+        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::MAX)
+    }
 }
 
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
@@ -173,21 +187,31 @@ async fn round_trip() {
 /// Measures one job alone and two on one thread, through the engine, against the crate.
 async fn together() {
     let (engine, hash) = (engine(1, Some(4), Duration::from_secs(30)), stored(COST));
-    let theirs = bcrypt_crate_hash_time(COST, &Clock::system());
-    let (mut alone, mut pair) = (Duration::MAX, Duration::MAX);
+    let theirs = bcrypt_crate_speed(1, &Clock::system());
+    let (mut alone, mut pair) = (Samples::default(), Samples::default());
     for _ in 0..15 {
         let begun = Instant::now();
         login(&engine, &hash).await.unwrap();
-        alone = alone.min(begun.elapsed());
+        alone.0.push(begun.elapsed().as_secs_f64());
         let begun = Instant::now();
         let (one, other) = tokio::join!(login(&engine, &hash), login(&engine, &hash));
         one.and(other).unwrap();
-        pair = pair.min(begun.elapsed());
+        pair.0.push(begun.elapsed().as_secs_f64());
     }
-    println!("\n# Jobs on one thread, cost {COST}, least of 15\n");
-    println!("bcrypt crate {:.1} ms", ms(theirs));
-    println!("one alone    {:.1} ms, {:.2} of the crate", ms(alone), ms(alone) / ms(theirs));
-    println!("two, each    {:.1} ms, {:.2} of one alone", ms(pair), ms(pair) / ms(alone));
+    println!("\n# Jobs on one thread, cost {COST}, least and median of 15\n");
+    for (what, theirs, alone, pair) in [
+        ("least", theirs.best, alone.least(), pair.least()),
+        ("median", theirs.sustained, alone.median(), pair.median()),
+    ] {
+        let theirs = ms(theirs.hash_time(COST));
+        println!("{what}: bcrypt crate {theirs:.1} ms");
+        println!(
+            "{what}: one alone {:.1} ms, {:.2} of the crate",
+            alone * 1e3,
+            alone * 1e3 / theirs
+        );
+        println!("{what}: two, each {:.1} ms, {:.2} of one alone", pair * 1e3, pair / alone);
+    }
 }
 
 /// Closed loop with more clients than lanes, with one thread and with two.
@@ -199,8 +223,9 @@ async fn threads() {
         let (rate, busy) = closed_loop(&engine, 32, seconds(10)).await;
         let capacity = engine.hashes_per_second();
         println!(
-            "{threads} threads: {rate:.1} hashes/s ({:.2} of the calibrated {capacity:.1}), p99 {:.0} ms",
+            "{threads} threads: {rate:.1} hashes/s ({:.2} of the calibrated {capacity:.1}, which is {:.2} of the best), p99 {:.0} ms",
             rate / capacity,
+            engine.calibration().chosen.sustained_share(),
             ms(busy)
         );
         *kept = rate;
@@ -252,18 +277,22 @@ async fn imported() {
         "pbkdf2-sha512$i=210000",
     ];
     let engine = engine(2, None, Duration::from_secs(30));
-    let round = engine.calibration().one_lane().round_time.as_secs_f64();
-    println!("\n# Imported hashes, one at a time, least of 7\n");
-    println!("| form | ms | bcrypt rounds of a single lane that take as long |\n|---|---|---|");
+    let round = engine.calibration().one_lane().best.round_time.as_secs_f64();
+    println!("\n# Imported hashes, one at a time, 7 times\n");
+    println!(
+        "| form | least, ms | median, ms | bcrypt rounds of a single lane that take as long |"
+    );
+    println!("|---|---|---|---|");
     for form in FORMS {
         let hash = format!("${form}${SALT_AND_DIGEST}");
-        let mut least = f64::MAX;
+        let mut samples = Samples::default();
         for _ in 0..7 {
             let begun = Instant::now();
             login(&engine, &hash).await.unwrap();
-            least = least.min(begun.elapsed().as_secs_f64());
+            samples.0.push(begun.elapsed().as_secs_f64());
         }
-        println!("| {form} | {:.1} | {:.0} |", least * 1e3, least / round);
+        let (least, median) = (samples.least(), samples.median());
+        println!("| {form} | {:.1} | {:.1} | {:.0} |", least * 1e3, median * 1e3, least / round);
     }
     println!(
         "\n# Logins with bcrypt, cost {COST}, while one client logs in with an imported hash\n"
@@ -327,7 +356,7 @@ async fn offered(what: &str, share: f64, deadline: Duration) {
     }
     #[expect(clippy::cast_precision_loss, reason = "a count of hashes")]
     let rate = accepted.len() as f64 / begun.elapsed().as_secs_f64();
-    let alone = engine.calibration().one_lane().hash_time(COST);
+    let alone = engine.calibration().one_lane().sustained.hash_time(COST);
     let p99 = quantile(&mut accepted, 0.99);
     println!("\n# {}, cost {COST}, {} s\n", what, time.as_secs());
     println!(

@@ -104,8 +104,8 @@ ROWS: list[tuple[str, list[Json]]] = [
               stack=True),
         graph("How near is the hash engine to its limit?", "percentunit",
               [("hashes, {{instance}}", UTILISATION), ("lanes busy, {{instance}}", LANES)],
-              "Hashes per second over staunch_hash_capacity, which is measured at start and whenever all lanes are"
-              " busy. Above 70 %, plan for more cores or nodes; above 90 %, logins queue. If the lanes are busier"
+              "Hashes per second over staunch_hash_capacity, which is measured at start and while several lanes of"
+              " each thread are busy. Above 70 %, plan for more cores or nodes; above 90 %, logins queue. If the lanes are busier"
               " than the hashes suggest, other programs use the cores.",
               lines=[(0.7, YELLOW), (0.9, RED)], top=1),
         graph("How long does a login wait for its hash?", "s",
@@ -120,24 +120,30 @@ ROWS: list[tuple[str, list[Json]]] = [
                ("waiting", "sum(staunch_hash_queue_depth{$sel})"),
                ("lanes", "sum(staunch_hash_lanes{$sel})")],
               "Passwords being hashed, at most one per lane, and passwords waiting for a lane. A queue that does not"
-              " empty for minutes means more logins than the machine can handle.", w=6),
+              " empty for minutes means more logins than the machine can handle.", w=5),
         graph("How long does a hash take?", "s",
               [("{{op}}, p50", else_none(quantile(0.5, "staunch_hash_seconds", "op"), "op", "none")),
                ("{{op}}, p95", else_none(quantile(0.95, "staunch_hash_seconds", "op"), "op", "none"))],
               "verify: a login; hash: a new password, or one that is rehashed at a new cost; foreign: a login with"
               " an imported hash. When all lanes are busy, up to about twice the time of a single hash is usual."
               " More means that other programs use the cores.",
-              w=6),
+              w=5),
+        graph("Who else uses the cores?", "percentunit",
+              [("{{instance}}", "staunch_hash_speed_ratio{$sel}")],
+              "Hashing speed relative to the best since the start. 100 %: the cores are free. Less: other programs,"
+              " other virtual machines of the host, or a CPU limit take a part, and staunch_hash_capacity falls with"
+              " it. It changes only while staunch hashes. Below 50 %, the host is overcommitted.",
+              lines=[(0.5, YELLOW)], top=1, w=4),
         graph("What does the engine refuse or drop?", "reqps",
               [*by("staunch_hash_rejected_total", "reason"),
                ("client left", rate("staunch_hash_cancelled_total")),
                ("panic", rate("staunch_hash_panics_total"))],
               "predicted_wait: the wait would exceed the deadline; queue_full: STAUNCH_HASH_QUEUE is reached;"
               " expired: it waited past the deadline anyway; client left: the client disconnected. A panic is an"
-              " error in staunch.", stack=True, w=6),
+              " error in staunch.", stack=True, w=5),
         graph("How do registrations end?", "reqps", by("staunch_registrations_total", "result"),
               "Registrations per second by outcome. Many conflicts: someone probes which names exist. Many successes"
-              " at once from new addresses: accounts created in bulk.", stack=True, w=6),
+              " at once from new addresses: accounts created in bulk.", stack=True, w=5),
     ]),
     ("Limits", [
         graph("Which limit is hit?", "reqps", by("staunch_rate_limited_total", "policy"),

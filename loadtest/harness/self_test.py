@@ -15,9 +15,11 @@ from harness import ROOT
 from harness.chaos import __main__ as chaos
 from harness.compare import __main__ as compare
 from harness.load import __main__ as load
+from harness.compare.report import contention
 from harness.load import agreement, chart, k6, report
 from harness.metrics import Metrics
 from harness.quantile import quantile
+from harness.usage import idle_percent, steal_percent
 
 CSV = """\
 metric_name,timestamp,metric_value,scenario,name,method,status,extra_tags
@@ -92,6 +94,15 @@ class SelfTest(unittest.TestCase):
         metrics = Metrics('# TYPE a counter\na{x="1",y="2"} 3\nb 4.5\n')
         self.assertEqual(metrics.value("a", y="2", x="1"), 3)
         self.assertEqual([metrics.value("b"), metrics.value("missing")], [4.5, 0])
+
+    def test_steal_is_a_share_of_all_time(self) -> None:
+        before, after = [0, 0, 0, 0, 0, 0, 0, 0], [50, 0, 0, 30, 0, 0, 0, 20]
+        self.assertEqual([steal_percent(before, after), idle_percent(before, after)], [20, 30])
+
+    def test_the_contention_of_a_run_has_steal_and_the_speed_ratio(self) -> None:
+        run = {"used": {"steal_percent": 12.5}, "speed_ratio": 0.62}
+        self.assertEqual(contention(run), "steal 12.5 %, hashing at 0.62 of the best speed")
+        self.assertEqual(contention(run | {"speed_ratio": None}), "steal 12.5 %")
 
     def test_a_duration_of_go_is_read(self) -> None:
         self.assertEqual([k6.seconds("1h2m3.5s"), k6.seconds("250ms")], [3723.5, 0.25])

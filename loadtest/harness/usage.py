@@ -58,6 +58,12 @@ def idle_percent(before: list[int], after: list[int]) -> float:
     return 100 * (spent[3] + spent[4]) / max(1, sum(spent))
 
 
+def steal_percent(before: list[int], after: list[int]) -> float:
+    """The part of that time in which the hypervisor ran something else on this machine's cores."""
+    spent = [b - a for a, b in zip(before, after, strict=True)]
+    return 100 * spent[7] / max(1, sum(spent))
+
+
 def by_role(server: int) -> dict[str, float]:
     """CPU seconds so far of the server, its PostgreSQL, this program and the whole machine."""
     times = machine_times()
@@ -80,6 +86,7 @@ class Watch:
     def begin(self) -> None:
         self._pids = [self._root, *descendants(self._root)]
         self._cpu_s = cpu_seconds(self._pids)
+        self._machine = machine_times()
         self._resident = [resident_bytes(self._pids)]
         self._thread.start()
 
@@ -90,6 +97,7 @@ class Watch:
         return {
             "processes": len(self._pids),
             "cpu_seconds": round(cpu_seconds(self._pids) - self._cpu_s, 3),
+            "steal_percent": round(steal_percent(self._machine, machine_times()), 1),
             "resident_bytes_max": max(self._resident),
             "resident_bytes_last": self._resident[-1],
         }

@@ -122,9 +122,9 @@ async fn build_parts(
         data_dir: folder.path().to_owned(),
         instead_of: folder.instead_of().map(ToOwned::to_owned),
         cost: hashing.cost,
-        hash_time: engine.calibration().one_lane().hash_time(hashing.cost),
+        hash_time: engine.calibration().one_lane().sustained.hash_time(hashing.cost),
         hash_threads: hashing.threads,
-        hash_lanes: engine.calibration().chosen.lanes,
+        hash_lanes: engine.calibration().chosen.lanes(),
         hashes_per_second: engine.hashes_per_second(),
     };
     let limiter = Limiter::new(&config.limiter(), clock.now());

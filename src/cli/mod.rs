@@ -92,11 +92,7 @@ fn command() -> Command {
             Command::new("serve").about("Serve until SIGTERM or ctrl-C"),
             Uses::All,
         ))
-        .subcommand(with_settings(
-            Command::new("calibrate")
-                .about("Measure how fast this machine hashes, and what each bcrypt cost means"),
-            Uses::Calibration,
-        ))
+        .subcommand(with_settings(calibrate::command(), Uses::Calibration))
         .subcommand(with_settings(
             Command::new("check-config").about("Check the settings and print them, secrets masked"),
             Uses::All,

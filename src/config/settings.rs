@@ -113,7 +113,7 @@ settings! {
     bcrypt_cost: Count<u32, 4, 15> = "12", "STAUNCH_BCRYPT_COST", own;
     /// Threads that hash passwords; auto: one per core.
     hash_threads: Option<Count<usize, 1, 256>> = "auto", "STAUNCH_HASH_THREADS", auto(own);
-    /// Passwords hashed together in one thread; auto: the fastest number measured at start.
+    /// Passwords hashed together in one thread; auto: the number with the highest sustained speed, measured at start.
     hash_lanes: Option<Count<usize, 1, 12>> = "auto", "STAUNCH_HASH_LANES", auto(own);
     /// Passwords that may wait to be hashed: half for logins, half for new passwords.
     hash_queue: Count<usize, 1, 65536> = "4096", "STAUNCH_HASH_QUEUE", own;

@@ -1,15 +1,14 @@
 //! Admission: which jobs may wait, limited by number and by predicted time.
 //!
-//! Work is counted in loop rounds (a hash of cost c has 2^c). Speed is counted in rounds per
-//! second, as each worker measures it while all its lanes are busy. Logins and new passwords each
-//! have a queue with half of the places, and workers balance the two by work. Neither can starve
-//! the other: a job waits for the earlier work of the same kind, and for at most as much of the
-//! other kind.
-//!
-//! A job whose predicted wait (waiting work divided by speed) exceeds the deadline is refused with
-//! that wait, before anything else is done for it.
+//! Work is counted in loop rounds (a hash of cost c has 2^c), and speed in rounds per second.
+//! Logins and new passwords each have a queue with half of the places, and workers balance the two
+//! by work. Neither can starve the other. `prediction` computes a job's wait from the earlier work,
+//! and `speed` measures how fast it is done.
 
 use super::HashError;
+use super::moving_average::MovingAverage;
+use super::prediction::Load;
+use super::speed::{self, Speed};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,28 +30,48 @@ impl HashPurpose {
             Self::Hash => "hash",
         }
     }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Verify => Self::Hash,
+            Self::Hash => Self::Verify,
+        }
+    }
 }
 
-/// The part of the deadline reserved for the error of the prediction: one in 16.
+/// The part of the deadline reserved for the error of the prediction: one in 8, and up to a quarter
+/// of a second more.
 ///
-/// Without it, at three times the capacity, 1 % of the admitted jobs expired in the queue.
-const PREDICTION_ERROR: u32 = 16;
+/// The speed of the next two seconds is less certain than that of the next forty.
+const PREDICTION_ERROR: u32 = 8;
+const PREDICTION_ERROR_SHORT: Duration = Duration::from_millis(250);
 
-/// The waiting work and the speed at which it is done.
+/// The waiting work, the work in the lanes, and the speed at which it is done.
 pub(super) struct Admission {
     verify: WaitingWork,
     hash: WaitingWork,
-    /// Rounds per second of each worker, as a moving average.
-    speeds: Vec<AtomicU64>,
+    workers: Vec<BusyLanes>,
+    lanes: usize,
+    pub(super) speed: Speed,
     /// Jobs of one purpose that may wait.
     jobs_max: usize,
-    /// The longest predicted wait that is accepted.
+    /// The longest time that a job may wait, and the longest predicted wait that is accepted.
+    deadline: Duration,
     wait_max: Duration,
 }
 
-#[derive(Default)]
 struct WaitingWork {
     jobs: AtomicUsize,
+    rounds: AtomicU64,
+    /// The part of the work started while jobs of this purpose waited that was for the other one.
+    other_share: MovingAverage,
+}
+
+/// The lanes of one worker that logins and new passwords occupy.
+#[derive(Default)]
+struct BusyLanes {
+    jobs: AtomicUsize,
+    /// Rounds that the jobs still need.
     rounds: AtomicU64,
 }
 
@@ -72,14 +91,31 @@ struct Work {
     rounds: AtomicU64,
 }
 
+impl WaitingWork {
+    fn new(deadline: Duration) -> Self {
+        let other_share = MovingAverage::new(0.0, speed::averaged_over(deadline));
+        Self { jobs: AtomicUsize::new(0), rounds: AtomicU64::new(0), other_share }
+    }
+}
+
 impl Admission {
-    pub(super) fn new(workers: usize, speed: u64, queue: usize, deadline: Duration) -> Self {
+    /// `lanes`: of each worker. `deadline`: the longest time that a job may wait.
+    pub(super) fn new(
+        workers: usize,
+        lanes: usize,
+        speed: Speed,
+        queue: usize,
+        deadline: Duration,
+    ) -> Self {
         Self {
-            verify: WaitingWork::default(),
-            hash: WaitingWork::default(),
-            speeds: (0..workers).map(|_| AtomicU64::new(speed.max(1))).collect(),
+            verify: WaitingWork::new(deadline),
+            hash: WaitingWork::new(deadline),
+            workers: (0..workers).map(|_| BusyLanes::default()).collect(),
+            lanes: workers * lanes,
+            speed,
             jobs_max: places(queue),
-            wait_max: deadline - deadline / PREDICTION_ERROR,
+            deadline,
+            wait_max: wait_max(deadline),
         }
     }
 
@@ -106,42 +142,51 @@ impl Admission {
         Ok(Permit(Arc::new(Work { admission, purpose, rounds: AtomicU64::new(rounds) })))
     }
 
-    /// The wait of a new job: the earlier work over the speed of all workers.
+    /// The predicted wait of a new job.
     pub(super) fn predicted_wait(&self, purpose: HashPurpose) -> Duration {
-        let (own, other) = match purpose {
-            HashPurpose::Verify => (&self.verify, &self.hash),
-            HashPurpose::Hash => (&self.hash, &self.verify),
-        };
-        let own = own.rounds.load(Ordering::Acquire);
-        let before = own.saturating_add(own.min(other.rounds.load(Ordering::Acquire)));
-        let micros = u128::from(before) * 1_000_000 / u128::from(self.speed());
-        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        self.load(purpose).wait(self.speed.planned())
     }
 
-    /// Rounds per second of all workers with all lanes busy, at least 1.
-    ///
-    /// The value is calibrated at start and then follows the measurements.
-    pub(super) fn speed(&self) -> u64 {
-        self.speeds.iter().map(|speed| speed.load(Ordering::Relaxed)).sum::<u64>().max(1)
+    fn load(&self, purpose: HashPurpose) -> Load {
+        let (own, other) = (self.of(purpose), self.of(purpose.other()));
+        let workers = self.workers.iter();
+        Load {
+            lanes: self.lanes,
+            busy: workers.clone().map(|lanes| lanes.jobs.load(Ordering::Relaxed)).sum(),
+            busy_rounds: workers.map(|lanes| lanes.rounds.load(Ordering::Relaxed)).sum(),
+            waiting: own.jobs.load(Ordering::Acquire) + other.jobs.load(Ordering::Acquire),
+            own_rounds: own.rounds.load(Ordering::Acquire),
+            other_rounds: other.rounds.load(Ordering::Acquire),
+            other_share: own.other_share.get(),
+        }
+    }
+
+    /// Records a job that leaves its queue. `other_waits`: whether jobs of the other purpose wait.
+    pub(super) fn started(&self, purpose: HashPurpose, rounds: u32, other_waits: bool) {
+        let time = Duration::try_from_secs_f64(f64::from(rounds) / self.speed.planned().max(1.0));
+        let time = time.unwrap_or_default();
+        self.of(purpose).other_share.add(0.0, time);
+        if other_waits {
+            self.of(purpose.other()).other_share.add(1.0, time);
+        }
+    }
+
+    /// Records the jobs in a worker's lanes and the rounds that they still need.
+    pub(super) fn set_busy(&self, worker: usize, jobs: usize, rounds: u64) {
+        if let Some(lanes) = self.workers.get(worker) {
+            lanes.jobs.store(jobs, Ordering::Relaxed);
+            lanes.rounds.store(rounds, Ordering::Relaxed);
+        }
+    }
+
+    /// The longest predicted wait that is accepted.
+    #[cfg(test)]
+    pub(super) fn wait_max(&self) -> Duration {
+        self.wait_max
     }
 
     pub(super) fn waiting(&self, purpose: HashPurpose) -> usize {
         self.of(purpose).jobs.load(Ordering::Acquire)
-    }
-
-    /// Adds a measurement of one worker, with all lanes busy, to its moving average.
-    ///
-    /// Each measurement moves the average by an eighth of the difference. Short noise (a few
-    /// slices, milliseconds) has little effect; a lasting change of speed shows.
-    pub(super) fn measured(&self, worker: usize, rounds: u64, took: Duration) {
-        let nanos = took.as_nanos().max(1);
-        let now = u64::try_from(u128::from(rounds) * 1_000_000_000 / nanos).unwrap_or(u64::MAX);
-        if let Some(speed) = self.speeds.get(worker) {
-            // Each speed has one writer, its worker.
-            let before = speed.load(Ordering::Relaxed);
-            let after = before - before / 8 + now / 8;
-            speed.store(after.max(1), Ordering::Relaxed);
-        }
     }
 
     fn of(&self, purpose: HashPurpose) -> &WaitingWork {
@@ -152,6 +197,12 @@ impl Admission {
     }
 }
 
+/// The longest predicted wait that is accepted.
+fn wait_max(deadline: Duration) -> Duration {
+    let part = deadline / PREDICTION_ERROR;
+    deadline - part - part.min(PREDICTION_ERROR_SHORT)
+}
+
 /// The places of one purpose in a queue of that size.
 pub(super) fn places(queue: usize) -> usize {
     queue.div_ceil(2).max(1)
@@ -159,10 +210,23 @@ pub(super) fn places(queue: usize) -> usize {
 
 impl Permit {
     /// Corrects the assumed work, once the stored hash and its cost are known.
-    pub(super) fn set_rounds(&self, rounds: u64) {
+    ///
+    /// # Errors
+    /// [`HashError::WaitTooLong`]: the other waiting work alone takes longer than the deadline. So
+    /// it is when many jobs were admitted at once and each takes more work than assumed.
+    pub(super) fn set_rounds(&self, rounds: u64) -> Result<(), HashError> {
+        let Work { admission, purpose, .. } = &*self.0;
         self.0.waiting().rounds.fetch_add(rounds, Ordering::AcqRel);
         let assumed = self.0.rounds.swap(rounds, Ordering::AcqRel);
         self.0.waiting().rounds.fetch_sub(assumed, Ordering::AcqRel);
+        let mut others = admission.load(*purpose);
+        others.own_rounds = others.own_rounds.saturating_sub(rounds);
+        others.waiting = others.waiting.saturating_sub(1);
+        let wait = others.wait(admission.speed.planned());
+        if wait > admission.deadline {
+            return Err(HashError::WaitTooLong { retry_after: wait });
+        }
+        Ok(())
     }
 
     pub(super) fn purpose(&self) -> HashPurpose {
@@ -205,9 +269,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Two workers with 500 rounds per second each.
+    /// Two workers of one lane each, with 500 rounds per second each. Both lanes are about to end.
     fn admission(queue: usize, deadline: Duration) -> Arc<Admission> {
-        Arc::new(Admission::new(2, 500, queue, deadline))
+        let admission = Admission::new(2, 1, Speed::new(2, 500, 500, deadline), queue, deadline);
+        (0..2).for_each(|worker| admission.set_busy(worker, 1, 0));
+        Arc::new(admission)
     }
 
     // Reliability: B3.
@@ -247,14 +313,14 @@ mod tests {
     #[test]
     fn a_job_that_would_start_too_late_is_refused_with_the_predicted_wait() {
         let admission = admission(100, SECOND);
-        let first = admission.admit(HashPurpose::Verify, 900).unwrap();
+        let first = admission.admit(HashPurpose::Verify, 700).unwrap();
         let second = admission.admit(HashPurpose::Verify, 600).unwrap();
         let refused = admission.admit(HashPurpose::Verify, 1).err();
         assert_eq!(
             refused,
-            Some(HashError::WaitTooLong { retry_after: Duration::from_millis(1_500) })
+            Some(HashError::WaitTooLong { retry_after: Duration::from_millis(1_300) })
         );
-        first.set_rounds(100);
+        first.set_rounds(100).unwrap();
         assert!(admission.admit(HashPurpose::Verify, 1).is_ok());
         drop((first, second));
         assert_eq!(admission.predicted_wait(HashPurpose::Verify), Duration::ZERO);
@@ -285,11 +351,33 @@ mod tests {
     }
 
     #[test]
-    fn the_speed_follows_the_measurements() {
+    fn the_work_in_the_lanes_counts_until_it_is_done() {
+        let admission = admission(100, SECOND);
+        admission.set_busy(0, 1, 400);
+        admission.set_busy(1, 1, 200);
+        assert_eq!(admission.predicted_wait(HashPurpose::Verify), Duration::from_millis(600));
+        admission.set_busy(1, 0, 0);
+        assert_eq!(admission.predicted_wait(HashPurpose::Verify), Duration::ZERO, "a free lane");
+    }
+
+    #[test]
+    fn a_job_that_is_costlier_than_assumed_is_refused_if_the_others_fill_the_deadline() {
+        let admission = admission(100, SECOND);
+        let admitted: Vec<_> =
+            (0..7).map(|_| admission.admit(HashPurpose::Verify, 100).unwrap()).collect();
+        // Each takes four times as long as assumed.
+        let may_wait = |permit: &Permit| permit.set_rounds(400).is_ok();
+        let kept: Vec<_> = admitted.into_iter().filter(may_wait).collect();
+        assert_eq!(kept.len(), 3, "the last one waits for the other two");
+        assert_eq!(admission.waiting(HashPurpose::Verify), 3);
+    }
+
+    #[test]
+    fn the_wait_is_predicted_from_the_measured_speed() {
         let admission = admission(100, SECOND);
         for _ in 0..100 {
-            admission.measured(0, 10_000, SECOND);
-            admission.measured(1, 10_000, SECOND);
+            admission.speed.add(0, 10_000.0, SECOND);
+            admission.speed.add(1, 10_000.0, SECOND);
         }
         let _work = admission.admit(HashPurpose::Verify, 20_000).unwrap();
         let wait = admission.predicted_wait(HashPurpose::Verify);

@@ -5,7 +5,7 @@
 //! the stored hash is known. A queue's channel has one place for each permit, so it is never full.
 
 use super::admission::{self, Admission, HashPurpose, Permit};
-use super::calibrate::Calibration;
+use super::calibrate::{Calibration, MeasuredSpeed};
 use super::config::HashConfig;
 use super::error::{HashError, RehashError, StoredHashError};
 use super::imported::{ImportedHash, ImportedHashQueue};
@@ -14,6 +14,7 @@ use super::kernel::{self, Cost, Digest, PasswordKey};
 use super::password::Password;
 use super::phc::{BcryptHash, HashFormat, SALT_BYTES, StoredHash};
 use super::shared::Shared;
+use super::speed::{Speed, SpeedWindow};
 use super::worker::{Queues, Worker};
 use super::worker_load::WorkerLoad;
 use crate::clock::Clock;
@@ -70,7 +71,7 @@ pub struct Verdict {
 }
 
 impl HashEngine {
-    /// Measures the machine (0.8 s at most) and starts the threads.
+    /// Measures the machine (1 s at most) and starts the threads.
     ///
     /// # Errors
     /// The operating system provides no threads or no random numbers.
@@ -81,16 +82,20 @@ impl HashEngine {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let threads = config.threads.max(1);
         let calibration = match config.lanes {
-            None => Calibration::measure(&clock),
-            Some(lanes) => Calibration::measure_fixed(lanes, &clock),
+            None => Calibration::measure(threads, &clock),
+            Some(lanes) => Calibration::measure_fixed(lanes, threads, &clock),
         };
-        let speed = calibration.chosen;
-        tracing::debug!(lanes = speed.lanes, threads, "hash engine calibrated");
+        let lanes = calibration.chosen.lanes();
+        tracing::debug!(lanes, threads, "hash engine calibrated");
         let HashConfig { queue, deadline, .. } = *config;
-        let admission = Admission::new(threads, speed.rounds_per_second(), queue, deadline);
+        let admission = |threads, lanes, MeasuredSpeed { best, sustained }| {
+            let (sustained, best) = (sustained.rounds_per_second(), best.rounds_per_second());
+            let speed = Speed::new(threads, sustained, best, deadline);
+            Admission::new(threads, lanes, speed, queue, deadline)
+        };
         let imported_threads = ImportedHashQueue::threads(threads);
-        let one_lane = calibration.one_lane().rounds_per_second();
-        let imported_admission = Admission::new(imported_threads, one_lane, queue, deadline);
+        let imported_admission = admission(imported_threads, 1, calibration.one_lane());
+        let admission = admission(threads, lanes, calibration.chosen);
         let worker_load = WorkerLoad::new(threads, DEFERRAL_SLICES);
         let shared =
             Arc::new(Shared::new(clock, metrics, admission, imported_admission, worker_load));
@@ -109,7 +114,8 @@ impl HashEngine {
         let queues =
             Queues { verify: verify_jobs, hash: hash_jobs, spare: spare_jobs, stop: stopped };
         for index in 0..threads {
-            let worker = Worker::new(index, speed.lanes, Arc::clone(&shared), queues.clone());
+            let window = SpeedWindow::new(calibration.full_rounds());
+            let worker = Worker::new(index, lanes, window, Arc::clone(&shared), queues.clone());
             let alive = alive.clone();
             pool.spawn(move || {
                 worker.run();
@@ -132,7 +138,7 @@ impl HashEngine {
             _pool: pool,
         }));
         #[expect(clippy::cast_precision_loss, reason = "a lane count")]
-        metrics.gauge(definitions::HASH_LANES, &[]).set((threads * speed.lanes) as f64);
+        metrics.gauge(definitions::HASH_LANES, &[]).set((threads * lanes) as f64);
         Ok(engine)
     }
 
@@ -141,21 +147,22 @@ impl HashEngine {
         &self.0.calibration
     }
 
-    /// Hashes per second of all threads at the configured cost, as measured at start.
+    /// Sustained hashes per second of all threads at the configured cost, as measured at start.
     pub fn hashes_per_second(&self) -> f64 {
         let HashConfig { cost, threads, .. } = self.0.config;
         #[expect(clippy::cast_precision_loss, reason = "a thread count")]
         let threads = threads as f64;
-        self.0.calibration.chosen.hashes_per_second(cost) * threads
+        self.0.calibration.chosen.sustained.hashes_per_second(cost) * threads
     }
 
     /// Updates the queue and speed gauges for a metrics scrape.
-    #[expect(clippy::cast_precision_loss, reason = "a queue length, and a speed far below 2^52")]
+    #[expect(clippy::cast_precision_loss, reason = "a queue length")]
     pub fn observe(&self) {
         let Shared { admission, imported, metrics, .. } = &*self.0.shared;
         let ours = admission.waiting(HashPurpose::Verify) + admission.waiting(HashPurpose::Hash);
         metrics.depth.set((ours + imported.waiting(HashPurpose::Verify)) as f64);
-        metrics.capacity.set(admission.speed() as f64 / f64::from(1 << self.0.config.cost));
+        metrics.capacity.set(admission.speed.recent() / f64::from(1 << self.0.config.cost));
+        metrics.share_of_best.set(admission.speed.share_of_best());
         metrics.predicted_wait.set(admission.predicted_wait(HashPurpose::Verify).as_secs_f64());
     }
 
@@ -198,8 +205,10 @@ impl HashEngine {
     /// # Errors
     /// - [`HashError::Expired`]: the deadline passed while the job waited; nothing was hashed.
     /// - [`HashError::Stored`]: the stored hash cannot be used; a dummy was hashed instead.
-    /// - [`HashError::QueueFull`], [`HashError::WaitTooLong`]: only for an imported hash, which has
-    ///   its own queue; nothing was queued.
+    /// - [`HashError::WaitTooLong`]: the waiting hashes cost more than [`HashEngine::reserve`]
+    ///   assumed; nothing was queued.
+    /// - [`HashError::QueueFull`]: only for an imported hash, which has its own queue; nothing was
+    ///   queued.
     /// - [`HashError::ShuttingDown`], [`HashError::Panicked`].
     ///
     /// # Cancel safety
@@ -287,7 +296,8 @@ impl HashEngine {
         salt: [u8; SALT_BYTES],
         cost: u32,
     ) -> Result<Digest, HashError> {
-        permit.set_rounds(1 << cost);
+        let predicted = &self.0.shared.metrics.predicted;
+        permit.set_rounds(1 << cost).inspect_err(|_| predicted.increment(1))?;
         let (purpose, _waiting) = (permit.purpose(), permit.wait_guard());
         let (job, answer) = self.job(Some(permit), purpose, password, salt, cost)?;
         let queued_at = job.queued_at;

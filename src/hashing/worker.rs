@@ -5,24 +5,23 @@
 //! has left, starts waiting jobs, and yields the core to other threads.
 
 use super::admission::HashPurpose;
+use super::fair_share::FairShare;
 use super::job::{Done, Job, Reply, StartedJob};
 use super::kernel::{Batch, Digest};
 use super::priority;
 use super::shared::Shared;
+use super::speed::SpeedWindow;
 use super::worker_load::JobDeferral;
 use crossbeam_channel::{Receiver, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Loop rounds per slice: 0.2 to 0.4 ms at 1 to 6 lanes.
 ///
 /// The yield at the end of a slice bounds how long another thread waits for this core; see
 /// [the folder's page](super). The work between two slices costs under 1 us.
-const SLICE_ROUNDS: u32 = 4;
-/// The speed of a full batch is averaged over at least this time.
-const SPEED_WINDOW: Duration = Duration::from_millis(50);
-
+pub(super) const SLICE_ROUNDS: u32 = 4;
 /// Polls of the queues before an idle worker sleeps: about 30 us in all.
 const POLLS: u32 = 400;
 
@@ -40,6 +39,8 @@ struct RunningJob {
     purpose: HashPurpose,
     spare: bool,
     started: Instant,
+    /// The value of [`Worker::stepped`] at which the job is done.
+    ends_at: u64,
     reply: Reply<Digest>,
 }
 
@@ -49,27 +50,31 @@ pub(super) struct Worker {
     queues: Queues,
     batch: Batch<RunningJob>,
     deferral: JobDeferral,
-    /// Rounds started for logins minus rounds started for new passwords. The purpose that is behind
-    /// is served next.
-    verify_ahead: i64,
+    fair_share: FairShare,
     spare_busy: bool,
-    /// Lane rounds with all lanes busy, and their time, since the last measurement.
-    full_rounds: u64,
-    full_time: Duration,
+    /// Rounds that the batch has been advanced, in total.
+    stepped: u64,
+    speed_window: SpeedWindow,
 }
 
 impl Worker {
-    pub(super) fn new(index: usize, lanes: usize, shared: Arc<Shared>, queues: Queues) -> Self {
+    pub(super) fn new(
+        index: usize,
+        lanes: usize,
+        speed_window: SpeedWindow,
+        shared: Arc<Shared>,
+        queues: Queues,
+    ) -> Self {
         Self {
             index,
             shared,
             queues,
             batch: Batch::new(lanes),
             deferral: JobDeferral::default(),
-            verify_ahead: 0,
+            fair_share: FairShare::default(),
             spare_busy: false,
-            full_rounds: 0,
-            full_time: Duration::ZERO,
+            stepped: 0,
+            speed_window,
         }
     }
 
@@ -150,15 +155,18 @@ impl Worker {
     /// Takes a job of the purpose that has had less work, else of the other.
     fn next(&mut self) -> Option<Job> {
         let Queues { verify, hash, .. } = &self.queues;
-        let (first, second) = if self.verify_ahead > 0 { (hash, verify) } else { (verify, hash) };
-        let job = first.try_recv().or_else(|_| second.try_recv()).ok()?;
-        let rounds = i64::from(job.work.cost.rounds());
-        let (other, ahead) = match job.purpose {
-            HashPurpose::Verify => (hash, self.verify_ahead + rounds),
-            HashPurpose::Hash => (verify, self.verify_ahead - rounds),
+        let (first, second) = match self.fair_share.next() {
+            HashPurpose::Verify => (verify, hash),
+            HashPurpose::Hash => (hash, verify),
         };
-        // A purpose gains or loses no credit while the other has no jobs.
-        self.verify_ahead = if other.is_empty() { 0 } else { ahead };
+        let job = first.try_recv().or_else(|_| second.try_recv()).ok()?;
+        let other = match job.purpose {
+            HashPurpose::Verify => hash,
+            HashPurpose::Hash => verify,
+        };
+        let (rounds, other_waits) = (job.work.cost.rounds(), !other.is_empty());
+        self.fair_share.started(job.purpose, rounds, other_waits);
+        self.shared.admission.started(job.purpose, rounds, other_waits);
         Some(job)
     }
 
@@ -169,7 +177,8 @@ impl Worker {
         let injected = job.injected;
         let Some(job) = job.start(shared, &shared.admission) else { return };
         let StartedJob { work, purpose, spare, started, reply } = job;
-        let job = RunningJob { purpose, spare, started, reply };
+        let ends_at = self.stepped + u64::from(work.cost.rounds());
+        let job = RunningJob { purpose, spare, started, ends_at, reply };
         let batch = &mut self.batch;
         // A panic in one job fails that job only. The thread goes on.
         let inserted = catch_unwind(AssertUnwindSafe(|| {
@@ -202,14 +211,15 @@ impl Worker {
             self.replace_batch();
             return;
         };
+        self.stepped += u64::from(rounds);
         std::thread::yield_now();
-        if busy == self.batch.lanes() {
-            let took = self.shared.clock.now().saturating_duration_since(started);
-            self.count_speed(u64::from(rounds) * busy as u64, took);
+        let took = self.shared.clock.now().saturating_duration_since(started);
+        if let Some((rounds_per_second, took)) = self.speed_window.add(busy, rounds, took) {
+            self.shared.admission.speed.add(self.index, rounds_per_second, took);
         }
         let ended = done.len();
         for (job, digest) in done {
-            let RunningJob { purpose, spare, started, reply } = job;
+            let RunningJob { purpose, spare, started, reply, .. } = job;
             let took = self.shared.clock.now().saturating_duration_since(started);
             self.shared.metrics.seconds(purpose).record(took);
             self.spare_busy &= !spare;
@@ -218,23 +228,20 @@ impl Worker {
         }
         let aborted = self.shared.is_aborted();
         let mut spare_left = false;
+        let (mut jobs, mut rounds_left) = (0, 0);
         let left = self.batch.retain(|job| {
             let stays = !aborted && !job.reply.is_closed();
             spare_left |= job.spare && !stays;
+            if stays && !job.spare {
+                jobs += 1;
+                rounds_left += job.ends_at.saturating_sub(self.stepped);
+            }
             stays
         });
+        self.shared.admission.set_busy(self.index, jobs, rounds_left);
         self.spare_busy &= !spare_left;
         self.shared.metrics.cancelled.increment(left as u64);
         self.record_freed(ended + left);
-    }
-
-    fn count_speed(&mut self, rounds: u64, took: Duration) {
-        self.full_rounds += rounds;
-        self.full_time += took;
-        if self.full_time >= SPEED_WINDOW {
-            self.shared.admission.measured(self.index, self.full_rounds, self.full_time);
-            (self.full_rounds, self.full_time) = (0, Duration::ZERO);
-        }
     }
 
     fn record_freed(&mut self, lanes: usize) {
@@ -253,6 +260,7 @@ impl Worker {
         let lanes = self.batch.busy();
         self.batch = Batch::new(self.batch.lanes());
         self.spare_busy = false;
+        self.shared.admission.set_busy(self.index, 0, 0);
         self.shared.metrics.panics.increment(1);
         tracing::error!("the hash kernel panicked; all jobs in its lanes failed");
         self.record_freed(lanes);

@@ -112,8 +112,10 @@ metrics! {
     HASH_LANES_BUSY = Gauge "staunch_hash_lanes_busy" [] None;
     /// Passwords that can be hashed at the same time: threads times lanes.
     HASH_LANES = Gauge "staunch_hash_lanes" [] None;
-    /// Passwords per second that this machine can hash at the configured cost, measured at start and whenever all lanes are busy.
+    /// Passwords per second that this machine can hash at the configured cost, measured at start and while several lanes of each thread are busy.
     HASH_CAPACITY = Gauge "staunch_hash_capacity" [] None;
+    /// Hashing speed relative to the best seen since the start: 1 on dedicated cores, less if other programs or virtual machines use them.
+    HASH_SPEED_RATIO = Gauge "staunch_hash_speed_ratio" [] None;
     /// Passwords refused by the hash engine: queue_full, predicted_wait, expired, shutting_down.
     HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "predicted_wait", "expired", "shutting_down"]] None;
     /// Passwords dropped because their client disconnected.

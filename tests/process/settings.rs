@@ -302,3 +302,23 @@ async fn migrate_requires_a_database_url() {
     assert_eq!(ended.code, Some(64), "{}", ended.err);
     assert!(ended.err.contains("STAUNCH_DATABASE_URL"), "{}", ended.err);
 }
+
+// Case C2 of the field list: both speeds, and one sentence about the difference.
+#[tokio::test]
+async fn calibrate_prints_the_best_and_the_sustained_speed() {
+    let top = folder();
+    let ended = run(staunch(top.path(), &["calibrate"])).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains("sustained   against the crate"), "{}", ended.out);
+    assert!(ended.out.contains("This machine's cores are "), "{}", ended.out);
+
+    let ended = run(staunch(top.path(), &["calibrate", "--json"])).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let report: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    for count in report["lane_counts"].as_array().unwrap() {
+        let (best, sustained) = (count["best"].as_f64(), count["sustained"].as_f64());
+        assert!(Some(0.0) < sustained && sustained <= best, "{count}");
+    }
+    let used = |count: &serde_json::Value| count["lanes"] == report["lanes"];
+    assert!(report["lane_counts"].as_array().unwrap().iter().any(used), "{report}");
+}

@@ -191,7 +191,11 @@ def measure(
             found, used = generator.run(scenario, port, process.pid)
             if process.has_ended():
                 raise Failed(f"{server.title} ended by itself")
-            runs.append({"scenario": scenario.name, "idle_percent": idle, "found": found, "used": used})
+            # `/me` hashes nothing, so the ratio would be that of the scenario before.
+            ratio = None if scenario.name == "me" else servers.speed_ratio(port)
+            run = {"scenario": scenario.name, "idle_percent": idle, "found": found, "used": used, "speed_ratio": ratio}
+            say(f"  {report.contention(run)}")
+            runs.append(run)
     except Failed as error:
         raise Failed(f"{server.title}: {error}\n{process.last_lines()}".rstrip()) from None
     finally:

@@ -115,6 +115,10 @@ def markdown(results: Results) -> str:
         cells += ["-" if ratio is None else short(ratio) for ratio in ratios]
         lines.append(_line(cells))
     lines += ["", "## Calls that were not answered 200", "", *(_refused(results) or ["None."])]
+    lines += ["", "## Contention", ""]
+    for run in results["runs"]:
+        title = results["servers"][run["server"]]["title"]
+        lines.append(f"- {title}, round {run['round']}, {run['scenario']}: {contention(run)}")
     lines += ["", "## Where", ""]
     lines += [f"- {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1024:.1f} GiB"]
     lines += [f"- {machine['kernel']}, {machine['system']}"]
@@ -132,6 +136,13 @@ def markdown(results: Results) -> str:
     lines += [scenario["command"] for scenario in results["scenarios"].values()]
     lines += ["```", ""]
     return "\n".join(lines)
+
+
+def contention(run: Found) -> str:
+    """How much others took of the cores in a run."""
+    steal = f"steal {run['used'].get('steal_percent', 0):g} %"
+    ratio = run["speed_ratio"]
+    return steal if ratio is None else f"{steal}, hashing at {ratio:g} of the best speed"
 
 
 def short(value: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.children import Child, Failed
+from harness.metrics import Metrics
 from harness.staunch import LIMITS_OFF
 
 from .build import COMPARE
@@ -117,11 +118,23 @@ def fastapi(python: Path, workers: int) -> Server:
 
 
 def alive(port: int) -> bool:
+    return get(port, "/health/liveness") is not None
+
+
+def speed_ratio(port: int) -> float | None:
+    """staunch's hashing speed in the last seconds, relative to the best it has seen; None for other servers."""
+    ratio = Metrics(get(port, "/metrics") or "").value("staunch_hash_speed_ratio")
+    return round(ratio, 2) or None
+
+
+def get(port: int, path: str) -> str | None:
+    """The body of an answer with status 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/health/liveness")
-        return connection.getresponse().status == 200
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == 200 else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()

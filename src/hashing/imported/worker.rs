@@ -64,6 +64,8 @@ impl ImportedHashWorker {
         let injected = job.injected;
         let Some(job) = job.start(&self.shared, imported) else { return };
         let StartedJob { work, started, reply, .. } = job;
+        let rounds = work.hash.rounds();
+        imported.set_busy(self.index, 1, rounds);
         // A panic in one job fails that job only. The thread goes on.
         let computed = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(test)]
@@ -77,7 +79,9 @@ impl ImportedHashWorker {
                 let took = clock.now().saturating_duration_since(started);
                 metrics.imported_seconds.record(took);
                 if took >= MEASURED_MIN {
-                    imported.measured(self.index, work.hash.rounds(), took);
+                    #[expect(clippy::cast_precision_loss, reason = "a number far below 2^52")]
+                    let speed = rounds as f64 / took.as_secs_f64();
+                    imported.speed.add(self.index, speed, took);
                 }
                 // Sending fails if the client has left, which is no error.
                 reply.send(Ok(Done { answer: matches, started })).ok();
@@ -88,5 +92,6 @@ impl ImportedHashWorker {
                 tracing::error!("verifying an imported hash panicked");
             }
         }
+        imported.set_busy(self.index, 0, 0);
     }
 }
