@@ -19,11 +19,12 @@ const AVERAGED_MIN: Duration = Duration::from_secs(1);
 const AVERAGED_MAX: Duration = Duration::from_secs(10);
 /// The time over which the speed for the gauges is averaged.
 const RECENT: Duration = Duration::from_secs(2);
-/// A measurement counts as at most this many times the average, and as at least its inverse.
+/// A slow measurement counts as at least this part of the average.
 ///
-/// A single window, such as one in which the machine was suspended, then has a limited effect. A
-/// lasting change still shows, after a few windows more.
-const CHANGE_MAX: f64 = 2.0;
+/// A single window, such as one in which the process was stopped, then has a limited effect. A
+/// lasting change still shows, after a few windows more. A fast window is never wrong: something
+/// that takes the cores makes a window slow.
+const SLOWDOWN_MAX: f64 = 0.5;
 
 /// The measured speed of all workers.
 pub(super) struct Speed {
@@ -57,9 +58,8 @@ impl Speed {
     pub(super) fn add(&self, worker: usize, rounds_per_second: f64, took: Duration) {
         if let Some(worker) = self.workers.get(worker) {
             for average in [&worker.planned, &worker.recent] {
-                let before = average.get();
-                let sample = rounds_per_second.clamp(before / CHANGE_MAX, before * CHANGE_MAX);
-                average.add(sample.max(1.0), took);
+                let least = (average.get() * SLOWDOWN_MAX).max(1.0);
+                average.add(rounds_per_second.max(least), took);
             }
             // Positive numbers compare as their bits do.
             self.best.fetch_max(self.recent().to_bits(), Ordering::Relaxed);
@@ -165,12 +165,18 @@ mod tests {
     }
 
     #[test]
-    fn one_measurement_counts_as_a_halving_or_doubling_at_most() {
+    fn one_slow_measurement_counts_as_a_halving_at_most() {
         let speed = Speed::new(1, 1_000, 1_000, SECOND);
         speed.add(0, 0.001, Duration::from_secs(600));
         near(speed.planned(), 500.0);
-        speed.add(0, 1e12, Duration::from_secs(600));
-        near(speed.planned(), 1_000.0);
+        near(speed.recent(), 500.0);
+    }
+
+    #[test]
+    fn a_calibration_beside_other_work_is_corrected_by_the_first_seconds_of_load() {
+        let speed = Speed::new(1, 150, 1_000, 30 * SECOND);
+        run(&speed, 1_000.0, 5);
+        assert!(speed.planned() > 550.0, "{}", speed.planned());
     }
 
     #[test]
