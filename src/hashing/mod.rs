@@ -34,8 +34,8 @@
 //! with fewer busy lanes is scaled by the calibrated times. A window with one busy lane is ignored,
 //! because other workers may be idle and leave it more of the machine. Admission averages over a
 //! quarter of the deadline, at least 1 s and at most 10 s, so a short dip does not refuse logins
-//! that have 40 s, and does refuse those that have 2 s. One window counts as a halving or a doubling
-//! at most. The gauges average over 2 s.
+//! that have 40 s, and does refuse those that have 2 s. A slow window counts as a halving at most. The
+//! gauges average over 2 s.
 //!
 //! All lanes are busy until a waiting job starts, so its wait is at most the earlier work over the
 //! speed (`prediction`): the rest of the hashes in the lanes, the queue of its purpose, and the work
