@@ -212,8 +212,8 @@ impl Permit {
     /// Corrects the assumed work, once the stored hash and its cost are known.
     ///
     /// # Errors
-    /// [`HashError::WaitTooLong`]: the other waiting work alone takes longer than the deadline. So
-    /// it is when many jobs were admitted at once and each takes more work than assumed.
+    /// [`HashError::WaitTooLong`]: the other waiting work alone takes longer than the deadline,
+    /// because many jobs were admitted at once and take more work than assumed.
     pub(super) fn set_rounds(&self, rounds: u64) -> Result<(), HashError> {
         let Work { admission, purpose, .. } = &*self.0;
         self.0.waiting().rounds.fetch_add(rounds, Ordering::AcqRel);

@@ -279,6 +279,23 @@ async fn a_job_that_expires_in_the_queue_is_not_hashed() {
     assert_eq!(blocked.counter(r#"staunch_hash_rejected_total{reason="expired"}"#), 1);
 }
 
+#[tokio::test]
+async fn a_worker_reports_its_speed_and_the_work_in_its_lanes() {
+    let setup = start(&config(LONG, 1, 1));
+    let admission = &setup.engine.shared().admission;
+    let wait = || admission.predicted_wait(HashPurpose::Verify);
+    let running = setup.long();
+    setup.until("busy", |_| setup.busy() == [1] && wait() > Duration::ZERO).await;
+    let before = admission.speed.recent();
+    let slower = |setup: &Setup| {
+        setup.clock.advance(Duration::from_secs(1));
+        admission.speed.recent() < before * 0.9
+    };
+    setup.until("measured", slower).await;
+    running.abort();
+    setup.until("free", |_| wait() == Duration::ZERO).await;
+}
+
 // Reliability: D4.
 #[tokio::test]
 async fn a_panic_fails_only_its_own_job() {
