@@ -105,8 +105,8 @@ ROWS: list[tuple[str, list[Json]]] = [
         graph("How near is the hash engine to its limit?", "percentunit",
               [("hashes, {{instance}}", UTILISATION), ("lanes busy, {{instance}}", LANES)],
               "Hashes per second over staunch_hash_capacity, which is measured at start and while several lanes of"
-              " each thread are busy. Above 70 %, plan for more cores or nodes; above 90 %, logins queue. If the lanes are busier"
-              " than the hashes suggest, other programs use the cores.",
+              " each thread are busy. Above 70 %, plan for more cores or nodes; above 90 %, logins queue. If the lanes"
+              " are busier than the hashes suggest, other programs use the cores.",
               lines=[(0.7, YELLOW), (0.9, RED)], top=1),
         graph("How long does a login wait for its hash?", "s",
               [("predicted, {{instance}}", "staunch_hash_predicted_wait_seconds{$sel}"),

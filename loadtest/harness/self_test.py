@@ -14,8 +14,8 @@ from unittest import mock
 from harness import ROOT
 from harness.chaos import __main__ as chaos
 from harness.compare import __main__ as compare
-from harness.load import __main__ as load
 from harness.compare.report import contention
+from harness.load import __main__ as load
 from harness.load import agreement, chart, k6, report
 from harness.metrics import Metrics
 from harness.quantile import quantile
