@@ -11,11 +11,11 @@
 use std::time::{Duration, Instant};
 
 /// The bucket holds this part of the CPU time that is reserved in a period.
-const BURST: f64 = 0.5;
+const BURST: f64 = 0.75;
 /// A thread that finds the bucket empty waits until it is filled to this part.
 ///
 /// So a thread makes a pause of milliseconds every few tens of slices, and not one after each.
-const RESUME: f64 = 0.5;
+const RESUME: f64 = 0.25;
 /// The most that other work takes of what the bucket receives. Hashing always gets the rest.
 ///
 /// A thread of a low priority gets about as much when it competes with others for a core.
@@ -180,17 +180,17 @@ mod tests {
             let most = simulation.most_in(PERIOD).as_secs_f64();
             let slices = (SLICE * threads).as_secs_f64();
             let limit = cores * PERIOD.as_secs_f64();
-            assert!(most <= limit * 0.95 + slices, "{most} with {cores} cores");
+            assert!(most <= limit * 0.975 + slices, "{most} with {cores} cores");
         }
     }
 
     #[test]
-    fn an_idle_engine_saves_up_half_of_the_reserve_and_no_more() {
+    fn an_idle_engine_saves_up_a_part_of_the_reserve_and_no_more() {
         let mut simulation = Simulation::new(1.0, 0.1, 2);
         simulation.pass(Duration::from_secs(3600), Duration::ZERO);
         let used = simulation.run(Duration::from_millis(10));
-        // 9 ms for the time, 5 ms saved, and a slice of each thread that had begun.
-        assert!(used <= Duration::from_micros(14_600), "{used:?}");
+        // 9 ms for the time, 7.5 ms saved, and a slice of each thread that had begun.
+        assert!(used <= Duration::from_micros(17_100), "{used:?}");
         assert!(used >= Duration::from_millis(9), "{used:?}");
     }
 
