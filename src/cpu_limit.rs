@@ -26,7 +26,7 @@ pub struct CpuLimit {
 enum Usage {
     /// In microseconds, in a line of the file with the counters (version 2).
     Stat,
-    /// In nanoseconds, in a file of its own (version 1).
+    /// In nanoseconds, in a separate file (version 1).
     File(PathBuf),
     /// Nowhere. That of the process stands in for it.
     Process,
@@ -89,7 +89,7 @@ impl CpuLimit {
         self.cores
     }
 
-    /// The time after which the limit starts anew, most often 100 ms.
+    /// The length of a period, most often 100 ms.
     pub fn period(&self) -> Duration {
         self.period
     }

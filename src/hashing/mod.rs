@@ -45,6 +45,13 @@
 //! account was read, so the wait of a login is predicted again then. The simulations in
 //! `simulation_tests` cover bursts, steps of the speed, noise and both purposes.
 //!
+//! # Behind a CPU limit
+//!
+//! A container whose threads use up its CPU limit is stopped for the rest of each 100 ms, also the
+//! threads that serve. So the hashing threads pause (`pacer`): a `cpu_budget` that all of them share
+//! contains the limit less a reserve, and what any process of the container uses is taken from it.
+//! A pause counts as time in which the rounds were done, so the measured speed is the paced one.
+//!
 //! # Files
 //!
 //! From the outside in: `engine` is the handle, and `job` is a waiting job. `admission` decides
