@@ -153,7 +153,7 @@ impl Group {
         let path = Path::new(groups_path(groups, controller)?);
         let (root, mount_point) = mounts.lines().find_map(|line| mount(line, controller))?;
         // In a container, the mount may begin at the group itself, or far from the path shown.
-        let within = path.strip_prefix(root).unwrap_or(Path::new(""));
+        let within = path.strip_prefix(root).unwrap_or_else(|_| Path::new(""));
         let folder = Path::new(mount_point).join(within);
         let folder = if folder.is_dir() { folder } else { mount_point.into() };
         Some(Self { mount_point: mount_point.into(), folder })

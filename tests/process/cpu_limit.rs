@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Result;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 /// Moves the shell into the groups that are given after the program, and executes the program.
 const IN_GROUPS: &str = r#"program=$1; shift; for group; do echo $$ > "$group/cgroup.procs" || exit 1; done; exec "$program""#;
@@ -64,7 +65,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         for folder in &self.0 {
             // The kernel removes the ended processes from the group a little later.
             while fs::remove_dir(folder).is_err() && folder.exists() && begun.elapsed() < SOON {
@@ -85,6 +86,7 @@ async fn metrics(server: &Server) -> HashMap<String, f64> {
 }
 
 // Case C1 of the field list: hashing used up the limit, and then every thread stopped.
+// Reliability: B1.
 #[tokio::test]
 async fn hashing_leaves_a_part_of_a_cpu_limit_unused() {
     let group = match Group::new(0.5) {
