@@ -147,7 +147,15 @@ impl Samples {
 }
 
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
-    let config = HashConfig { cost: COST, threads, lanes, queue: 65_536, deadline };
+    let config = HashConfig {
+        cost: COST,
+        threads,
+        lanes,
+        queue: 65_536,
+        deadline,
+        cpu_limit: None,
+        cpu_reserve_percent: 0,
+    };
     HashEngine::start(&config, &Metrics::new().unwrap(), Clock::system()).unwrap()
 }
 

@@ -19,6 +19,7 @@ pub mod tokens;
 
 pub mod cells;
 pub mod clock;
+pub mod cpu_limit;
 pub mod identity;
 pub mod lifecycle;
 pub mod secret;

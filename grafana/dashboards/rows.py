@@ -317,6 +317,13 @@ ROWS: list[tuple[str, list[Json]]] = [
               [("{{instance}}", "rate(process_cpu_seconds_total{$sel}[$rate])")],
               "Cores in use. While logins wait, hashing uses all cores at a low priority, so full cores alone are"
               " not a problem.", w=6),
+        graph("How often is the CPU limit reached?", "percentunit",
+              [("{{instance}}", "rate(staunch_cpu_throttled_periods_total{$sel}[$rate])"
+                " / (rate(staunch_cpu_periods_total{$sel}[$rate]) > 0)")],
+              "Share of the periods of a container's CPU limit in which the kernel stopped the container. Hashing"
+              " leaves STAUNCH_CPU_RESERVE of the limit unused, so it should stay near 0 %. No data: there is no"
+              " limit. Runbook: StaunchCpuThrottled.",
+              lines=[(0.05, YELLOW), (0.25, RED)], top=0.3, w=6),
         graph("How much memory is used?", "bytes", [("{{instance}}", "process_resident_memory_bytes{$sel}")],
               "Resident memory, without that of an embedded PostgreSQL. Every queue and table is bounded, so it"
               " should level off. If it climbs for days, report a leak.", w=6),

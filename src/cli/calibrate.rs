@@ -83,7 +83,7 @@ impl Report {
         let chosen = set.unwrap_or(calibration.chosen);
         let alone = calibration.one_lane().sustained;
         #[expect(clippy::cast_precision_loss, reason = "a thread count")]
-        let threads = config.threads as f64;
+        let threads = config.threads as f64 * config.paced_share();
         let row = |cost| CostRow {
             cost,
             logins_per_second: chosen.sustained.hashes_per_second(cost) * threads,
@@ -178,7 +178,15 @@ mod tests {
         let speeds = vec![speed(1, 59, 64), speed(4, 70, 125), speed(6, 93, 190)];
         let calibration = Calibration { chosen: speeds[1], speeds };
         let deadline = Duration::from_secs(30);
-        let config = HashConfig { cost: 12, threads: 2, lanes, queue: 64, deadline };
+        let config = HashConfig {
+            cost: 12,
+            threads: 2,
+            lanes,
+            queue: 64,
+            deadline,
+            cpu_limit: None,
+            cpu_reserve_percent: 0,
+        };
         Report::new(&config, &speed(1, 58, 70), &calibration)
     }
 

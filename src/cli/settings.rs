@@ -10,7 +10,7 @@ const DATABASE: [&str; 4] =
     ["STAUNCH_DATABASE_URL", "STAUNCH_DATA_DIR", "STAUNCH_POSTGRES_BIN", "STAUNCH_OFFLINE"];
 /// Settings of new password hashes.
 const HASH: [&str; 1] = ["STAUNCH_BCRYPT_COST"];
-const HASH_SPEED: [&str; 2] = ["STAUNCH_HASH_THREADS", "STAUNCH_HASH_LANES"];
+const HASH_SPEED: [&str; 3] = ["STAUNCH_HASH_THREADS", "STAUNCH_HASH_LANES", "STAUNCH_CPU_RESERVE"];
 /// Settings of the key folder, of new keys, and of how long a key is needed.
 const KEYS: [&str; 5] = [
     "STAUNCH_DATA_DIR",

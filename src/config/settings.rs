@@ -111,8 +111,10 @@ settings! {
     ["Password hashing"]
     /// bcrypt cost of new password hashes: each step doubles the work.
     bcrypt_cost: Count<u32, 4, 15> = "12", "STAUNCH_BCRYPT_COST", own;
-    /// Threads that hash passwords; auto: one per core.
+    /// Threads that hash passwords; auto: one per core, or per core of a container's CPU limit, rounded up.
     hash_threads: Option<Count<usize, 1, 256>> = "auto", "STAUNCH_HASH_THREADS", auto(own);
+    /// Part of a container's CPU limit that hashing leaves to other work, in percent; 0: hashing is not paced.
+    cpu_reserve: Count<u32, 0, 90> = "10", "STAUNCH_CPU_RESERVE", own;
     /// Passwords hashed together in one thread; auto: the number with the highest sustained speed, measured at start.
     hash_lanes: Option<Count<usize, 1, 12>> = "auto", "STAUNCH_HASH_LANES", auto(own);
     /// Passwords that may wait to be hashed: half for logins, half for new passwords.

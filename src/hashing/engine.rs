@@ -89,16 +89,18 @@ impl HashEngine {
         tracing::debug!(lanes, threads, "hash engine calibrated");
         let HashConfig { queue, deadline, .. } = *config;
         let admission = |threads, lanes, MeasuredSpeed { best, sustained }| {
-            let (sustained, best) = (sustained.rounds_per_second(), best.rounds_per_second());
+            let share = config.share_of(threads);
+            let [best, sustained] =
+                [best, sustained].map(|all| all.paced(share).rounds_per_second());
             let speed = Speed::new(threads, sustained, best, deadline);
             Admission::new(threads, lanes, speed, queue, deadline)
         };
         let imported_threads = ImportedHashQueue::threads(threads);
         let imported_admission = admission(imported_threads, 1, calibration.one_lane());
         let admission = admission(threads, lanes, calibration.chosen);
-        let worker_load = WorkerLoad::new(threads, DEFERRAL_SLICES);
+        let load = WorkerLoad::new(threads, DEFERRAL_SLICES);
         let shared =
-            Arc::new(Shared::new(clock, metrics, admission, imported_admission, worker_load));
+            Arc::new(Shared::new(clock, metrics, admission, imported_admission, load, config));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads + imported_threads)
             .thread_name(|index| format!("staunch-hash-{index}"))
@@ -149,10 +151,11 @@ impl HashEngine {
 
     /// Sustained hashes per second of all threads at the configured cost, as measured at start.
     pub fn hashes_per_second(&self) -> f64 {
-        let HashConfig { cost, threads, .. } = self.0.config;
+        let config = &self.0.config;
+        let speed = self.0.calibration.chosen.sustained.paced(config.paced_share());
         #[expect(clippy::cast_precision_loss, reason = "a thread count")]
-        let threads = threads as f64;
-        self.0.calibration.chosen.sustained.hashes_per_second(cost) * threads
+        let threads = config.threads as f64;
+        speed.hashes_per_second(config.cost) * threads
     }
 
     /// Updates the queue and speed gauges for a metrics scrape.
@@ -160,6 +163,7 @@ impl HashEngine {
     pub fn observe(&self) {
         let Shared { admission, imported, metrics, .. } = &*self.0.shared;
         let ours = admission.waiting(HashPurpose::Verify) + admission.waiting(HashPurpose::Hash);
+        metrics.observe(self.0.config.cpu_limit.as_ref());
         metrics.depth.set((ours + imported.waiting(HashPurpose::Verify)) as f64);
         metrics.capacity.set(admission.speed.recent() / f64::from(1 << self.0.config.cost));
         metrics.share_of_best.set(admission.speed.share_of_best());

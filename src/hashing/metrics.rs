@@ -1,6 +1,7 @@
 //! The metric handles of the hash engine, looked up once.
 
 use super::admission::HashPurpose;
+use crate::cpu_limit::{CpuLimit, Throttling};
 use crate::telemetry::{Metrics, definitions};
 use metrics::{Counter, Gauge, Histogram};
 
@@ -20,6 +21,10 @@ pub(super) struct HashMetrics {
     pub(super) shutting_down: Counter,
     pub(super) cancelled: Counter,
     pub(super) panics: Counter,
+    cpu_limit: Gauge,
+    cpu_periods: Counter,
+    cpu_throttled_periods: Counter,
+    cpu_throttled_seconds: Counter,
 }
 
 impl HashMetrics {
@@ -42,7 +47,21 @@ impl HashMetrics {
             shutting_down: rejected("shutting_down"),
             cancelled: metrics.counter(definitions::HASH_CANCELLED, &[]),
             panics: metrics.counter(definitions::HASH_PANICS, &[]),
+            cpu_limit: metrics.gauge(definitions::CPU_LIMIT, &[]),
+            cpu_periods: metrics.counter(definitions::CPU_PERIODS, &[]),
+            cpu_throttled_periods: metrics.counter(definitions::CPU_THROTTLED_PERIODS, &[]),
+            cpu_throttled_seconds: metrics.counter(definitions::CPU_THROTTLED_SECONDS, &[]),
         }
+    }
+
+    /// Updates the metrics of the CPU limit.
+    pub(super) fn observe(&self, limit: Option<&CpuLimit>) {
+        let Some(limit) = limit else { return };
+        let Throttling { periods, throttled, time } = limit.throttling();
+        self.cpu_limit.set(limit.cores());
+        self.cpu_periods.absolute(periods);
+        self.cpu_throttled_periods.absolute(throttled);
+        self.cpu_throttled_seconds.absolute(time.as_secs());
     }
 
     pub(super) fn seconds(&self, purpose: HashPurpose) -> &Histogram {

@@ -45,6 +45,13 @@
 //! account was read, so the wait of a login is predicted again then. The simulations in
 //! `simulation_tests` cover bursts, steps of the speed, noise and both purposes.
 //!
+//! # Behind a CPU limit
+//!
+//! A container whose threads use up its CPU limit is stopped for the rest of each 100 ms, also the
+//! threads that serve. So the hashing threads pause (`pacer`): a `cpu_budget` that all of them share
+//! contains the limit less a reserve, and what any process of the container uses is taken from it.
+//! A pause counts as time in which the rounds were done, so the measured speed is the paced one.
+//!
 //! # Files
 //!
 //! From the outside in: `engine` is the handle, and `job` is a waiting job. `admission` decides
@@ -57,6 +64,7 @@ mod admission;
 mod calibrate;
 mod common;
 mod config;
+mod cpu_budget;
 mod engine;
 mod error;
 mod fair_share;
@@ -67,6 +75,7 @@ mod lane_counts;
 mod memory;
 mod metrics;
 mod moving_average;
+mod pacer;
 mod password;
 mod phc;
 mod prediction;
@@ -84,7 +93,7 @@ mod worker_load;
 
 pub use admission::{HashPurpose, Permit};
 pub use calibrate::{Calibration, LaneSpeed, MeasuredSpeed, bcrypt_crate_speed};
-pub use config::HashConfig;
+pub use config::{HashConfig, threads_for};
 pub use engine::{HashEngine, Verdict};
 pub use error::{HashError, RehashError, StoredHashError};
 pub use kernel::LANES_MAX;

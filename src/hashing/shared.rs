@@ -1,7 +1,9 @@
 //! State that the engine and its worker threads share.
 
 use super::admission::Admission;
+use super::config::HashConfig;
 use super::metrics::HashMetrics;
+use super::pacer::Pacer;
 use super::worker_load::WorkerLoad;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -15,6 +17,8 @@ pub(super) struct Shared {
     /// Admission to the queue of imported hashes. All its jobs verify a password.
     pub(super) imported: Arc<Admission>,
     pub(super) worker_load: WorkerLoad,
+    /// Behind a CPU limit only.
+    pub(super) pacer: Option<Pacer>,
     stopping: AtomicBool,
     aborted: AtomicBool,
     usual_priority: AtomicBool,
@@ -30,8 +34,10 @@ impl Shared {
         admission: Admission,
         imported: Admission,
         worker_load: WorkerLoad,
+        config: &HashConfig,
     ) -> Self {
         Self {
+            pacer: Pacer::new(config, &clock),
             clock,
             metrics: HashMetrics::new(metrics),
             admission: Arc::new(admission),
@@ -56,6 +62,9 @@ impl Shared {
     /// Makes the workers refuse waiting jobs and drop the running ones.
     pub(super) fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
+        if let Some(pacer) = &self.pacer {
+            pacer.end();
+        }
     }
 
     /// Warns, once for all threads, that the operating system did not lower their priority.

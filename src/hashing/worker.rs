@@ -8,6 +8,7 @@ use super::admission::HashPurpose;
 use super::fair_share::FairShare;
 use super::job::{Done, Job, Reply, StartedJob};
 use super::kernel::{Batch, Digest};
+use super::pacer::ThreadMeter;
 use super::priority;
 use super::shared::Shared;
 use super::speed::SpeedWindow;
@@ -15,7 +16,7 @@ use super::worker_load::JobDeferral;
 use crossbeam_channel::{Receiver, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Loop rounds per slice: 0.2 to 0.4 ms at 1 to 6 lanes.
 ///
@@ -83,9 +84,11 @@ impl Worker {
         if let Err(error) = priority::lower() {
             self.shared.priority_not_lowered(&error);
         }
+        let mut meter = ThreadMeter::start();
         while !self.batch.is_empty() || self.wait() {
+            let paused = self.shared.pacer.as_ref().map(|pacer| pacer.pause(&mut meter));
             self.fill();
-            self.slice();
+            self.slice(paused.unwrap_or_default());
         }
     }
 
@@ -199,7 +202,9 @@ impl Worker {
     }
 
     /// Advances every busy lane and answers the finished ones.
-    fn slice(&mut self) {
+    ///
+    /// The pause before the slice is a part of the time that its rounds take.
+    fn slice(&mut self, paused: Duration) {
         let busy = self.batch.busy();
         let started = self.shared.clock.now();
         let batch = &mut self.batch;
@@ -213,7 +218,7 @@ impl Worker {
         };
         self.stepped += u64::from(rounds);
         std::thread::yield_now();
-        let took = self.shared.clock.now().saturating_duration_since(started);
+        let took = paused + self.shared.clock.now().saturating_duration_since(started);
         if let Some((rounds_per_second, took)) = self.speed_window.add(busy, rounds, took) {
             self.shared.admission.speed.add(self.index, rounds_per_second, took);
         }

@@ -116,6 +116,14 @@ metrics! {
     HASH_CAPACITY = Gauge "staunch_hash_capacity" [] None;
     /// Hashing speed relative to the best seen since the start: 1 on dedicated cores, less if other programs or virtual machines use them.
     HASH_SPEED_RATIO = Gauge "staunch_hash_speed_ratio" [] None;
+    /// CPU limit of the container, in cores; 0 without a limit.
+    CPU_LIMIT = Gauge "staunch_cpu_limit_cores" [] None;
+    /// Periods of the CPU limit in which the container ran.
+    CPU_PERIODS = Counter "staunch_cpu_periods_total" [] None;
+    /// Periods of the CPU limit in which it was used up, so that the kernel stopped the container.
+    CPU_THROTTLED_PERIODS = Counter "staunch_cpu_throttled_periods_total" [] None;
+    /// Time for which the kernel stopped the container at its CPU limit, summed over the cores, in whole seconds.
+    CPU_THROTTLED_SECONDS = Counter "staunch_cpu_throttled_seconds_total" [] Some(Unit::Seconds);
     /// Passwords refused by the hash engine: queue_full, predicted_wait, expired, shutting_down.
     HASH_REJECTED = Counter "staunch_hash_rejected_total" ["reason": ["queue_full", "predicted_wait", "expired", "shutting_down"]] None;
     /// Passwords dropped because their client disconnected.
@@ -184,7 +192,8 @@ mod tests {
             let MetricDefinition { name, kind, unit, .. } = *metric;
             assert!(name.starts_with("staunch_"), "{name}");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
-            assert_eq!(name.ends_with("_seconds"), unit == Some(Unit::Seconds), "{name}");
+            let seconds = name.trim_end_matches("_total").ends_with("_seconds");
+            assert_eq!(seconds, unit == Some(Unit::Seconds), "{name}");
         }
     }
 }

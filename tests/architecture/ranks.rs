@@ -12,7 +12,7 @@ const RANKS: [(u8, &[&str]); 8] = [
     (3, &["http"]),
     (2, &["auth"]),
     (1, &["limiter", "hashing", "tokens", "store", "postgres"]),
-    (0, &["cells", "identity", "secret", "clock", "lifecycle", "telemetry"]),
+    (0, &["cells", "identity", "secret", "clock", "cpu_limit", "lifecycle", "telemetry"]),
 ];
 
 fn rank(module: &str) -> Option<u8> {

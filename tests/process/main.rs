@@ -8,6 +8,7 @@
 )]
 
 mod client;
+mod cpu_limit;
 mod crash;
 mod docs;
 mod docs_commands;

@@ -19,6 +19,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 pub(crate) const PASSWORD: &str = "TestPass123!";
 
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_staunch");
+
 /// A folder for the data and `.env`. PostgreSQL's account can enter it when the tests run as root.
 pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -28,9 +30,15 @@ pub(crate) fn folder() -> tempfile::TempDir {
 
 /// The program without this process's settings, working in `folder`.
 pub(crate) fn staunch(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = without_settings(Command::new(env!("CARGO_BIN_EXE_staunch")));
+    let mut command = prepared(Command::new(PROGRAM), folder);
+    command.args(arguments);
     command
-        .args(arguments)
+}
+
+/// A command without this process's settings, working in `folder`.
+pub(crate) fn prepared(command: Command, folder: &Path) -> Command {
+    let mut command = without_settings(command);
+    command
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -94,9 +102,18 @@ impl Server {
         settings: &[(&str, &str)],
         file: fs::File,
     ) -> Self {
+        Self::start_by(staunch(folder, &[]), folder, settings, file).await
+    }
+
+    /// Starts the server by a command that executes it.
+    pub(crate) async fn start_by(
+        mut command: Command,
+        folder: &Path,
+        settings: &[(&str, &str)],
+        file: fs::File,
+    ) -> Self {
         let log = folder.join("log");
         let earlier = fs::read_to_string(&log).map_or(0, |text| text.len());
-        let mut command = staunch(folder, &[]);
         command
             .env("STAUNCH_LISTEN", "127.0.0.1:0")
             .env("STAUNCH_DATA_DIR", folder.join("data"))

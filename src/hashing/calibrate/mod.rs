@@ -66,6 +66,12 @@ impl LaneSpeed {
         lanes / self.hash_time(cost).as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
+    /// The speed of a thread that runs for that share of the time.
+    pub(super) fn paced(self, share: f64) -> Self {
+        let round_time = Duration::try_from_secs_f64(self.round_time.as_secs_f64() / share);
+        Self { round_time: round_time.unwrap_or(Duration::MAX), ..self }
+    }
+
     /// Lane rounds per second of one thread, at least 1.
     pub(super) fn rounds_per_second(&self) -> u64 {
         let nanos = self.round_time.as_nanos().max(1);

@@ -11,6 +11,7 @@
 
 use super::ImportedHash;
 use crate::hashing::job::{Done, Queued, StartedJob};
+use crate::hashing::pacer::ThreadMeter;
 use crate::hashing::priority;
 use crate::hashing::shared::Shared;
 use crossbeam_channel::{Receiver, select};
@@ -44,8 +45,14 @@ impl ImportedHashWorker {
         if let Err(error) = priority::lower() {
             self.shared.priority_not_lowered(&error);
         }
+        let mut meter = ThreadMeter::start();
         while let Some(job) = self.next() {
-            self.verify(job);
+            let pacer = self.shared.pacer.as_ref();
+            let paused = pacer.map(|pacer| pacer.pause(&mut meter));
+            self.verify(job, paused.unwrap_or_default());
+            if let Some(pacer) = pacer {
+                pacer.report(&mut meter);
+            }
         }
     }
 
@@ -58,7 +65,9 @@ impl ImportedHashWorker {
     }
 
     /// Answers one job, unless it is too late. A started job runs to the end.
-    fn verify(&self, job: ImportedHashJob) {
+    ///
+    /// The pause before it counts as a part of the time that it takes of this thread.
+    fn verify(&self, job: ImportedHashJob, paused: Duration) {
         let Shared { clock, metrics, imported, .. } = &*self.shared;
         #[cfg(test)]
         let injected = job.injected;
@@ -80,8 +89,8 @@ impl ImportedHashWorker {
                 metrics.imported_seconds.record(took);
                 if took >= MEASURED_MIN {
                     #[expect(clippy::cast_precision_loss, reason = "a number far below 2^52")]
-                    let speed = rounds as f64 / took.as_secs_f64();
-                    imported.speed.add(self.index, speed, took);
+                    let speed = rounds as f64 / (paused + took).as_secs_f64();
+                    imported.speed.add(self.index, speed, paused + took);
                 }
                 // Sending fails if the client has left, which is no error.
                 reply.send(Ok(Done { answer: matches, started })).ok();
