@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from harness import ROOT
+from harness import ROOT, usage
 from harness.chaos import __main__ as chaos
 from harness.compare import __main__ as compare
 from harness.compare.report import contention
@@ -114,6 +115,18 @@ class SelfTest(unittest.TestCase):
         self.assertEqual(shown["login (setup)"]["milliseconds"]["max"], 9.0)
         # The time until k6 gave up is not a latency.
         self.assertEqual(shown["me"]["milliseconds"]["max"], 4.5)
+
+    def test_the_load_generators_cpu_time_is_not_that_of_the_server(self) -> None:
+        used = {"hashing": 4.0, "serving (user)": 0.2, "serving (system)": 0.1, "postgresql": 0.5}
+        found = report.rates(requests(), used | {"k6": 1.5, "runner": 0.5, "others": 0.1, "wall": 2.0})
+        self.assertEqual(found["per_second"], {"no answer": 0.5, "200": 1.0, "503": 0.5})
+        micros = {"hashing": 1e6, "serving (user)": 5e4, "serving (system)": 2.5e4, "postgresql": 1.25e5}
+        self.assertEqual(found["cpu_us_per_answer"], micros | {"load generator": 5e5})
+
+    def test_the_hashing_threads_of_a_server_are_counted_apart(self) -> None:
+        used = usage.server_seconds(os.getpid())
+        self.assertEqual(used["hashing"], 0)
+        self.assertGreater(used["serving (user)"] + used["serving (system)"], 0)
 
     def test_both_sides_agree_or_the_run_fails(self) -> None:
         rows = agreement.compare(requests(), Metrics(BEFORE), Metrics(AFTER))

@@ -1,5 +1,6 @@
 """What processes use, from /proc: CPU time and resident memory."""
 
+import contextlib
 import os
 import threading
 import time
@@ -64,11 +65,25 @@ def steal_percent(before: list[int], after: list[int]) -> float:
     return 100 * spent[7] / max(1, sum(spent))
 
 
+def server_seconds(pid: int) -> dict[str, float]:
+    """CPU seconds of a server: its hashing threads, and user and system time of the others."""
+    used = {"hashing": 0, "serving (user)": 0, "serving (system)": 0}
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            head, _, rest = thread.read_text().rpartition(")")
+            user, system = map(int, rest.split()[11:13])
+            if "(staunch-hash-" in head:
+                used["hashing"] += user + system
+            else:
+                used["serving (user)"] += user
+                used["serving (system)"] += system
+    return {name: ticks / TICKS for name, ticks in used.items()}
+
+
 def by_role(server: int) -> dict[str, float]:
     """CPU seconds so far of the server, its PostgreSQL, this program and the whole machine."""
     times = machine_times()
-    return {
-        "staunch": cpu_seconds([server], ended_children=False),
+    return server_seconds(server) | {
         "postgresql": cpu_seconds(descendants(server)),
         "runner": time.process_time(),
         "machine": (sum(times) - times[3] - times[4]) / TICKS,

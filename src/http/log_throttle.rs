@@ -1,4 +1,4 @@
-//! A throttle for log lines about refused requests (429) and connection errors.
+//! A throttle for log lines about refused requests (429 and 503) and connection errors.
 //!
 //! In a flood, the server refuses tens of thousands of requests a second, and a log line costs more
 //! than the rest of a refusal. Each client gets one line a second, with the number of refusals since

@@ -83,7 +83,7 @@ pub struct AppState {
     pub limiter: Limiter,
     /// The `RateLimit-Policy` header of each route.
     pub policy_fields: PolicyFields,
-    /// Limits the log lines about requests answered 429.
+    /// Limits the log lines about requests refused with 429 or 503.
     pub refusal_throttle: LogThrottle,
     /// Limits the log lines about connection errors.
     pub connection_error_throttle: LogThrottle,

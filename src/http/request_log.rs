@@ -1,7 +1,7 @@
 //! The log line of a request, answered or refused, with its metrics and its trace.
 //!
-//! Every request has one line. In a flood of refusals (429), the lines of a client are limited by the
-//! [`LogThrottle`](super::LogThrottle).
+//! Every request has one line. In a flood of refusals (429, or 503 at capacity), the lines of a client
+//! are limited by the [`LogThrottle`](super::LogThrottle).
 
 use super::AppState;
 use super::request::request_id::RequestId;
@@ -51,9 +51,11 @@ impl Drop for Record<'_> {
         let latency_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let slow = took > app.config.slow;
         let stage = |stage| slow.then(|| notes.micros(stage)).flatten();
+        // A 503 with a failure is not a refusal: the database did not answer.
+        let is_refusal = matches!(status, Some(429 | 503)) && notes.failure.is_none();
         // A logged refusal has the number of refusals that were not logged.
-        let unlogged =
-            (status == Some(429) && !slow).then(|| app.refusal_throttle.note(client, ended));
+        let unlogged = (is_refusal && !slow && !self.is_probe)
+            .then(|| app.refusal_throttle.note(client, ended));
         let linked = context.link().map(|caller| tracing::field::display(caller.trace_id));
         let session = notes.session.map(|id| tracing::field::display(uuid::Uuid::from_u128(id)));
         macro_rules! line {

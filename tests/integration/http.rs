@@ -1,17 +1,8 @@
 //! HTTP on the wire: versions, pipelining, keep-alive, `Expect` and request ids.
 
-use crate::support::{ALIVE, Client, PASSWORD, RawReply, TestApp, form};
+use crate::support::{ALIVE, Client, PASSWORD, RawReply, TestApp, form, raw_login};
 use hyper::{Method, Version};
 use serde_json::json;
-
-fn login(name: &str) -> String {
-    let body = form(&[("username", name), ("password", PASSWORD)]);
-    format!(
-        "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
 
 #[tokio::test]
 async fn http2_with_prior_knowledge_serves_the_same_api() {
@@ -47,7 +38,7 @@ async fn pipelined_requests_are_answered_in_order() {
     app.register("ada").await;
     let mut raw = app.raw().await;
     let nowhere = "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n";
-    let all = [login("ada").as_str(), nowhere, ALIVE, &login("nobody"), ALIVE].concat();
+    let all = [raw_login("ada").as_str(), nowhere, ALIVE, &raw_login("nobody"), ALIVE].concat();
     raw.write(all).await;
     for status in [200, 404, 200, 401, 200] {
         assert_eq!(raw.reply().await.unwrap().status, status);

@@ -1,7 +1,7 @@
 //! Rate limits of the HTTP API.
 
 use crate::introspect::{INTROSPECT, REVOKE};
-use crate::support::{PASSWORD, Reply, TestApp};
+use crate::support::{PASSWORD, Reply, TestApp, raw_login};
 use hyper::Method;
 use std::time::Duration;
 
@@ -165,6 +165,19 @@ async fn a_refusal_costs_no_query_no_hash_and_no_body() {
     )
     .await;
     assert_eq!(raw.reply().await.unwrap().status, 429);
+}
+
+// A client that has to reconnect costs the server several refusals.
+#[tokio::test]
+async fn a_refused_login_keeps_its_connection() {
+    let app = TestApp::builder().set("STAUNCH_LIMIT_LOGIN", "1/min").start().await;
+    let mut raw = app.raw().await;
+    for status in std::iter::once(401).chain([429; 20]) {
+        raw.write(raw_login("nobody")).await;
+        let reply = raw.reply().await.expect("the connection is open");
+        assert_eq!(reply.status, status);
+        assert!(!reply.head.contains("connection:"), "{}", reply.head);
+    }
 }
 
 // Reliability: F3.

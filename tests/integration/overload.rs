@@ -1,6 +1,6 @@
 //! More logins than the machine can hash: refused early, cheaply, and with a correct Retry-After.
 
-use crate::support::{PASSWORD, SOON, TestApp, Tokens, until};
+use crate::support::{PASSWORD, SOON, TestApp, Tokens, form, raw_login, until};
 use hyper::Method;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -73,6 +73,30 @@ async fn a_full_queue_is_503_with_retry_after_and_costs_no_query() {
     busy.shutdown().await;
     empty(&app).await;
     app.anonymous().login("ada", "wrong password").await.assert_status(401);
+}
+
+#[tokio::test]
+async fn a_login_refused_by_a_full_queue_keeps_its_connection() {
+    let (app, _, mut busy) = full().await;
+    let mut raw = app.raw().await;
+    for _ in 0..20 {
+        raw.write(raw_login("ada")).await;
+        let reply = raw.reply().await.expect("the connection is open");
+        assert_eq!(reply.status, 503);
+        assert!(!reply.head.contains("connection:"), "{}", reply.head);
+    }
+    busy.shutdown().await;
+}
+
+// The grant of a token request is in its body, and a refresh needs no hash.
+#[tokio::test]
+async fn a_full_queue_does_not_refuse_the_refresh_grant() {
+    let (app, tokens, mut busy) = full().await;
+    let body = form(&[("grant_type", "refresh_token"), ("refresh_token", &tokens.refresh)]);
+    let kind = Some("application/x-www-form-urlencoded");
+    let reply = app.anonymous().send(Method::POST, "/api/v1/auth/token", kind, body).await;
+    reply.assert_status(200);
+    busy.shutdown().await;
 }
 
 // Reliability: B1.

@@ -1,6 +1,6 @@
 //! The log of the real program: the fields of a line, and changing the level at run time.
 
-use crate::support::{SOON, Server, folder, until};
+use crate::support::{SOON, Server, folder, login, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -148,5 +148,49 @@ async fn sighup_applies_the_log_level_in_the_env_file() {
     wait_for(&server, "log level set", 2).await;
     assert_eq!(server.get("/openapi.json").await.unwrap().status, 200);
     wait_for(&server, "request", before + 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn logins_refused_at_capacity_are_logged_once_a_second_and_all_counted() {
+    let top = folder();
+    let settings = [
+        ("STAUNCH_BCRYPT_COST", "14"),
+        ("STAUNCH_HASH_THREADS", "1"),
+        ("STAUNCH_HASH_LANES", "1"),
+        ("STAUNCH_HASH_QUEUE", "1"),
+        ("STAUNCH_HASH_DEADLINE", "5m"),
+    ];
+    let server = Server::start(top.path(), &settings).await;
+    // One is hashed and one waits. The others are refused and try again.
+    let waiting: Vec<_> = (0..4)
+        .map(|n| {
+            let address = server.address.clone();
+            tokio::spawn(async move {
+                loop {
+                    login(&address, &format!("nobody-{n}")).await;
+                }
+            })
+        })
+        .collect();
+    let lines_and_unlogged = || {
+        let mut refused = lines(&server, "request");
+        refused.retain(|line| line["status"] == 503);
+        let unlogged = refused.iter().filter_map(|line| line["unlogged"].as_u64()).sum::<u64>();
+        (refused.len() as u64, unlogged)
+    };
+    until("the refusals without a line are counted", async || {
+        let (lines, unlogged) = lines_and_unlogged();
+        lines + unlogged >= 40
+    })
+    .await;
+    let (lines, unlogged) = lines_and_unlogged();
+    assert!(lines < unlogged, "{lines} lines, {unlogged} without");
+    let refused =
+        r#"staunch_http_requests_total{route="/api/v1/auth/token",method="POST",status="503"}"#;
+    let page = server.get("/metrics").await.unwrap().body;
+    let counted = page.lines().find_map(|line| line.strip_prefix(refused)?.trim().parse().ok());
+    assert!(counted.is_some_and(|count: u64| count >= lines + unlogged), "{counted:?}");
+    waiting.iter().for_each(|client| client.abort());
     server.stop().await;
 }

@@ -119,6 +119,7 @@ def main() -> int:
         },
         **facts,
         "cpu_seconds": used,
+        "rates": report.rates(run.requests, used),
         **report.as_summary(run, rows, before, after),
     }
     parent = LOADTEST / "results" / ("baselines" if options.keep else "")

@@ -106,6 +106,20 @@ def cores(run: Run, before: dict[str, float], after: dict[str, float], wall: flo
     return {name: round(seconds, 2) for name, seconds in used.items()} | {"wall": round(wall, 2)}
 
 
+def rates(requests: Requests, used: dict[str, float]) -> dict[str, Any]:
+    """Answers per second by status, and the CPU time of the server and of the generator per answer."""
+    statuses: dict[str, int] = defaultdict(int)
+    for kind, count in sorted(requests.counts.items(), key=lambda item: item[0].status):
+        statuses[str(kind.status or "no answer")] += count
+    micros = 1e6 / max(1, sum(statuses.values()))
+    sides = {name: used[name] for name in ("hashing", "serving (user)", "serving (system)", "postgresql")}
+    sides["load generator"] = used["k6"] + used["runner"]
+    return {
+        "per_second": {status: round(count / used["wall"], 1) for status, count in statuses.items()},
+        "cpu_us_per_answer": {name: round(micros * seconds, 1) for name, seconds in sides.items()},
+    }
+
+
 def write(folder: Path, summary: dict[str, Any], before: Metrics, after: Metrics) -> None:
     """Writes summary.json and the server's metrics."""
     folder.mkdir(parents=True)
@@ -125,6 +139,11 @@ def show(summary: dict[str, Any]) -> None:
     print(f"counts            {agreeing} of {len(rows)} agree between k6 and the server's metrics")
     used = ", ".join(f"{name} {seconds:.1f}" for name, seconds in summary["cpu_seconds"].items())
     print(f"CPU               seconds on {summary['machine']['cores']} cores: {used}")
+    rates = summary["rates"]
+    each = ", ".join(f"{status} {rate:.1f}" for status, rate in rates["per_second"].items())
+    print(f"answers           per second, by status: {each}")
+    micros = ", ".join(f"{name} {us:.0f}" for name, us in rates["cpu_us_per_answer"].items())
+    print(f"CPU per answer    microseconds: {micros}")
     resident = [side["resident_mb_before"], side["resident_mb_after"]]
     print(f"memory            MB before and after: {resident[0]}, {resident[1]}")
     for failure in summary["failures"]:

@@ -44,13 +44,15 @@ async fn read(
     }
     let mut incoming = call.request.into_body();
     // Refuses a Content-Length that is too large before reading any of the body.
-    if incoming.size_hint().lower() > BODY_BYTES_MAX as u64 {
+    let size = incoming.size_hint();
+    if size.lower() > BODY_BYTES_MAX as u64 {
         return Err(ApiError::BodyTooLarge);
     }
+    let announced = size.exact().and_then(|length| usize::try_from(length).ok());
     let read = async {
         // Bodies contain passwords. This copy is cleared on drop, and it has its full capacity from
         // the start: growing would leave uncleared copies behind.
-        let mut body = Zeroizing::new(Vec::with_capacity(BODY_BYTES_MAX));
+        let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(BODY_BYTES_MAX)));
         while let Some(frame) = incoming.frame().await {
             let broken = |_| ApiError::Malformed { detail: "the body is incomplete" };
             let Ok(data) = frame.map_err(broken)?.into_data() else {

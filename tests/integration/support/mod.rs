@@ -34,7 +34,7 @@ pub(crate) use client::{Client, Reply, Tokens, form};
 pub(crate) use collector::{Collector, attributes};
 pub(crate) use database::{CLEANUP_LOCK, TestDatabase};
 pub(crate) use proxy::{Link, Proxy};
-pub(crate) use raw::{ALIVE, Raw, RawReply};
+pub(crate) use raw::{ALIVE, Raw, RawReply, raw_login};
 
 use staunch::app::{App, StartError};
 use staunch::auth::{NewClient, add_client};

@@ -1,6 +1,6 @@
 //! A TCP connection on which a test writes arbitrary bytes.
 
-use super::SOON;
+use super::{PASSWORD, SOON, form};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -8,6 +8,16 @@ use tokio::time::timeout;
 
 /// A request that every running server answers.
 pub(crate) const ALIVE: &str = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// A login as one HTTP/1.1 request.
+pub(crate) fn raw_login(name: &str) -> String {
+    let body = form(&[("username", name), ("password", PASSWORD)]);
+    format!(
+        "POST /api/v1/auth/token HTTP/1.1\r\nHost: x\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
 
 pub(crate) struct Raw {
     stream: TcpStream,
