@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+mod samples;
+
+use samples::Samples;
 use staunch::clock::Clock;
 use staunch::hashing::bench::{Batch, Cost, Kernel, LaneJob, PasswordKey};
 use staunch::hashing::{
@@ -125,27 +128,6 @@ fn kernel() {
 /// Blowfish rounds of a lane in one loop round: two expansions of 521 blocks.
 const LANE_ROUNDS: f64 = 2.0 * 521.0 * 16.0;
 
-/// Times of the same work, in seconds.
-#[derive(Clone, Default)]
-struct Samples(Vec<f64>);
-
-impl Samples {
-    fn time<R>(&mut self, work: impl FnOnce() -> R) {
-        let begun = Instant::now();
-        black_box(work());
-        self.0.push(begun.elapsed().as_secs_f64());
-    }
-
-    fn least(&mut self) -> f64 {
-        self.0.iter().copied().fold(f64::MAX, f64::min)
-    }
-
-    fn median(&mut self) -> f64 {
-        self.0.sort_unstable_by(f64::total_cmp);
-        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::MAX)
-    }
-}
-
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
     let config = HashConfig {
         cost: COST,
@@ -200,11 +182,11 @@ async fn together() {
     for _ in 0..15 {
         let begun = Instant::now();
         login(&engine, &hash).await.unwrap();
-        alone.0.push(begun.elapsed().as_secs_f64());
+        alone.push(begun.elapsed());
         let begun = Instant::now();
         let (one, other) = tokio::join!(login(&engine, &hash), login(&engine, &hash));
         one.and(other).unwrap();
-        pair.0.push(begun.elapsed().as_secs_f64());
+        pair.push(begun.elapsed());
     }
     println!("\n# Jobs on one thread, cost {COST}, least and median of 15\n");
     for (what, theirs, alone, pair) in [
@@ -297,7 +279,7 @@ async fn imported() {
         for _ in 0..7 {
             let begun = Instant::now();
             login(&engine, &hash).await.unwrap();
-            samples.0.push(begun.elapsed().as_secs_f64());
+            samples.push(begun.elapsed());
         }
         let (least, median) = (samples.least(), samples.median());
         println!("| {form} | {:.1} | {:.1} | {:.0} |", least * 1e3, median * 1e3, least / round);
