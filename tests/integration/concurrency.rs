@@ -96,7 +96,7 @@ async fn a_token_of_one_server_works_on_another() {
 
 #[tokio::test]
 async fn registrations_of_different_accounts_do_not_conflict() {
-    let app = TestApp::start().await;
+    let app = TestApp::builder().long_calls().set("STAUNCH_HASH_DEADLINE", "60s").start().await;
     let (statuses, _) =
         register_at_once(&[&app], 60, |n| format!("user{n}@example.com"), |n| format!("user{n}"))
             .await;

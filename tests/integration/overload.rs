@@ -176,7 +176,10 @@ async fn an_exhausted_pool_is_503_in_bounded_time_and_other_requests_continue() 
         .start()
         .await;
     let tokens = app.registered("ada").await;
-    app.anonymous().me(&tokens.access).await.assert_status(200);
+    until("the session is cached", SOON, async || {
+        app.anonymous().me(&tokens.access).await.status == 200
+    })
+    .await;
     // A row lock blocks the first refresh, which holds the only connection.
     let mut db = app.db().await;
     let transaction = db.transaction().await.unwrap();
