@@ -152,15 +152,8 @@ impl Samples {
 }
 
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
-    let config = HashConfig {
-        cost: COST,
-        threads,
-        lanes,
-        queue: 65_536,
-        deadline,
-        cpu_limit: None,
-        cpu_reserve_percent: 0,
-    };
+    let (queue, cpu) = (65_536, None);
+    let config = HashConfig { cost: COST, threads, lanes, queue, deadline, cpu };
     HashEngine::start(&config, &Metrics::new().unwrap(), Clock::system()).unwrap()
 }
 
