@@ -33,9 +33,8 @@ fn main() {
     if runs("kernel") {
         kernel();
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.unwrap();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
     if runs("engine") {
         runtime.block_on(round_trip());
         runtime.block_on(together());
@@ -129,24 +128,14 @@ fn kernel() {
 const LANE_ROUNDS: f64 = 2.0 * 521.0 * 16.0;
 
 fn engine(threads: usize, lanes: Option<usize>, deadline: Duration) -> HashEngine {
-    let config = HashConfig {
-        cost: COST,
-        threads,
-        lanes,
-        queue: 65_536,
-        deadline,
-        cpu_limit: None,
-        cpu_reserve_percent: 0,
-    };
+    let config = HashConfig { cost: COST, threads, lanes, queue: 65_536, deadline, cpu: None };
     HashEngine::start(&config, &Metrics::new().unwrap(), Clock::system()).unwrap()
 }
 
 async fn login(engine: &HashEngine, stored: &str) -> Result<(), HashError> {
     let permit = engine.reserve(HashPurpose::Verify)?;
-    engine
-        .verify(permit, Password::attempt(Secret::new("correct horse".into())), stored)
-        .await
-        .map(drop)
+    let password = Password::attempt(Secret::new("correct horse".into()));
+    engine.verify(permit, password, stored).await.map(drop)
 }
 
 fn stored(cost: u32) -> String {

@@ -178,15 +178,7 @@ mod tests {
         let speeds = vec![speed(1, 59, 64), speed(4, 70, 125), speed(6, 93, 190)];
         let calibration = Calibration { chosen: speeds[1], speeds };
         let deadline = Duration::from_secs(30);
-        let config = HashConfig {
-            cost: 12,
-            threads: 2,
-            lanes,
-            queue: 64,
-            deadline,
-            cpu_limit: None,
-            cpu_reserve_percent: 0,
-        };
+        let config = HashConfig { cost: 12, threads: 2, lanes, queue: 64, deadline, cpu: None };
         Report::new(&config, &speed(1, 58, 70), &calibration)
     }
 

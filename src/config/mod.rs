@@ -15,7 +15,7 @@ pub use values::{Count, Span};
 
 use crate::auth::AuthConfig;
 use crate::cpu_limit::{self, CpuLimit};
-use crate::hashing::{HashConfig, threads_for};
+use crate::hashing::{CpuShare, HashConfig, threads_for};
 use crate::http::{CertificateFiles, HttpConfig};
 use crate::limiter::LimiterConfig;
 use crate::postgres::{DataDir, Durability, PostgresConfig};
@@ -136,16 +136,16 @@ impl Config {
     }
 
     pub(crate) fn hashing(&self) -> HashConfig {
-        let cpu_limit = CpuLimit::of_this_process();
-        let threads = || threads_for(cpu_limit::cores(), cpu_limit.as_ref());
+        let limit = CpuLimit::of_this_process();
+        let reserve_percent = self.settings.cpu_reserve.0;
+        let threads = || threads_for(cpu_limit::cores(), limit.as_ref());
         HashConfig {
             cost: self.settings.bcrypt_cost.0,
             threads: self.settings.hash_threads.map_or_else(threads, |count| count.0),
             lanes: self.settings.hash_lanes.map(|count| count.0),
             queue: self.settings.hash_queue.0,
             deadline: self.settings.hash_deadline.0,
-            cpu_limit,
-            cpu_reserve_percent: self.settings.cpu_reserve.0,
+            cpu: limit.map(|limit| CpuShare { limit, reserve_percent }),
         }
     }
 

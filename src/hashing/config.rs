@@ -16,28 +16,37 @@ pub struct HashConfig {
     pub queue: usize,
     /// Longest time that a job may wait before it is dropped unhashed.
     pub deadline: Duration,
-    /// The CPU limit that hashing is paced by.
-    pub cpu_limit: Option<CpuLimit>,
-    /// The part of the limit that hashing leaves to other work, in percent. 0: no pacing.
-    pub cpu_reserve_percent: u32,
+    /// The CPU limit of the container, if it has one.
+    pub cpu: Option<CpuShare>,
+}
+
+/// What hashing may use of a CPU limit.
+#[derive(Clone, Debug)]
+pub struct CpuShare {
+    /// The limit.
+    pub limit: CpuLimit,
+    /// The part of it that hashing leaves to other work, in percent. 0: no pacing.
+    pub reserve_percent: u32,
+}
+
+impl CpuShare {
+    /// The part of the limit that hashing leaves to other work.
+    pub(super) fn reserve(&self) -> f64 {
+        f64::from(self.reserve_percent) / 100.0
+    }
+
+    /// The CPU time per time that hashing may use.
+    pub(super) fn cores(&self) -> f64 {
+        self.limit.cores() * (1.0 - self.reserve())
+    }
 }
 
 impl HashConfig {
-    /// The part of the CPU limit that hashing leaves to other work.
-    pub(super) fn cpu_reserve(&self) -> f64 {
-        f64::from(self.cpu_reserve_percent) / 100.0
-    }
-
-    /// The CPU time per time that hashing may use. `None`: there is no limit.
-    pub(super) fn cpu_cores(&self) -> Option<f64> {
-        self.cpu_limit.as_ref().map(|limit| limit.cores() * (1.0 - self.cpu_reserve()))
-    }
-
     /// The part of the time for which that many threads can run, behind the CPU limit.
     pub(super) fn share_of(&self, threads: usize) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a thread count")]
         let threads = threads.max(1) as f64;
-        self.cpu_cores().map_or(1.0, |cores| (cores / threads).min(1.0))
+        self.cpu.as_ref().map_or(1.0, |cpu| (cpu.cores() / threads).min(1.0))
     }
 
     /// The part of the time for which the hashing threads can run, behind the CPU limit.
@@ -73,14 +82,13 @@ mod tests {
     #[test]
     fn threads_run_for_their_share_of_the_limit_less_the_reserve() {
         let config = |cores, threads| HashConfig {
-            cpu_limit: Some(CpuLimit::of(cores)),
-            cpu_reserve_percent: 10,
+            cpu: Some(CpuShare { limit: CpuLimit::of(cores), reserve_percent: 10 }),
             ..crate::hashing::tests::config(4, threads, 1)
         };
         assert!((config(1.5, 2).paced_share() - 0.675).abs() < 1e-9);
         assert!((config(0.5, 1).paced_share() - 0.45).abs() < 1e-9);
         assert!((config(4.0, 2).paced_share() - 1.0).abs() < 1e-9, "not more than all of it");
-        let unlimited = HashConfig { cpu_limit: None, ..config(1.0, 4) };
+        let unlimited = HashConfig { cpu: None, ..config(1.0, 4) };
         assert!((unlimited.paced_share() - 1.0).abs() < 1e-9);
     }
 }

@@ -163,7 +163,7 @@ impl HashEngine {
     pub fn observe(&self) {
         let Shared { admission, imported, metrics, .. } = &*self.0.shared;
         let ours = admission.waiting(HashPurpose::Verify) + admission.waiting(HashPurpose::Hash);
-        metrics.observe(self.0.config.cpu_limit.as_ref());
+        metrics.observe(self.0.config.cpu.as_ref());
         metrics.depth.set((ours + imported.waiting(HashPurpose::Verify)) as f64);
         metrics.capacity.set(admission.speed.recent() / f64::from(1 << self.0.config.cost));
         metrics.share_of_best.set(admission.speed.share_of_best());

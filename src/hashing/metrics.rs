@@ -1,7 +1,8 @@
 //! The metric handles of the hash engine, looked up once.
 
 use super::admission::HashPurpose;
-use crate::cpu_limit::{CpuLimit, Throttling};
+use super::config::CpuShare;
+use crate::cpu_limit::Throttling;
 use crate::telemetry::{Metrics, definitions};
 use metrics::{Counter, Gauge, Histogram};
 
@@ -55,8 +56,8 @@ impl HashMetrics {
     }
 
     /// Updates the metrics of the CPU limit.
-    pub(super) fn observe(&self, limit: Option<&CpuLimit>) {
-        let Some(limit) = limit else { return };
+    pub(super) fn observe(&self, cpu: Option<&CpuShare>) {
+        let Some(CpuShare { limit, .. }) = cpu else { return };
         let Throttling { periods, throttled, time } = limit.throttling();
         self.cpu_limit.set(limit.cores());
         self.cpu_periods.absolute(periods);

@@ -93,7 +93,7 @@ mod worker_load;
 
 pub use admission::{HashPurpose, Permit};
 pub use calibrate::{Calibration, LaneSpeed, MeasuredSpeed, bcrypt_crate_speed};
-pub use config::{HashConfig, threads_for};
+pub use config::{CpuShare, HashConfig, threads_for};
 pub use engine::{HashEngine, Verdict};
 pub use error::{HashError, RehashError, StoredHashError};
 pub use kernel::LANES_MAX;

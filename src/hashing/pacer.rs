@@ -42,14 +42,11 @@ impl ThreadMeter {
 impl Pacer {
     /// `None`: there is no limit, or nothing is reserved.
     pub(super) fn new(config: &HashConfig, clock: &Clock) -> Option<Self> {
-        let limit = config.cpu_limit.clone()?;
-        let reserve = config.cpu_reserve();
-        if reserve <= 0.0 {
-            return None;
-        }
-        let (cores, hashing) = (limit.cores(), limit.cores() * (1.0 - reserve));
+        let cpu = config.cpu.as_ref().filter(|cpu| cpu.reserve_percent > 0)?;
+        let limit = cpu.limit.clone();
+        let (cores, hashing) = (limit.cores(), cpu.cores());
         tracing::info!(cores, hashing, "hashing is paced by the CPU limit of the container");
-        let budget = CpuBudget::new(cores, reserve, limit.period(), clock.now());
+        let budget = CpuBudget::new(cores, cpu.reserve(), limit.period(), clock.now());
         let state = Mutex::new(State { budget, ended: false });
         Some(Self { clock: clock.clone(), limit, state, wake: Condvar::new() })
     }
@@ -96,12 +93,12 @@ impl Pacer {
 mod tests {
     use super::*;
     use crate::SOON;
+    use crate::hashing::config::CpuShare;
     use std::sync::mpsc::channel;
 
-    fn limited(cpu_reserve_percent: u32) -> HashConfig {
+    fn limited(reserve_percent: u32) -> HashConfig {
         HashConfig {
-            cpu_limit: Some(CpuLimit::of(1.0)),
-            cpu_reserve_percent,
+            cpu: Some(CpuShare { limit: CpuLimit::of(1.0), reserve_percent }),
             ..super::super::tests::config(4, 1, 1)
         }
     }
@@ -131,6 +128,6 @@ mod tests {
     fn without_a_limit_or_a_reserve_there_is_no_pacer() {
         let clock = Clock::manual();
         assert!(Pacer::new(&limited(0), &clock).is_none());
-        assert!(Pacer::new(&HashConfig { cpu_limit: None, ..limited(10) }, &clock).is_none());
+        assert!(Pacer::new(&HashConfig { cpu: None, ..limited(10) }, &clock).is_none());
     }
 }

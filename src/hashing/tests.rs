@@ -63,15 +63,7 @@ pub(super) struct Setup {
 
 pub(super) fn config(cost: u32, threads: usize, lanes: usize) -> HashConfig {
     let deadline = Duration::from_secs(30);
-    HashConfig {
-        cost,
-        threads,
-        lanes: Some(lanes),
-        queue: 64,
-        deadline,
-        cpu_limit: None,
-        cpu_reserve_percent: 0,
-    }
+    HashConfig { cost, threads, lanes: Some(lanes), queue: 64, deadline, cpu: None }
 }
 
 /// Starts an engine with a manual clock. Its speed seems unlimited, so no wait is predicted.
