@@ -1,8 +1,8 @@
 //! The bounded queue of log lines, and the thread that writes them to standard error.
 //!
-//! A logging thread appends its line to a shared buffer, which takes no memory of its own and wakes
-//! the writer only if the writer sleeps. The writer takes the whole buffer and writes it with one
-//! system call, then waits a moment, so that lines of a busy server accumulate.
+//! A logging thread appends its line to a shared buffer, without an allocation for each line, and
+//! wakes the writer only if the writer sleeps. The writer takes the whole buffer, writes it with one
+//! system call, and then waits a moment, so that lines of a busy server accumulate.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -85,7 +85,7 @@ impl LogQueue {
         let mut taken = Vec::new();
         loop {
             let is_last = self.take(&mut taken);
-            // An error cannot be logged. The lines are lost, as they are when nobody reads the output.
+            // An error cannot be logged. The lines are lost.
             output.write_all(&taken).and_then(|()| output.flush()).ok();
             taken.clear();
             taken.shrink_to(KEPT_BYTES);

@@ -1,7 +1,8 @@
 //! The remaining commands of docs/: calls, keys, accounts, and what a new user tries first.
 
 use crate::docs::{GETTING_STARTED, OPERATIONS, block, commands, follow, has, shell};
-use crate::support::{Ended, PASSWORD, Server, folder, run};
+use crate::support::{Ended, PASSWORD, Server, folder, run, until};
+use staunch::clock::Clock;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -42,6 +43,10 @@ async fn the_commands_on_keys_do_what_the_page_says() {
         let server = Server::start(top.path(), &[]).await;
         let listed = line(top.path(), "staunch keys list").await.out;
         let first = listed.split_whitespace().nth(2).unwrap().to_owned();
+        // No two keys take over in the same second.
+        let made = Clock::system().unix_s();
+        until("the second of the first key is over", async || Clock::system().unix_s() > made)
+            .await;
         let (block, _) = block(OPERATIONS, part);
         for (command, printed) in commands(block) {
             let ended = line(top.path(), &command.replace("<KID>", &first)).await;
