@@ -1,6 +1,6 @@
 //! The log: text on a terminal, JSON lines elsewhere, always to standard error.
 //!
-//! A dedicated thread writes the lines from a bounded [queue](super::log_queue). A full queue drops
+//! A dedicated thread writes the lines from a bounded queue (`log_queue`). A full queue drops
 //! lines instead of blocking, because a full disk or a closed pipe must not stop a login. Standard
 //! output is reserved for the start lines.
 
