@@ -250,13 +250,15 @@ def started(stack: ExitStack, place: Place, prepares: list[Prepare]) -> list[Pro
     return proxies
 
 
-def main(program: str) -> None:
+def main(argument: str) -> None:
+    # The server runs in a folder of this check.
+    program = Path(argument).resolve()
     with folder_for("proxies") as folder, ExitStack() as stack:
         ports = (free_port(), free_port())
         place = Place(folder, *(f"127.0.0.1:{port}" for port in ports))
         place.make_certificate()
 
-        server = Staunch(Path(program), folder, settings("## Behind a proxy", place), ports[0])
+        server = Staunch(program, folder, settings("## Behind a proxy", place), ports[0])
         server.start()
         server.command("user", "add", ACCOUNT["username"], ACCOUNT["email"], given=ACCOUNT["password"])
         proxies = started(stack, place, HTTP_PROXIES)
@@ -271,7 +273,7 @@ def main(program: str) -> None:
             proxy.wait_for(200)
         server.stop()
 
-        server = Staunch(Path(program), folder, settings("### TCP proxies", place), ports[1])
+        server = Staunch(program, folder, settings("### TCP proxies", place), ports[1])
         server.start_on_shared_port()
         for proxy in started(stack, place, TCP_PROXIES):
             proxy.wait_for(200)
