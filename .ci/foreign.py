@@ -20,7 +20,7 @@ from foreign_docs import check_examples
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import KeySet
 
-from harness.children import Failed, catch_signals, stop_all
+from harness.children import Failed, run_main
 from harness.postgres import free_port
 from harness.staunch import LIMITS_OFF, Staunch, folder_for
 
@@ -111,7 +111,7 @@ def authlib(server: Staunch, algorithm: str, metadata: dict[str, Any], client_id
     return str(renewed["access_token"])
 
 
-def main(program: str, verify_with_node: str) -> None:
+def main(program: str, verify_with_node: str) -> int:
     for algorithm in ALGORITHMS:
         with serving(Path(program), algorithm) as server:
             client_id, client_secret = server.add_client("foreign")
@@ -147,12 +147,7 @@ def main(program: str, verify_with_node: str) -> None:
             for token in (access, after):
                 pyjwt(metadata["jwks_uri"], server.url, algorithm, token)
             print(f"{algorithm}: PyJWT, jose and Authlib agree")
+    return 0
 
 
-catch_signals()
-try:
-    main(*sys.argv[1:])
-except Failed as failed:
-    sys.exit(f"foreign: {failed}")
-finally:
-    stop_all()
+run_main(lambda: main(*sys.argv[1:]))

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.children import Argv, Child, Failed, catch_signals, stop_all
+from harness.children import Argv, Child, Failed, run_main
 from harness.environment import program as installed
 from harness.postgres import free_port
 from harness.staunch import Staunch, folder_for
@@ -250,7 +250,7 @@ def started(stack: ExitStack, place: Place, prepares: list[Prepare]) -> list[Pro
     return proxies
 
 
-def main(argument: str) -> None:
+def main(argument: str) -> int:
     # The server runs in a folder of this check.
     program = Path(argument).resolve()
     with folder_for("proxies") as folder, ExitStack() as stack:
@@ -283,12 +283,7 @@ def main(argument: str) -> None:
             raise Failed("\n".join(server.errors()))
         server.stop()
         print(f"the client's address reaches the server through {', '.join(proxy.name for proxy in proxies)}")
+    return 0
 
 
-catch_signals()
-try:
-    main(*sys.argv[1:])
-except Failed as failed:
-    sys.exit(f"proxies: {failed}")
-finally:
-    stop_all()
+run_main(lambda: main(*sys.argv[1:]))
