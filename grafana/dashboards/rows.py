@@ -315,17 +315,16 @@ ROWS: list[tuple[str, list[Json]]] = [
     ("Process", [
         graph("How much CPU is used?", "short",
               [("{{instance}}", "rate(process_cpu_seconds_total{$sel}[$rate])"),
-               ("limit, {{instance}}", "staunch_cpu_limit_cores{$sel} > 0")],
-              "Cores in use, and the CPU limit of a container. While logins wait, hashing uses all cores at a low"
+               ("limit, {{instance}}", "staunch_cpu_limit_cores{$sel}")],
+              "Cores in use, and the CPU limit of a container (0: none). While logins wait, hashing uses all cores at a low"
               " priority, so full cores alone are not a problem.", w=6),
         graph("How often is the CPU limit reached?", "percentunit",
               [("periods, {{instance}}", ("rate(staunch_cpu_throttled_periods_total{$sel}[$rate])"
-                " / (rate(staunch_cpu_periods_total{$sel}[$rate]) > 0)")),
+                " / clamp_min(rate(staunch_cpu_periods_total{$sel}[$rate]), 0.001)")),
                ("time, {{instance}}", "rate(staunch_cpu_throttled_seconds_total{$sel}[$rate])")],
               "Share of the periods of a container's CPU limit in which the kernel stopped the container, and the"
-              " time for which it was stopped, summed over the cores. Hashing"
-              " leaves STAUNCH_CPU_RESERVE of the limit unused, so it should stay near 0 %. No data: there is no"
-              " limit. Runbook: StaunchCpuThrottled.",
+              " time for which it was stopped, summed over the cores. Hashing leaves STAUNCH_CPU_RESERVE of the limit"
+              " unused, so both should stay near 0 %. Without a limit both are 0. Runbook: StaunchCpuThrottled.",
               lines=[(0.05, YELLOW), (0.25, RED)], top=0.3, w=6),
         graph("How much memory is used?", "bytes", [("{{instance}}", "process_resident_memory_bytes{$sel}")],
               "Resident memory, without that of an embedded PostgreSQL. Every queue and table is bounded, so it"
