@@ -316,8 +316,8 @@ ROWS: list[tuple[str, list[Json]]] = [
         graph("How much CPU is used?", "short",
               [("{{instance}}", "rate(process_cpu_seconds_total{$sel}[$rate])"),
                ("limit, {{instance}}", "staunch_cpu_limit_cores{$sel}")],
-              "Cores in use, and the CPU limit of a container (0: none). While logins wait, hashing uses all cores at a low"
-              " priority, so full cores alone are not a problem.", w=6),
+              "Cores in use, and the CPU limit of a container (0: none). While logins wait, hashing uses all cores at a"
+              " low priority, so full cores alone are not a problem.", w=6),
         graph("How often is the CPU limit reached?", "percentunit",
               [("periods, {{instance}}", ("rate(staunch_cpu_throttled_periods_total{$sel}[$rate])"
                 " / clamp_min(rate(staunch_cpu_periods_total{$sel}[$rate]), 0.001)")),
