@@ -112,7 +112,7 @@ def nginx_stream(place: Place, port: int) -> Argv:
 
 
 def nginx_argv(place: Place, name: str, text: str) -> Argv:
-    # Debian has `stream` in a module of its own.
+    # Debian packages `stream` as a separate module.
     modules = Path("/etc/nginx/modules-enabled")
     include = f"include {modules}/*.conf;" if modules.is_dir() else ""
     pid = place.folder / f"{name}.pid"

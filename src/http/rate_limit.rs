@@ -52,9 +52,9 @@ pub(super) fn check(
 /// They follow draft-ietf-httpapi-ratelimit-headers-11. `RateLimit-Policy` lists all quotas of the
 /// route and is constant (§3), except that a refusal by another quota lists that one too. `RateLimit`
 /// has the quota closest to its limit. Its `t` is the time within which the client can use at most
-/// `r` (§4.1.2). For a refusal, `Retry-After` equals `t`: §6 forbids an earlier time. If the /56 or the /48 of an IPv6 client is closest to its limit, `r` and
-/// `t` are those of that prefix, under the same name: a client need not know how its provider assigns
-/// addresses.
+/// `r` (§4.1.2). For a refusal, `Retry-After` equals `t`: §6 forbids an earlier time. If the /56 or
+/// the /48 of an IPv6 client is closest to its limit, `r` and `t` are those of that prefix, under the
+/// same name: a client need not know how its provider assigns addresses.
 pub(super) fn write(
     app: &AppState,
     policies: &[Policy],

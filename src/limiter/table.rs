@@ -348,7 +348,7 @@ const SAMPLE_MAX: usize = 4_096;
 /// The part of a table that is half full which one network may have: a 64th.
 const NETWORK_PART: usize = 64;
 
-/// Networks that are told apart: 72 bytes each with the lock.
+/// Networks that the table distinguishes: 72 bytes each with the lock.
 const NETWORK_CELLS: usize = 4_096;
 
 /// Capacity below which a table is not shrunk. Unit: keys. Less than 2 MB.

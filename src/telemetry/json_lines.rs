@@ -1,7 +1,7 @@
 //! Formats a log event as one line of JSON (RFC 8259).
 //!
 //! Every request writes a line, so the format costs as little as it can: the fields go straight to
-//! the line, without a serializer and without memory of their own.
+//! the line, without a serializer and without an allocation.
 
 use std::fmt::{self, Write};
 use time::OffsetDateTime;
