@@ -1,5 +1,6 @@
 //! The prediction of how long a new job waits, as a pure function.
 
+use super::speed::to_f64;
 use std::time::Duration;
 
 /// What is in the queues and in the lanes when a job asks for a place.
@@ -37,11 +38,6 @@ impl Load {
         let rounds = busy + own + own.min(other.max(arriving));
         Duration::try_from_secs_f64(rounds / speed.max(1.0)).unwrap_or(Duration::MAX)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a number of rounds far below 2^52")]
-fn to_f64(rounds: u64) -> f64 {
-    rounds as f64
 }
 
 #[cfg(test)]

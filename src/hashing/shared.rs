@@ -3,12 +3,13 @@
 use super::admission::Admission;
 use super::config::HashConfig;
 use super::metrics::HashMetrics;
-use super::pacer::Pacer;
+use super::pacer::{Pacer, ThreadMeter};
 use super::worker_load::WorkerLoad;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 pub(super) struct Shared {
     pub(super) clock: Clock,
@@ -57,6 +58,11 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Pauses the calling thread as a CPU limit requires, and returns for how long it paused.
+    pub(super) fn pause(&self, meter: &mut ThreadMeter) -> Duration {
+        self.pacer.as_ref().map_or(Duration::ZERO, |pacer| pacer.pause(meter))
     }
 
     /// Makes the workers refuse waiting jobs and drop the running ones.

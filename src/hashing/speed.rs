@@ -123,8 +123,8 @@ impl SpeedWindow {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a speed far below 2^52")]
-fn to_f64(number: u64) -> f64 {
+#[expect(clippy::cast_precision_loss, reason = "a number of rounds far below 2^52")]
+pub(super) fn to_f64(number: u64) -> f64 {
     number as f64
 }
 

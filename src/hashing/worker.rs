@@ -86,9 +86,9 @@ impl Worker {
         }
         let mut meter = ThreadMeter::start();
         while !self.batch.is_empty() || self.wait() {
-            let paused = self.shared.pacer.as_ref().map(|pacer| pacer.pause(&mut meter));
+            let paused = self.shared.pause(&mut meter);
             self.fill();
-            self.slice(paused.unwrap_or_default());
+            self.slice(paused);
         }
     }
 

@@ -102,10 +102,7 @@ impl Log {
             format == Format::Json || (format == Format::Auto && !std::io::stderr().is_terminal());
         let text = (!json).then(|| TextWriter::new(queue.clone()));
         let lines = match &text {
-            None => {
-                let writer = QueueWriter(queue.clone());
-                lines.with_writer(writer).event_format(JsonLines).boxed()
-            }
+            None => lines.with_writer(queue.clone()).event_format(JsonLines).boxed(),
             Some(text) => {
                 lines.with_writer(text.clone()).with_ansi(false).with_target(false).boxed()
             }
@@ -218,17 +215,6 @@ impl io::Write for TextLine<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Writer of a JSON log.
-struct QueueWriter(LogQueue);
-
-impl<'a> MakeWriter<'a> for QueueWriter {
-    type Writer = &'a LogQueue;
-
-    fn make_writer(&'a self) -> &'a LogQueue {
-        &self.0
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Size of all waiting lines, about 27,000; more are dropped. Unit: bytes.
 const WAITING_BYTES_MAX: usize = 8 << 20;
@@ -127,6 +128,14 @@ impl Write for &LogQueue {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogQueue {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
     }
 }
 

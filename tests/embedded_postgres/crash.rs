@@ -13,22 +13,22 @@ use std::process::Command;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// Adds a row to those of the earlier rounds.
-async fn one_more_row(top: &Path) -> Client {
+/// Starts a server, and adds a row to those of the earlier rounds, which makes `rows`.
+async fn started_with(rows: i64, top: &Path) -> (Starter, u32, Client) {
+    let mut starter = Starter::spawn(top, Durability::Full);
+    let postgres = starter.ready();
     let client = connect_with(&config_in(top)).await.unwrap();
     let insert = "CREATE TABLE IF NOT EXISTS kept (n bigint); INSERT INTO kept VALUES (1)";
     client.batch_execute(insert).await.unwrap();
-    client
+    assert_eq!(number(&client, "SELECT count(*) FROM kept").await, rows);
+    (starter, postgres, client)
 }
 
 #[tokio::test]
 async fn postgres_stops_when_its_parent_is_killed_and_the_next_start_works() {
     let top = folder();
     for round in 0..2 {
-        let mut starter = Starter::spawn(top.path(), Durability::Full);
-        let postgres = starter.ready();
-        let client = one_more_row(top.path()).await;
-        assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
+        let (starter, postgres, _client) = started_with(round + 1, top.path()).await;
         let guards: Vec<u32> =
             children_of(starter.id()).into_iter().filter(|pid| is_guard(*pid)).collect();
         assert_eq!(guards.len(), 1);
@@ -50,10 +50,7 @@ async fn postgres_stops_when_its_parent_is_killed_and_the_next_start_works() {
 async fn killing_both_processes_loses_no_commit() {
     let top = folder();
     for round in 0..2 {
-        let mut starter = Starter::spawn(top.path(), Durability::Full);
-        let postgres = starter.ready();
-        let client = one_more_row(top.path()).await;
-        assert_eq!(number(&client, "SELECT count(*) FROM kept").await, round + 1);
+        let (starter, postgres, client) = started_with(round + 1, top.path()).await;
         // A busy backend does not notice the kill, and keeps the shared memory in use.
         let busy = connect_with(&config_in(top.path())).await.unwrap();
         let work = tokio::spawn(async move {

@@ -14,6 +14,7 @@ use crate::hashing::job::{Done, Queued, StartedJob};
 use crate::hashing::pacer::ThreadMeter;
 use crate::hashing::priority;
 use crate::hashing::shared::Shared;
+use crate::hashing::speed::to_f64;
 use crossbeam_channel::{Receiver, select};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -47,10 +48,9 @@ impl ImportedHashWorker {
         }
         let mut meter = ThreadMeter::start();
         while let Some(job) = self.next() {
-            let pacer = self.shared.pacer.as_ref();
-            let paused = pacer.map(|pacer| pacer.pause(&mut meter));
-            self.verify(job, paused.unwrap_or_default());
-            if let Some(pacer) = pacer {
+            let paused = self.shared.pause(&mut meter);
+            self.verify(job, paused);
+            if let Some(pacer) = &self.shared.pacer {
                 pacer.report(&mut meter);
             }
         }
@@ -88,8 +88,7 @@ impl ImportedHashWorker {
                 let took = clock.now().saturating_duration_since(started);
                 metrics.imported_seconds.record(took);
                 if took >= MEASURED_MIN {
-                    #[expect(clippy::cast_precision_loss, reason = "a number far below 2^52")]
-                    let speed = rounds as f64 / (paused + took).as_secs_f64();
+                    let speed = to_f64(rounds) / (paused + took).as_secs_f64();
                     imported.speed.add(self.index, speed, paused + took);
                 }
                 // Sending fails if the client has left, which is no error.

@@ -102,8 +102,10 @@ pub(super) fn form_decoded(text: &str) -> Result<String, &'static str> {
         }
         decoded.extend(percent_decode_str(part));
     }
-    std::str::from_utf8(&decoded).map_err(|_| "the form is not UTF-8")?;
-    String::from_utf8(std::mem::take(&mut *decoded)).map_err(|_| "the form is not UTF-8")
+    String::from_utf8(std::mem::take(&mut *decoded)).map_err(|error| {
+        drop(Zeroizing::new(error.into_bytes()));
+        "the form is not UTF-8"
+    })
 }
 
 #[cfg(test)]
