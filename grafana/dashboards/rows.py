@@ -246,9 +246,10 @@ ROWS: list[tuple[str, list[Json]]] = [
         graph("What are the pool's connections doing?", "short",
               [("{{state}}", "sum by (state) (staunch_db_pool_connections{$sel})"),
                ("calls waiting", "sum(staunch_db_pool_waiting{$sel})"),
+               ("refreshes waiting", "sum(staunch_db_refreshes_waiting{$sel})"),
                ("limit", "sum(staunch_db_pool_max{$sel})")],
               "Connections in use and idle, and calls that wait for one. Calls should not wait while connections are"
-              " idle."),
+              " idle. Refreshes wait for the statements of other refreshes, which they then share."),
         graph("How long do calls wait for a connection?", "s",
               [("p50", else_zero(quantile(0.5, "staunch_db_pool_wait_seconds"))),
                ("p95", else_zero(quantile(0.95, "staunch_db_pool_wait_seconds"))),

@@ -8,7 +8,7 @@
 
 use super::{Auth, TokenPair, store_label};
 use crate::identity::Origin;
-use crate::store::{Refreshed, StoreError};
+use crate::store::{Refresh, Refreshed, StoreError};
 use crate::telemetry::trace;
 use crate::tokens::AccessError;
 
@@ -30,7 +30,8 @@ pub enum RefreshError {
 }
 
 impl Auth {
-    /// Exchanges a refresh token for its successor and a new access token, in one statement.
+    /// Exchanges a refresh token for its successor and a new access token, in one statement, which it may
+    /// share with other refreshes.
     ///
     /// A request repeated within the grace period gets the same successor.
     ///
@@ -57,10 +58,16 @@ impl Auth {
         let claims = self.0.tokens.open_refresh(token).map_err(|_| RefreshError::Rejected)?;
         let (session, config) = (claims.session, &self.0.config);
         trace::note_session(session.0.as_u128());
-        let (generation, grace, ttl) =
-            (claims.generation, config.refresh_grace, config.refresh_ttl);
-        let outcome = self.0.store.refresh_session(session, generation, grace, ttl, origin).await;
-        match outcome.map_err(RefreshError::Store)? {
+        let generation = claims.generation;
+        let refresh = Refresh {
+            session,
+            generation,
+            grace: config.refresh_grace,
+            ttl: config.refresh_ttl,
+            address: origin.address,
+            request_id: origin.request_id.clone(),
+        };
+        match self.0.store.refresh_session(refresh).await.map_err(RefreshError::Store)? {
             Refreshed::Continued { user } => {
                 self.pair(user, session, generation + 1).map_err(RefreshError::Token)
             }

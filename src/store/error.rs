@@ -1,5 +1,6 @@
 //! Errors of database calls.
 
+use crate::telemetry::with_causes;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
@@ -76,6 +77,19 @@ impl StoreError {
             Self::Unavailable { context, source: cause(error) }
         } else {
             Self::Failed { context, source: cause(error) }
+        }
+    }
+
+    /// The same error for another caller of the statement.
+    pub(super) fn for_another_caller(&self) -> Self {
+        match self {
+            Self::Unavailable { context, source } => {
+                Self::unavailable(context, with_causes(source.as_ref()))
+            }
+            Self::Conflict { constraint } => Self::Conflict { constraint: constraint.clone() },
+            Self::Failed { context, source } => {
+                Self::Failed { context, source: with_causes(source.as_ref()).into() }
+            }
         }
     }
 

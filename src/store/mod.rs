@@ -24,6 +24,8 @@ mod migrations;
 mod notify;
 mod options;
 mod pool;
+mod refresh;
+mod refresh_queue;
 mod revocation;
 mod session_blocks;
 mod sessions;
@@ -45,9 +47,10 @@ pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
 pub use migrate::{MigrateError, migrate};
 pub use notify::SessionEvent;
+pub use refresh::{Refresh, Refreshed};
 pub use revocation::{Caller, NewPassword};
 pub use session_blocks::SessionBlock;
-pub use sessions::{NewSession, OwnSession, Refreshed};
+pub use sessions::{NewSession, OwnSession};
 pub use statement::Statement;
 pub use statements::STATEMENTS;
 pub use twins::Twins;
@@ -63,6 +66,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     pool: Arc<pool::Pool>,
+    refreshes: Arc<refresh_queue::RefreshQueue>,
     health: health::Health,
     listener: notify::NotificationListener,
 }
@@ -81,9 +85,11 @@ impl Store {
         clock: Clock,
     ) -> Result<Self, ConnectError> {
         let pool = Arc::new(pool::Pool::open(config, metrics, clock.clone()).await?);
+        let refreshes =
+            refresh_queue::RefreshQueue::new(Arc::clone(&pool), config, metrics, clock.clone());
         let health = health::Health::new(config, Arc::clone(&pool), clock.clone());
         let listener = notify::NotificationListener::new(config, metrics, clock);
-        Ok(Self(Arc::new(Inner { pool, health, listener })))
+        Ok(Self(Arc::new(Inner { pool, refreshes, health, listener })))
     }
 
     /// Checks that the database accepts writes.
@@ -99,6 +105,20 @@ impl Store {
     /// The query continues, and the next caller gets its answer.
     pub async fn check_health(&self) -> Result<(), StoreError> {
         self.0.health.check().await
+    }
+
+    /// Advances a session to its next generation.
+    ///
+    /// Refreshes that arrive together share a statement and its commit.
+    ///
+    /// # Errors
+    /// The database did not answer in time, or too many refreshes wait. The session may have advanced;
+    /// a repeat of the request within the grace gets the lost answer.
+    ///
+    /// # Cancel safety
+    /// A refresh that waits is dropped. One that was sent runs to its end.
+    pub async fn refresh_session(&self, refresh: Refresh) -> Result<Refreshed, StoreError> {
+        self.0.refreshes.refresh(refresh).await
     }
 
     /// Drops dead connections, refills the pool to its minimum, and updates its gauges. Called every

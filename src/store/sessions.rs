@@ -1,4 +1,4 @@
-//! Sessions: creation by a login, refresh, lookup and listing.
+//! Sessions: creation by a login, lookup and listing.
 
 use super::statement::statement;
 use super::users::Account;
@@ -43,22 +43,6 @@ pub struct OwnSession {
     pub user_agent: Option<String>,
 }
 
-/// The result of a refresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refreshed {
-    /// The session is at the generation after the presented one. This request moved it there, or
-    /// repeats, within the grace, one that did.
-    Continued {
-        /// The session's account.
-        user: UserId,
-    },
-    /// The presented token had been used before. The session was revoked and the reuse logged in the
-    /// audit log.
-    Reused,
-    /// No live session: unknown, revoked, expired, or its account is disabled.
-    Dead,
-}
-
 // Stores nothing if the account was disabled or its password changed since it was read. FOR SHARE
 // makes this statement wait for such a change in progress, and then see it. A change that begins later
 // waits for this session, and then sees it.
@@ -91,36 +75,6 @@ pub(super) const INSERT_SESSION: Statement = statement!(
      SELECT ended.id, CASE WHEN ended.id IS NOT NULL
                            THEN pg_notify('staunch_session', ended.id::text) END
      FROM opened LEFT JOIN ended ON true"
-);
-
-// One UPDATE decides. PostgreSQL evaluates it on the row's latest version under the row's lock. Of two
-// requests with the same token, the second finds the generation advanced and counts as a repeat.
-//   generation = $2                          the live token: advance to the next generation
-//   generation = $2 + 1, moved within $3 s   a repeat: no change, the answer is the same successor
-//   anything else                            reuse: revoke, and write an audit log line
-// The first two change no indexed column, so that the update is heap-only and writes no index entry.
-pub(super) const REFRESH_SESSION: Statement = statement!(
-    "refresh_session",
-    "WITH moved AS (
-     UPDATE refresh_tokens AS s
-     SET generation = CASE WHEN s.generation = $2 THEN s.generation + 1 ELSE s.generation END,
-         rotated_at = CASE WHEN s.generation = $2 THEN now() ELSE s.rotated_at END,
-         expires_at = CASE WHEN s.generation = $2 THEN now() + make_interval(secs => $4) ELSE s.expires_at END,
-         last_used_at = now(),
-         revoked = NOT (s.generation = $2
-             OR (s.generation = $2 + 1 AND s.rotated_at >= now() - make_interval(secs => $3))),
-         revoked_reason = CASE WHEN s.generation = $2
-             OR (s.generation = $2 + 1 AND s.rotated_at >= now() - make_interval(secs => $3))
-             THEN NULL ELSE 'reuse' END
-     FROM users AS u
-     WHERE s.id = $1 AND NOT s.revoked AND s.expires_at > now()
-       AND u.id = s.user_id AND u.is_active
-     RETURNING s.id, s.user_id, s.revoked),
-     logged AS (
-         INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
-         SELECT 'refresh', 'reuse', user_id, $5::inet, $6::text FROM moved WHERE revoked)
-     SELECT revoked, user_id, CASE WHEN revoked THEN pg_notify('staunch_session', id::text) END
-     FROM moved"
 );
 
 pub(super) const SESSION_ACCOUNT: Statement = statement!(
@@ -169,38 +123,6 @@ impl Store {
         let ended: Result<Vec<Option<Uuid>>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         let ended = ended.map_err(|error| StoreError::statement(INSERT_SESSION.name, error))?;
         Ok(Some(ended.into_iter().flatten().map(SessionId).collect()))
-    }
-
-    /// Advances a session from `generation` to the next, in one statement.
-    ///
-    /// # Errors
-    /// The database did not answer. The session may have advanced; a repeat of the request within the
-    /// grace gets the lost answer.
-    pub async fn refresh_session(
-        &self,
-        session: SessionId,
-        generation: i64,
-        grace: Duration,
-        ttl: Duration,
-        origin: &Origin,
-    ) -> Result<Refreshed, StoreError> {
-        let parameters: [&(dyn ToSql + Sync); 6] = [
-            &session.0,
-            &generation,
-            &grace.as_secs_f64(),
-            &ttl.as_secs_f64(),
-            &origin.address,
-            &origin.request_id,
-        ];
-        let rows = self.0.pool.query(&REFRESH_SESSION, &parameters).await?;
-        let Some(row) = rows.first() else {
-            return Ok(Refreshed::Dead);
-        };
-        let read = || -> Result<Refreshed, tokio_postgres::Error> {
-            let user = UserId(row.try_get(1)?);
-            Ok(if row.try_get(0)? { Refreshed::Reused } else { Refreshed::Continued { user } })
-        };
-        read().map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
     }
 
     /// Lists an account's live sessions, newest first, at most 1,000.

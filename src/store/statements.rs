@@ -1,7 +1,7 @@
 //! The registry of statements.
 
 use super::statement::Statement;
-use super::{cleanup, clients, events, revocation, session_blocks, sessions, users};
+use super::{cleanup, clients, events, refresh, revocation, session_blocks, sessions, users};
 
 /// Every statement that serves requests or runs in the background. Connections prepare all of them.
 pub const STATEMENTS: &[Statement] = &[
@@ -11,7 +11,7 @@ pub const STATEMENTS: &[Statement] = &[
     users::CREDENTIALS_BY_ID,
     users::REPLACE_HASH,
     sessions::INSERT_SESSION,
-    sessions::REFRESH_SESSION,
+    refresh::REFRESH_SESSION,
     sessions::SESSION_ACCOUNT,
     sessions::ACCOUNT_SESSIONS,
     session_blocks::SESSION_BLOCKS_BY_USERNAME,

@@ -146,6 +146,8 @@ metrics! {
     DB_POOL_MAX = Gauge "staunch_db_pool_max" [] None;
     /// Calls waiting for a database connection.
     DB_POOL_WAITING = Gauge "staunch_db_pool_waiting" [] None;
+    /// Refreshes waiting for a statement of other refreshes to end; then they share one.
+    DB_REFRESHES_WAITING = Gauge "staunch_db_refreshes_waiting" [] None;
     /// Database connections opened for the pool by outcome: success, error (often because the database allows no more; the pool keeps those it has).
     DB_CONNECTIONS_OPENED = Counter "staunch_db_connections_opened_total" ["result": ["success", "error"]] None;
     /// Statements whose client disconnected before the answer, by the fate of the connection: finished (returned to the pool), closed (no answer within a second).

@@ -112,7 +112,7 @@ async fn a_disconnected_clients_slow_statement_costs_its_connection() {
     let body = format!(r#"{{"refresh_token":"{}"}}"#, tokens.refresh);
     let mut raw = app.raw().await;
     raw.write(format!(
-        "POST /api/v1/auth/refresh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /api/v1/auth/logout HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     ))

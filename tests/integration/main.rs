@@ -41,6 +41,7 @@ mod plans;
 mod proxy_protocol;
 mod queries;
 mod refresh;
+mod refresh_batches;
 mod register;
 mod rehash;
 mod routes;
