@@ -4,6 +4,7 @@ use super::admission::Admission;
 use super::config::HashConfig;
 use super::metrics::HashMetrics;
 use super::pacer::{Pacer, ThreadMeter};
+use super::placement::Cores;
 use super::worker_load::WorkerLoad;
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     /// Admission to the queue of imported hashes. All its jobs verify a password.
     pub(super) imported: Arc<Admission>,
     pub(super) worker_load: WorkerLoad,
+    pub(super) cores: Cores,
     /// Behind a CPU limit only.
     pub(super) pacer: Option<Pacer>,
     stopping: AtomicBool,
@@ -44,6 +46,7 @@ impl Shared {
             admission: Arc::new(admission),
             imported: Arc::new(imported),
             worker_load,
+            cores: Cores::new(config.threads),
             stopping: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             usual_priority: AtomicBool::new(false),

@@ -9,6 +9,7 @@ use super::fair_share::FairShare;
 use super::job::{Done, Job, Reply, StartedJob};
 use super::kernel::{Batch, Digest};
 use super::pacer::ThreadMeter;
+use super::placement::CoreSharing;
 use super::priority;
 use super::shared::Shared;
 use super::speed::SpeedWindow;
@@ -52,6 +53,7 @@ pub(super) struct Worker {
     batch: Batch<RunningJob>,
     deferral: JobDeferral,
     fair_share: FairShare,
+    core_sharing: CoreSharing,
     spare_busy: bool,
     /// Rounds that the batch has been advanced, in total.
     stepped: u64,
@@ -73,6 +75,7 @@ impl Worker {
             batch: Batch::new(lanes),
             deferral: JobDeferral::default(),
             fair_share: FairShare::default(),
+            core_sharing: CoreSharing::default(),
             spare_busy: false,
             stepped: 0,
             speed_window,
@@ -94,6 +97,7 @@ impl Worker {
 
     /// Sleeps until there is work. Returns false when there will be none.
     fn wait(&mut self) -> bool {
+        self.shared.cores.leave(self.index);
         loop {
             if let Some(job) = self.poll_briefly() {
                 self.start(job);
@@ -217,6 +221,7 @@ impl Worker {
             return;
         };
         self.stepped += u64::from(rounds);
+        self.core_sharing.end_slice(&self.shared.cores, self.index);
         std::thread::yield_now();
         let took = paused + self.shared.clock.now().saturating_duration_since(started);
         if let Some((rounds_per_second, took)) = self.speed_window.add(busy, rounds, took) {
