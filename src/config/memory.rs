@@ -59,7 +59,7 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
             format!("{} waiting passwords, {} threads", hashing.queue, hashing.threads),
         ),
         term(
-            "foreign hashes",
+            "imported hashes",
             hashing.imported_bytes_max(),
             "one per two hashing threads x 128 MiB".into(),
         ),

@@ -227,7 +227,7 @@ async fn check_config_prints_effective_settings_and_their_sources() {
         line(setting.variable);
     }
     // B6: the memory bound, by part and in total.
-    for part in ["connections ", "HTTP/2 ", "foreign hashes ", "limiter ", "at most "] {
+    for part in ["connections ", "HTTP/2 ", "imported hashes ", "limiter ", "at most "] {
         assert!(ended.out.contains(&format!("\nmemory: {part}")), "{part}: {}", ended.out);
     }
     assert!(!top.path().join("staunch-data").exists(), "nothing was started");
