@@ -3,7 +3,7 @@
 //! A slow server gets fewer calls, so this measures the most that it can do. [`crate::open`] measures
 //! how long callers wait who do not slow down with the server.
 
-use crate::client::{Call, Client, Target};
+use crate::client::{Answer, Call, Client, Target};
 use crate::stats::Stats;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,11 @@ impl Window {
 
 /// Runs a client for each of `calls` until the window ends.
 ///
-/// Each of `calls` makes its client's next call. An answer counts if it came inside the window.
+/// Each of `calls` makes its client's next call from the answer to the last one, if there was one. An
+/// answer counts if it came inside the window.
 pub(crate) async fn run<F>(target: &Arc<Target>, calls: Vec<F>, window: Window) -> Stats
 where
-    F: FnMut() -> Call + Send + 'static,
+    F: FnMut(Option<&Answer>) -> Call + Send + 'static,
 {
     let mut clients = JoinSet::new();
     for call in calls {
@@ -55,10 +56,15 @@ where
     all
 }
 
-async fn one(mut client: Client, mut call: impl FnMut() -> Call, window: Window) -> Stats {
+async fn one(
+    mut client: Client,
+    mut call: impl FnMut(Option<&Answer>) -> Call,
+    window: Window,
+) -> Stats {
     let mut stats = Stats::default();
+    let mut last = None;
     while Instant::now() < window.until {
-        let request = call();
+        let request = call(last.as_ref());
         let begun = Instant::now();
         let outcome = client.call(request).await;
         let ended = Instant::now();
@@ -69,6 +75,7 @@ async fn one(mut client: Client, mut call: impl FnMut() -> Call, window: Window)
         if !matches!(&outcome, Ok(answer) if answer.status == 200) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        last = outcome.ok();
     }
     stats
 }

@@ -64,6 +64,14 @@ enum Scenario {
         #[command(flatten)]
         time: Time,
     },
+    /// Refreshes in a closed loop, each client with its own session
+    Refresh {
+        /// Clients, each with one refresh in flight
+        #[arg(long, default_value_t = 64)]
+        clients: usize,
+        #[command(flatten)]
+        time: Time,
+    },
     /// Logins in a closed loop; meanwhile liveness, /me and refresh at a fixed rate
     Mixed {
         /// Clients that log in, enough to keep every core hashing
@@ -145,6 +153,7 @@ async fn measure(accounts: &Arc<Accounts>, scenario: Scenario) -> Fallible<Repor
         }
         Scenario::Logins { clients, time } => scenarios::logins(accounts, clients, time).await,
         Scenario::Me { clients, time } => scenarios::me(accounts, clients, time).await,
+        Scenario::Refresh { clients, time } => scenarios::refresh(accounts, clients, time).await,
         Scenario::Mixed { clients, rate, sessions, time } => {
             let paced = Paced { rate, sessions: sessions as usize };
             scenarios::mixed(accounts, clients, paced, time).await

@@ -2,7 +2,7 @@
 
 use crate::accounts::Accounts;
 use crate::api::Tokens;
-use crate::client::{Call, Client, Target};
+use crate::client::{Answer, Call, Client, Target};
 use crate::closed::{self, Window};
 use crate::open::{self, Connections, Schedule};
 use crate::report::Report;
@@ -33,12 +33,34 @@ pub(crate) async fn me(accounts: &Arc<Accounts>, clients: usize, time: Time) -> 
     let sessions = accounts.sessions(clients).await?;
     let calls = sessions.iter().map(|tokens| {
         let call = accounts.target.me(&tokens.access);
-        move || call.clone()
+        move |_: Option<&Answer>| call.clone()
     });
     let window = Window::after(Duration::from_secs(time.warmup), time.seconds);
     let clients = closed::run(&accounts.target, calls.collect(), window);
     let ((), stats) = tokio::join!(window.mark(), clients);
     Ok(Report::of("me", stats, window.seconds()))
+}
+
+/// Each client refreshes its own session, with the token of the answer before.
+pub(crate) async fn refresh(
+    accounts: &Arc<Accounts>,
+    clients: usize,
+    time: Time,
+) -> Fallible<Report> {
+    let sessions = accounts.sessions(clients).await?;
+    let calls = sessions.into_iter().map(|mut tokens| {
+        let target = Arc::clone(&accounts.target);
+        move |last: Option<&Answer>| {
+            if let Some(next) = last.and_then(Tokens::of) {
+                tokens = next;
+            }
+            target.refresh(&tokens.refresh)
+        }
+    });
+    let window = Window::after(Duration::from_secs(time.warmup), time.seconds);
+    let clients = closed::run(&accounts.target, calls.collect(), window);
+    let ((), stats) = tokio::join!(window.mark(), clients);
+    Ok(Report::of("refresh", stats, window.seconds()))
 }
 
 /// What `mixed` sends in addition to the logins.
@@ -121,7 +143,7 @@ pub(crate) async fn burst(accounts: &Arc<Accounts>, count: usize) -> Fallible<Re
 async fn login_clients(accounts: &Arc<Accounts>, clients: usize, window: Window) -> Stats {
     let calls = (0..clients).map(|_| {
         let accounts = Arc::clone(accounts);
-        move || accounts.login()
+        move |_: Option<&Answer>| accounts.login()
     });
     closed::run(&accounts.target, calls.collect(), window).await
 }

@@ -27,7 +27,7 @@ from .scenarios import SEED, Generator, Scenario, all_of
 # The content of results.json.
 Results = dict[str, Any]
 NAMES = ["staunch", "axum", "fastapi"]
-SCENARIOS = ["logins", "me", "mixed", "burst", "open-logins"]
+SCENARIOS = ["logins", "me", "refresh", "mixed", "burst", "open-logins"]
 # Time from a server's start to its first call, and between two scenarios.
 SETTLE_S = 2
 IDLE_PERCENT_MIN = 90
@@ -191,8 +191,8 @@ def measure(
             found, used = generator.run(scenario, port, process.pid)
             if process.has_ended():
                 raise Failed(f"{server.title} ended by itself")
-            # `/me` hashes nothing, so the ratio would be that of the scenario before.
-            ratio = None if scenario.name == "me" else servers.speed_ratio(port)
+            # Without hashes, the ratio would be that of the scenario before.
+            ratio = None if scenario.name in ("me", "refresh") else servers.speed_ratio(port)
             run = {"scenario": scenario.name, "idle_percent": idle, "found": found, "used": used, "speed_ratio": ratio}
             say(f"  {report.contention(run)}")
             runs.append(run)

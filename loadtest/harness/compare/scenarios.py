@@ -12,6 +12,7 @@ from harness.usage import Watch
 
 LOGIN_CLIENTS = 16
 ME_CLIENTS = 32
+REFRESH_CLIENTS = 64
 MIXED_CLIENTS = 64
 MIXED_RATE = 100
 # What a scenario may take in addition to the measured seconds: accounts and sessions at the start,
@@ -41,6 +42,7 @@ def all_of(seconds: int, burst: int, open_rate: float | None) -> list[Scenario]:
     scenarios = [
         timed("logins", f"logins, {closed(LOGIN_CLIENTS)}", "--clients", LOGIN_CLIENTS),
         timed("me", f"`/me`, {closed(ME_CLIENTS)}", "--clients", ME_CLIENTS),
+        timed("refresh", f"refresh, {closed(REFRESH_CLIENTS)}", "--clients", REFRESH_CLIENTS),
         timed("mixed", both, "--clients", MIXED_CLIENTS, "--rate", MIXED_RATE),
         Scenario("burst", f"{burst} logins at once", ["burst", "--count", str(burst)]),
     ]
