@@ -1,8 +1,9 @@
 """The whole service: three nodes, HAProxy, a store of counters, and PostgreSQL with a synchronous standby."""
 
+import asyncio
 import itertools
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ class Service:
         self.pair.primary.renew(DATABASE)
         self.store = None if given.no_store else Store(folder)
         self.links = [self._links(folder / f"links{at}") for at in range(NODES)] if links else []
+        asyncio.run(self._open_links())
         shared = SETTINGS | {"STAUNCH_KEYS_DIR": str(folder / "keys")} | settings
         self.nodes = [
             Staunch(given.staunch, folder / name_of(at), shared | self._addresses(at) | extra(at))
@@ -97,6 +99,12 @@ class Service:
         folder.mkdir()
         postgres = [Handle(one.port, folder) for one in self.pair.both]
         return Links(Handle(self.store.port if self.store else 9, folder), postgres)
+
+    async def _open_links(self) -> None:
+        """Waits until the proxies run."""
+        for links in self.links:
+            await links.store.tell("pass")
+            await links.tell_postgres("pass")
 
     def _addresses(self, node: int) -> dict[str, str]:
         """The settings that say where PostgreSQL and the store are."""
@@ -135,8 +143,3 @@ class Service:
     def tell(self, report: Report) -> None:
         """What must hold after every trial."""
         report.no_errors(self.nodes)
-
-
-def in_turn(apis: list[Api]) -> Iterator[Api]:
-    """The nodes one after the other, endlessly."""
-    return itertools.cycle(apis)
