@@ -62,7 +62,7 @@ class Floods:
             case _:
                 opened = await self.service.front(self.service.new_address()).login(NAME, PASSWORD)
                 token = tokens(opened).refresh
-                return lambda number: api.refresh(token) if number % 2 else api.refresh_by_grant(token)
+                return lambda _: api.refresh(token)
 
     async def policy(self, policy: str, per_minute: int, good: int) -> None:
         for way, send in (("one at a time", in_a_row), ("all at once", at_once)):
