@@ -1,7 +1,7 @@
 """PostgreSQL's primary dies and its synchronous standby is promoted, three times.
 
-The primary is killed (`-9`, all of its processes); then the next one is paused (SIGSTOP), so that its connections
-stay open and silent. Each time `pg_ctl promote` makes the standby the primary. Honest clients call through the
+The primary, which is the first host of the URL, is paused (SIGSTOP), so that its connections stay open and silent.
+The next one is killed (`-9`, all of its processes), and the next one too. Each time `pg_ctl promote` makes the standby the primary. Honest clients call through the
 balancer, and accounts with a recorded history call the nodes directly. Each acknowledged registration, password
 change and revocation must be there afterwards. Every node is ready and logs people in within 5 s of the
 promotion; no node restarts; the connections stay within the pools.
@@ -66,12 +66,13 @@ class Failover:
     async def run(self) -> None:
         await self.begin()
         pids = [node.pid for node in self.service.nodes]
-        await self.promote("killed (-9)", self.service.pair.primary.crash)
-        await self.restore()
+        # First, because then the first host of the URL is the silent one.
         await self.promote("paused (SIGSTOP)", lambda: self.service.pair.primary.signal(signal.SIGSTOP))
         # The node that is started again has another pid from here on.
         await self.start_beside_a_silent_host()
         pids[0] = self.service.nodes[0].pid
+        await self.restore()
+        await self.promote("killed (-9)", self.service.pair.primary.crash)
         await self.restore()
         await self.promote("killed (-9), again", self.service.pair.primary.crash)
         await self.restore()
