@@ -46,6 +46,6 @@ def run(name: str, given: Namespace, folder: Path, report: Report) -> None:
     try:
         module.trial(Namespace(**vars(given), **vars(parser.parse_args([]))), folder, report)
     except Failed as error:
-        report.promise("the trial can run", [str(error)])
+        report.promise("the trial runs to its end", [str(error)])
     finally:
         children.stop_children()

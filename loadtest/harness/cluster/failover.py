@@ -61,6 +61,7 @@ class Failover:
         self.logins = [Asked(partial(api.login, "prober", PASSWORD)) for api in service.direct(service.new_address)]
         self.windows: list[Window] = []
         self.rows: list[dict[str, object]] = []
+        report.figures["promotions"] = self.rows
         self.over = asyncio.Event()
 
     async def run(self) -> None:
@@ -114,8 +115,6 @@ class Failover:
         logins = {name_of(at): good_after(one.seen, promoted, end) for at, one in enumerate(self.logins)}
         self.report.promise(f"every node is ready within {READY_S:g} s of a promotion", ready_in_time(what, ready))
         self.report.promise(f"every node logs in within {READY_S:g} s of a promotion", ready_in_time(what, logins))
-        await asyncio.to_thread(self.service.wait_for_all)
-        await self.lives.check()
         connections = await asyncio.to_thread(self.service.pair.connections, DATABASE)
         self.report.promise(
             "the nodes have no more connections than their pools",
@@ -133,6 +132,8 @@ class Failover:
                 "connections": connections,
             }
         )
+        await asyncio.to_thread(self.service.wait_for_all)
+        await self.lives.check()
 
     def acknowledged(self) -> Counter[str]:
         """What the accounts with a history had acknowledged until now, by kind."""
@@ -212,7 +213,7 @@ class Failover:
         )
         panics = [line for node in self.service.nodes for line in node.errors() if "panicked" in line]
         report.promise("no panic", panics)
-        report.figures |= {"promotions": self.rows, "calls of honest clients": len(self.crowd.seen)}
+        report.figures["calls of honest clients"] = len(self.crowd.seen)
 
 
 def trial(given: Namespace, folder: Path, report: Report) -> None:
