@@ -139,3 +139,4 @@ def trial(given: Namespace, folder: Path, report: Report) -> None:
     uvloop.run(on(service, report, given))
     panics = [line for node in service.nodes for line in node.errors() if "panicked" in line]
     report.promise("no panic", panics)
+    service.tell_calls(report)

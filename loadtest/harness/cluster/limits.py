@@ -18,11 +18,11 @@ from harness.report import Report
 
 from .bursts import Call, at_once, in_a_row
 from .judge import Burst, quota, refilled, spread
-from .service import NODES, Service
+from .service import NODES, PATIENT, Service
 
 SUMMARY = "10 logins a minute are 10 over three nodes; registrations and refreshes too"
 LOGIN, REGISTER, REFRESH = 10, 5, 20
-SETTINGS = {
+SETTINGS = PATIENT | {
     "STAUNCH_LIMIT_LOGIN": f"{LOGIN}/min",
     "STAUNCH_LIMIT_REGISTER": f"{REGISTER}/min",
     "STAUNCH_LIMIT_REFRESH": f"{REFRESH}/min",

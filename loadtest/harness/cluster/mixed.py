@@ -141,6 +141,7 @@ class Mixed:
         report.promise("no node ends", [name_of(at) for at, node in enumerate(self.service.nodes) if node.has_ended()])
         panics = [line for node in self.service.nodes for line in node.errors() if "panicked" in line]
         report.promise("no panic", panics)
+        self.service.tell_calls(report)
         connections = self.service.pair.connections(DATABASE)
         report.promise(
             "the nodes have no more connections than their pools",
