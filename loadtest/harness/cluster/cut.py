@@ -26,7 +26,7 @@ from .service import Service
 
 SUMMARY = "a node cut off from the store keeps serving; one cut off from PostgreSQL is taken out"
 # The rolling load sends no addresses, so that only logins are limited here.
-SETTINGS = {"STAUNCH_LIMIT_LOGIN": f"{LOGIN}/min"} | {
+SETTINGS = {"STAUNCH_LIMIT_LOGIN": f"{LOGIN}/min", "STAUNCH_REDIS_DEADLINE": "100ms"} | {
     f"STAUNCH_LIMIT_{name}": "off" for name in ("REGISTER", "REFRESH", "GLOBAL")
 }
 NODE = 1
