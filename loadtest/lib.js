@@ -8,11 +8,14 @@
 //   CAPACITY  staunch_hash_capacity of the server           30
 //   DEADLINE  STAUNCH_HASH_DEADLINE of the server           30s
 //   CLIENT_ID, CLIENT_SECRET  an OAuth client of the server; only smoke.js needs one
+//   SETTLE    seconds to wait after a call that ends sessions     0
+//             (several nodes: the others learn of it within 1)
 //
 // The server must trust 127.0.0.1 as a proxy (STAUNCH_TRUSTED_PROXIES). Then the rate limits stay on and
 // count by the address that each request names.
 
 import encoding from 'k6/encoding';
+import { sleep } from 'k6';
 import http from 'k6/http';
 import exec from 'k6/execution';
 import { Counter, Trend } from 'k6/metrics';
@@ -22,6 +25,7 @@ export const USERS = Number(__ENV.USERS || 2000);
 export const PASSWORD = __ENV.PASSWORD || 'Load-test-password-1';
 export const CAPACITY = Number(__ENV.CAPACITY || 30);
 export const DEADLINE = seconds(__ENV.DEADLINE || '30s');
+const SETTLE = Number(__ENV.SETTLE || 0);
 export const CLIENT = { id: __ENV.CLIENT_ID, secret: __ENV.CLIENT_SECRET };
 
 // Answers that the script did not allow, including transport errors (status 0) and every 5xx except an
@@ -42,6 +46,9 @@ export const common = {
 // Every operation that this user has called, as "GET /metrics".
 export const called = new Set();
 
+// The operations that end sessions.
+const ENDS = new Set(['logout', 'logout_all', 'end_session', 'password', 'revoke']);
+
 // One request. `op` names it in the results; `allowed` are the statuses that are not a failure.
 // `route` is the path as the API's description has it, where that differs from `path`.
 function call(op, method, path, address, allowed, body, headers, route = path) {
@@ -51,6 +58,8 @@ function call(op, method, path, address, allowed, body, headers, route = path) {
     timeout: '120s',
   });
   called.add(`${method} ${route}`);
+  // A refresh that is refused may have ended its session, as a stolen token does.
+  if (SETTLE && (ENDS.has(op) || (op === 'refresh' && response.status === 401))) sleep(SETTLE);
   const early = response.status === 503 && !(retryAfter(response) >= 1);
   if (!allowed.includes(response.status) || early) {
     unexpected.add(1, { op, status: String(response.status) });

@@ -9,7 +9,9 @@ import { check } from 'k6';
 import * as staunch from './lib.js';
 
 export const options = Object.assign({}, staunch.common, {
-  scenarios: { smoke: { executor: 'shared-iterations', vus: 1, iterations: 1, maxDuration: '30s' } },
+  // Each check by its name, for the comparison of one node with several.
+  systemTags: [...staunch.common.systemTags, 'check', 'group'],
+  scenarios: { smoke: { executor: 'shared-iterations', vus: 1, iterations: 1, maxDuration: '60s' } },
   thresholds: { checks: ['rate==1'], unexpected: ['count==0'], iterations: ['count==1'] },
 });
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from harness import usage
+
 # What subprocess takes as a command.
 Argv = Sequence[str | Path]
 # The nice value of a load generator.
@@ -53,6 +55,11 @@ def stop_all() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    stop_children()
+
+
+def stop_children() -> None:
+    """Stops the children that still run, the newest first, in a program that goes on."""
     for child in reversed(_started.copy()):
         child.stop()
 
@@ -165,6 +172,7 @@ class Child:
         """Asks the process to end, then kills the rest of its group. Returns the exit code."""
         if self.process.returncode is None:
             if not self.has_ended():
+                self._resume()
                 os.kill(self.pid, self._stop_signal)
                 self.wait(grace_s)
             self._signal_group(signal.SIGKILL)
@@ -172,6 +180,16 @@ class Child:
         if self in _started:
             _started.remove(self)
         return int(self.process.returncode)
+
+    def _resume(self) -> None:
+        """Continues what was paused with SIGSTOP, because a paused process does not end when it is asked to.
+
+        Its descendants may lead sessions of their own, and would stay.
+        """
+        for pid in [self.pid, *usage.descendants(self.pid)]:
+            if usage.stat(pid)[:1] == ["T"]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def last_lines(self, count: int = 20) -> str:
         if not self.log or not self.log.exists():

@@ -13,7 +13,8 @@ from pathlib import Path
 from unittest import mock
 
 from harness import ROOT, usage
-from harness.chaos import __main__ as chaos
+from harness.chaos.__main__ import PROGRAM as CHAOS
+from harness.cluster.__main__ import PROGRAM as CLUSTER
 from harness.compare import __main__ as compare
 from harness.compare.report import contention
 from harness.load import __main__ as load
@@ -39,6 +40,8 @@ staunch_http_requests_total{route="/token",method="POST",status="503"} 1
 staunch_logins_total{result="success"} 1
 staunch_logins_total{result="overloaded"} 1
 """
+# The programs with trials, by the command that starts them.
+TRIALS = {f"loadtest/{program.name}/run": program for program in (CHAOS, CLUSTER)}
 
 
 def requests() -> k6.Requests:
@@ -65,10 +68,10 @@ def parse(command: str) -> None:
         load.parser().parse_args(arguments)
         if not arguments[0].startswith("--"):
             load.arguments(arguments)
-    elif program == "loadtest/chaos/run":
+    elif program in TRIALS:
         # The program may not be built yet.
-        given = arguments if "--self-test" in arguments else [*arguments, "--staunch", sys.executable]
-        chaos.parser().parse_args(given)
+        given = arguments if arguments[0] in ("--self-test", "--help") else [*arguments, "--staunch", sys.executable]
+        TRIALS[program].parser().parse_args(given)
     elif program == "loadtest/compare/run":
         with mock.patch.object(sys, "argv", [program, *arguments]):
             compare.options()

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from harness.postgres import Cluster
+from harness.proxy import Handle
 from harness.staunch import Staunch
-
-from .proxy import Handle
 
 DATABASE = "chaos"
 # The sessions of the server, without psql's own.

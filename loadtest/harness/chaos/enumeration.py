@@ -22,9 +22,8 @@ from scipy.stats import mannwhitneyu, ttest_ind
 from harness.api import Api
 from harness.client import Answer, Client
 from harness.quantile import quantile
+from harness.report import Report
 from harness.staunch import LIMITS_OFF, Staunch
-
-from .report import Report
 
 P_MIN = 0.01
 PASSWORD = "A right password 1"

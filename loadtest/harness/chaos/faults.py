@@ -17,16 +17,16 @@ import uvloop
 from harness.api import Api
 from harness.client import Client
 from harness.postgres import Cluster
+from harness.proxy import Handle, start_module
 from harness.quantile import quantile
+from harness.report import Report
 from harness.staunch import Staunch
 
 from .disturbances import DATABASE, Disturber, Fault
 from .honest import CHEAP, GRACE_S, Crowd
-from .kills import Life, each
-from .proxy import Handle, start_module
-from .report import Report
+from .lives import Lives, somewhere
+from .readiness import readiness
 from .tally import Window, judge
-from .witness import Witness
 
 SETTINGS = {
     "STAUNCH_BCRYPT_COST": "8",
@@ -41,8 +41,6 @@ SUMMARY = "half an hour of load, attacks, and one fault per minute"
 # Before the first fault and the first look at memory.
 QUIET_S = 20
 MEMORY_MB = 20.0
-# Seconds between two new accounts with a recorded history.
-LIFE_S = 0.5
 
 
 def options(parser: ArgumentParser) -> None:
@@ -57,12 +55,11 @@ class Trial:
     def __init__(self, server: Staunch, disturber: Disturber, given: Namespace) -> None:
         self.server, self.disturber, self.given = server, disturber, given
         self.chance = random.Random(given.seed)
-        self.credentials = server.add_client("chaos")
+        api = Api(Client(server.port, deadline_s=10), server.add_client("chaos"), somewhere)
+        self.lives = Lives([api], self.chance)
         self.crowd = Crowd(server.port)
-        self.readiness: list[tuple[float, float, str]] = []
+        self.readiness = readiness(server.port)
         self.windows: list[Window] = []
-        self.lives: list[Life] = []
-        self.young: list[Life] = []
         self.over = asyncio.Event()
         self.memory_mb: list[float] = []
 
@@ -70,8 +67,8 @@ class Trial:
         await self.crowd.arrive()
         background = [
             asyncio.ensure_future(self.crowd.run(self.over)),
-            asyncio.ensure_future(self.watch()),
-            asyncio.ensure_future(self.live()),
+            asyncio.ensure_future(self.readiness.run(self.over)),
+            asyncio.ensure_future(self.lives.run(self.over)),
         ]
         await asyncio.sleep(QUIET_S)
         self.memory_mb.append(self.server.memory_mb())
@@ -86,8 +83,7 @@ class Trial:
                     task.result()
         self.over.set()
         await asyncio.gather(*background)
-        await each(self.young, lambda life: life.after_restart(time.monotonic()))
-        self.lives += self.young
+        await self.lives.finish()
 
     def order(self) -> list[Fault]:
         """All selected faults in random order, repeatedly."""
@@ -113,67 +109,15 @@ class Trial:
         window.undone = time.monotonic()
         # Longer than any deadline of a statement in flight.
         await asyncio.sleep(8)
-        lives, self.young = self.young, []
-        settled = time.monotonic()
-        finished = [life for life in lives if life.ended]
-        self.young = [life for life in lives if not life.ended] + self.young
-        await each(finished, lambda life: life.after_restart(settled))
-        self.lives += finished
+        await self.lives.check()
         await asyncio.sleep(max(0.0, next_one - time.monotonic()))
-
-    async def live(self) -> None:
-        """Starts accounts that come and go."""
-        number = 0
-        running = set()
-        api = Api(Client(self.server.port, deadline_s=10), self.credentials, somewhere)
-        while not self.over.is_set():
-            await asyncio.sleep(LIFE_S)
-            life = Life(Witness([api], f"life{number:05}", lenient=True), self.chance)
-            number += 1
-            self.young.append(life)
-            running.add(task := asyncio.ensure_future(self.one_life(life)))
-            task.add_done_callback(running.discard)
-        await asyncio.gather(*running)
-
-    async def one_life(self, life: Life) -> None:
-        await life.live(self.over)
-        life.ended = True
-
-    async def watch(self) -> None:
-        """Asks for readiness five times per second, in an open loop."""
-        client = Client(self.server.port, deadline_s=5)
-        tasks = set()
-
-        async def ask() -> None:
-            start = time.monotonic()
-            try:
-                said = str((await Api(client).readiness()).status)
-            except Exception as error:
-                said = type(error).__name__
-            self.readiness.append((start, time.monotonic(), said))
-
-        while not self.over.is_set():
-            tasks.add(task := asyncio.ensure_future(ask()))
-            task.add_done_callback(tasks.discard)
-            await asyncio.sleep(0.2)
-        await asyncio.gather(*tasks)
-
-
-def somewhere() -> str:
-    """A random address, because histories are about accounts and not about limits."""
-    return f"10.{random.randrange(16, 250)}.{random.randrange(256)}.{random.randrange(1, 255)}"
 
 
 def tell(trial: Trial, attacks: Path, report: Report) -> None:
     crowd = trial.crowd
-    judge(crowd.seen, trial.readiness, trial.windows, report)
+    judge(crowd.seen, trial.readiness.seen, trial.windows, report)
     report.promise("no honest client is logged out, refused or limited for no reason", crowd.broken)
-    witnesses = [life.witness for life in trial.lives]
-    steps = [witness.explain(GRACE_S, None).steps for witness in witnesses]
-    report.promise(
-        "nothing acknowledged is lost: every account's history is explained by the model",
-        [broken for witness in witnesses for broken in witness.broken],
-    )
+    trial.lives.tell(report)
     if attacks.exists():
         found = json.loads(attacks.read_text())
         report.promise("no attack is answered 500, none holds a slow connection", found["broken"])
@@ -189,9 +133,6 @@ def tell(trial: Trial, attacks: Path, report: Report) -> None:
     report.figures |= {
         "memory before, most, after, MB": f"{before:.1f}, {max(trial.memory_mb):.1f}, {after:.1f}",
         "honest clients logged out after a lost answer and the grace": crowd.logged_out,
-        "accounts with a history": len(witnesses),
-        "calls of them": sum(len(witness.ops) for witness in witnesses),
-        "steps of the search, most": max(steps, default=0),
     }
 
 

@@ -19,6 +19,8 @@ CHEAP = ("liveness", "me", "refresh")
 PEOPLE = 200
 PASSWORD = "An honest password 1"
 GRACE_S = 10.0
+# No answer of the server that counts. A balancer answers 502 or 504 if its server gave none.
+LOST = (502, 503, 504)
 # Longer than any deadline of the server: 3.5 s for a database call, 5 s for a hash (as configured).
 DEADLINE_S = 10.0
 
@@ -130,7 +132,7 @@ class Crowd:
     async def _refresh(self, person: Person, due: float) -> None:
         begun = time.monotonic()
         answer = await self.note("refresh", due, person.api.refresh(person.refresh))
-        if answer is None or answer.status == 503:
+        if answer is None or answer.status in LOST:
             person.tried = person.tried or begun
         elif answer.status == 200:
             given = tokens(answer)
@@ -148,7 +150,7 @@ class Crowd:
         """Opens another session and ends it at once."""
         person = self.somebody()
         answer = await self.note("login", due, person.api.login(person.name, PASSWORD))
-        if answer is None or answer.status == 503:
+        if answer is None or answer.status in LOST:
             return
         if answer.status != 200:
             self.broken.append(f"{person.name}: a right password: {said(answer)}")

@@ -21,10 +21,10 @@ from harness.api import Api
 from harness.children import Failed
 from harness.client import Client
 from harness.quantile import quantile
+from harness.report import Report
 from harness.staunch import LIMITS_OFF, Staunch
 
 from .races import Race, outcomes, rows
-from .report import Report
 from .witness import Witness
 
 # The default. A restart fits into it, so a client that lost an answer may retry after the restart.

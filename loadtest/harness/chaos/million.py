@@ -16,9 +16,8 @@ import uvloop
 from harness.api import Api
 from harness.client import Client
 from harness.quantile import quantile
+from harness.report import Report
 from harness.staunch import LIMITS_OFF, Staunch
-
-from .report import Report
 
 PASSWORD = "A password of many 1"
 FEW = 10

@@ -16,10 +16,10 @@ import uvloop
 from harness.api import Api
 from harness.client import Client
 from harness.postgres import Cluster
+from harness.report import Report
 from harness.staunch import LIMITS_OFF, Staunch
 
 from .model import TOLD_S
-from .report import Report
 from .witness import Witness
 
 # Short, so that the time after it can be tested, too.

@@ -12,6 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -19,10 +20,10 @@ from harness.api import Api, tokens
 from harness.client import Answer, Client, NoAnswer, Stale
 from harness.postgres import Cluster, free_port
 from harness.quantile import quantile
+from harness.report import Report
 from harness.staunch import LIMITS_OFF, Staunch
 
 from .races import rows
-from .report import Report
 
 SETTINGS = LIMITS_OFF | {
     "STAUNCH_BCRYPT_COST": "8",
@@ -44,6 +45,14 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--pause", type=float, default=3, help="seconds between two replacements")
 
 
+class Failure(NamedTuple):
+    """A call that failed, from `start` to `end`."""
+
+    start: float
+    end: float
+    text: str
+
+
 class Load:
     def __init__(self, port: int, rate: float) -> None:
         self.client = Client(port, deadline_s=DEADLINE_S)
@@ -51,10 +60,11 @@ class Load:
         self.rate = rate
         self.access: list[str] = []
         self.answers: Counter[str] = Counter()
-        self.failures: list[str] = []
+        self.failures: list[Failure] = []
         self.again = 0
         self.seconds: list[float] = []
         self.begun = time.monotonic()
+        self.running: set[asyncio.Task[None]] = set()
 
     async def arrive(self) -> None:
         for number in range(PEOPLE):
@@ -63,14 +73,13 @@ class Load:
             self.access.append(tokens(answer).access)
 
     async def run(self, over: asyncio.Event) -> None:
-        running: set[asyncio.Task[None]] = set()
         due = self.begun = time.monotonic()
         while not over.is_set():
             due += random.expovariate(self.rate + LOGINS_A_SECOND)
             await asyncio.sleep(due - time.monotonic())
-            running.add(task := asyncio.ensure_future(self.one()))
-            task.add_done_callback(running.discard)
-        await asyncio.gather(*running)
+            self.running.add(task := asyncio.ensure_future(self.one()))
+            task.add_done_callback(self.running.discard)
+        await asyncio.gather(*self.running)
 
     async def one(self) -> None:
         if random.random() < LOGINS_A_SECOND / (self.rate + LOGINS_A_SECOND):
@@ -95,7 +104,8 @@ class Load:
             what = str(answer.status)
         self.answers[f"{kind} {what.split(':')[0]}"] += 1
         if what != "200":
-            self.failures.append(f"{start - self.begun:.2f} s: {kind}: {what}")
+            text = f"{start - self.begun:.2f} s: {kind}: {what}"
+            self.failures.append(Failure(start, time.monotonic(), text))
         elif kind != "login":
             self.seconds.append(time.monotonic() - start)
 
@@ -133,7 +143,7 @@ async def on(servers: list[Staunch], report: Report, given: Namespace) -> None:
     await asyncio.sleep(given.pause)
     over.set()
     await running
-    report.promise("no request fails", load.failures)
+    report.promise("no request fails", [failure.text for failure in load.failures])
     report.promise("each server that is stopped ends with exit code 0", codes)
     report.figures |= {
         "replacements": len(took),

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from math import inf
 
 from harness.quantile import quantile
+from harness.report import Report
 
 from .honest import CHEAP, Seen
-from .report import Report
+from .readiness import first
 
 CALM_P99_MS = 20.0
 READY_S = 2.0
@@ -105,9 +106,3 @@ def one_fault(
         "not ready after, s": "-" if fell == inf else f"{fell - window.done:.2f}",
         "ready after, s": "-" if fell == inf else f"{rose - window.undone:.2f}",
     }
-
-
-def first(readiness: list[tuple[float, float, str]], begin: float, end: float, bad: bool) -> float:
-    """When the first such answer came to a request sent in that time."""
-    found = [answered for asked, answered, said in readiness if begin <= asked <= end and (said != "200") == bad]
-    return min(found, default=inf)

@@ -81,7 +81,7 @@ def main() -> int:
         servers.running(servers.binary(options.staunch), settings) as server,
     ):
         print("\n".join(server.start_lines()))
-        server.seed(options.users, options.cost)
+        servers.seed(server, options.users, options.cost)
         # Before the run, so that the load average is not that of the run.
         facts = report.facts(server)
         client_id, client_secret = server.add_client("loadtest")

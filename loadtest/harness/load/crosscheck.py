@@ -46,7 +46,7 @@ def main() -> int:
     good = True
     with server.running(server.binary(options.staunch), settings) as staunch:
         print("\n".join(staunch.start_lines()))
-        staunch.seed(1, options.cost)
+        server.seed(staunch, 1, options.cost)
         measured: dict[tuple[str, str], list[generators.Measured]] = {}
         found = generators.available()
         print(LINE.format("load", "by", "requests", "a second", "p50 ms", "p99 ms", "counted"))

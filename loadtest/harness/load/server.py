@@ -37,20 +37,21 @@ class Server(Staunch):
             f"bcrypt    cost {facts['cost']}: {speed} with {facts['threads']} threads of {facts['lanes']} lanes",
         ]
 
-    def seed(self, users: int, cost: int) -> None:
-        """Imports the accounts load000000, load000001 and so on.
-
-        They share one hash. A login costs the same, and a hash for each would take longer than the test.
-        """
-        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(cost)).decode()
-        names = (f"load{n:06}" for n in range(users))
-        rows = ({"email": f"{name}@example.com", "username": name, "password_hash": hashed} for name in names)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        self.command("user", "import", "-", given=text, limit_s=300)
-
     def tail(self) -> str:
         """The last lines of the log above level info, for a run that failed."""
         return self.last_lines(20, without='"level":"INFO"')
+
+
+def seed(server: Staunch, users: int, cost: int) -> None:
+    """Imports the accounts load000000, load000001 and so on.
+
+    They share one hash. A login costs the same, and a hash for each would take longer than the test.
+    """
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(cost)).decode()
+    names = (f"load{n:06}" for n in range(users))
+    rows = ({"email": f"{name}@example.com", "username": name, "password_hash": hashed} for name in names)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    server.command("user", "import", "-", given=text, limit_s=300)
 
 
 def binary(path: str | None) -> Path:

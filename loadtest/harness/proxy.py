@@ -1,7 +1,7 @@
-"""A TCP proxy in front of PostgreSQL that holds, slows and cuts connections. It is a separate process, so that
+"""A TCP proxy in front of another server that holds, slows and cuts connections. It is a separate process, so that
 its work is not part of the latencies that the clients measure.
 
-    python -m harness.chaos.proxy LISTEN TARGET CONTROL
+    python -m harness.proxy LISTEN TARGET CONTROL
 
 It uses three ports of the loopback address. CONTROL accepts lines: `pass`; `hold` (nothing passes until
 `pass`, as in a network that drops everything); `slow SECONDS` (delays what clients send); `cut` (resets every
@@ -79,7 +79,7 @@ class Handle:
     def __init__(self, target: int, folder: Path) -> None:
         self.port, self._control = free_port(), free_port()
         ports = [str(port) for port in (self.port, target, self._control)]
-        start_module("harness.chaos.proxy", ports, folder / "proxy.log")
+        start_module("harness.proxy", ports, folder / "proxy.log")
 
     async def tell(self, line: str) -> None:
         async with asyncio.timeout(10):

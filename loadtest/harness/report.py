@@ -17,6 +17,8 @@ SHOWN_MAX = 20
 class Report:
     """`promises` has each promise with what broke it; an empty list means that it was kept."""
 
+    # The program, which is also its folder.
+    program: str
     trial: str
     settings: dict[str, Any]
     begun: float = field(default_factory=time.time)
@@ -67,7 +69,7 @@ class Report:
         return "\n".join(lines)
 
     def write(self) -> Path:
-        folder = LOADTEST / "chaos" / "results" / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{self.trial}"
+        folder = LOADTEST / self.program / "results" / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{self.trial}"
         folder.mkdir(parents=True)
         (folder / "summary.json").write_text(json.dumps(self.summary(), indent=1) + "\n")
         (folder / "summary.txt").write_text(self.text() + "\n")
