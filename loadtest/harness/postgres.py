@@ -1,6 +1,7 @@
 """A temporary PostgreSQL cluster on a free port of the loopback address."""
 
 import contextlib
+import csv
 import os
 import pwd
 import secrets
@@ -82,14 +83,26 @@ class Server:
         argv: Argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
         run(argv, limit_s=limit_s, env=self.environment(database), log=self._log)
 
+    def query(self, sql: str, database: str = "postgres") -> list[list[str]]:
+        """The rows of a query, each value as text."""
+        argv: Argv = [self.program("psql"), "--no-psqlrc", "--csv", "--tuples-only", "--command", sql]
+        return list(csv.reader(self.output_of(argv, database).splitlines()))
+
     def ask(self, sql: str, limit_s: float = 60, database: str = "postgres") -> str:
         """The one value that a query returns, as text."""
-        argv = [str(self._programs / "psql"), "--no-psqlrc", "--tuples-only", "--no-align", "--command", sql]
-        env = self.environment(database)
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=limit_s, env=env)
+        argv: Argv = [self.program("psql"), "--no-psqlrc", "--tuples-only", "--no-align", "--command", sql]
+        return self.output_of(argv, database, limit_s).strip()
+
+    def output_of(self, argv: Argv, database: str, limit_s: float = 60, options: str = "") -> str:
+        """The standard output of a program that connects to a database, with PGOPTIONS if there are any."""
+        env = self.environment(database) | ({"PGOPTIONS": options} if options else {})
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_s)
         if done.returncode != 0:
-            raise Failed(f"PostgreSQL: {sql}\n{done.stderr}")
-        return done.stdout.strip()
+            raise Failed(f"{Path(argv[0]).name}: exit code {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def program(self, name: str) -> Path:
+        return self._programs / name
 
 
 class Cluster(Server):
@@ -198,6 +211,11 @@ class Cluster(Server):
         for pid in [self._server.pid, *usage.descendants(self._server.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+    @property
+    def pid(self) -> int:
+        """The first process of the server."""
+        return self._server.pid
 
     def _await(self, limit_s: float = 60) -> None:
         end = time.monotonic() + limit_s
