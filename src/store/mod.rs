@@ -18,8 +18,11 @@ mod error;
 mod events;
 mod growth;
 mod health;
+mod hosts;
 mod import;
 mod migrate;
+mod migration_error;
+mod migration_lock;
 mod migrations;
 mod notify;
 mod options;
@@ -31,6 +34,7 @@ mod statement;
 mod statements;
 mod tls;
 mod twins;
+mod unanswered;
 mod users;
 mod write_state;
 
@@ -43,7 +47,8 @@ pub use deadlines::{CALL_DEADLINE, Deadlines};
 pub use error::StoreError;
 pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
-pub use migrate::{MigrateError, migrate};
+pub use migrate::migrate;
+pub use migration_error::MigrateError;
 pub use notify::SessionEvent;
 pub use revocation::{Caller, NewPassword};
 pub use session_blocks::SessionBlock;
@@ -65,6 +70,7 @@ struct Inner {
     pool: Arc<pool::Pool>,
     health: health::Health,
     listener: notify::NotificationListener,
+    unanswered: unanswered::Unanswered,
 }
 
 impl Store {
@@ -83,7 +89,8 @@ impl Store {
         let pool = Arc::new(pool::Pool::open(config, metrics, clock.clone()).await?);
         let health = health::Health::new(config, Arc::clone(&pool), clock.clone());
         let listener = notify::NotificationListener::new(config, metrics, clock);
-        Ok(Self(Arc::new(Inner { pool, health, listener })))
+        let unanswered = unanswered::Unanswered::default();
+        Ok(Self(Arc::new(Inner { pool, health, listener, unanswered })))
     }
 
     /// Checks that the database accepts writes.

@@ -95,21 +95,24 @@ pub(super) const INSERT_SESSION: Statement = statement!(
 
 // One UPDATE decides. PostgreSQL evaluates it on the row's latest version under the row's lock. Of two
 // requests with the same token, the second finds the generation advanced and counts as a repeat.
-//   generation = $2                          the live token: advance to the next generation
+//   generation <= $2                         the live token: advance to the generation after it
 //   generation = $2 + 1, moved within $3 s   a repeat: no change, the answer is the same successor
 //   anything else                            reuse: revoke, and write an audit log line
+// A token is ahead of its row only if the database lost refreshes, as after a failover to a standby that
+// had not received them. It is the newest of the session's tokens, because only an answered refresh yields
+// one. After it, the older ones count as reused.
 // The first two change no indexed column, so that the update is heap-only and writes no index entry.
 pub(super) const REFRESH_SESSION: Statement = statement!(
     "refresh_session",
     "WITH moved AS (
      UPDATE refresh_tokens AS s
-     SET generation = CASE WHEN s.generation = $2 THEN s.generation + 1 ELSE s.generation END,
-         rotated_at = CASE WHEN s.generation = $2 THEN now() ELSE s.rotated_at END,
-         expires_at = CASE WHEN s.generation = $2 THEN now() + make_interval(secs => $4) ELSE s.expires_at END,
+     SET generation = CASE WHEN s.generation <= $2 THEN $2 + 1 ELSE s.generation END,
+         rotated_at = CASE WHEN s.generation <= $2 THEN now() ELSE s.rotated_at END,
+         expires_at = CASE WHEN s.generation <= $2 THEN now() + make_interval(secs => $4) ELSE s.expires_at END,
          last_used_at = now(),
-         revoked = NOT (s.generation = $2
+         revoked = NOT (s.generation <= $2
              OR (s.generation = $2 + 1 AND s.rotated_at >= now() - make_interval(secs => $3))),
-         revoked_reason = CASE WHEN s.generation = $2
+         revoked_reason = CASE WHEN s.generation <= $2
              OR (s.generation = $2 + 1 AND s.rotated_at >= now() - make_interval(secs => $3))
              THEN NULL ELSE 'reuse' END
      FROM users AS u
@@ -145,7 +148,11 @@ impl Store {
     /// since it was read; nothing was stored then.
     ///
     /// # Errors
-    /// The database did not answer. A session may exist whose token was never sent.
+    /// The database did not answer. A session may exist whose token was never sent; it is deleted when
+    /// the database answers again.
+    ///
+    /// # Cancel safety
+    /// As after an error.
     pub async fn insert_session(
         &self,
         session: &NewSession<'_>,
@@ -161,7 +168,12 @@ impl Store {
             &others_max,
             &session.origin.request_id,
         ];
-        let rows = self.0.pool.query(&INSERT_SESSION, &parameters).await?;
+        let pending = self.0.unanswered.pending(session.id);
+        let rows = self.0.pool.query(&INSERT_SESSION, &parameters).await;
+        if !rows.as_ref().is_err_and(StoreError::may_have_happened) {
+            pending.answered();
+        }
+        let rows = rows?;
         if rows.is_empty() {
             return Ok(None);
         }
@@ -171,7 +183,8 @@ impl Store {
         Ok(Some(ended.into_iter().flatten().map(SessionId).collect()))
     }
 
-    /// Advances a session from `generation` to the next, in one statement.
+    /// Advances a session from `generation` to the next, in one statement. The session may be at an earlier
+    /// generation if the database lost refreshes.
     ///
     /// # Errors
     /// The database did not answer. The session may have advanced; a repeat of the request within the

@@ -42,6 +42,7 @@ fn arguments(name: &str) -> &'static str {
         "refresh_session" => {
             "'00000000-0000-4000-8000-000000000000', 3, 10.0, 60.0, '192.0.2.1', 'request'"
         }
+        "delete_unanswered" => "'{00000000-0000-4000-8000-000000000000}'",
         "replace_hash" => "50000, 'old', 'new'",
         "revoke_session" => "'00000000-0000-4000-8000-000000000000', '192.0.2.1', 'request'",
         "end_session" => {
