@@ -24,6 +24,7 @@ mod redis_server;
 mod secrets;
 mod settings;
 mod shared_counters;
+mod standby;
 mod stop;
 mod support;
 mod tls;
