@@ -1,0 +1,1 @@
+"""`loadtest/balancing`: a simulation of several nodes behind a load balancer."""
