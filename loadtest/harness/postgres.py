@@ -1,12 +1,14 @@
 """A temporary PostgreSQL cluster on a free port of the loopback address."""
 
 import contextlib
+import csv
 import os
 import pwd
 import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -137,7 +139,32 @@ class Cluster:
 
     def execute(self, sql: str, limit_s: float = 60, database: str = "postgres") -> None:
         argv: Argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
-        env = os.environ | {
+        run(argv, limit_s=limit_s, env=self._environment(database), log=self._log)
+
+    def query(self, sql: str, database: str = "postgres") -> list[list[str]]:
+        """The rows of a query, each value as text."""
+        argv: Argv = [self._programs / "psql", "--no-psqlrc", "--csv", "--tuples-only", "--command", sql]
+        return list(csv.reader(self.output_of(argv, database).splitlines()))
+
+    def output_of(self, argv: Argv, database: str, limit_s: float = 60, options: str = "") -> str:
+        """The standard output of a program that connects to a database, with PGOPTIONS if there are any."""
+        env = self._environment(database) | ({"PGOPTIONS": options} if options else {})
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_s)
+        if done.returncode != 0:
+            raise Failed(f"{Path(argv[0]).name}: exit code {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def program(self, name: str) -> Path:
+        return self._programs / name
+
+    @property
+    def pid(self) -> int:
+        """The first process of the server."""
+        return self._server.pid
+
+    def _environment(self, database: str) -> dict[str, str]:
+        """Variables with which PostgreSQL's programs connect to a database."""
+        return os.environ | {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
             "PGUSER": USER,
@@ -145,7 +172,6 @@ class Cluster:
             "PGDATABASE": database,
             "PGCONNECT_TIMEOUT": "5",
         }
-        run(argv, limit_s=limit_s, env=env, log=self._log)
 
     def _await(self, limit_s: float = 60) -> None:
         end = time.monotonic() + limit_s

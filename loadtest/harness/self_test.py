@@ -13,9 +13,11 @@ from pathlib import Path
 from unittest import mock
 
 from harness import ROOT, usage
+from harness.balancing import __main__ as balancing
 from harness.chaos import __main__ as chaos
 from harness.compare import __main__ as compare
 from harness.compare.report import contention
+from harness.costs import __main__ as costs
 from harness.load import __main__ as load
 from harness.load import agreement, chart, k6, report
 from harness.metrics import Metrics
@@ -72,6 +74,10 @@ def parse(command: str) -> None:
     elif program == "loadtest/compare/run":
         with mock.patch.object(sys, "argv", [program, *arguments]):
             compare.options()
+    elif program == "loadtest/balancing":
+        balancing.parser().parse_args(arguments)
+    elif program == "loadtest/costs":
+        costs.parser().parse_args(arguments)
     else:
         raise ValueError(f"no program {program}")
 

@@ -1,0 +1,1 @@
+"""`loadtest/costs`: what one request costs the node, PostgreSQL and the store."""
