@@ -2,7 +2,8 @@
 
     loadtest/costs
     loadtest/costs --redis redis://127.0.0.1:6379/0
-    loadtest/costs --commits                  also how many refreshes a second PostgreSQL commits here
+    loadtest/costs --commits --cleanup        also how many refreshes a second PostgreSQL commits here,
+                                              and how many rows a second the clean-up removes
 
 Starts PostgreSQL (an installed one, with its default settings except for autovacuum and checkpoints) and the
 server behind a proxy that counts, fills the tables, runs each operation many times and divides. What an idle
@@ -21,7 +22,7 @@ from harness.load import server as servers
 from harness.postgres import Cluster
 from harness.staunch import folder_for
 
-from . import commits, database
+from . import cleanup, commits, database
 from .counters import PAGE_IMAGES, WAL_BYTES, Counters, Counts, per_operation, per_second
 from .operations import Operation, Operations, each
 from .store import Store
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         help="a store that nothing else uses, for the server's STAUNCH_REDIS_URL (default: that variable)",
     )
     options.add_argument("--commits", action="store_true", help="measure the commits of PostgreSQL alone, too")
+    options.add_argument("--cleanup", action="store_true", help="measure the clean-up, too")
     return options
 
 
@@ -189,9 +191,11 @@ def run(program: Path, folder: Path, options: argparse.Namespace) -> None:
         print("store: not measured, because neither --redis nor STAUNCH_REDIS_URL names one")
     print_sizes(rows)
     server.stop(servers.STOP_LIMIT_S)
+    database.set_page_images(cluster, "on")
     if options.commits:
-        database.set_page_images(cluster, "on")
         print("\n" + "\n".join(commits.measure(cluster, DATABASE, options.sessions, folder)))
+    if options.cleanup:
+        print("\n" + "\n".join(cleanup.measure(server, cluster, DATABASE)))
     cluster.stop()
 
 
