@@ -94,6 +94,15 @@ class SelfTest(unittest.TestCase):
             with self.subTest(policy):
                 self.assertEqual(run(replace(trial, policy=policy, repeats=True)).lost, 0)
 
+    def test_the_predicted_wait_is_the_work_in_the_lanes_and_in_the_queue(self) -> None:
+        one = node.Node(FLAT)
+        for _ in range(13):
+            self.assertIsNone(one.offer(0.0))
+            one.fill(0.0)
+        # Ten jobs are half done and three wait.
+        self.assertAlmostEqual(one.predicted_wait(SERVICE_S / 2), (10 / 2 + 3) / FLAT.capacity)
+        self.assertEqual([node.retry_after(wait) for wait in (0.0, 1.0, 1.01)], [1, 1, 2])
+
     def test_the_reserve_for_errors_is_that_of_the_server(self) -> None:
         source = (ROOT / "src/hashing/admission.rs").read_text()
         part = re.search(r"PREDICTION_ERROR: u32 = (\d+);", source)
