@@ -23,7 +23,7 @@ from harness.postgres import Cluster
 from harness.staunch import folder_for
 
 from . import cleanup, commits, database
-from .counters import PAGE_IMAGES, WAL_BYTES, Counters, Counts, per_operation, per_second
+from .counters import PAGE_IMAGES, STATISTICS_S, WAL_BYTES, Counters, Counts, per_operation, per_second
 from .operations import Operation, Operations, each
 from .store import Store
 from .wire import Handle
@@ -101,6 +101,8 @@ async def measured(counters: Counters, operations: Operations, options: argparse
 
 async def idle_costs(counters: Counters) -> Counts:
     """What an idle server adds in a second."""
+    # What the server did to start is reported before that.
+    await asyncio.sleep(STATISTICS_S)
     before = counters.begin()
     await asyncio.sleep(IDLE_S)
     return per_second(before, counters.end())

@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,8 @@ class Handle:
         self.port, self._control = free_port(), free_port()
         ports = [str(port) for port in (self.port, target, self._control)]
         self._child = Child([sys.executable, "-P", "-m", "harness.costs.wire", *ports], log=folder / "wire.log")
+        # It answers when both ports are open.
+        self.counts()
 
     def counts(self) -> dict[str, int]:
         while True:
@@ -108,6 +111,7 @@ class Handle:
             except ConnectionRefusedError:
                 if self._child.has_ended():
                     raise Failed(f"the proxy ended:\n{self._child.last_lines()}") from None
+                time.sleep(0.02)
 
 
 async def main(listen: int, target: int, control: int) -> None:
