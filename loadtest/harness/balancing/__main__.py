@@ -21,9 +21,9 @@ from .simulation import Outcome, Trial, run
 # The time that is measured: at least this, and longer for few nodes, so that they do as many logins as this.
 SECONDS_MIN = 8.0
 LOGINS_MIN = 30_000
-# The warm-up, in hash deadlines. Below the capacity queues are short, except those of slow nodes. Above it they fill
-# up first, at a rate of load minus capacity. If clients come back, their number grows for as long again.
-WARM_UP, WARM_UP_FULL, WARM_UP_RETURNS = 3, 6, 15
+# The warm-up, in hash deadlines: queues that fill up are full then. Above the capacity, the number of clients that come
+# back grows for longer.
+WARM_UP, WARM_UP_RETURNS = 6, 15
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def trial(row: Row, nodes: int, load: int, options: argparse.Namespace) -> Trial
     slow = min(nodes, max(1, round(options.slow * nodes))) if options.slow else 0
     found = Trial(nodes, load / 100, row.policy, row.repeats, row.returns, slow, seed=options.seed, machine=machine)
     seconds = options.seconds or max(SECONDS_MIN, ceil(LOGINS_MIN / (nodes * machine.capacity)))
-    warm_up = WARM_UP if load < 100 else WARM_UP_RETURNS if row.returns else WARM_UP_FULL
+    warm_up = WARM_UP_RETURNS if row.returns and load > 100 else WARM_UP
     return replace(found, warm_up_s=warm_up * options.deadline, seconds=seconds)
 
 

@@ -77,6 +77,8 @@ async def measured(counters: Counters, operations: Operations, options: argparse
     kinds: dict[str, tuple[Operation, list[int]]] = {
         "register": (operations.register, list(range(count))),
         "login": (operations.login, people),
+        # From an address that the account has used.
+        "login, again": (operations.login, people),
         "/me, first": (operations.me, people),
         "/me, again": (operations.me, people * ME_REPEATS),
         "refresh": (operations.refresh, people),
@@ -93,6 +95,9 @@ async def measured(counters: Counters, operations: Operations, options: argparse
     idle = await idle_costs(counters)
     found: dict[str, Counts] = {}
     for name, (operation, numbers) in kinds.items():
+        if name == "/me, again":
+            # The measurement before took longer than a session stays in the cache.
+            await each(operation, people)
         found[name] = await costs(counters, operation, numbers, idle)
         if name in touching:
             found[name] |= await first_touch(counters, operation, touching[name], idle)
@@ -187,7 +192,7 @@ def run(program: Path, folder: Path, options: argparse.Namespace) -> None:
     )
 
     counters = Counters(server, cluster, DATABASE, wire, store)
-    found = asyncio.run(measured(counters, Operations(Browser(server.port)), options))
+    found = asyncio.run(measured(counters, Operations(Browser(server.port), options.accounts), options))
     print("\n".join(table(found)))
     if not store:
         print("store: not measured, because neither --redis nor STAUNCH_REDIS_URL names one")

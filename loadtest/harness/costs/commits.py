@@ -32,10 +32,10 @@ def measure(cluster: Cluster, database: str, sessions: int, folder: Path) -> lis
 
     # Writes the first images of the pages.
     run(8, "", SECONDS)
-    lines = [f"{'refreshes committed a second':30}" + "".join(f"{f'{clients} clients':>20}" for clients in CLIENTS)]
+    lines = [f"{'refreshes committed a second':30}" + "".join(f"{f'{clients} clients':>26}" for clients in CLIENTS)]
     for name, options in MODES.items():
         found = [run(clients, options, SECONDS) for clients in CLIENTS]
-        lines.append(f"{name:30}" + "".join(f"{f'{rate:.0f} ({each:.1f} a flush)':>20}" for rate, each in found))
+        lines.append(f"{name:30}" + "".join(f"{f'{rate:.0f} ({each:.1f} a flush)':>26}" for rate, each in found))
     return lines
 
 

@@ -11,6 +11,8 @@ from harness.load.server import PASSWORD
 
 # Requests in flight.
 CONCURRENCY = 8
+# A prime, so that consecutive numbers are far from each other.
+STEP = 7919
 WRONG = PASSWORD + "-wrong"
 
 
@@ -21,18 +23,19 @@ def address(number: int) -> str:
 
 @dataclass
 class Operations:
-    """The clients of one server. Accounts have the names of `Server.seed`; new ones are `new000000` and so on."""
+    """The clients of one server, whose accounts have the names of `Server.seed`."""
 
     client: Client
+    accounts: int
     sessions: dict[int, Tokens] = field(default_factory=dict)
 
     def api(self, number: int) -> Api:
         return Api(self.client, address=lambda: address(number))
 
     async def register(self, number: int) -> None:
-        # Behind the addresses of the imported accounts.
-        answer = await self.api((1 << 23) + number).register(f"new{number:06}", PASSWORD)
-        expect(answer, 201)
+        # The addresses are behind those of the imported accounts, and the names are anywhere between theirs.
+        name = f"load{STEP * number % self.accounts:06}-{number}"
+        expect(await self.api((1 << 23) + number).register(name, PASSWORD), 201)
 
     async def login(self, number: int) -> None:
         answer = await self.api(number).login(f"load{number:06}", PASSWORD)

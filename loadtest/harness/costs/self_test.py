@@ -8,7 +8,7 @@ from .__main__ import number, table
 from .commits import figure
 from .counters import per_operation, per_second
 from .operations import address
-from .store import Store
+from .store import Store, fields
 from .wire import Frames
 
 # StartupMessage without a type; Bind, Execute and Sync; Terminate.
@@ -48,6 +48,9 @@ class SelfTest(unittest.TestCase):
         store = Store.__new__(Store)
         store._file = io.BytesIO(b"*4\r\n+OK\r\n:7\r\n$5\r\nab\r\nc\r\n$-1\r\n:8\r\n")  # type: ignore[assignment]
         self.assertEqual([store._answer(), store._answer()], [["OK", 7, "ab\r\nc", None], 8])
+
+    def test_the_stores_statistics_are_read(self) -> None:
+        self.assertEqual(fields("calls=2,usec=91,usec_per_call=45.5"), {"calls": 2, "usec": 91, "usec_per_call": 45.5})
 
 
 if __name__ == "__main__":

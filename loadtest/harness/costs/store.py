@@ -53,15 +53,15 @@ class Store:
 
     def traffic(self) -> dict[str, float]:
         """Commands of others and bytes of all so far."""
-        calls = {
-            name.removeprefix("cmdstat_"): int(values.partition("calls=")[2].partition(",")[0])
-            for name, values in self.info("commandstats").items()
-        }
+        counted = {name.removeprefix("cmdstat_"): fields(text) for name, text in self.info("commandstats").items()}
+        scripts = [counted[name] for name in ("eval", "evalsha", "fcall") if name in counted]
+        others = [values["calls"] for name, values in counted.items() if name not in OURS]
         stats = self.info("stats")
         return {
-            "store: scripts": sum(calls.get(name, 0) for name in ("eval", "evalsha", "fcall")),
+            "store: scripts": sum(values["calls"] for values in scripts),
+            "store: time of scripts, us": sum(values["usec"] for values in scripts),
             # The store counts the commands in a script besides the script.
-            "store: commands, also in scripts": sum(calls.values()) - sum(calls.get(name, 0) for name in OURS),
+            "store: commands, also in scripts": sum(others),
             "store: bytes to": int(stats["total_net_input_bytes"]),
             "store: bytes from": int(stats["total_net_output_bytes"]),
         }
@@ -77,3 +77,8 @@ class Store:
                 break
         used = sum(self.call("MEMORY", "USAGE", key) or 0 for key in keys)
         return {"store: keys": len(keys), "store: bytes of keys": used}
+
+
+def fields(text: str) -> dict[str, float]:
+    """The numbers in a line like `calls=21,usec=175,usec_per_call=8.33`."""
+    return {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
