@@ -175,7 +175,8 @@ def run(program: Path, folder: Path, options: argparse.Namespace) -> None:
         "STAUNCH_TRUSTED_PROXIES": "127.0.0.1",
     }
     if options.redis:
-        settings["STAUNCH_REDIS_URL"] = options.redis
+        # Long, so that no call is given up on a busy machine.
+        settings |= {"STAUNCH_REDIS_URL": options.redis, "STAUNCH_REDIS_DEADLINE": "1s"}
     store = Store(options.redis) if options.redis else None
     server = servers.Server(program, folder / "node", settings)
     server.start(servers.START_LIMIT_S)
