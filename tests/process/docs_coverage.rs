@@ -21,6 +21,7 @@ const PAGES: &[&str] = &[
     include_str!("../../docs/integrating.md"),
     include_str!("../../docs/metrics-and-alerts.md"),
     include_str!("../../docs/operations.md"),
+    include_str!("../../docs/scaling.md"),
     include_str!("../../docs/security.md"),
     include_str!("../../CONTRIBUTING.md"),
     include_str!("../../grafana/README.md"),

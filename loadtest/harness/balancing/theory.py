@@ -8,8 +8,8 @@ STEPS_MIN = 20
 def mean_wait(servers: int, load: float, service_s: float) -> float:
     """The mean wait in M/D/c: Poisson arrivals, a fixed service time, one queue, no bound.
 
-    Crommelin (1932): whoever was in the system a service time ago and had a server is gone now, and whoever has
-    arrived since is still there. So the number in the system is a Markov chain of steps of one service time:
+    Crommelin (1932): a job that was in service one service time ago has ended, and a job that has arrived since then
+    has not. So the number in the system is a Markov chain with steps of one service time:
     X' = max(X - c, 0) + Poisson(c * load). By Little's law the mean wait is E[max(X - c, 0)] over the arrival rate.
     """
     arrivals = servers * load

@@ -28,7 +28,7 @@ SIZES = """
 
 
 def quieten(cluster: Cluster) -> None:
-    """Switches off what writes at times of its own choice, so that only the operations write."""
+    """Switches off autovacuum and timed checkpoints, so that only the operations write."""
     for setting in ("autovacuum = off", "checkpoint_timeout = '1h'", "max_wal_size = '16GB'"):
         cluster.execute(f"ALTER SYSTEM SET {setting}")
     cluster.execute("SELECT pg_reload_conf()")

@@ -9,8 +9,9 @@ from harness.children import Failed
 from harness.client import Answer, Client
 from harness.load.server import PASSWORD
 
-# Requests in flight.
+# Requests in flight, and for what requests share.
 CONCURRENCY = 8
+CROWD = 64
 # A prime, so that consecutive numbers are far from each other.
 STEP = 7919
 WRONG = PASSWORD + "-wrong"
@@ -58,8 +59,8 @@ class Operations:
 Operation = Callable[[int], Awaitable[None]]
 
 
-async def each(operation: Operation, numbers: list[int]) -> None:
-    """Runs an operation for each account, some at a time."""
+async def each(operation: Operation, numbers: list[int], concurrency: int = CONCURRENCY) -> None:
+    """Runs an operation for each account, that many at a time."""
     waiting = iter(numbers)
 
     async def work() -> None:
@@ -67,7 +68,7 @@ async def each(operation: Operation, numbers: list[int]) -> None:
             await operation(number)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(CONCURRENCY):
+        for _ in range(concurrency):
             group.create_task(work())
 
 

@@ -11,7 +11,7 @@ OURS = {"info", "scan", "memory|usage", "dbsize", "auth", "select", "hello", "pi
 
 
 class Store:
-    """A connection to the store. It may also serve others, who are then counted, too."""
+    """A connection to the store. Commands of other clients are counted, too."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -60,7 +60,7 @@ class Store:
         return {
             "store: scripts": sum(values["calls"] for values in scripts),
             "store: time of scripts, us": sum(values["usec"] for values in scripts),
-            # The store counts the commands in a script besides the script.
+            # The store counts a script and each command in it.
             "store: commands, also in scripts": sum(others),
             "store: bytes to": int(stats["total_net_input_bytes"]),
             "store: bytes from": int(stats["total_net_output_bytes"]),

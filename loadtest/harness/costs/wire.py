@@ -2,7 +2,7 @@
 
     python -m harness.costs.wire LISTEN TARGET CONTROL
 
-Whoever connects to CONTROL gets the counts as JSON. The connections must not use TLS.
+A connection to CONTROL gets the counts as JSON. The connections must not use TLS.
 """
 
 import asyncio
