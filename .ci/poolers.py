@@ -81,7 +81,7 @@ def says_that_it_is_deaf(node: Node) -> bool:
 
 
 def use(pair: list[Node]) -> None:
-    """Uses what needs the database: accounts, sessions, a transaction, and a command beside the nodes."""
+    """Uses what needs the database: accounts, sessions, a transaction, and a command while the nodes run."""
     one, other = pair
     check(one.register("ada") == 201, "ada was not registered")
     tokens = one.login("ada")

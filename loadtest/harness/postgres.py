@@ -51,7 +51,7 @@ def account() -> dict[str, Any]:
 
 
 class Server:
-    """A PostgreSQL server on the loopback address, whoever started it, as its superuser sees it."""
+    """A PostgreSQL server on the loopback address, seen by its superuser; anyone may have started it."""
 
     def __init__(self, port: int, password: str, log: Path) -> None:
         self.port = port

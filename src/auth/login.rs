@@ -84,7 +84,7 @@ impl Auth {
             Ok(_) => "success",
             Err(LoginError::Rejected) => "rejected",
             Err(LoginError::Locked { .. }) => "locked",
-            // The limits have a metric of their own.
+            // The limits have their own metric.
             Err(LoginError::Limited(_)) => return result,
             Err(LoginError::Hash(error)) => hash_label(error),
             Err(LoginError::Store(error)) => store_label(error),

@@ -129,7 +129,7 @@ async fn connect(
     server: &ConnectionInfo,
     timeout: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
-    // Calls have a deadline of their own.
+    // Calls have their own deadline.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timeout))
         .set_response_timeout(None);

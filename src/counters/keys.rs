@@ -1,7 +1,7 @@
 //! The keys of the store: keyed hashes, so that it holds no name and no address.
 //!
-//! Whoever can read the store cannot tell whose counters they are, and cannot compute the key of a name
-//! to delete it. All keys of one script have the same hash tag, the part in braces, because a cluster
+//! A client that can read the store does not learn whose counters they are, and cannot compute the key of
+//! a name to delete it. All keys of one script have the same hash tag, the part in braces, because a cluster
 //! runs a script only on keys of one node.
 
 use aws_lc_rs::hmac;
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::net::IpAddr;
 
-/// How much of a hash is kept: at 2^64 keys two would be alike. Unit: bytes.
+/// How much of a hash is kept: at 2^64 keys two would be equal. Unit: bytes.
 const HASH_BYTES: usize = 16;
 
 /// Makes keys. All nodes with the same secret and prefix make the same ones.

@@ -61,7 +61,7 @@ impl MigrationLock {
 /// Waits until a session waits for the lock inside a statement, as servers of older versions do.
 ///
 /// CONCURRENTLY waits for that statement. PostgreSQL sees no deadlock, because the session that holds the
-/// lock waits for nobody. The check has its own connection: with a query in its transaction, the lock's
+/// lock does not wait. The check has its own connection: with a query in its transaction, the lock's
 /// session would itself be waited for.
 async fn is_waited_for(database: &Endpoint) {
     let waiting = format!(

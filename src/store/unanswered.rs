@@ -1,9 +1,9 @@
 //! Sessions of logins that got no answer from the database.
 //!
 //! Such a login is answered 503, but its session may have been stored: the connection broke, or the
-//! commit waited for a synchronous standby. A login whose client disconnects may store one, too. Nobody
-//! has the session's tokens. Its id is remembered here, and the session is deleted once the database
-//! answers. The ids are lost with the process; sessions that nobody deletes expire.
+//! commit waited for a synchronous standby. A login whose client disconnects may store one, too. No
+//! client has the session's tokens. Its id is remembered here, and the session is deleted once the database
+//! answers. The ids are lost with the process; a session that is not deleted expires.
 
 use super::statement::statement;
 use super::{Statement, Store, StoreError};

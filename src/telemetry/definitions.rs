@@ -164,7 +164,7 @@ metrics! {
     REDIS_CALL_SECONDS = Histogram "staunch_redis_call_seconds" ["call": ["limits", "login", "failure", "success", "restore"]] Some(Unit::Seconds);
     /// 1 while the configured Redis is not in use, because its calls fail; else 0, also without one.
     REDIS_AWAY = Gauge "staunch_redis_away" [] None;
-    /// 1 while this node receives notifications about sessions that other nodes end, which it checks with one of its own; else 0.
+    /// 1 while this node receives notifications about sessions that other nodes end, which it checks by sending one to itself; else 0.
     NOTIFY_CONNECTED = Gauge "staunch_notify_connected" [] None;
     /// Notifications received, from this node and others, by kind: session (one ended), account (several sessions of an account ended, or it changed).
     NOTIFICATIONS = Counter "staunch_notifications_total" ["kind": ["session", "account"]] None;

@@ -65,7 +65,7 @@ async fn five_guesses_are_five_on_whichever_node() {
         assert_eq!((app.all_queries().await, app.metric(VERIFIED).await), before);
         app.anonymous().from("203.0.113.2").log_in("ada").await;
     }
-    // Names without an account lock alike.
+    // Names without an account are locked in the same way.
     assert_eq!(evaluated(&nodes, one("203.0.113.1", 9), "nobody").await, 5);
 }
 

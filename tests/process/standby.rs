@@ -22,7 +22,7 @@ async fn connect(top: &Path) -> Client {
 /// Makes every commit wait for a standby that does not exist, or none.
 async fn require_standby(db: &Client, required: bool) {
     let change = if required {
-        "SET synchronous_standby_names = 'nobody'"
+        "SET synchronous_standby_names = 'missing'"
     } else {
         "RESET synchronous_standby_names"
     };
@@ -34,7 +34,7 @@ async fn count(db: &Client, from: &str) -> i64 {
     db.query_one(&format!("SELECT count(*) FROM {from}"), &[]).await.unwrap().get(0)
 }
 
-// Case N6 of the field list: readiness stayed 200, and each login left a session that nobody held.
+// Case N6 of the field list: readiness stayed 200, and each login left a session without a client.
 // Reliability: C5.
 #[tokio::test]
 async fn commits_that_wait_for_a_standby_are_reported_and_leave_no_session() {

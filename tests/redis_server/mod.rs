@@ -1,4 +1,4 @@
-//! A Redis or Valkey server for one test, on a Unix socket in a folder of its own, and on a port if the test
+//! A Redis or Valkey server for one test, on a Unix socket in its own folder, and on a port if the test
 //! needs one.
 
 use redis::aio::MultiplexedConnection;

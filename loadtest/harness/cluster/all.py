@@ -1,4 +1,4 @@
-"""Every trial but `mixed`, one after the other, each with a service of its own.
+"""Every trial but `mixed`, one after the other, each on a new service.
 
 The result has the promises and figures of each, under its name.
 """

@@ -80,7 +80,7 @@ async def from_the_store(service: Service, logins: Logins, watch: Watch, seconds
     report.promise("logins through the balancer go on", logins_go_on("the store", logins.since(begun, ended)))
     out = watch.missing(begun, ended)
     report.promise("the balancer keeps a node that is cut off from the store", [f"{name} was out" for name in out])
-    # The others share one limit, and this node has one of its own.
+    # The others share one limit, and this node has a separate one.
     report.promise("a cut-off node opens no limit but its own", floods("flood", burst, LOGIN, 2))
     report.figures |= {
         "logins at the node without the store": len(statuses),

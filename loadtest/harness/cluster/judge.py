@@ -107,7 +107,7 @@ def only_in_flight(failures: Iterable[Failure], begun: float, ended: float) -> t
 
 
 def floods(what: str, burst: Burst, per_minute: int, nodes: int) -> list[str]:
-    """No limit is open: without the store, each node has a limit of its own."""
+    """No limit is open: without the store, each node has a separate limit."""
     admitted = sum(status not in (429, 502, 503, 504) for status, _ in burst.answers)
     most = nodes * (per_minute + refilled(per_minute, burst.seconds)) + SLACK
     if admitted > most:

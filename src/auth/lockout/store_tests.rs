@@ -71,7 +71,7 @@ impl Both<'_> {
     }
 
     fn keys(&self, step: Step) -> LoginKeys {
-        // Each case has names of its own in the store.
+        // Each case has its own names in the store.
         let name = format!("{}{}", NAMES[step.name], self.case);
         self.store.keys(&name, [192, 0, 2, step.address].into())
     }
