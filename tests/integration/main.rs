@@ -28,7 +28,6 @@ mod limits;
 mod listeners;
 mod lockout;
 mod logout;
-mod lost_refreshes;
 mod me;
 mod metrics;
 mod migrate;
