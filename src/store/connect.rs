@@ -219,7 +219,8 @@ pub fn parse_url(url: &str) -> Result<Endpoint, ConnectError> {
 
 /// Formats hosts, ports and database for messages.
 pub fn place(endpoint: &Endpoint) -> String {
-    let name = endpoint.hosts.any().and_then(|config| config.get_dbname().or(config.get_user()));
+    let name =
+        endpoint.hosts.any().and_then(|config| config.get_dbname().or_else(|| config.get_user()));
     format!("{}/{}", endpoint.hosts.places(), name.unwrap_or_default())
 }
 

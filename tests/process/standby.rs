@@ -45,8 +45,13 @@ async fn commits_that_wait_for_a_standby_are_reported_and_leave_no_session() {
     let db = connect(top.path()).await;
     require_standby(&db, true).await;
     let login = async || server.login("ada").await.unwrap().status;
-    until("a login is refused", async || login().await == 503).await;
-    let answered = count(&db, "refresh_tokens").await;
+    let mut answered = 0;
+    until("a login is refused", async || {
+        let status = login().await;
+        answered += i64::from(status == 200);
+        status == 503
+    })
+    .await;
     let readiness = async || server.get("/health/readiness").await.unwrap().status;
     until("readiness reports it", async || {
         // On a busy machine, the statement may be seen in the next attempt only.
@@ -77,15 +82,12 @@ async fn commits_that_wait_for_a_standby_are_reported_and_leave_no_session() {
     .await;
     require_standby(&db, false).await;
     server.ready().await;
-    // Of the sessions in the table, those of refused logins are removed. A success before the first
-    // refusal keeps its session.
     until("the sessions of refused logins are removed", async || {
-        let kept = "auth_events WHERE event = 'login' AND outcome = 'success'";
-        let removed = "auth_events WHERE event = 'session_end' AND outcome = 'unanswered'";
-        let (kept, removed) = (count(&db, kept).await, count(&db, removed).await);
-        removed >= 9 && count(&db, "refresh_tokens").await == kept - removed
+        count(&db, "refresh_tokens").await == answered
     })
     .await;
+    let removed = "auth_events WHERE event = 'session_end' AND outcome = 'unanswered'";
+    assert!(count(&db, removed).await > 0);
     assert_eq!(login().await, 200);
     server.stop().await;
 }
