@@ -1,4 +1,4 @@
-//! A database URL with several hosts: a silent one delays nothing for long, and a failover is followed.
+//! A database with several hosts: a silent one delays nothing for long, and a failover is followed.
 
 use crate::support::{Link, PASSWORD, Proxy, SOON, TestApp, TestDatabase, Tokens, until};
 use futures_util::future::join_all;
@@ -130,4 +130,27 @@ async fn the_error_of_a_start_names_every_host() {
     for proxy in [&first, &second] {
         assert!(error.contains(&format!("{}: ", proxy.address)), "{error}");
     }
+}
+
+/// After a failover to a standby that had not received everything, the database can be behind the
+/// clients. A lost refresh must not count as theft.
+#[tokio::test]
+async fn a_token_whose_refreshes_the_database_lost_continues_the_session() {
+    let app = TestApp::start().await;
+    let first = app.registered("ada").await;
+    let client = app.anonymous();
+    let second = client.refresh(&first.refresh).await.tokens();
+    let third = client.refresh(&second.refresh).await.tokens();
+    let lost =
+        "UPDATE refresh_tokens SET generation = 0, rotated_at = rotated_at - interval '1 hour'";
+    app.db().await.execute(lost, &[]).await.unwrap();
+    let next = client.refresh(&third.refresh).await.tokens();
+    assert_eq!(client.refresh(&third.refresh).await.tokens().refresh, next.refresh, "a repeat");
+    client.me(&next.access).await.assert_status(200);
+    let reuse = r#"staunch_refreshes_total{result="reuse"}"#;
+    assert_eq!(app.metric(reuse).await, 0.0);
+    // Whoever presents an older token holds a copy.
+    client.refresh(&first.refresh).await.assert_problem(401, "refresh-token-rejected");
+    assert_eq!(app.metric(reuse).await, 1.0);
+    client.refresh(&next.refresh).await.assert_problem(401, "refresh-token-rejected");
 }
