@@ -143,7 +143,8 @@ def transaction_mode(program: Path, folder: Path, cluster: Cluster) -> None:
         cluster.renew("transactions")
         url = cluster.url("transactions", pooler.port)
         if not keeps:
-            return refuses(program, folder / "transaction", cluster, url)
+            refuses(program, folder / "transaction", cluster, url)
+            return
         pair = started(program, folder / "transaction", url)
         use(pair)
         # Case N2 of the field list: the other node accepted an ended session for 30 s.
