@@ -1,10 +1,10 @@
 """PostgreSQL's primary dies and its synchronous standby is promoted, three times.
 
 The primary, which is the first host of the URL, is paused (SIGSTOP), so that its connections stay open and silent.
-The next one is killed (`-9`, all of its processes), and the next one too. Each time `pg_ctl promote` makes the standby the primary. Honest clients call through the
-balancer, and accounts with a recorded history call the nodes directly. Each acknowledged registration, password
-change and revocation must be there afterwards. Every node is ready and logs people in within 5 s of the
-promotion; no node restarts; the connections stay within the pools.
+The next one is killed (`-9`, all of its processes), and the next one too. Each time `pg_ctl promote` makes the
+standby the primary. Honest clients call through the balancer, and accounts with a recorded history call the nodes
+directly. Each acknowledged registration, password change and revocation must be there afterwards. Every node is
+ready and logs people in within 5 s of the promotion; no node restarts; the connections stay within the pools.
 
 While the first host of the URL is paused, a node is started again: it must find the second host. At last the
 standby is killed, so that no commit can be acknowledged: readiness must say so, and no login that was not

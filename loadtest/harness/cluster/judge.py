@@ -159,10 +159,15 @@ class Window:
 
 
 def only_within(seen: Iterable[Seen], windows: Sequence[Window]) -> list[str]:
-    """A call fails only within the window of a fault that may cause failures."""
+    """A call fails only within the window of a fault that may cause failures.
+
+    A refresh that is refused may follow from an answer that a fault lost earlier. The crowd, which knows that,
+    judges it.
+    """
     broken = []
     for one in seen:
-        if one.good or any(window.explains(one) for window in windows):
+        refused = one.kind == "refresh" and one.answer == "401"
+        if one.good or refused or any(window.explains(one) for window in windows):
             continue
         last = max((window for window in windows if window.do <= one.end), key=lambda window: window.do, default=None)
         where = f"{one.end - last.do:.1f} s after the begin of '{last.name}'" if last else "before any fault"

@@ -123,6 +123,9 @@ class Faults(unittest.TestCase):
         during, late = seen(11, 11.5, "502"), seen(12.1 + judge.WELL_S, 13.2 + judge.WELL_S, "503")
         self.assertEqual(judge.only_within([during, seen(1, 2, "200")], [killed]), [])
         self.assertEqual(len(judge.only_within([late, seen(1, 2, "503")], [killed])), 2)
+        refused = Seen("refresh", 1.0, 0.1, "401", 0.0)
+        self.assertEqual(judge.only_within([refused], [killed]), [])
+        self.assertEqual(len(judge.only_within([refused._replace(kind="login")], [killed])), 1)
 
     def test_a_harmless_fault_explains_no_failure(self) -> None:
         paused = Window("store paused", True, 10.0, 12.0)
