@@ -224,7 +224,10 @@ pub fn place(endpoint: &Endpoint) -> String {
     format!("{}/{}", endpoint.hosts.places(), name.unwrap_or_default())
 }
 
-/// Adds the time limits of a connection that serves requests.
+/// Adds the settings of a connection that serves requests: time limits, and one plan for each statement.
+///
+/// PostgreSQL would plan a statement with arrays anew for each call, which takes longer than to run it.
+/// The plans of all statements are the same for any parameters (`tests/integration/plans.rs`).
 ///
 /// They are set after connecting. In the start-up packet, as `options`, poolers refuse them.
 pub(super) fn with_deadlines(endpoint: &Endpoint, deadlines: Deadlines) -> Endpoint {
@@ -232,16 +235,18 @@ pub(super) fn with_deadlines(endpoint: &Endpoint, deadlines: Deadlines) -> Endpo
     let options = endpoint.hosts.any().and_then(Config::get_options).unwrap_or_default();
     // PostgreSQL reads `--statement-timeout` as well.
     let options = options.replace('-', "_").to_lowercase();
-    let limits = [
-        ("statement_timeout", deadlines.statement),
-        ("lock_timeout", deadlines.lock),
-        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+    let milliseconds = |limit: Duration| limit.as_millis().to_string();
+    let settings = [
+        ("statement_timeout", milliseconds(deadlines.statement)),
+        ("lock_timeout", milliseconds(deadlines.lock)),
+        ("idle_in_transaction_session_timeout", milliseconds(IDLE_IN_TRANSACTION_TIMEOUT)),
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
     ];
-    let settings: Vec<String> = limits
+    let settings: Vec<String> = settings
         .into_iter()
         // The URL's own options take precedence.
         .filter(|(name, _)| !options.contains(name))
-        .map(|(name, limit)| format!("SET {name} = {}", limit.as_millis()))
+        .map(|(name, value)| format!("SET {name} = {value}"))
         .collect();
     endpoint.session_settings = (!settings.is_empty()).then(|| settings.join("; ").into());
     endpoint
@@ -304,7 +309,8 @@ mod tests {
             let options = endpoint.hosts.any().unwrap().get_options().map(ToOwned::to_owned);
             (options, endpoint.session_settings.unwrap().to_string())
         };
-        let limits = "SET lock_timeout = 2000; SET idle_in_transaction_session_timeout = 5000";
+        let limits = "SET lock_timeout = 2000; SET idle_in_transaction_session_timeout = 5000; \
+                      SET plan_cache_mode = force_generic_plan";
         let all = format!("SET statement_timeout = 3000; {limits}");
         assert_eq!(sent("postgresql://db/auth"), (None, all));
         let own = "-c geqo=off --Statement-Timeout=9s";
