@@ -3,7 +3,6 @@ statements, and refuse to start otherwise."""
 
 import re
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
