@@ -190,7 +190,7 @@ def run(program: Path, folder: Path, options: argparse.Namespace) -> None:
     about = machine.describe()
     version = machine.version_of(cluster.program("postgres"))
     print(f"machine   {about['cores']} cores of {about['cpu']}, {about['kernel']}, PostgreSQL {version}")
-    server.seed(options.accounts, options.cost)
+    servers.seed(server, options.accounts, options.cost)
     database.fill(cluster, DATABASE, options.sessions)
     rows = database.sizes(cluster, DATABASE)
     database.set_page_images(cluster, "off")
