@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from nodes import Node, check, wait_until
 
-from harness.children import Child, Failed, output_of, run_main
+from harness.children import Argv, Child, Failed, output_of, run_main
 from harness.postgres import Cluster, account, free_port, programs
 from harness.staunch import folder_for
 
@@ -123,7 +123,7 @@ def session_mode(program: Path, folder: Path, cluster: Cluster) -> None:
         took = seen_at_the_other(*pair)
         # The time limits apply: the server ends the statement before the node does.
         lock = "BEGIN; LOCK TABLE refresh_tokens; SELECT pg_sleep(60)"
-        locker = [programs() / "psql", "--no-psqlrc", "--command", lock]
+        locker: Argv = [programs() / "psql", "--no-psqlrc", "--command", lock]
         with Child(locker, env=cluster.environment("sessions"), log=folder / "locker.log"):
             wait_until("the table is locked", lambda: cluster.ask(TABLE_LOCKS, database="sessions") != "0")
             check(pair[0].try_login("ada")[0] == 503, "a login passed a locked table")
