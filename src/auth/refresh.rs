@@ -1,9 +1,9 @@
 //! Refresh: extends the session and replaces its refresh token (RFC 9700 §4.14.2).
 //!
 //! A refresh token contains session, generation and a MAC, so a forged token costs no query. One
-//! UPDATE decides under the row's lock. The current generation advances the session. The previous
-//! one, within the grace period, changes nothing and gets the same successor. Any other generation
-//! revokes the session. The answer can be computed again because a refresh token is a function of
+//! UPDATE decides under the row's lock. The current generation advances the session. So does a later
+//! one: the database lost refreshes, as after a failover. The previous one, within the grace period,
+//! changes nothing and gets the same successor. Any other generation revokes the session. The answer can be computed again because a refresh token is a function of
 //! its content.
 
 use super::{Auth, TokenPair, store_label};

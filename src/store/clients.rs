@@ -40,7 +40,7 @@ pub(super) const LIVE_REFRESH: Statement = statement!(
     "live_refresh",
     "SELECT u.id, u.username, s.rotated_at, s.expires_at
      FROM refresh_tokens AS s JOIN users AS u ON u.id = s.user_id
-     WHERE s.id = $1 AND s.generation = $2 AND NOT s.revoked AND s.expires_at > now()
+     WHERE s.id = $1 AND s.generation <= $2 AND NOT s.revoked AND s.expires_at > now()
        AND u.is_active"
 );
 

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 // One UPDATE decides. PostgreSQL evaluates it on the row's latest version under the row's lock. Of two
 // requests with the same token, the second finds the generation advanced and counts as a repeat.
-//   generation = asked                         the live token: advance to the next generation
+//   generation <= asked                        the live token: advance to the generation after it
 //   generation = asked + 1, moved in the grace a repeat: no change, the answer is the same successor
 //   anything else                              reuse: revoke, and write an audit log line
+// A token is ahead of its row only if the database lost refreshes, as after a failover to a standby that
+// had not received them. It is the newest of the session's tokens, because only an answered refresh yields
+// one. After it, the older ones count as reused.
 // The first two change no indexed column, so that the update is heap-only and writes no index entry.
 // No session is in the arrays twice, because an UPDATE changes a row once. They are sorted by session, and
 // rows are locked in that order, so that statements of several nodes do not wait for each other.
@@ -18,14 +21,14 @@ pub(super) const REFRESH_SESSION: Statement = statement!(
     "refresh_session",
     "WITH moved AS (
      UPDATE refresh_tokens AS s
-     SET generation = CASE WHEN s.generation = a.generation THEN s.generation + 1 ELSE s.generation END,
-         rotated_at = CASE WHEN s.generation = a.generation THEN now() ELSE s.rotated_at END,
-         expires_at = CASE WHEN s.generation = a.generation
+     SET generation = CASE WHEN s.generation <= a.generation THEN a.generation + 1 ELSE s.generation END,
+         rotated_at = CASE WHEN s.generation <= a.generation THEN now() ELSE s.rotated_at END,
+         expires_at = CASE WHEN s.generation <= a.generation
              THEN now() + make_interval(secs => a.ttl) ELSE s.expires_at END,
          last_used_at = now(),
-         revoked = NOT (s.generation = a.generation OR (s.generation = a.generation + 1
+         revoked = NOT (s.generation <= a.generation OR (s.generation = a.generation + 1
              AND s.rotated_at >= now() - make_interval(secs => a.grace))),
-         revoked_reason = CASE WHEN s.generation = a.generation OR (s.generation = a.generation + 1
+         revoked_reason = CASE WHEN s.generation <= a.generation OR (s.generation = a.generation + 1
              AND s.rotated_at >= now() - make_interval(secs => a.grace))
              THEN NULL ELSE 'reuse' END
      FROM unnest($1::uuid[], $2::bigint[], $3::float8[], $4::float8[], $5::inet[], $6::text[])
