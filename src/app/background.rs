@@ -3,6 +3,7 @@
 use super::reload;
 use crate::http::{AppState, Tls};
 use crate::limiter::Limiter;
+use crate::store::Store;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,9 @@ pub(super) fn spawn_background(
     state.lifecycle.spawn(async move { auth.follow_session_events().await });
     spawn_every(state, MAINTENANCE_INTERVAL, MAINTENANCE_INTERVAL, |state| async move {
         state.store.maintain();
-        state.is_ready().await;
+        if state.is_ready().await {
+            delete_unanswered(&state.store).await;
+        }
     });
     spawn_every(state, SWEEP_INTERVAL, SWEEP_INTERVAL, |state| async move {
         state.limiter.sweep(state.clock.now());
@@ -64,6 +67,14 @@ fn spawn_every<T>(
             task(Arc::clone(&state_of_task)).await;
         }
     });
+}
+
+async fn delete_unanswered(store: &Store) {
+    match store.delete_unanswered().await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "sessions of unanswered logins removed"),
+        Err(error) => tracing::warn!(%error, "cannot remove the sessions of unanswered logins yet"),
+    }
 }
 
 async fn clean_up(state: Arc<AppState>) {

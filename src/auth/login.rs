@@ -69,7 +69,7 @@ impl Auth {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the hash and stores nothing, or leaves a session without a
-    /// token, which expires. A failure counts only if the future returned it.
+    /// token, which is removed within seconds. A failure counts only if the future returned it.
     pub async fn login(&self, login: Login) -> Result<TokenPair, LoginError> {
         let result = self.try_login(login).await;
         let label = match &result {

@@ -20,7 +20,8 @@ account_enable, account_delete.\n\n\
 Outcomes: success; rejected (wrong name or password); limited (a login or change of password \
 refused after too many failures, logged once per wait, or a session ended by a login \
 beyond STAUNCH_SESSIONS_PER_ACCOUNT); reuse (an old refresh token was used again, so its session \
-was ended).\n\n\
+was ended); unanswered (the database did not answer a login in time, so its session was \
+removed).\n\n\
 A refused login is not looked up, so its event names no account. The server keeps events for \
 STAUNCH_AUDIT_KEEP.";
 

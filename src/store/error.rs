@@ -49,6 +49,15 @@ impl StoreError {
         error.is_some_and(|error| error.state == SqlState::QUERY_CANCELED)
     }
 
+    /// Whether the statement may have been committed although it failed.
+    pub(super) fn may_have_happened(&self) -> bool {
+        let Self::Unavailable { source, .. } = self else { return false };
+        // A server that is shut down may end a session that waits for a standby after its commit.
+        source.downcast_ref::<ServerError>().is_none_or(|error| {
+            [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(&error.state)
+        })
+    }
+
     /// Classifies the error of a failed statement.
     pub(super) fn statement(context: &'static str, error: tokio_postgres::Error) -> Self {
         let Some(state) = error.code() else {
@@ -67,10 +76,12 @@ impl StoreError {
         }
         // Classes of PostgreSQL's appendix A: 08 connection, 53 resources (disk full, too many
         // connections), 57 operator intervention (shutdown, statement_timeout), 58 system error,
-        // 40 rollback (deadlock, serialization), 55P03 lock_timeout, 25006 read-only.
+        // 40 rollback (deadlock, serialization), 55P03 lock_timeout, 25006 read-only. A lost prepared
+        // statement was not run.
         let passing =
             ["08", "53", "57", "58", "40"].iter().any(|class| state.code().starts_with(class));
         if passing
+            || is_lost_statement(state)
             || *state == SqlState::LOCK_NOT_AVAILABLE
             || *state == SqlState::READ_ONLY_SQL_TRANSACTION
         {
@@ -103,6 +114,12 @@ impl StoreError {
     }
 }
 
+/// Whether a prepared statement is missing, or exists although it was not prepared here: a pooler gave
+/// the connection another server.
+pub(super) fn is_lost_statement(state: &SqlState) -> bool {
+    [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT].contains(state)
+}
+
 /// The server's message without its DETAIL, which may repeat a row with its password hash.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} (SQLSTATE {})", state.code())]
@@ -114,7 +131,11 @@ struct ServerError {
 fn cause(error: tokio_postgres::Error) -> Cause {
     match error.as_db_error() {
         Some(error) => {
-            ServerError { message: error.message().to_owned(), state: error.code().clone() }.into()
+            let mut message = error.message().to_owned();
+            if is_lost_statement(error.code()) {
+                message.push_str(": a pooler in transaction mode needs max_prepared_statements");
+            }
+            ServerError { message, state: error.code().clone() }.into()
         }
         None => error.into(),
     }

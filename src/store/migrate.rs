@@ -1,83 +1,34 @@
 //! Migrations: applies each file of `migrations/` once, in order, under a lock.
 //!
 //! The table `staunch_migrations` records the applied files with their SHA-256. The start fails if a
-//! file changed after it was applied, or if the schema belongs to a newer version of staunch.
+//! file changed after it was applied, or if a newer version of staunch applied one that this version
+//! does not support. Each record names the oldest version that does: `compatible_since` is the number of
+//! the last file that this version must know.
 //!
 //! Most files run in one transaction. A file that builds or drops indexes runs without one, because
 //! CONCURRENTLY requires that. Such a file can be repeated, so the next start continues after an
 //! interruption. A file of the contract phase drops what only the previous version needs. It waits a
 //! day, until servers of that version are gone; see [`Mode`].
 
-use super::connect::{self, ConnectError, Endpoint};
+use super::connect::{self, Endpoint};
+use super::migration_error::{MigrateError, failed};
+use super::migration_lock::MigrationLock;
 use super::migrations::{MIGRATIONS, Migration, Mode};
 use super::twins::Twins;
-use crate::telemetry::with_causes;
 use aws_lc_rs::digest::{SHA256, digest};
 use std::time::Duration;
-use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, GenericClient};
 
-/// Advisory lock of the node that migrates ("migrate" in ASCII).
-const MIGRATION_LOCK: i64 = 0x6d_69_67_72_61_74_65;
-/// Time limit for another node's migrations. Indexing millions of accounts takes minutes.
-const LOCK_DEADLINE: Duration = Duration::from_secs(600);
-/// Pause between two attempts to get the lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How often migrations are retried after a deadlock or a lock timeout.
 const RETRIES: u32 = 10;
 /// Pause before a retry, so that the statements that waited get their turn.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why the schema could not be brought up to date.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// The database could not be reached.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// Another node held the lock for too long.
-    #[error("another node has been migrating for over {} s", LOCK_DEADLINE.as_secs())]
-    Locked,
-    /// The schema belongs to a newer version of staunch.
-    #[error("the database has migration {found}, but this staunch ({}) supports only migrations up to {known}: run a newer one", env!("CARGO_PKG_VERSION"))]
-    Newer {
-        /// The highest number in the database.
-        found: i32,
-        /// The highest number in this binary.
-        known: i32,
-    },
-    /// An applied file differs from the file in this binary.
-    #[error("migration {number} was applied from a file that differs from the one in this staunch")]
-    Changed {
-        /// The file's number.
-        number: i32,
-    },
-    /// Names that must be unique are not. Nothing was changed.
-    #[error(
-        "nothing was changed, because these rows have the same name, apart from the case of the letters A to Z. Keep one row of each line, and rename or delete the others (UPDATE users SET username = 'new-name' WHERE id = 1; UPDATE clients SET name = ...); then start again:{0}"
-    )]
-    Twins(Twins),
-    /// The role has no permission to change the schema.
-    #[error(
-        "migration {name} is not applied yet, and this role has no permission to apply it ({reason}): run `staunch migrate` as the owner of the tables"
-    )]
-    NotAllowed {
-        /// The file's name, or the step.
-        name: &'static str,
-        /// The server's message.
-        reason: String,
-    },
-    /// The database rejected a statement.
-    #[error("migration {name} failed: {reason}")]
-    Failed {
-        /// The file's name, or the step.
-        name: &'static str,
-        /// The server's message.
-        reason: String,
-        /// Whether the statement failed because of another transaction's locks, so that a retry may
-        /// succeed.
-        retry: bool,
-    },
-}
+const WITHOUT_LIMITS: &str =
+    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+const WITH_LIMITS: &str = "RESET statement_timeout; RESET idle_in_transaction_session_timeout";
+/// Time limit for sending a cancellation.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Brings the schema up to date and returns the number of applied files.
 ///
@@ -101,27 +52,33 @@ pub async fn migrate(database: &Endpoint) -> Result<usize, MigrateError> {
 
 async fn migrate_once(database: &Endpoint) -> Result<usize, MigrateError> {
     let (mut client, connection) = connect::alone(database).await?;
-    // Building an index may take any time, so the role's own limit must not apply.
-    client.batch_execute("SET statement_timeout = 0").await.map_err(failed("setup"))?;
-    let locked = tokio::time::timeout(LOCK_DEADLINE, lock(&client)).await;
-    locked.map_err(|_| MigrateError::Locked)??;
-    let applied = apply(&mut client).await;
-    // Closing the connection releases the lock.
-    drop(client);
-    connection.await.ok();
-    applied
-}
-
-/// Polls for the lock. A blocking wait would be a running statement, and the node that holds the lock
-/// waits for all running statements when it builds an index.
-async fn lock(client: &Client) -> Result<(), MigrateError> {
-    let try_lock = "SELECT pg_try_advisory_lock($1)";
-    loop {
-        let row = client.query_one(try_lock, &[&MIGRATION_LOCK]).await.map_err(failed("lock"))?;
-        if row.get(0) {
-            return Ok(());
+    let prepared = client.prepare("SELECT 1").await.map_err(failed("setup"))?;
+    let lock = MigrationLock::acquire(database).await?;
+    let work = async {
+        // A pooler in transaction mode has given this connection's server to the lock, so the statement
+        // runs on another one.
+        client.query(&prepared, &[]).await.map_err(failed("setup"))?;
+        // Building an index may take any time, so the role's own limits must not apply.
+        client.batch_execute(WITHOUT_LIMITS).await.map_err(failed("setup"))?;
+        let applied = apply(&mut client).await;
+        // A pooler may give the connection to others.
+        client.batch_execute(WITH_LIMITS).await.ok();
+        applied
+    };
+    match lock.during(database, work).await {
+        Ok(applied) => {
+            drop(client);
+            connection.await.ok();
+            applied
         }
-        tokio::time::sleep(LOCK_PAUSE).await;
+        Err(reason) => {
+            // Another node may get the lock now, and must not wait for a statement of this one.
+            let token = client.cancel_token();
+            let cancelling = Box::pin(token.cancel_query(database.tls()));
+            tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await.ok();
+            connection.abort();
+            Err(MigrateError::Failed { name: "lock", reason: reason.into(), retry: true })
+        }
     }
 }
 
@@ -182,20 +139,34 @@ async fn read_applied(client: &Client) -> Result<Vec<Applied>, MigrateError> {
             number     integer PRIMARY KEY,
             name       text NOT NULL,
             sha256     bytea NOT NULL,
-            applied_at timestamptz NOT NULL DEFAULT now())";
+            applied_at timestamptz NOT NULL DEFAULT now(),
+            compatible_since integer)";
         client.batch_execute(create).await.map_err(failed(TABLE))?;
     }
-    let read = "SELECT number, sha256, applied_at < now() - interval '1 day'
-                FROM staunch_migrations ORDER BY number";
+    // Earlier versions created the table without the last column.
+    let read = "SELECT number, sha256, applied_at < now() - interval '1 day',
+                    (to_jsonb(m) ->> 'compatible_since')::integer
+                FROM staunch_migrations AS m ORDER BY number";
     let rows = client.query(read, &[]).await.map_err(failed(TABLE))?;
     let known = MIGRATIONS.last().map_or(0, |last| last.number);
     let check = |row: &tokio_postgres::Row| {
         let (number, hash): (i32, Vec<u8>) = (row.get(0), row.get(1));
+        let compatible_since: Option<i32> = row.get(3);
         match MIGRATIONS.iter().find(|file| file.number == number) {
-            None => Err(MigrateError::Newer { found: number, known }),
-            Some(file) if file.sha256().as_ref() != hash => Err(MigrateError::Changed { number }),
-            Some(_) => Ok(Applied { number, settled: row.get(2) }),
+            None if compatible_since.is_some_and(|since| since <= known) => {
+                tracing::info!(
+                    number,
+                    known,
+                    "the schema is newer than this staunch and compatible"
+                );
+            }
+            None => return Err(MigrateError::Newer { found: number, known }),
+            Some(file) if file.sha256().as_ref() != hash => {
+                return Err(MigrateError::Changed { number });
+            }
+            Some(_) => {}
         }
+        Ok(Applied { number, settled: row.get(2) })
     };
     rows.iter().map(check).collect()
 }
@@ -206,24 +177,34 @@ impl Migration {
     }
 }
 
-const RECORD: &str = "INSERT INTO staunch_migrations (number, name, sha256) VALUES ($1, $2, $3)";
+/// Records a file. Earlier versions created the table without the last column.
+async fn record(
+    client: &impl GenericClient,
+    migration: &Migration,
+) -> Result<(), tokio_postgres::Error> {
+    let Migration { number, name, compatible_since, .. } = migration;
+    let hash = migration.sha256();
+    let column = "ALTER TABLE staunch_migrations ADD COLUMN IF NOT EXISTS compatible_since integer";
+    client.batch_execute(column).await?;
+    let insert = "INSERT INTO staunch_migrations (number, name, sha256, compatible_since)
+                  VALUES ($1, $2, $3, $4)";
+    client.execute(insert, &[number, name, &hash.as_ref(), compatible_since]).await.map(drop)
+}
 
 async fn run_in_transaction(
     client: &mut Client,
     migration: &Migration,
 ) -> Result<(), MigrateError> {
-    let Migration { number, name, sql, .. } = migration;
-    let hash = migration.sha256();
     let run = async {
         let transaction = client.transaction().await?;
         // While ALTER TABLE waits for a transaction that uses the table, all later statements on it
         // wait too.
         transaction.batch_execute("SET LOCAL lock_timeout = '1s'").await?;
-        transaction.batch_execute(sql).await?;
-        transaction.execute(RECORD, &[number, name, &hash.as_ref()]).await?;
+        transaction.batch_execute(migration.sql).await?;
+        record(&transaction, migration).await?;
         transaction.commit().await
     };
-    run.await.map_err(failed(name))
+    run.await.map_err(failed(migration.name))
 }
 
 async fn build_indexes(
@@ -272,29 +253,11 @@ async fn drop_invalid(client: &Client, indexes: &[&str]) -> Result<(), tokio_pos
 }
 
 async fn run_statements(client: &Client, migration: &Migration) -> Result<(), MigrateError> {
-    let Migration { number, name, .. } = migration;
-    let hash = migration.sha256();
     let run = async {
         for statement in migration.statements() {
             client.batch_execute(statement).await?;
         }
-        client.execute(RECORD, &[number, name, &hash.as_ref()]).await
+        record(client, migration).await
     };
-    run.await.map(drop).map_err(failed(name))
-}
-
-fn failed(name: &'static str) -> impl Fn(tokio_postgres::Error) -> MigrateError {
-    move |error| {
-        let reason = with_causes(&error);
-        match error.code() {
-            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
-                MigrateError::NotAllowed { name, reason }
-            }
-            code => {
-                let locks = [&SqlState::T_R_DEADLOCK_DETECTED, &SqlState::LOCK_NOT_AVAILABLE];
-                let retry = code.is_some_and(|code| locks.contains(&code));
-                MigrateError::Failed { name, reason, retry }
-            }
-        }
-    }
+    run.await.map_err(failed(migration.name))
 }

@@ -10,6 +10,9 @@ pub(super) struct Migration {
     /// The file's text.
     pub(super) sql: &'static str,
     pub(super) mode: Mode,
+    /// The oldest version of staunch that supports the schema afterwards, by the number of the last
+    /// migration that it knows.
+    pub(super) compatible_since: i32,
 }
 
 /// How a migration runs.
@@ -36,43 +39,52 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration::new(2, "refresh_tokens", include_str!("../../migrations/0002_refresh_tokens.sql")),
     Migration::new(3, "auth_events", include_str!("../../migrations/0003_auth_events.sql")),
     Migration::new(4, "clients", include_str!("../../migrations/0004_clients.sql")),
-    Migration::new(5, "name_folds", include_str!("../../migrations/0005_name_folds.sql")).mode(
-        Mode::BuildNameIndexes(&[
+    Migration::new(5, "name_folds", include_str!("../../migrations/0005_name_folds.sql"))
+        .mode(Mode::BuildNameIndexes(&[
             "users_email_fold_key",
             "users_username_fold_key",
             "clients_name_exact_key",
-        ]),
-    ),
+        ]))
+        .compatible_since(4),
     Migration::new(
         6,
         "drop_locale_indexes",
         include_str!("../../migrations/0006_drop_locale_indexes.sql"),
     )
-    .mode(Mode::Contract { created_by: 4 }),
-    Migration::new(7, "expiry_checks", include_str!("../../migrations/0007_expiry_checks.sql")),
+    .mode(Mode::Contract { created_by: 4 })
+    .compatible_since(5),
+    Migration::new(7, "expiry_checks", include_str!("../../migrations/0007_expiry_checks.sql"))
+        .compatible_since(5),
     Migration::new(
         8,
         "expiry_check_index",
         include_str!("../../migrations/0008_expiry_check_index.sql"),
     )
-    .mode(Mode::BuildIndexes(&["refresh_tokens_expiry_check_at_idx"])),
+    .mode(Mode::BuildIndexes(&["refresh_tokens_expiry_check_at_idx"]))
+    .compatible_since(5),
     Migration::new(
         9,
         "drop_expiry_index",
         include_str!("../../migrations/0009_drop_expiry_index.sql"),
     )
-    .mode(Mode::Contract { created_by: 2 }),
+    .mode(Mode::Contract { created_by: 2 })
+    .compatible_since(8),
 ];
 
 impl Migration {
-    /// A file that runs in one transaction.
+    /// A file that runs in one transaction and that earlier versions do not support.
     const fn new(number: i32, name: &'static str, sql: &'static str) -> Self {
-        Self { number, name, sql, mode: Mode::Transaction }
+        Self { number, name, sql, mode: Mode::Transaction, compatible_since: number }
     }
 
     /// The same file with another mode.
     const fn mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// The same file, supported by earlier versions that know the migrations up to `number`.
+    const fn compatible_since(self, number: i32) -> Self {
+        Self { compatible_since: number, ..self }
     }
 
     /// The statements of a file that runs without a transaction.
@@ -89,8 +101,10 @@ mod tests {
     fn numbers_count_from_one_and_a_contract_follows_what_it_drops_and_its_replacement() {
         for (place, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(usize::try_from(migration.number).unwrap(), place + 1);
+            assert!(migration.compatible_since <= migration.number, "{migration:?}");
             if let Mode::Contract { created_by } = migration.mode {
                 assert!(created_by < migration.number - 1, "{migration:?}");
+                assert!(created_by < migration.compatible_since, "{migration:?}");
             }
         }
     }

@@ -18,8 +18,11 @@ mod error;
 mod events;
 mod growth;
 mod health;
+mod hosts;
 mod import;
 mod migrate;
+mod migration_error;
+mod migration_lock;
 mod migrations;
 mod notify;
 mod options;
@@ -33,6 +36,7 @@ mod statement;
 mod statements;
 mod tls;
 mod twins;
+mod unanswered;
 mod users;
 mod write_state;
 
@@ -45,7 +49,8 @@ pub use deadlines::{CALL_DEADLINE, Deadlines};
 pub use error::StoreError;
 pub use events::NewEvent;
 pub use import::{ImportedUser, Importer, TakenNames};
-pub use migrate::{MigrateError, migrate};
+pub use migrate::migrate;
+pub use migration_error::MigrateError;
 pub use notify::SessionEvent;
 pub use refresh::{Refresh, Refreshed};
 pub use revocation::{Caller, NewPassword};
@@ -69,6 +74,7 @@ struct Inner {
     refreshes: Arc<refresh_queue::RefreshQueue>,
     health: health::Health,
     listener: notify::NotificationListener,
+    unanswered: unanswered::Unanswered,
 }
 
 impl Store {
@@ -89,7 +95,8 @@ impl Store {
             refresh_queue::RefreshQueue::new(Arc::clone(&pool), config, metrics, clock.clone());
         let health = health::Health::new(config, Arc::clone(&pool), clock.clone());
         let listener = notify::NotificationListener::new(config, metrics, clock);
-        Ok(Self(Arc::new(Inner { pool, refreshes, health, listener })))
+        let unanswered = unanswered::Unanswered::default();
+        Ok(Self(Arc::new(Inner { pool, refreshes, health, listener, unanswered })))
     }
 
     /// Checks that the database accepts writes.

@@ -5,9 +5,14 @@
 //! several sessions ended. Notifications arrive after their commit, in commit order. Notifications
 //! sent while the listener is disconnected are lost, so the receiver of the events also learns when
 //! the listener connects and when it disconnects.
+//!
+//! Through a pooler in transaction mode, LISTEN succeeds and no notification arrives. So the listener
+//! counts as connected only after it has received a notification that the pool sent for it.
 
-use super::connect::{self, Endpoint};
-use super::{Store, StoreConfig, StoreError};
+use super::connect::{self, Endpoint, Opened};
+use super::pool::Pool;
+use super::statement::statement;
+use super::{Inner, Statement, Store, StoreConfig, StoreError};
 use crate::clock::Clock;
 use crate::identity::{SessionId, UserId};
 use crate::telemetry::{Metrics, definitions, with_causes};
@@ -15,8 +20,10 @@ use metrics::{Counter, Gauge};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Notification};
+use uuid::Uuid;
 
 /// Time between two probes of the connection.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,14 +34,25 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 /// Time limit for connecting.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// Time limit for the notification that shows that notifications arrive.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(3);
 /// First pause before a reconnect; each failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a reconnect.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longest pause if connections succeed and no notifications arrive.
+const DEAF_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 const SESSION: &str = "staunch_session";
 const ACCOUNT: &str = "staunch_account";
+/// The channel of the notifications that a node sends to itself.
+const CHECK: &str = "staunch_check";
 const CONTEXT: &str = "listen";
+
+// Runs on a connection of the pool. In a session that listens itself, it would prove nothing: the
+// session's next answer includes its notifications.
+const NOTIFY_CHECK: Statement =
+    statement!("notify_check", "SELECT pg_notify('staunch_check', $1::text)");
 
 /// An event from the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,25 +94,32 @@ impl NotificationListener {
     /// Connects and listens until an error, which it returns. Resets `pause` once it listens.
     async fn listen(
         &self,
+        pool: &Pool,
         on_event: &(impl Fn(SessionEvent) + Sync),
         pause: &mut Duration,
-    ) -> Result<Infallible, StoreError> {
-        let connecting = timeout(CONNECT_DEADLINE, self.database.connect()).await;
-        let (client, mut connection) = connecting
-            .map_err(|_| StoreError::timed_out(CONTEXT, CONNECT_DEADLINE))?
-            .map_err(|error| StoreError::statement(CONTEXT, error))?;
+    ) -> Result<Infallible, ListenError> {
+        let connecting = self.database.connect(CONNECT_DEADLINE).await;
+        let Opened { client, mut connection, server } =
+            connecting.map_err(|error| StoreError::unavailable(CONTEXT, error))?;
         let run = async |sql| {
             let answer = timeout(ANSWER_DEADLINE, client.batch_execute(sql)).await;
             let answer = answer.map_err(|_| StoreError::timed_out(CONTEXT, ANSWER_DEADLINE))?;
             answer.map_err(|error| StoreError::statement(CONTEXT, error))
         };
+        let (check, arrived) = (Uuid::new_v4().to_string(), Notify::new());
         let probe = async {
-            run("LISTEN staunch_session; LISTEN staunch_account").await?;
+            run("LISTEN staunch_session; LISTEN staunch_account; LISTEN staunch_check").await?;
+            pool.query(&NOTIFY_CHECK, &[&check]).await?;
+            let arrival = timeout(ARRIVAL_DEADLINE, arrived.notified()).await;
+            arrival.map_err(|_| ListenError::Deaf)?;
             *pause = PAUSE_MIN;
             // Also reports the disconnect when this future is dropped.
             let mut listening = Listening::begin(self, on_event);
             loop {
                 sleep(PROBE_INTERVAL).await;
+                if self.database.is_outdated(server) {
+                    return Err(lost("another server is the primary"));
+                }
                 let asked = self.clock.now();
                 run("-- listener\nSELECT 1").await?;
                 listening.heard = asked;
@@ -103,14 +128,18 @@ impl NotificationListener {
         let receive = async {
             loop {
                 match poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(message))) if message.channel() == CHECK => {
+                        // The others belong to other nodes.
+                        if message.payload() == check {
+                            arrived.notify_one();
+                        }
+                    }
                     Some(Ok(AsyncMessage::Notification(message))) => {
                         self.receive(&message, on_event);
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(StoreError::statement(CONTEXT, error)),
-                    None => {
-                        return Err(StoreError::unavailable(CONTEXT, "the connection was closed"));
-                    }
+                    Some(Err(error)) => return Err(StoreError::statement(CONTEXT, error).into()),
+                    None => return Err(lost("the connection was closed")),
                 }
             }
         };
@@ -139,6 +168,22 @@ impl NotificationListener {
         }
         event.into_iter().for_each(on_event);
     }
+}
+
+/// Why the listener does not listen.
+#[derive(Debug, thiserror::Error)]
+enum ListenError {
+    #[error(transparent)]
+    Lost(#[from] StoreError),
+    /// LISTEN succeeded, but a notification did not arrive.
+    #[error(
+        "notifications do not arrive, as through a pooler in transaction mode: this node notices a logout on another node up to two seconds late"
+    )]
+    Deaf,
+}
+
+fn lost(why: &'static str) -> ListenError {
+    StoreError::unavailable(CONTEXT, why).into()
 }
 
 /// The time during which every revocation is reported. Its end reports the disconnect.
@@ -176,7 +221,12 @@ impl Store {
         let mut warned = false;
         loop {
             let before = pause;
-            let Err(error) = self.0.listener.listen(&on_event, &mut pause).await;
+            let Inner { listener, pool, .. } = &*self.0;
+            let Err(error) = listener.listen(pool, &on_event, &mut pause).await;
+            let longest = match error {
+                ListenError::Lost(_) => PAUSE_MAX,
+                ListenError::Deaf => DEAF_PAUSE_MAX,
+            };
             let error = with_causes(&error);
             // One warning per outage, because every attempt fails for the same reason.
             if pause < before || !warned {
@@ -186,7 +236,7 @@ impl Store {
             }
             warned = true;
             sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = (pause * 2).min(longest);
         }
     }
 }

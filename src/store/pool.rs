@@ -96,7 +96,7 @@ impl Pool {
                 Ok(connection) => connection,
                 Err(_) => self.wait(name).await?,
             };
-            if connection.is_closed() {
+            if connection.is_unusable() {
                 drop(Object::take(connection));
             } else {
                 let (connection, conversation) = (Some(connection), Conversation::default());
@@ -249,12 +249,12 @@ impl Pool {
         self.growth.fill();
     }
 
-    /// Drops idle connections that broke, refills the pool to its minimum in the background, and
+    /// Drops idle connections that broke or lead to a former primary, refills the pool to its minimum in the background, and
     /// updates the gauges.
     pub(super) fn maintain(&self) {
         let idle: Vec<_> = std::iter::from_fn(|| self.pool.try_get().ok()).collect();
         for connection in idle {
-            if connection.is_closed() {
+            if connection.is_unusable() {
                 drop(Object::take(connection));
             }
         }

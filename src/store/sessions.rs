@@ -99,7 +99,11 @@ impl Store {
     /// since it was read; nothing was stored then.
     ///
     /// # Errors
-    /// The database did not answer. A session may exist whose token was never sent.
+    /// The database did not answer. A session may exist whose token was never sent; it is deleted when
+    /// the database answers again.
+    ///
+    /// # Cancel safety
+    /// As after an error.
     pub async fn insert_session(
         &self,
         session: &NewSession<'_>,
@@ -115,7 +119,12 @@ impl Store {
             &others_max,
             &session.origin.request_id,
         ];
-        let rows = self.0.pool.query(&INSERT_SESSION, &parameters).await?;
+        let pending = self.0.unanswered.pending(session.id);
+        let rows = self.0.pool.query(&INSERT_SESSION, &parameters).await;
+        if !rows.as_ref().is_err_and(StoreError::may_have_happened) {
+            pending.answered();
+        }
+        let rows = rows?;
         if rows.is_empty() {
             return Ok(None);
         }

@@ -1,7 +1,9 @@
 //! The registry of statements.
 
 use super::statement::Statement;
-use super::{cleanup, clients, events, refresh, revocation, session_blocks, sessions, users};
+use super::{
+    cleanup, clients, events, refresh, revocation, session_blocks, sessions, unanswered, users,
+};
 
 /// Every statement that serves requests or runs in the background. Connections prepare all of them.
 pub const STATEMENTS: &[Statement] = &[
@@ -16,6 +18,7 @@ pub const STATEMENTS: &[Statement] = &[
     sessions::ACCOUNT_SESSIONS,
     session_blocks::SESSION_BLOCKS_BY_USERNAME,
     session_blocks::SESSION_BLOCKS_BY_EMAIL,
+    unanswered::DELETE_UNANSWERED,
     revocation::REVOKE_SESSION,
     revocation::END_SESSION,
     revocation::LOCK_CALLER,

@@ -150,15 +150,15 @@ metrics! {
     DB_REFRESHES_WAITING = Gauge "staunch_db_refreshes_waiting" [] None;
     /// Database connections opened for the pool by outcome: success, error (often because the database allows no more; the pool keeps those it has).
     DB_CONNECTIONS_OPENED = Counter "staunch_db_connections_opened_total" ["result": ["success", "error"]] None;
-    /// Statements whose client disconnected before the answer, by the fate of the connection: finished (returned to the pool), closed (no answer within a second).
-    DB_ABANDONED = Counter "staunch_db_abandoned_statements_total" ["result": ["finished", "closed"]] None;
+    /// Statements whose client disconnected before the answer, by the fate of the connection: finished (returned to the pool), cancelled (after a second; returned too), closed (no answer to that either).
+    DB_ABANDONED = Counter "staunch_db_abandoned_statements_total" ["result": ["finished", "cancelled", "closed"]] None;
     /// Time that a call waited for a database connection, in seconds.
     DB_POOL_WAIT_SECONDS = Histogram "staunch_db_pool_wait_seconds" [] Some(Unit::Seconds);
     /// Time from sending a query to its last row, by the query's name, in seconds.
     DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query": []] Some(Unit::Seconds);
     /// Failed database calls, by the query's name.
     DB_ERRORS = Counter "staunch_db_errors_total" ["query": []] None;
-    /// 1 while this node receives notifications about sessions that other nodes end; else 0.
+    /// 1 while this node receives notifications about sessions that other nodes end, which it checks with one of its own; else 0.
     NOTIFY_CONNECTED = Gauge "staunch_notify_connected" [] None;
     /// Notifications received, from this node and others, by kind: session (one ended), account (several sessions of an account ended, or it changed).
     NOTIFICATIONS = Counter "staunch_notifications_total" ["kind": ["session", "account"]] None;

@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const FINISHED: &str = r#"staunch_db_abandoned_statements_total{result="finished"}"#;
+const CANCELLED: &str = r#"staunch_db_abandoned_statements_total{result="cancelled"}"#;
 const CLOSED: &str = r#"staunch_db_abandoned_statements_total{result="closed"}"#;
 /// Pool connections in these tests.
 const CONNECTIONS: usize = 4;
@@ -63,7 +64,7 @@ async fn reset_requests_cost_no_database_connections_and_fail_no_logins() {
     };
     tokio::join!(resets, logins);
     until("some requests are cut off", SOON, async || app.metric(FINISHED).await >= 1.0).await;
-    // A statement that takes a second on a busy machine loses its connection. Before, most did.
+    // A statement that takes a second on a busy machine may lose its connection. Before, most did.
     let closed = app.metric(CLOSED).await;
     assert!(closed <= 5.0, "{closed}");
     let after = app.backends(CONNECTIONS).await;
@@ -88,7 +89,9 @@ async fn a_disconnected_clients_transaction_is_rolled_back_and_its_connection_ke
         r#"staunch_http_requests_total{route="/api/v1/auth/password",method="POST",status="499"}"#;
     until("the disconnect is noticed", SOON, async || app.metric(left).await == 1.0).await;
     db.batch_execute("COMMIT").await.unwrap();
-    let done = async || app.metric(FINISHED).await + app.metric(CLOSED).await;
+    let done = async || {
+        app.metric(FINISHED).await + app.metric(CANCELLED).await + app.metric(CLOSED).await
+    };
     until("its connection is handled", SOON, async || done().await == 1.0).await;
     let open = "SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
@@ -103,7 +106,7 @@ async fn a_disconnected_clients_transaction_is_rolled_back_and_its_connection_ke
 }
 
 #[tokio::test]
-async fn a_disconnected_clients_slow_statement_costs_its_connection() {
+async fn a_disconnected_clients_slow_statement_is_cancelled_and_its_connection_kept() {
     let app = builder().long_calls().start().await;
     let tokens = app.registered("ada").await;
     let before = app.backends(CONNECTIONS).await;
@@ -119,10 +122,19 @@ async fn a_disconnected_clients_slow_statement_costs_its_connection() {
     .await;
     app.database.until_blocked(1).await;
     drop(raw);
-    until("its connection is closed", SOON, async || app.metric(CLOSED).await == 1.0).await;
+    // On a busy machine, the answer to the cancellation may be late.
+    let done = async || app.metric(CANCELLED).await + app.metric(CLOSED).await;
+    until("the statement is cancelled", SOON, async || done().await == 1.0).await;
+    let closed = app.metric(CLOSED).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until("the server has stopped it", SOON, async || {
+        app.db().await.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
     db.batch_execute("ROLLBACK").await.unwrap();
-    let after = app.backends(CONNECTIONS).await;
-    assert_eq!(before.intersection(&after).count(), CONNECTIONS - 1, "one was replaced");
+    let kept = before.intersection(&app.backends(CONNECTIONS).await).count();
+    assert_eq!(kept as f64 + closed, CONNECTIONS as f64);
     app.anonymous().refresh(&tokens.refresh).await;
     app.anonymous().log_in("ada").await;
 }

@@ -5,7 +5,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use staunch::store::{MigrateError, migrate};
 use std::sync::Arc;
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 /// The number of files that an upgrade from [`OLD`] applies at once.
 pub(crate) const AT_ONCE: usize = 3;
@@ -13,7 +12,7 @@ pub(crate) const AT_ONCE: usize = 3;
 const LATER: usize = 2;
 
 /// The migrations of the last version without indexes of a fixed collation.
-const OLD: [(i32, &str); 4] = [
+pub(crate) const OLD: [(i32, &str); 4] = [
     (1, include_str!("../../migrations/0001_users.sql")),
     (2, include_str!("../../migrations/0002_refresh_tokens.sql")),
     (3, include_str!("../../migrations/0003_auth_events.sql")),
@@ -27,7 +26,7 @@ pub(crate) async fn old_database(locale: &str) -> Option<TestDatabase> {
     Some(database)
 }
 
-async fn make_old(db: &Client) {
+pub(crate) async fn make_old(db: &Client) {
     let table = "CREATE TABLE staunch_migrations (number integer PRIMARY KEY, name text NOT NULL,
          sha256 bytea NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
     db.batch_execute(table).await.unwrap();
@@ -39,7 +38,7 @@ async fn make_old(db: &Client) {
     }
 }
 
-async fn insert_user(db: &Client, username: &str) -> i64 {
+pub(crate) async fn insert_user(db: &Client, username: &str) -> i64 {
     let insert = "INSERT INTO users (email, username, password_hash)
          VALUES ($1::text || '@example.com', $1::text, 'none') RETURNING id";
     db.query_one(insert, &[&username]).await.unwrap().get(0)
@@ -57,7 +56,7 @@ fn whole(names: &[&str]) -> Vec<(String, bool)> {
     names.iter().map(|name| ((*name).to_owned(), true)).collect()
 }
 
-async fn applied(db: &Client) -> i64 {
+pub(crate) async fn applied(db: &Client) -> i64 {
     let row = db.query_one("SELECT count(*) FROM staunch_migrations", &[]).await.unwrap();
     row.get(0)
 }
@@ -128,27 +127,6 @@ async fn a_failed_migration_leaves_nothing_behind_and_is_resumed() {
         "SELECT count(*) FROM information_schema.columns WHERE table_name = 'refresh_tokens'";
     let row = db.query_one(columns, &[]).await.unwrap();
     assert!(row.get::<_, i64>(0) > 5);
-}
-
-// Reliability: C8.
-#[tokio::test]
-async fn a_node_that_dies_while_migrating_releases_the_lock() {
-    let database = TestDatabase::create_empty().await;
-    let dying = database.connect().await;
-    // "migrate" in ASCII. The number must not change, because two versions must agree on it.
-    dying.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await.unwrap();
-    let config = database.config.clone();
-    let waiting = tokio::spawn(async move { migrate(&config.into()).await });
-    let db = database.connect().await;
-    let asking = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock($1)'";
-    until("the node tries to take the lock", SOON, async || {
-        db.query_one(asking, &[]).await.unwrap().get::<_, i64>(0) == 1
-    })
-    .await;
-    assert!(!waiting.is_finished());
-    drop(dying);
-    assert!(waiting.await.unwrap().unwrap() > 0);
 }
 
 #[tokio::test]
@@ -251,34 +229,6 @@ async fn an_interrupted_index_build_is_repeated() {
     db.execute("DELETE FROM users WHERE id = $1", &[&twin]).await.unwrap();
     assert_eq!(migrate(&database.config.clone().into()).await.unwrap(), AT_ONCE);
     assert!(name_indexes(&db).await.contains(&(left.0, true)));
-}
-
-#[tokio::test]
-async fn an_older_server_waiting_for_the_lock_blocks_no_index_build() {
-    let database = TestDatabase::create_empty().await;
-    let db = database.connect().await;
-    make_old(&db).await;
-    let id = insert_user(&db, "ada").await;
-    // Blocks the build of the first index until the transaction ends.
-    let mut writer = database.connect().await;
-    let writing = writer.transaction().await.unwrap();
-    writing.execute("UPDATE users SET is_active = true WHERE id = $1", &[&id]).await.unwrap();
-    let config = database.config.clone();
-    let migrating = tokio::spawn(async move { migrate(&config.into()).await });
-    database.until_blocked(1).await;
-    let older = database.connect().await;
-    // PostgreSQL checks for a deadlock once per wait, so the later wait is the one that detects it.
-    older.batch_execute("SET deadlock_timeout = '1ms'").await.unwrap();
-    let older = tokio::spawn(async move {
-        older.execute("SELECT pg_advisory_lock($1)", &[&0x6d_6967_7261_7465_i64]).await
-    });
-    database.until_blocked(2).await;
-    writing.commit().await.unwrap();
-    // Both now wait for each other, until PostgreSQL cancels one of them.
-    assert_eq!(migrating.await.unwrap().unwrap(), AT_ONCE);
-    if let Err(error) = older.await.unwrap() {
-        assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error}");
-    }
 }
 
 /// The GRANT statements of docs/operations.md, for `role`.

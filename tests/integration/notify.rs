@@ -193,6 +193,38 @@ async fn missed(one: &TestApp, other: &TestApp, proxy: &Proxy, link: Link, name:
     noticed
 }
 
+// Case N2 of the field list: behind a pooler in transaction mode, another node's logout was seen after
+// 30 s.
+// Reliability: C7.
+#[tokio::test]
+async fn a_listener_that_receives_nothing_counts_as_disconnected() {
+    let one = TestApp::start().await;
+    let tokens = one.registered("ada").await;
+    let db = one.db().await;
+    let last_query = async |pattern: &str| {
+        let query = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND query LIKE $1";
+        db.query_one(query, &[&pattern]).await.unwrap().get::<_, i64>(0)
+    };
+    let probed = async || last_query("-- listener%").await == 1;
+    until("the first server's listener sends probes", SOON, probed).await;
+    let proxy = Proxy::start(&one.database.config).await;
+    proxy.set(Link::Deaf);
+    let url = format!("{} sslmode=disable", one.database.url_at(proxy.address));
+    let other = one.sibling().set("STAUNCH_DATABASE_URL", url).start().await;
+    until("the other listens", SOON, async || last_query("LISTEN%").await == 1).await;
+    let ended = async || last_query("LISTEN%").await == 0;
+    until("it closes the connection or sends a probe", SOON, ended).await;
+    assert_eq!(other.metric(CONNECTED).await, 0.0);
+    seen(&other, &tokens).await;
+    one.anonymous().logout(&tokens.refresh).await.assert_status(204);
+    other.clock.advance(Duration::from_secs(2));
+    other.anonymous().me(&tokens.access).await.assert_problem(401, "token-rejected");
+    // Notifications arrive again. It notices by itself.
+    proxy.set(Link::Open);
+    other.listening().await;
+}
+
 // Reliability: C7.
 #[tokio::test]
 async fn a_terminated_listener_reconnects() {

@@ -20,6 +20,7 @@ mod keys;
 mod log;
 mod secrets;
 mod settings;
+mod standby;
 mod stop;
 mod support;
 mod tls;

@@ -255,7 +255,7 @@ impl TestDatabase {
             None => String::new(),
         };
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        self.url_with(&host, port)
+        self.url_with(&host, &port.to_string())
     }
 
     /// The same settings with another role. The last of two values for a key wins.
@@ -265,10 +265,19 @@ impl TestDatabase {
 
     /// The same settings with another address, for a proxy.
     pub(crate) fn url_at(&self, address: SocketAddr) -> String {
-        self.url_with(&address.ip().to_string(), address.port())
+        self.url_at_each(&[address])
     }
 
-    fn url_with(&self, host: &str, port: u16) -> String {
+    /// The same settings with several hosts.
+    pub(crate) fn url_at_each(&self, addresses: &[SocketAddr]) -> String {
+        let joined = |text: fn(&SocketAddr) -> String| {
+            addresses.iter().map(text).collect::<Vec<_>>().join(",")
+        };
+        let hosts = joined(|address| address.ip().to_string());
+        self.url_with(&hosts, &joined(|address| address.port().to_string()))
+    }
+
+    fn url_with(&self, host: &str, port: &str) -> String {
         let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
         let password = self.config.get_password().unwrap_or_default();
         format!(

@@ -3,6 +3,8 @@
 use super::database;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -21,11 +23,14 @@ pub(crate) enum Link {
     Paused,
     /// Connections are cut, new ones at once.
     Cut,
+    /// Connections opened from now on receive no notifications, as from a pooler in transaction mode.
+    Deaf,
 }
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     link: watch::Sender<Link>,
+    accepted: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -49,12 +54,20 @@ impl Proxy {
             (listener.local_addr().unwrap(), listener)
         });
         let (address, listener) = listening.await.unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
         let accepting = database::runtime().spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::AcqRel);
                 tokio::spawn(connection(client, upstream.clone(), watched.clone()));
             }
         });
-        Self { address, link, accepting }
+        Self { address, link, accepted, accepting }
+    }
+
+    /// The number of connections accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Acquire)
     }
 
     pub(crate) fn set(&self, link: Link) {
@@ -99,9 +112,10 @@ async fn both(
     to_client: impl AsyncWrite + Unpin,
     link: watch::Receiver<Link>,
 ) {
+    let messages = (*link.borrow() == Link::Deaf).then(Messages::default);
     tokio::select! {
-        () = pump(from_client, to_server, link.clone()) => {}
-        () = pump(from_server, to_client, link) => {}
+        () = pump(from_client, to_server, link.clone(), None) => {}
+        () = pump(from_server, to_client, link, messages) => {}
     }
 }
 
@@ -110,6 +124,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut link: watch::Receiver<Link>,
+    mut messages: Option<Messages>,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
@@ -131,8 +146,36 @@ async fn pump(
             return;
         };
         let chunk = bytes.get(..count).unwrap_or_default();
+        let filtered = messages.as_mut().map(|messages| messages.without_notifications(chunk));
+        let chunk = filtered.as_deref().unwrap_or(chunk);
         if now == Link::Cut || to.write_all(chunk).await.is_err() {
             return;
         }
+    }
+}
+
+/// The start of a message from the server: its type, and its length without the type.
+const MESSAGE_HEAD: usize = 5;
+
+/// A server's messages that have not arrived completely.
+#[derive(Default)]
+struct Messages(Vec<u8>);
+
+impl Messages {
+    /// Takes bytes of an unencrypted connection, and returns the completed messages except notifications.
+    fn without_notifications(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.extend(bytes);
+        let mut kept = Vec::new();
+        while let Some(head) = self.0.first_chunk::<MESSAGE_HEAD>() {
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize + 1;
+            if self.0.len() < length {
+                break;
+            }
+            let message: Vec<u8> = self.0.drain(..length).collect();
+            if message[0] != b'A' {
+                kept.extend(message);
+            }
+        }
+        kept
     }
 }
