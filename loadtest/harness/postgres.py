@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -48,31 +49,97 @@ def account() -> dict[str, Any]:
     raise Failed("PostgreSQL does not run as root, and there is no account postgres or nobody")
 
 
-class Cluster:
+class Server:
+    """A PostgreSQL server on the loopback address, whoever started it, as its superuser sees it."""
+
+    def __init__(self, port: int, password: str, log: Path) -> None:
+        self.port = port
+        self._password, self._log = password, log
+        self._programs = programs()
+
+    def url(self, database: str, port: int | None = None) -> str:
+        """The URL of a database, through the proxy at `port` if there is one."""
+        return f"postgresql://{USER}:{self._password}@127.0.0.1:{port or self.port}/{database}"
+
+    def renew(self, database: str) -> str:
+        """Creates an empty database of that name and returns its URL."""
+        self.execute(f"drop database if exists {database} with (force)")
+        self.execute(f"create database {database}")
+        return self.url(database)
+
+    def environment(self, database: str = "postgres") -> dict[str, str]:
+        """The variables for PostgreSQL's own programs."""
+        return os.environ | {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": USER,
+            "PGPASSWORD": self._password,
+            "PGDATABASE": database,
+            "PGCONNECT_TIMEOUT": "5",
+        }
+
+    def execute(self, sql: str, limit_s: float = 60, database: str = "postgres") -> None:
+        argv: Argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
+        run(argv, limit_s=limit_s, env=self.environment(database), log=self._log)
+
+    def ask(self, sql: str, limit_s: float = 60, database: str = "postgres") -> str:
+        """The one value that a query returns, as text."""
+        argv = [str(self._programs / "psql"), "--no-psqlrc", "--tuples-only", "--no-align", "--command", sql]
+        env = self.environment(database)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=limit_s, env=env)
+        if done.returncode != 0:
+            raise Failed(f"PostgreSQL: {sql}\n{done.stderr}")
+        return done.stdout.strip()
+
+
+class Cluster(Server):
     """A cluster with PostgreSQL's default settings, except for the number of connections.
 
-    Commits wait for the disk.
+    Commits wait for the disk. With `copy_of`, it is a streaming standby of that cluster, which calls it by
+    its name.
     """
 
-    def __init__(self, folder: Path, connections: int) -> None:
-        self._programs = programs()
-        self._password = secrets.token_hex(16)
-        self.port = free_port()
-        home = folder / "postgres"
+    def __init__(
+        self, folder: Path, connections: int, *, name: str = "postgres", copy_of: "Cluster | None" = None
+    ) -> None:
+        password = copy_of._password if copy_of else secrets.token_hex(16)
+        super().__init__(free_port(), password, folder / f"{name}.log")
+        self.name = name
+        home = folder / name
         home.mkdir(mode=0o700)
-        password_file = home / "password"
-        password_file.touch(mode=0o600)
-        password_file.write_text(self._password)
         who = account()
         if who:
-            for path in (home, password_file):
-                os.chown(path, who["user"], who["group"])
-        self._log = folder / "postgres.log"
-        common: dict[str, Any] = {"cwd": home, "log": self._log, "account": who}
+            os.chown(home, who["user"], who["group"])
+        self._common: dict[str, Any] = {"cwd": home, "log": self._log, "account": who}
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": connections,
+            "cluster_name": name,
+        }
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._command: Argv = [self._programs / "postgres", "-D", self._data, *arguments]
+        if copy_of:
+            self._copy(copy_of)
+        else:
+            self._initialise()
+        self.start()
+
+    @property
+    def _data(self) -> Path:
+        return Path(self._common["cwd"]) / "data"
+
+    def _initialise(self) -> None:
+        password_file = self._data.with_name("password")
+        password_file.touch(mode=0o600)
+        password_file.write_text(self._password)
+        if who := self._common["account"]:
+            os.chown(password_file, who["user"], who["group"])
         run(
             [
                 self._programs / "initdb",
-                f"--pgdata={home / 'data'}",
+                f"--pgdata={self._data}",
                 f"--username={USER}",
                 f"--pwfile={password_file}",
                 "--auth=scram-sha-256",
@@ -80,17 +147,24 @@ class Cluster:
                 "--locale=C",
             ],
             limit_s=120,
-            **common,
+            **self._common,
         )
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": self.port,
-            "unix_socket_directories": "",
-            "max_connections": connections,
-        }
-        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._command: Argv = [self._programs / "postgres", "-D", home / "data", *arguments]
-        self._common = common
+
+    def _copy(self, primary: "Cluster") -> None:
+        argv: Argv = [
+            self._programs / "pg_basebackup",
+            f"--pgdata={self._data}",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+        ]
+        run(argv, limit_s=120, env=primary.environment(), **self._common)
+
+    def become_copy_of(self, primary: "Cluster") -> None:
+        """Ends this cluster and makes it a standby of another one, on the same port."""
+        if not self._server.has_ended():
+            self.crash()
+        shutil.rmtree(self._data)
+        self._copy(primary)
         self.start()
 
     def start(self) -> None:
@@ -111,12 +185,12 @@ class Cluster:
     def stand_by(self) -> None:
         """Restarts it as the standby of a server that does not exist."""
         self.stop()
-        (self._common["cwd"] / "data/standby.signal").touch()
+        (self._data / "standby.signal").touch()
         self.start()
 
     def promote(self) -> None:
-        """Promotes a standby to a primary; connections stay open."""
-        self.execute("SELECT pg_promote()")
+        """Promotes a standby to a primary and waits until it is one; connections stay open."""
+        run([self._programs / "pg_ctl", "promote", "--pgdata", self._data, "--wait"], limit_s=60, **self._common)
 
     def signal(self, number: int) -> None:
         """Sends a signal to each of its processes; SIGSTOP pauses it and SIGCONT resumes it."""
@@ -124,28 +198,6 @@ class Cluster:
         for pid in [self._server.pid, *usage.descendants(self._server.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-
-    def url(self, database: str, port: int | None = None) -> str:
-        """The URL of a database, through the proxy at `port` if there is one."""
-        return f"postgresql://{USER}:{self._password}@127.0.0.1:{port or self.port}/{database}"
-
-    def renew(self, database: str) -> str:
-        """Creates an empty database of that name and returns its URL."""
-        self.execute(f"drop database if exists {database} with (force)")
-        self.execute(f"create database {database}")
-        return self.url(database)
-
-    def execute(self, sql: str, limit_s: float = 60, database: str = "postgres") -> None:
-        argv: Argv = [self._programs / "psql", "--no-psqlrc", "--quiet", "--command", sql]
-        env = os.environ | {
-            "PGHOST": "127.0.0.1",
-            "PGPORT": str(self.port),
-            "PGUSER": USER,
-            "PGPASSWORD": self._password,
-            "PGDATABASE": database,
-            "PGCONNECT_TIMEOUT": "5",
-        }
-        run(argv, limit_s=limit_s, env=env, log=self._log)
 
     def _await(self, limit_s: float = 60) -> None:
         end = time.monotonic() + limit_s
