@@ -15,6 +15,7 @@ pub use key_folder::key_folder;
 pub use reload::{reload_certificate, reload_keys};
 
 use crate::config::Config;
+use crate::counters::Unusable;
 use crate::hashing::HashEngine;
 use crate::http::{AppState, Listener, Tls, TlsError};
 use crate::postgres::{DataFolder, EmbeddedPostgres, PostgresError};
@@ -100,6 +101,9 @@ pub enum StartError {
     /// The certificate could not be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The store of the shared counters cannot be used.
+    #[error(transparent)]
+    Counters(#[from] Unusable),
     /// A port could not be bound or listened on.
     #[error("cannot listen on {address}")]
     Listen {

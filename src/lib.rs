@@ -11,6 +11,7 @@ pub mod http;
 
 pub mod auth;
 
+pub mod counters;
 pub mod hashing;
 pub mod limiter;
 pub mod postgres;

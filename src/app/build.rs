@@ -2,9 +2,10 @@
 
 use super::ports::Ports;
 use super::{App, Facts, StartError};
-use crate::auth::Auth;
+use crate::auth::{Auth, AuthParts};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::counters::Counters;
 use crate::hashing::HashEngine;
 use crate::http::{self, AppState, Listener, Tls};
 use crate::lifecycle::Lifecycle;
@@ -17,6 +18,16 @@ use crate::telemetry::{Metrics, definitions};
 use crate::tokens::Tokens;
 use std::sync::Arc;
 
+/// The parts that need nothing else.
+struct Base {
+    clock: Clock,
+    log: Log,
+    metrics: Metrics,
+    lifecycle: Lifecycle,
+    /// `None`: each node counts on its own.
+    counters: Option<Counters>,
+}
+
 /// The parts that need an open database.
 struct Parts {
     state: Arc<AppState>,
@@ -28,7 +39,8 @@ struct Parts {
 impl App {
     /// Starts every part except serving.
     ///
-    /// Binds the ports, opens data folder, database, schema, keys and hash engine, and listens last.
+    /// Connects to the shared counters, binds the ports, opens data folder, database, schema, keys and
+    /// hash engine, and listens last.
     ///
     /// # Errors
     /// See [`StartError`]. The parts that had started are stopped again.
@@ -36,12 +48,13 @@ impl App {
         let begun = clock.now();
         // Checked first, because a bad certificate is most often a mistake in the settings.
         config.certificate().map_or(Ok(()), |files| files.check())?;
+        let base = build_base(&config, clock, log).await?;
         let ports = Ports::bind(&config)?;
         let url = config.settings.database_url.as_ref();
         let purpose = if url.is_some() { Purpose::Keys } else { Purpose::Database };
         let folder = DataFolder::open(&config.data_dir(), purpose).await?;
         let (embedded, database, described) = open_database(&config, &folder).await?;
-        match build_parts(&config, clock, log, ports, &folder, database, described).await {
+        match build_parts(&config, base, ports, &folder, database, described).await {
             Ok(Parts { state, listeners, engine, facts }) => Ok(Self {
                 state,
                 listeners,
@@ -81,17 +94,29 @@ async fn open_database(
     Ok((Some(server), database, described))
 }
 
+async fn build_base(config: &Config, clock: Clock, log: Log) -> Result<Base, StartError> {
+    let metrics = Metrics::new()
+        .map_err(|error| StartError::Part { part: "metrics", source: error.into() })?;
+    let lifecycle = Lifecycle::default();
+    let counters = match config.counters() {
+        Some(counters) => {
+            Some(Counters::open(&counters, &metrics, &lifecycle, clock.clone()).await?)
+        }
+        None => None,
+    };
+    Ok(Base { clock, log, metrics, lifecycle, counters })
+}
+
 async fn build_parts(
     config: &Config,
-    clock: Clock,
-    log: Log,
+    base: Base,
     ports: Ports,
     folder: &DataFolder,
     database: Endpoint,
     described: String,
 ) -> Result<Parts, StartError> {
     let part = |part| move |source| StartError::Part { part, source };
-    let metrics = Metrics::new().map_err(|error| part("metrics")(error.into()))?;
+    let Base { clock, log, metrics, lifecycle, counters } = base;
     let traces = match &config.settings.otlp_endpoint {
         Some(endpoint) => Traces::open(endpoint, &metrics).map_err(part("trace export"))?,
         None => Traces::default(),
@@ -102,12 +127,9 @@ async fn build_parts(
     let hashing = config.hashing();
     let engine =
         HashEngine::start(&hashing, &metrics, clock.clone()).map_err(part("hash engine"))?;
-    let lifecycle = Lifecycle::default();
     let auth = Auth::new(
         config.auth(),
-        store.clone(),
-        engine.clone(),
-        tokens,
+        AuthParts { store: store.clone(), engine: engine.clone(), tokens, counters },
         metrics.clone(),
         lifecycle.clone(),
         clock.clone(),

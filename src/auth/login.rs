@@ -16,6 +16,7 @@ use super::attempt::{Attempt, Refusal};
 use super::{Auth, Inner, TokenPair, hash_label, store_label};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin, SessionId};
+use crate::limiter::{QuotaStatus, SharedCheck};
 use crate::secret::Secret;
 use crate::store::{NewSession, StoreError};
 use crate::telemetry::trace;
@@ -46,6 +47,9 @@ pub enum LoginError {
         /// The time until the next login is checked.
         retry_after: Duration,
     },
+    /// A limit that all nodes share is reached.
+    #[error("too many logins from this address")]
+    Limited(QuotaStatus),
     /// The password was not hashed.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
@@ -61,8 +65,8 @@ impl Auth {
     /// Checks a name and password, and opens a session.
     ///
     /// Every name and password costs one indexed read and one hash, and a success one insert. The
-    /// lockout is checked first, then a slot of the hash queue reserved. A refusal by either costs
-    /// no query.
+    /// limits and the lockout that all nodes share are checked first, then a slot of the hash queue
+    /// reserved. A refusal by any of them costs no query.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -70,12 +74,18 @@ impl Auth {
     /// # Cancel safety
     /// Dropping the future abandons the hash and stores nothing, or leaves a session without a
     /// token, which expires. A failure counts only if the future returned it.
-    pub async fn login(&self, login: Login) -> Result<TokenPair, LoginError> {
-        let result = self.try_login(login).await;
+    pub async fn login(
+        &self,
+        login: Login,
+        limits: Option<&SharedCheck>,
+    ) -> Result<TokenPair, LoginError> {
+        let result = self.try_login(login, limits).await;
         let label = match &result {
             Ok(_) => "success",
             Err(LoginError::Rejected) => "rejected",
             Err(LoginError::Locked { .. }) => "locked",
+            // The limits have a metric of their own.
+            Err(LoginError::Limited(_)) => return result,
             Err(LoginError::Hash(error)) => hash_label(error),
             Err(LoginError::Store(error)) => store_label(error),
             Err(LoginError::Token(_)) => "error",
@@ -84,26 +94,30 @@ impl Auth {
         result
     }
 
-    async fn try_login(&self, login: Login) -> Result<TokenPair, LoginError> {
+    async fn try_login(
+        &self,
+        login: Login,
+        limits: Option<&SharedCheck>,
+    ) -> Result<TokenPair, LoginError> {
         let Inner { engine, store, config, session_cache, .. } = &*self.0;
         let Login { name, password, origin } = login;
         let password = Password::attempt(password);
-        let attempt = Attempt::new(self, "login", &name, &origin);
-        attempt.check_not_locked(None).await?;
+        let mut attempt = Attempt::new(self, "login", &name, &origin);
+        attempt.begin(None, limits).await?;
         let permit = engine.reserve(HashPurpose::Verify).map_err(LoginError::Hash)?;
         let account =
             store.credentials(&name, engine.dummy_hash()).await.map_err(LoginError::Store)?;
         let found = account.user;
         let verdict = match engine.verify(permit, password, &account.password_hash).await {
             Ok(verdict) => verdict,
-            Err(HashError::Stored(error)) => return Err(attempt.unusable(found, &error).into()),
+            Err(HashError::Stored(error)) => {
+                return Err(attempt.unusable(found, &error).await.into());
+            }
             Err(error) => return Err(LoginError::Hash(error)),
         };
         let user = found.filter(|_| verdict.matches && account.is_active);
-        let Some(user) = user else { return Err(attempt.failed(found).into()) };
-        // Other logins may have failed during the hash.
-        attempt.check_not_locked(found).await?;
-        attempt.succeeded(&account.names);
+        let Some(user) = user else { return Err(attempt.failed(found).await.into()) };
+        attempt.succeed(user, &account.names).await?;
         let session = SessionId::random();
         trace::note_session(session.0.as_u128());
         let pair = self.pair(user, session, 0).map_err(LoginError::Token)?;
@@ -136,6 +150,7 @@ impl From<Refusal> for LoginError {
         match refusal {
             Refusal::Rejected => Self::Rejected,
             Refusal::Locked { retry_after } => Self::Locked { retry_after },
+            Refusal::Limited(status) => Self::Limited(status),
         }
     }
 }

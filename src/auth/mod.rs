@@ -23,6 +23,7 @@ mod register;
 mod rehash;
 mod session_cache;
 mod session_events;
+mod shared_counts;
 
 /// The maximum memory of the caches, the lockout and the audit log's queue. Unit: bytes.
 pub const BYTES_MAX: u64 =
@@ -45,6 +46,7 @@ pub use crate::store::Account;
 pub use crate::store::OwnSession;
 
 use crate::clock::Clock;
+use crate::counters::Counters;
 use crate::hashing::HashEngine;
 use crate::identity::{SessionId, UserId};
 use crate::lifecycle::Lifecycle;
@@ -73,6 +75,18 @@ pub struct AuthConfig {
     pub audit_keep: Duration,
 }
 
+/// The parts that the rules use.
+pub struct AuthParts {
+    /// The accounts and sessions.
+    pub store: Store,
+    /// Hashes passwords.
+    pub engine: HashEngine,
+    /// Makes and checks tokens.
+    pub tokens: Tokens,
+    /// The counters that all nodes share; `None` if each node counts on its own.
+    pub counters: Option<Counters>,
+}
+
 /// The handle to the rules. Cheap to clone.
 #[derive(Clone)]
 pub struct Auth(Arc<Inner>);
@@ -86,6 +100,8 @@ struct Inner {
     clients: clients::ClientCache,
     /// `None` if the lockout is off.
     lockout: Option<lockout::Lockout>,
+    /// `None` if each node counts on its own.
+    counters: Option<Counters>,
     /// Permits of the lockout to look up sessions.
     lookups: Arc<Semaphore>,
     audit: audit::Audit,
@@ -112,13 +128,12 @@ impl Auth {
     /// Makes the handle from its parts.
     pub fn new(
         config: AuthConfig,
-        store: Store,
-        engine: HashEngine,
-        tokens: Tokens,
+        parts: AuthParts,
         telemetry: Metrics,
         lifecycle: Lifecycle,
         clock: Clock,
     ) -> Self {
+        let AuthParts { store, engine, tokens, counters } = parts;
         let session_cache = session_cache::SessionCache::new(clock.clone());
         let clients = clients::ClientCache::new(clock.clone());
         let lockout = config.lockout.then(|| lockout::Lockout::new(clock.now()));
@@ -132,6 +147,7 @@ impl Auth {
             session_cache,
             clients,
             lockout,
+            counters,
             lookups: Arc::new(Semaphore::new(known_blocks::LOOKUPS_MAX)),
             audit,
             cleanup: Mutex::default(),

@@ -9,6 +9,7 @@ use super::register::{Field, FieldError, field, new_password};
 use super::{Auth, Inner, MeError};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{LoginName, Origin};
+use crate::limiter::{QuotaStatus, SharedCheck};
 use crate::secret::Secret;
 use crate::store::{NewPassword, StoreError};
 use std::time::Duration;
@@ -42,6 +43,9 @@ pub enum PasswordError {
         /// The time until the next attempt is checked.
         retry_after: Duration,
     },
+    /// A limit that all nodes share is reached.
+    #[error("too many password changes from this address")]
+    Limited(QuotaStatus),
     /// A password was not hashed.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
@@ -68,6 +72,7 @@ impl Auth {
         &self,
         token: &str,
         request: ChangePassword,
+        limits: Option<&SharedCheck>,
     ) -> Result<(), PasswordError> {
         let Inner { engine, store, tokens, session_cache, metrics, .. } = &*self.0;
         // Costs no query: an invalid token must not take a queue slot from a login.
@@ -82,21 +87,19 @@ impl Auth {
         let caller = self.caller(token).await.map_err(PasswordError::Token)?;
         let user = caller.account.id;
         let name = LoginName::parse(&caller.account.username);
-        let attempt = Attempt::new(self, "password_change", &name, &origin);
-        attempt.check_not_locked(Some(user)).await?;
+        let mut attempt = Attempt::new(self, "password_change", &name, &origin);
+        attempt.begin(Some(user), limits).await?;
         let found = store.credentials_of(user).await.map_err(PasswordError::Store)?;
         let account = found.filter(|account| account.is_active).ok_or(PasswordError::Rejected)?;
         match engine.verify(verify, current, &account.password_hash).await {
             Ok(verdict) if verdict.matches => {}
-            Ok(_) => return Err(attempt.failed(Some(user)).into()),
+            Ok(_) => return Err(attempt.failed(Some(user)).await.into()),
             Err(HashError::Stored(error)) => {
-                return Err(attempt.unusable(Some(user), &error).into());
+                return Err(attempt.unusable(Some(user), &error).await.into());
             }
             Err(error) => return Err(PasswordError::Hash(error)),
         }
-        // Other attempts may have failed during the hash.
-        attempt.check_not_locked(Some(user)).await?;
-        attempt.succeeded(&account.names);
+        attempt.succeed(user, &account.names).await?;
         let password_hash = engine.hash(hash, new).await.map_err(PasswordError::Hash)?.to_string();
         let replaced = store
             .replace_password(&NewPassword {
@@ -121,6 +124,7 @@ impl From<Refusal> for PasswordError {
         match refusal {
             Refusal::Rejected => Self::Rejected,
             Refusal::Locked { retry_after } => Self::Locked { retry_after },
+            Refusal::Limited(status) => Self::Limited(status),
         }
     }
 }

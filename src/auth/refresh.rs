@@ -8,6 +8,7 @@
 
 use super::{Auth, TokenPair, store_label};
 use crate::identity::Origin;
+use crate::limiter::{QuotaStatus, SharedCheck};
 use crate::store::{Refresh, Refreshed, StoreError};
 use crate::telemetry::trace;
 use crate::tokens::AccessError;
@@ -21,6 +22,9 @@ pub enum RefreshError {
     /// The token was used before. Someone else may hold a copy, so the session was revoked.
     #[error("refresh token reused, session revoked")]
     Reused,
+    /// A limit that all nodes share is reached.
+    #[error("too many refreshes from this address")]
+    Limited(QuotaStatus),
     /// The database did not answer; the client may repeat the request.
     #[error("the session store did not answer")]
     Store(#[source] StoreError),
@@ -41,12 +45,20 @@ impl Auth {
     /// # Cancel safety
     /// Dropping the future may leave the session at its next generation. A repeat within the grace
     /// period gets the lost answer.
-    pub async fn refresh(&self, token: &str, origin: &Origin) -> Result<TokenPair, RefreshError> {
+    pub async fn refresh(
+        &self,
+        token: &str,
+        origin: &Origin,
+        limits: Option<&SharedCheck>,
+    ) -> Result<TokenPair, RefreshError> {
+        self.count_shared(limits).await.map_err(RefreshError::Limited)?;
         let result = self.try_refresh(token, origin).await;
         let label = match &result {
             Ok(_) => "success",
             Err(RefreshError::Rejected) => "rejected",
             Err(RefreshError::Reused) => "reuse",
+            // Refused above, and counted with the limits.
+            Err(RefreshError::Limited(_)) => return result,
             Err(RefreshError::Store(error)) => store_label(error),
             Err(RefreshError::Token(_)) => "error",
         };

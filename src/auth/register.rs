@@ -3,6 +3,7 @@
 use super::{Auth, hash_label, store_label};
 use crate::hashing::{HashError, HashPurpose, Password};
 use crate::identity::{Email, Origin, Username};
+use crate::limiter::{QuotaStatus, SharedCheck};
 use crate::secret::Secret;
 use crate::store::{self, Account, NewUser, StoreError};
 
@@ -43,6 +44,9 @@ pub enum RegisterError {
         /// `email` or `username`.
         field: &'static str,
     },
+    /// A limit that all nodes share is reached.
+    #[error("too many registrations from this address")]
+    Limited(QuotaStatus),
     /// The password was not hashed; nothing was stored.
     #[error("the password was not hashed")]
     Hash(#[source] HashError),
@@ -54,7 +58,7 @@ pub enum RegisterError {
 impl Auth {
     /// Creates an account.
     ///
-    /// The password is hashed before a database connection is acquired. The unique index decides
+    /// The request is counted in the limits that all nodes share before anything else. The password is hashed before a database connection is acquired. The unique index decides
     /// whether a name is taken, so one of two concurrent requests gets it.
     ///
     /// # Errors
@@ -62,12 +66,19 @@ impl Auth {
     ///
     /// # Cancel safety
     /// Dropping the future before the row is sent creates nothing; later it may create the account.
-    pub async fn register(&self, request: Register) -> Result<Account, RegisterError> {
+    pub async fn register(
+        &self,
+        request: Register,
+        limits: Option<&SharedCheck>,
+    ) -> Result<Account, RegisterError> {
+        self.count_shared(limits).await.map_err(RegisterError::Limited)?;
         let result = self.try_register(request).await;
         let label = match &result {
             Ok(_) => "success",
             Err(RegisterError::Invalid(_)) => "invalid",
             Err(RegisterError::Taken { .. }) => "conflict",
+            // Refused above, and counted with the limits.
+            Err(RegisterError::Limited(_)) => return result,
             Err(RegisterError::Hash(error)) => hash_label(error),
             Err(RegisterError::Store(error)) => store_label(error),
         };

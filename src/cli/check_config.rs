@@ -3,6 +3,7 @@
 use super::source::Source;
 use super::{BAD_SETTING, Failure, tell};
 use crate::config::SETTINGS;
+use crate::counters;
 use crate::store;
 use crate::telemetry::with_causes;
 use clap::ArgMatches;
@@ -20,6 +21,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             source.given(setting).unwrap_or_else(|| (setting.default.to_owned(), "default"));
         let shown = match &config.settings.database_url {
             Some(url) if setting.variable == "STAUNCH_DATABASE_URL" => masked(url.expose()),
+            _ if setting.variable == "STAUNCH_REDIS_URL" && !text.is_empty() => {
+                format!("***@{}", counters::place(&text))
+            }
             _ if setting.variable == "STAUNCH_JWT_ISSUER" => config.issuer(config.settings.listen),
             _ => text,
         };

@@ -133,9 +133,10 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let code = match &error {
             StartError::Postgres(error) => code_of(error),
-            StartError::Connect(_) | StartError::Migrate(_) | StartError::Listen { .. } => {
-                UNAVAILABLE
-            }
+            StartError::Connect(_)
+            | StartError::Migrate(_)
+            | StartError::Counters(_)
+            | StartError::Listen { .. } => UNAVAILABLE,
             StartError::Tls(_) => BAD_SETTING,
             StartError::Keys(error) => keys::code_of(error),
             StartError::Part { .. } => FAILED,

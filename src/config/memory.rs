@@ -4,6 +4,7 @@
 
 use super::Settings;
 use crate::auth;
+use crate::counters;
 use crate::hashing::HashConfig;
 use crate::http;
 use crate::telemetry::log;
@@ -76,6 +77,11 @@ pub(super) fn terms(settings: &Settings, hashing: &HashConfig) -> Vec<Term> {
         term("database", pool * DATABASE_CONNECTION, format!("{pool} connections")),
         term("log", log::BYTES_MAX, "lines waiting for standard error".into()),
     ];
+    terms.extend(
+        settings.redis_url.as_ref().map(|_| {
+            term("shared counters", counters::BYTES_MAX, "calls to Redis in flight".into())
+        }),
+    );
     terms.extend(tls);
     terms
 }
@@ -127,6 +133,7 @@ mod tests {
             ("STAUNCH_HASH_QUEUE", "5000"),
             ("STAUNCH_HASH_THREADS", "4"),
             ("STAUNCH_DB_POOL_MAX", "51"),
+            ("STAUNCH_REDIS_URL", "redis://localhost"),
         ] {
             let more = sum(&[setting, threads]);
             assert!(more > least, "{setting:?}: {more}");

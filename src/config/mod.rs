@@ -14,6 +14,7 @@ pub use settings::{SETTINGS, Setting, Settings};
 pub use values::{Count, Span};
 
 use crate::auth::AuthConfig;
+use crate::counters::CountersConfig;
 use crate::cpu_limit::{self, CpuLimit};
 use crate::hashing::{CpuShare, HashConfig, threads_for};
 use crate::http::{CertificateFiles, HttpConfig};
@@ -174,6 +175,12 @@ impl Config {
             lockout: self.settings.lockout,
             audit_keep: self.settings.audit_keep.0,
         }
+    }
+
+    pub(crate) fn counters(&self) -> Option<CountersConfig> {
+        let url = self.settings.redis_url.clone()?;
+        let prefix = self.settings.redis_prefix.clone();
+        Some(CountersConfig { url, prefix, deadline: self.settings.redis_deadline.0 })
     }
 
     pub(crate) fn certificate(&self) -> Option<CertificateFiles> {

@@ -1,7 +1,10 @@
 //! The list of settings: group, help text, type, default and parser of each.
 
 use super::Problem;
-use super::values::{Allowed, Count, Span, auto, flag, http_url, line, optional, own, parsed, url};
+use super::values::{
+    Allowed, Count, Span, auto, flag, http_url, key_prefix, line, optional, own, parsed, redis_url,
+    url,
+};
 use crate::http::TrustedProxies;
 use crate::limiter::Limit;
 use crate::secret::Secret;
@@ -107,6 +110,14 @@ settings! {
     db_pool_min: Count<usize, 1, 1000> = "5", "STAUNCH_DB_POOL_MIN", own;
     /// Maximum number of database connections.
     db_pool_max: Count<usize, 1, 1000> = "50", "STAUNCH_DB_POOL_MAX", own;
+
+    ["Shared counters"]
+    /// URL of the Redis or Valkey in which all nodes count limits and lockouts; unset: each node counts on its own.
+    redis_url: Option<Secret> = "", "STAUNCH_REDIS_URL", optional(redis_url);
+    /// Start of every key in Redis.
+    redis_prefix: String = "staunch:", "STAUNCH_REDIS_PREFIX", key_prefix;
+    /// Longest time of a call to Redis; after it, the node's own counters decide.
+    redis_deadline: Span<1, 10> = "5ms", "STAUNCH_REDIS_DEADLINE", own;
 
     ["Password hashing"]
     /// bcrypt cost of new password hashes: each step doubles the work.

@@ -161,6 +161,18 @@ pub(super) fn url(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// Checks the URL of the shared counters. It may hold a password, so it becomes a [`Secret`].
+pub(super) fn redis_url(text: &str) -> Result<Secret, String> {
+    crate::counters::check_url(text)?;
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// Checks the start of keys.
+pub(super) fn key_prefix(text: &str) -> Result<String, String> {
+    crate::counters::check_prefix(text)?;
+    Ok(text.to_owned())
+}
+
 /// Checks the URL of an HTTP server.
 pub(super) fn http_url(text: &str) -> Result<String, String> {
     let uri: Option<hyper::Uri> = text.parse().ok();

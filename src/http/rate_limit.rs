@@ -1,4 +1,7 @@
 //! Rate limits, checked before the request body is read.
+//!
+//! The limits on logins, registrations and refreshes may be shared by all nodes. This check admits a
+//! request to them; `auth` counts it in the store once the body is read.
 
 use super::AppState;
 use super::response::error::{ApiError, whole_seconds};
@@ -40,10 +43,7 @@ pub(super) fn check(
     match app.limiter.check_all(policies, client, app.clock.now()) {
         Decision::Unlimited => Ok(None),
         Decision::Allowed(status) => Ok(Some(status)),
-        Decision::Limited { status, .. } => {
-            app.http_metrics.rate_limited.increment(status.policy.as_str());
-            Err(ApiError::RateLimited(status))
-        }
+        Decision::Limited { status, .. } => Err(ApiError::RateLimited(status)),
     }
 }
 

@@ -74,6 +74,7 @@ impl Drop for Record<'_> {
                     error = notes.failure.as_deref(),
                     limit_us = stage(Stage::Limit),
                     body_us = stage(Stage::Body),
+                    redis_us = stage(Stage::Redis),
                     pool_wait_us = stage(Stage::PoolWait),
                     query_us = stage(Stage::Query),
                     hash_wait_us = stage(Stage::HashWait),

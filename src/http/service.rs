@@ -70,16 +70,23 @@ async fn respond(
     let counted = rate_limit::check(app, policies, client);
     trace::note(Stage::Limit, None, record.begun, app.clock.now());
     let mut quota = counted.as_ref().ok().copied().flatten();
+    let shared = app.auth.shares_limits().then(|| app.limiter.shared_check(policies, client));
+    let shared = shared.flatten();
+    let limits = shared.as_ref();
     let result = match counted.and_then(|_| check_framing(&request)) {
         Ok(()) => {
             let session = route.and_then(|route| route.session_in(request.uri().path()));
-            let call = Call { app, client, request_id: record.id.as_str(), session, request };
+            let request_id = record.id.as_str();
+            let call = Call { app, client, request_id, session, limits, request };
             catch_panic(router::dispatch(route, call)).await
         }
         Err(refused) => Err(refused),
     };
     if let Err(ApiError::RateLimited(refused)) = &result {
+        app.http_metrics.rate_limited.increment(refused.policy.as_str());
         quota = Some(*refused);
+    } else if let Some(limits) = limits {
+        quota = limits.tighter(quota);
     }
     let mut response = result.unwrap_or_else(ApiError::into_answer).into_response();
     let headers = response.headers_mut();

@@ -54,6 +54,21 @@ impl Rate {
         Self { token_ns, tolerance_ns: token_ns.saturating_mul(burst - 1) }
     }
 
+    /// The same rate with times in whole microseconds, rounded up: no more than before.
+    pub(super) fn in_whole_us(self) -> Self {
+        let token_ns = self.token_ns.div_ceil(1_000) * 1_000;
+        let others = self.tolerance_ns / self.token_ns.max(1);
+        Self { token_ns, tolerance_ns: token_ns.saturating_mul(others) }
+    }
+
+    pub(super) const fn token_us(self) -> u64 {
+        self.token_ns / 1_000
+    }
+
+    pub(super) const fn tolerance_us(self) -> u64 {
+        self.tolerance_ns / 1_000
+    }
+
     /// Takes one token at `now_ns` and returns the bucket after it, or else how long to wait.
     ///
     /// The wait is exact: at `now_ns` + wait a token is there, one nanosecond earlier it is not.

@@ -44,7 +44,7 @@ impl Decision {
     }
 
     /// The one of two that binds: the longer wait, else the fewer tokens, else the first.
-    fn tighter(self, other: Self) -> Self {
+    pub(super) fn tighter(self, other: Self) -> Self {
         let other_binds = match (&self, &other) {
             (_, Self::Unlimited) => false,
             (Self::Unlimited, _) | (Self::Allowed(_), Self::Limited { .. }) => true,

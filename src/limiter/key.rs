@@ -38,6 +38,11 @@ impl Level {
         }
     }
 
+    /// The length of an IPv6 prefix of the level.
+    pub(super) const fn prefix_bits(self) -> u32 {
+        128 - self.host_bits()
+    }
+
     /// Bits of an IPv6 address that the level leaves out.
     const fn host_bits(self) -> u32 {
         match self {
@@ -90,6 +95,11 @@ impl ClientKey {
     pub(super) const fn v6(address: Ipv6Addr, level: Level) -> Self {
         let kept = address.to_bits() & u128::MAX << level.host_bits();
         Self((kept >> 64) as u64)
+    }
+
+    /// The key as a number.
+    pub(super) const fn bits(self) -> u64 {
+        self.0
     }
 
     /// The network whose newcomers share a bucket when a table is full: an IPv4 /16 as 48 bits or an

@@ -11,6 +11,7 @@
 //! - `key`: an address or an IPv6 prefix, and the levels at which an IPv6 address is counted.
 //! - `table`: the DashMap of one level, how many keys it has at most, and what happens at that cap.
 //! - `levels`: the tables of all levels, and a check against them.
+//! - `shared`: what a store that all nodes share counts as well.
 //!
 //! Invariants. Nothing here reads a clock, logs, or knows HTTP: the time is handed in and
 //! [`Decision`] holds what the headers need. A request costs one look-up for an IPv4 address and
@@ -31,6 +32,7 @@ mod prefix_tests;
 mod property_tests;
 mod quota;
 mod quota_layout;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -44,6 +46,7 @@ pub use decision::{Decision, QuotaStatus};
 pub use policy::Policy;
 pub use quota::{Limit, Quota, QuotaError, Window};
 pub use quota_layout::QuotaName;
+pub use shared::{SharedBucket, SharedCheck};
 
 use decision::Check;
 use key::Level;
@@ -109,6 +112,14 @@ impl Limiter {
             return Decision::Unlimited;
         }
         levels.check(&Check { layout, policies, now_ns: self.nanos(now) }, address)
+    }
+
+    /// What a store that all nodes share has to count of a request; `None` if nothing.
+    ///
+    /// The request has passed [`Limiter::check_all`] under the same policies.
+    #[must_use]
+    pub fn shared_check(&self, policies: &[Policy], address: IpAddr) -> Option<SharedCheck> {
+        SharedCheck::new(&self.shared.layout, policies, address)
     }
 
     /// Drops addresses and prefixes whose buckets are all full again, and returns how many.

@@ -27,6 +27,15 @@ impl Policy {
     pub(super) const BY_USE: [Self; 5] =
         [Self::Global, Self::Login, Self::Clients, Self::Refresh, Self::Register];
 
+    /// Whether all nodes count it together, if they have a store for that: the limits on passwords
+    /// and on writes. The others protect a node, and would cost a round trip for each request.
+    pub(super) const fn is_shared(self) -> bool {
+        match self {
+            Self::Register | Self::Login | Self::Refresh => true,
+            Self::Clients | Self::Global => false,
+        }
+    }
+
     /// The name for metric labels and for the `RateLimit` fields: lower-case ASCII letters.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

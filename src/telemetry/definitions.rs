@@ -158,6 +158,12 @@ metrics! {
     DB_QUERY_SECONDS = Histogram "staunch_db_query_seconds" ["query": []] Some(Unit::Seconds);
     /// Failed database calls, by the query's name.
     DB_ERRORS = Counter "staunch_db_errors_total" ["query": []] None;
+    /// Calls of the shared counters in Redis, by outcome: success, timeout, error, unavailable (not sent, because earlier calls failed); in all but success this node's own counters decided.
+    REDIS_CALLS = Counter "staunch_redis_calls_total" ["result": ["success", "timeout", "error", "unavailable"]] None;
+    /// Time of a call of the shared counters in Redis, in seconds, by its kind: limits (a registration or refresh), login, failure, success (of a login), restore (known addresses).
+    REDIS_CALL_SECONDS = Histogram "staunch_redis_call_seconds" ["call": ["limits", "login", "failure", "success", "restore"]] Some(Unit::Seconds);
+    /// 1 while the configured Redis is not in use, because its calls fail; else 0, also without one.
+    REDIS_AWAY = Gauge "staunch_redis_away" [] None;
     /// 1 while this node receives notifications about sessions that other nodes end; else 0.
     NOTIFY_CONNECTED = Gauge "staunch_notify_connected" [] None;
     /// Notifications received, from this node and others, by kind: session (one ended), account (several sessions of an account ended, or it changed).

@@ -6,7 +6,7 @@
 //! drops spans. The SDK reads sampling, resource, headers, timeouts and batching from the standard
 //! `OTEL_*` variables.
 
-use super::trace::{Notes, Span, Stage};
+use super::trace::{Notes, Span};
 use super::trace_context::{Caller, TraceContext};
 use super::{Family, Metrics, definitions, with_causes};
 use bytes::Bytes;
@@ -158,16 +158,17 @@ impl Traces {
         };
         for &Span { stage, detail, begun, ended } in &notes.spans {
             let id = inner.ids.new_span_id();
-            let kind = if stage == Stage::Query { SpanKind::Client } else { SpanKind::Internal };
+            let system = stage.database_system();
+            let kind = if system.is_some() { SpanKind::Client } else { SpanKind::Internal };
             let name = match detail {
                 Some(detail) => format!("{} {detail}", stage.label()),
                 None => stage.label().to_owned(),
             };
             let mut child = span(id, sampled.0, kind, name, (begun, ended));
-            if let (Stage::Query, Some(query)) = (stage, detail) {
+            if let (Some(system), Some(summary)) = (system, detail) {
                 child.attributes = vec![
-                    KeyValue::new("db.system.name", "postgresql"),
-                    KeyValue::new("db.query.summary", query),
+                    KeyValue::new("db.system.name", system),
+                    KeyValue::new("db.query.summary", summary),
                 ];
             }
             inner.processor.on_end(child);

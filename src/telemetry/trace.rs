@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Most stages noted of one request; a login has eight.
+/// Most stages noted of one request; a login has eight, and with shared counters nine.
 const SPANS_MAX: usize = 32;
 
 tokio::task_local! {
@@ -33,11 +33,27 @@ pub enum Stage {
     HashWait,
     /// Hashing.
     Hash,
+    /// A call of the shared counters.
+    Redis,
     /// Signing an access token.
     Sign,
 }
 
 impl Stage {
+    /// The system that the stage asks, by its name in OpenTelemetry; `None` for work of this process.
+    pub fn database_system(self) -> Option<&'static str> {
+        match self {
+            Self::Query => Some("postgresql"),
+            Self::Redis => Some("redis"),
+            Self::Limit
+            | Self::Body
+            | Self::PoolWait
+            | Self::HashWait
+            | Self::Hash
+            | Self::Sign => None,
+        }
+    }
+
     /// The stage's name in spans.
     pub fn label(self) -> &'static str {
         match self {
@@ -47,6 +63,7 @@ impl Stage {
             Self::Query => "query",
             Self::HashWait => "hash_wait",
             Self::Hash => "hash",
+            Self::Redis => "redis",
             Self::Sign => "sign",
         }
     }
@@ -57,7 +74,7 @@ impl Stage {
 pub struct Span {
     /// The kind of stage.
     pub stage: Stage,
-    /// A query's name.
+    /// The name of a query, or the kind of a call.
     pub detail: Option<&'static str>,
     /// When the stage began.
     pub begun: Instant,

@@ -26,6 +26,7 @@ use key_set::KeySet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// The settings of tokens and their keys.
 #[derive(Clone, Debug)]
@@ -146,6 +147,14 @@ impl Tokens {
     /// The text is always the same, until another key starts to seal.
     pub fn seal_refresh(&self, claims: RefreshClaims) -> Secret {
         self.key_set().refresh.seal(claims)
+    }
+
+    /// Derives a secret for another purpose from the key that seals refresh tokens.
+    ///
+    /// All nodes that share the key folder derive the same one. It changes when another key starts to
+    /// seal. The label names the purpose.
+    pub fn derive_secret(&self, label: &str) -> Zeroizing<Vec<u8>> {
+        self.key_set().refresh.derive_secret(label)
     }
 
     /// Checks a refresh token's MAC in constant time, and returns its content.

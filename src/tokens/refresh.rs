@@ -81,6 +81,15 @@ impl Refresh {
         Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&token)))
     }
 
+    /// A secret of 32 bytes for the purpose that the label names.
+    ///
+    /// The MAC of a label is none of a token, because the content of a token starts with [`VERSION`].
+    pub(super) fn derive_secret(&self, label: &str) -> Zeroizing<Vec<u8>> {
+        debug_assert!(!label.as_bytes().starts_with(&[VERSION]), "{label}");
+        let secret = self.sealing().map(|key| hmac::sign(&key.mac, label.as_bytes()));
+        Zeroizing::new(secret.map_or_else(Vec::new, |secret| secret.as_ref().to_vec()))
+    }
+
     pub(super) fn open(&self, token: &str) -> Result<RefreshClaims, RefreshTokenError> {
         let text = token.strip_prefix(PREFIX).ok_or(RefreshTokenError)?;
         // The decoder refuses a non-canonical last character, so a session has one text only.
@@ -189,6 +198,17 @@ mod tests {
         assert_ne!(both.seal(session).expose(), early.expose());
         both.clock.advance(Duration::from_secs(600));
         assert_eq!(both.seal(session).expose(), early.expose());
+    }
+
+    #[test]
+    fn a_derived_secret_is_one_for_each_label_and_changes_with_the_key() {
+        let secret = |keys: &[[u8; 32]], label| refresh(keys).derive_secret(label).to_vec();
+        let counters = secret(&[[1; 32]], "counters");
+        assert_eq!((counters.len(), &counters), (32, &secret(&[[1; 32]], "counters")));
+        assert_ne!(counters, secret(&[[1; 32]], "others"));
+        assert_ne!(counters, [1; 32]);
+        let rotated = secret(&[[1; 32], [2; 32]], "counters");
+        assert!(rotated != counters && rotated == secret(&[[2; 32]], "counters"));
     }
 
     proptest! {

@@ -69,6 +69,11 @@ fn lower_layers_use_neither_http_nor_sql() {
         &["tokio_postgres", "deadpool"],
         "only store/ and postgres/ know the driver",
     );
+    absent(
+        &["auth", "http", "limiter", "hashing", "tokens", "identity", "config", "cli", "app"],
+        &["redis::"],
+        "only counters/ knows the store of the shared counters",
+    );
 }
 
 #[test]

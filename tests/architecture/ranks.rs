@@ -11,7 +11,7 @@ const RANKS: [(u8, &[&str]); 8] = [
     (4, &["config"]),
     (3, &["http"]),
     (2, &["auth"]),
-    (1, &["limiter", "hashing", "tokens", "store", "postgres"]),
+    (1, &["counters", "limiter", "hashing", "tokens", "store", "postgres"]),
     (0, &["cells", "identity", "secret", "clock", "cpu_limit", "lifecycle", "telemetry"]),
 ];
 

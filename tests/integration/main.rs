@@ -40,6 +40,13 @@ mod password_guesses;
 mod plans;
 mod proxy_protocol;
 mod queries;
+mod redis_limits;
+mod redis_lockout;
+mod redis_outage;
+#[path = "../redis_server/mod.rs"]
+mod redis_server;
+mod redis_start;
+mod redis_topologies;
 mod refresh;
 mod refresh_batches;
 mod register;

@@ -18,8 +18,12 @@ mod exit_codes;
 mod import;
 mod keys;
 mod log;
+#[path = "../redis_server/mod.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest of it")]
+mod redis_server;
 mod secrets;
 mod settings;
+mod shared_counters;
 mod stop;
 mod support;
 mod tls;

@@ -43,6 +43,11 @@ pub(super) struct Wait {
 }
 
 impl FailureStreak {
+    /// Makes a streak whose last failure was at `failed_ms`.
+    pub(super) fn new(failures: u8, failed_ms: u64, refused: bool, looked_up: bool) -> Self {
+        Self { failed_ms, failures: failures.min(FAILURES_MAX), refused, looked_up }
+    }
+
     /// Returns the remaining wait and records a refusal. `None` if a login may proceed.
     pub(super) fn wait(&mut self, rule: Rule, now_ms: u64) -> Option<Wait> {
         let left = self.left(rule, now_ms)?;
@@ -85,6 +90,12 @@ impl FailureStreak {
     /// Whether the streak has ended.
     pub(super) fn is_over(&self, now_ms: u64) -> bool {
         self.failures == 0 || now_ms.saturating_sub(self.failed_ms) >= millis(STREAK_TTL)
+    }
+
+    /// Whether this streak causes longer waits than another: it has more failures, or later ones.
+    pub(super) fn outweighs(&self, other: &Self, now_ms: u64) -> bool {
+        let weight = |streak: &Self| (!streak.is_over(now_ms), streak.failures, streak.failed_ms);
+        weight(self) > weight(other)
     }
 
     /// The eviction order: ended streaks first, then few failures, then the oldest.

@@ -37,8 +37,12 @@
 //! are answered. The others are refused like later ones, whether right or wrong.
 //!
 //! **Memory.** Keys are 64-bit hashes under a key of this process; no name or address is stored.
-//! Each table has 131,072 slots and never evicts a streak that causes waits; see `table`. Each node
-//! counts on its own, and a restart clears the counts.
+//! Each table has 131,072 slots and never evicts a streak that causes waits; see `table`. Without
+//! shared counters, each node counts on its own, and a restart clears the counts.
+//!
+//! **Shared counters.** With a store (`crate::counters`), the streaks and known blocks are those of all
+//! nodes, by the same rules. A login must pass both the store and the tables of its node, which decide alone
+//! while the store is away; see `shared`.
 //!
 //! **After a restart**, and on a node that the owner has not used, no block is known. The first
 //! login that only the wait over all unknown blocks would refuse looks up the account's live
@@ -46,11 +50,15 @@
 //! whether or not an account has the name; see `super::known_blocks`.
 
 mod failure_streak;
+mod shared;
 mod slots;
+#[cfg(test)]
+mod store_tests;
 mod table;
 
 use crate::identity::{LoginName, address_block};
 use failure_streak::{Rule, Wait};
+pub(super) use shared::RULES;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

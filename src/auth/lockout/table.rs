@@ -86,6 +86,21 @@ impl StreakTable {
         self.sets.lock(key.0).own.remove(key)
     }
 
+    /// Replaces a key's own streak by a longer one. A new key gets a slot if there is one.
+    pub(super) fn lengthen(&self, key: LockoutKey, streak: FailureStreak, now_ms: u64) {
+        if streak.is_over(now_ms) {
+            return;
+        }
+        let mut set = self.sets.lock(key.0);
+        let rank = |streak: &FailureStreak| streak.eviction_rank(self.rule, now_ms);
+        if let Some(own) = set.own.get_or_insert(key, streak, rank)
+            && streak.outweighs(own, now_ms)
+        {
+            *own = streak;
+        }
+        self.flag(key, &streak, now_ms);
+    }
+
     /// Counts a failure of a key, unless it has to wait. A new key gets a slot if there is one.
     pub(super) fn fail(&self, key: LockoutKey, now_ms: u64) -> Option<Wait> {
         let mut set = self.sets.lock(key.0);
@@ -96,13 +111,18 @@ impl StreakTable {
             None => shared.get_or_insert_default(),
         };
         let wait = streak.fail(self.rule, now_ms);
+        self.flag(key, streak, now_ms);
+        wait
+    }
+
+    /// Flags the set of a streak that causes a wait. The caller holds the set's lock.
+    fn flag(&self, key: LockoutKey, streak: &FailureStreak, now_ms: u64) {
         if streak.left(self.rule, now_ms).is_some() {
             let index = self.sets.index(key.0);
             if let Some(flags) = self.waiting.get(index / 64) {
                 flags.fetch_or(1 << (index % 64), Relaxed);
             }
         }
-        wait
     }
 
     /// Counts the keys that have to wait now. Locks only the sets that may have one.
@@ -188,11 +208,7 @@ impl KnownBlocks {
 
     /// Records a login, which resets the block's failure streak.
     pub(super) fn succeed(&self, login: LoginKey, now_ms: u64) {
-        let mut set = self.sets.lock(login.account.0);
-        let new = || KnownBlock { seen_ms: now_ms, streak: FailureStreak::default() };
-        if let Some(block) = set.get_or_insert(login.pair, new(), |block| Some(block.seen_ms)) {
-            *block = new();
-        }
+        self.know(login, now_ms, FailureStreak::default(), now_ms);
     }
 
     /// Records an earlier login at `seen_ms` with the block's failures since then.
@@ -203,6 +219,18 @@ impl KnownBlocks {
         let rank = |block: &KnownBlock| Some(block.seen_ms).filter(|seen| *seen <= seen_ms);
         if let Some(block) = set.get_or_insert(login.pair, KnownBlock { seen_ms, streak }, rank) {
             block.seen_ms = block.seen_ms.max(seen_ms);
+        }
+    }
+
+    /// Makes a block known. Its streak ends if the given one is empty, and else becomes the longer one.
+    pub(super) fn know(&self, login: LoginKey, seen_ms: u64, streak: FailureStreak, now_ms: u64) {
+        let mut set = self.sets.lock(login.account.0);
+        let new = || KnownBlock { seen_ms, streak };
+        if let Some(block) = set.get_or_insert(login.pair, new(), |block| Some(block.seen_ms)) {
+            let ends = streak == FailureStreak::default();
+            let streak =
+                if ends || streak.outweighs(&block.streak, now_ms) { streak } else { block.streak };
+            *block = KnownBlock { seen_ms: block.seen_ms.max(seen_ms), streak };
         }
     }
 

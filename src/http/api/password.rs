@@ -7,7 +7,7 @@ use crate::http::response::error::ApiError;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.app.auth, call.origin());
+    let (auth, origin, limits) = (&call.app.auth, call.origin(), call.limits);
     let token = Secret::new(call.bearer()?.to_owned());
     let mut body = call.json().await?;
     let request = ChangePassword {
@@ -15,6 +15,6 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
         new: body.text("new_password").map(Secret::new),
         origin,
     };
-    auth.change_password(token.expose(), request).await?;
+    auth.change_password(token.expose(), request, limits).await?;
     Ok(Answer::no_content())
 }

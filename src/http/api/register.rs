@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use hyper::StatusCode;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.app.auth, call.origin());
+    let (auth, origin, limits) = (&call.app.auth, call.origin(), call.limits);
     let mut body = call.json().await?;
     let request = Register {
         email: body.text("email"),
@@ -17,6 +17,6 @@ pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> 
         password: body.text("password").map(Secret::new),
         origin,
     };
-    let account = auth.register(request).await?;
+    let account = auth.register(request, limits).await?;
     Ok(Answer::json(&AccountBody::new(&account, None)).status(StatusCode::CREATED).no_store())
 }

@@ -12,18 +12,18 @@ use crate::identity::LoginName;
 use crate::secret::Secret;
 
 pub(in crate::http) async fn answer(call: Call<'_>) -> Result<Answer, ApiError> {
-    let (auth, origin) = (&call.app.auth, call.origin());
+    let (auth, origin, limits) = (&call.app.auth, call.origin(), call.limits);
     let mut form = call.form().await?;
     let grant = form.take("grant_type");
     let pair = match grant.as_ref().map_or("password", Secret::expose) {
         "password" => {
             let [username, password] = required(&mut form, ["username", "password"])?;
             let name = LoginName::parse(username.expose());
-            auth.login(Login { name, password, origin }).await?
+            auth.login(Login { name, password, origin }, limits).await?
         }
         "refresh_token" => {
             let [token] = required(&mut form, ["refresh_token"])?;
-            auth.refresh(token.expose(), &origin).await?
+            auth.refresh(token.expose(), &origin, limits).await?
         }
         _ => return Err(ApiError::UnsupportedGrantType),
     };

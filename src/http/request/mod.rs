@@ -17,6 +17,7 @@ pub(super) use framing::check_framing;
 use super::AppState;
 use super::response::error::ApiError;
 use crate::identity::{Origin, SessionId};
+use crate::limiter::SharedCheck;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, USER_AGENT};
 use hyper::{HeaderMap, Request};
@@ -34,6 +35,8 @@ pub(super) struct Call<'a> {
     pub(super) request_id: &'a str,
     /// The session id in the path, if the route has one.
     pub(super) session: Option<SessionId>,
+    /// The limits that all nodes share, if the request counts against any.
+    pub(super) limits: Option<&'a SharedCheck>,
     pub(super) request: Request<Incoming>,
 }
 

@@ -259,6 +259,7 @@ impl From<RegisterError> for ApiError {
         match error {
             RegisterError::Invalid(errors) => Self::Unprocessable(errors),
             RegisterError::Taken { field } => Self::Taken { field },
+            RegisterError::Limited(status) => Self::RateLimited(status),
             RegisterError::Hash(error) => error.into(),
             RegisterError::Store(error) => error.into(),
         }
@@ -270,6 +271,7 @@ impl From<LoginError> for ApiError {
         match error {
             LoginError::Rejected => Self::WrongCredentials,
             LoginError::Locked { retry_after } => Self::LoginLocked { retry_after },
+            LoginError::Limited(status) => Self::RateLimited(status),
             LoginError::Hash(error) => error.into(),
             LoginError::Store(error) => error.into(),
             LoginError::Token(_) => internal(&error),
@@ -281,6 +283,7 @@ impl From<RefreshError> for ApiError {
     fn from(error: RefreshError) -> Self {
         match error {
             RefreshError::Rejected | RefreshError::Reused => Self::InvalidRefreshToken,
+            RefreshError::Limited(status) => Self::RateLimited(status),
             RefreshError::Store(error) => error.into(),
             RefreshError::Token(_) => internal(&error),
         }
@@ -303,6 +306,7 @@ impl From<PasswordError> for ApiError {
             PasswordError::Invalid(errors) => Self::Unprocessable(errors),
             PasswordError::Rejected => Self::WrongCredentials,
             PasswordError::Locked { retry_after } => Self::LoginLocked { retry_after },
+            PasswordError::Limited(status) => Self::RateLimited(status),
             PasswordError::Hash(error) => error.into(),
             PasswordError::Store(error) => error.into(),
         }

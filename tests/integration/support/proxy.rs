@@ -1,4 +1,4 @@
-//! A proxy between the server and its database that fails as networks do.
+//! A proxy between the server and its database, or another server, that fails as networks do.
 
 use super::database;
 use std::net::SocketAddr;
@@ -43,6 +43,15 @@ impl Proxy {
             Some(Host::Tcp(host)) => Upstream::Tcp(host.clone(), port),
             None => panic!("the database has no host"),
         };
+        Self::to(upstream).await
+    }
+
+    /// A proxy in front of a server on a Unix socket.
+    pub(crate) async fn to_socket(socket: PathBuf) -> Self {
+        Self::to(Upstream::Unix(socket)).await
+    }
+
+    async fn to(upstream: Upstream) -> Self {
         let (link, watched) = watch::channel(Link::Open);
         let listening = database::runtime().spawn(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
