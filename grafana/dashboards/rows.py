@@ -356,4 +356,26 @@ ROWS: list[tuple[str, list[Json]]] = [
              "Instances by version. More than one version outside of a release means that a node was not upgraded.",
              base=BLUE, w=6, h=8, legend="{{version}}", last=True, graph="none", decimals=0),
     ]),
+    ("Shared counters", [
+        graph("Is the Redis in use?", "short", [("{{instance}}", "1 - staunch_redis_away{$sel}")],
+              "1 while a node counts limits and lockouts in Redis, or has none configured. At 0 its Redis is away or"
+              " slow: the node counts on its own, so n nodes allow up to n times as much. Runbook:"
+              " StaunchRedisAway.", w=6, top=1, decimals=0),
+        graph("How do calls of Redis end?", "reqps", by("staunch_redis_calls_total", "result"),
+              "Calls per second by outcome. timeout: no answer within STAUNCH_REDIS_DEADLINE; error: refused by the"
+              " server, or a broken connection; unavailable: not sent, because earlier calls failed. In all but"
+              " success the node's own counters decided.", stack=True, w=6),
+        graph("How long do calls of Redis take?", "s",
+              [("p50", else_zero(quantile(0.5, "staunch_redis_call_seconds"))),
+               ("p95", else_zero(quantile(0.95, "staunch_redis_call_seconds"))),
+               ("p99", else_zero(quantile(0.99, "staunch_redis_call_seconds")))],
+              "Time of a call, which a login waits for. At STAUNCH_REDIS_DEADLINE (5 ms) it is given up, and after"
+              " five in a row no call is made until the Redis answers a probe in time.",
+              lines=[(0.0025, YELLOW), (0.005, RED)], top=0.005, w=6),
+        graph("Which calls does Redis get?", "reqps",
+              [("{{call}}", else_none(rate("staunch_redis_call_seconds_count", "call"), "call"))],
+              "Calls per second by kind. login: each login; limits: a registration or refresh; failure: a wrong"
+              " password; success: a login from a new address, or after failures; restore: known addresses were"
+              " read from the sessions.", stack=True, w=6),
+    ]),
 ]
