@@ -8,6 +8,9 @@
 //! - `limits`, `lockout`: their arguments and answers. `keys`: the names of what they count.
 //! - `breaker`: when the store counts as away. `metrics`, `error`.
 //!
+//! **Only counters.** The store may lose what it has acknowledged. Counters may be lost; sessions may not,
+//! so the database remains the only source of truth.
+//!
 //! **One round trip.** A request makes one call. A login sends two scripts in it, one after the other
 //! without waiting, because a cluster may hold their keys on two nodes.
 //!
