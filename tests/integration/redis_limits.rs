@@ -114,15 +114,17 @@ async fn an_ipv6_network_has_one_quota_for_all_nodes_at_each_level() {
     let of_64 = |n: usize| format!("2001:db8:1:1::{n:x}");
     let of_56 = |n: usize| format!("2001:db8:2:{n:x}::1");
     let of_48 = |n: usize| format!("2001:db8:3:{:x}::1", n << 8);
-    let cases: [(usize, &dyn Fn(usize) -> String, usize); 3] =
-        [(6, &of_64, 2), (12, &of_56, 8), (40, &of_48, 32)];
-    for (requests, address, expected) in cases {
+    for (addresses, expected) in [
+        ((0..6).map(of_64).collect::<Vec<_>>(), 2),
+        ((0..12).map(of_56).collect(), 8),
+        ((0..40).map(of_48).collect(), 32),
+    ] {
         let mut granted = 0;
-        for n in 0..requests {
-            let reply = guess(&nodes[n % 2], &address(n), &format!("victim-{n}")).await;
+        for (n, address) in addresses.iter().enumerate() {
+            let reply = guess(&nodes[n % 2], address, &format!("victim-{n}")).await;
             granted += usize::from(reply.status == 401);
         }
-        assert_eq!(granted, expected, "{}", address(0));
+        assert_eq!(granted, expected, "{addresses:?}");
     }
 }
 
