@@ -5,6 +5,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::counters::{LoginAct, LoginKeys, LoginState, Streaks, TestStore};
 use proptest::prelude::*;
+use std::cell::Cell;
 
 const NAMES: [&str; 2] = ["ada", "eve"];
 
@@ -32,24 +33,24 @@ enum Act {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let act = prop_oneof![
-        2 => Just(Act::Check),
-        12 => Just(Act::Guess),
-        4 => Just(Act::Fail),
-        2 => Just(Act::LogIn),
+        8 => Just(Act::Check),
+        40 => Just(Act::Guess),
+        12 => Just(Act::Fail),
+        1 => Just(Act::LogIn),
         1 => (0..900_u64).prop_map(Act::Restore),
         1 => Just(Act::Release),
     ];
     let pause_ms = prop_oneof![
-        6 => 0..5_u64,
-        4 => 0..70_000_u64,
-        2 => 0..4_000_000_u64,
+        80 => 0..5_u64,
+        20 => 0..70_000_u64,
+        4 => 0..4_000_000_u64,
         1 => 80_000_000..90_000_000_u64,
         1 => 2_500_000_000..2_700_000_000_u64,
     ];
     let step = (0..NAMES.len(), 0..6_u8, act, pause_ms);
     let step =
         step.prop_map(|(name, address, act, pause_ms)| Step { name, address, act, pause_ms });
-    prop::collection::vec(step, 1..160)
+    prop::collection::vec(step, 1..300)
 }
 
 /// The same history in the tables and in the store.
@@ -59,6 +60,8 @@ struct Both<'a> {
     store: &'a TestStore,
     case: usize,
     now_ms: u64,
+    /// The look-ups that were claimed.
+    claims: usize,
 }
 
 impl Both<'_> {
@@ -78,11 +81,12 @@ impl Both<'_> {
     }
 
     /// Checks a login in both, with its look-up, and returns whether it may go on.
-    async fn check(&self, step: Step, act: LoginAct) -> bool {
+    async fn check(&mut self, step: Step, act: LoginAct) -> bool {
         let (login, now) = (self.login_key(step), self.clock.now());
         let mut state = self.ask(step, act, true).await;
         assert_eq!(state.claimed, self.lockout.claim_lookup(login, now), "{step:?}");
         if state.claimed {
+            self.claims += 1;
             state = self.ask(step, act, false).await;
         }
         let wait = self.lockout.check(login, now).err();
@@ -133,19 +137,22 @@ const START_MS: u64 = 1_000_000_000_000;
 fn the_script_and_the_tables_answer_every_history_alike() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let Some(store) = runtime.block_on(TestStore::start()) else { return };
-    let case = std::cell::Cell::new(0);
-    let config = ProptestConfig { cases: 48, ..ProptestConfig::default() };
+    let (case, claims) = (Cell::new(0), Cell::new(0));
+    let config = ProptestConfig { cases: 64, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps())| {
         case.set(case.get() + 1);
         let clock = Clock::manual();
         let lockout = Lockout::new(clock.now());
-        let mut both = Both { lockout, clock, store: &store, case: case.get(), now_ms: START_MS };
+        let mut both =
+            Both { lockout, clock, store: &store, case: case.get(), now_ms: START_MS, claims: 0 };
         runtime.block_on(async {
             for step in steps {
                 both.run(step).await;
             }
         });
+        claims.set(claims.get() + both.claims);
     });
+    assert!(claims.get() > 20, "{}: the histories reach long waits", claims.get());
 }
 
 #[tokio::test]
