@@ -46,6 +46,15 @@ pub enum LoginAct {
     Succeed,
 }
 
+/// A change without a check.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change {
+    /// Make the block known and end its streak.
+    Know,
+    /// Let the next login claim the look-up of the account's sessions.
+    Release,
+}
+
 /// Consecutive failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
@@ -110,22 +119,18 @@ pub(super) fn login<'a>(
     call(script, rules, keys, act.as_str(), may_claim)
 }
 
-/// Builds the run that makes a block known.
-pub(super) fn know<'a>(
+/// Builds the run that changes the counters of a login without a check.
+pub(super) fn change<'a>(
     script: &'a Script,
     rules: &LockoutRules,
     keys: &LoginKeys,
+    change: Change,
 ) -> ScriptCall<'a> {
-    call(script, rules, keys, "know", false)
-}
-
-/// Builds the run that releases a claimed look-up.
-pub(super) fn release<'a>(
-    script: &'a Script,
-    rules: &LockoutRules,
-    keys: &LoginKeys,
-) -> ScriptCall<'a> {
-    call(script, rules, keys, "release", false)
+    let what = match change {
+        Change::Know => "know",
+        Change::Release => "release",
+    };
+    call(script, rules, keys, what, false)
 }
 
 /// Builds the run that makes blocks known which logged in some time ago. Their failures still count.

@@ -20,7 +20,7 @@
 //! the caller decides with the counters of its node. A call that was abandoned may still be counted by the
 //! store: it then counts more than the nodes granted, never less.
 //!
-//! **Bounds.** At most [`CALLS_MAX`] calls are in flight. Abandoned ones remain in the connection's queue
+//! **Bounds.** At most `CALLS_MAX` calls are in flight. Abandoned ones remain in the connection's queue
 //! until the store answers them or the breaker closes the connection, which is after five.
 
 mod breaker;
@@ -52,6 +52,7 @@ use config::Endpoint;
 use connection::{Connection, OpenError};
 use error::CallError;
 use futures_util::future::join_all;
+use lockout::Change;
 use metrics::{CallKind, CounterMetrics};
 use scripts::{Script, ScriptCall};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -193,7 +194,7 @@ impl Counters {
 
     /// Makes the block of a login known and ends its streak, without a check.
     pub async fn know(&self, rules: &LockoutRules, login: &LoginKeys) {
-        let call = lockout::know(&self.0.lockout, rules, login);
+        let call = lockout::change(&self.0.lockout, rules, login, Change::Know);
         self.0.call(CallKind::Success, [call]).await;
     }
 
@@ -210,7 +211,7 @@ impl Counters {
 
     /// Releases the claim to look up the account's sessions, after a failure.
     pub async fn release(&self, rules: &LockoutRules, login: &LoginKeys) {
-        let call = lockout::release(&self.0.lockout, rules, login);
+        let call = lockout::change(&self.0.lockout, rules, login, Change::Release);
         self.0.call(CallKind::Restore, [call]).await;
     }
 }

@@ -3,7 +3,7 @@
 use super::config::Endpoint;
 use super::connection::Connection;
 use super::keys::{Keys, LoginKeys};
-use super::lockout::{self, LockoutRules, LoginAct, LoginState};
+use super::lockout::{self, Change, LockoutRules, LoginAct, LoginState};
 use super::scripts::{Script, ScriptCall};
 use crate::SOON;
 use std::net::IpAddr;
@@ -57,7 +57,7 @@ impl TestStore {
     }
 
     pub(crate) async fn release(&self, rules: &LockoutRules, keys: &LoginKeys, now_ms: u64) {
-        self.run(lockout::release(&self.script, rules, keys), now_ms).await;
+        self.run(lockout::change(&self.script, rules, keys, Change::Release), now_ms).await;
     }
 
     async fn run(&self, mut call: ScriptCall<'_>, now_ms: u64) -> Vec<i64> {
