@@ -1,4 +1,4 @@
-//! The statement that refreshes sessions.
+//! The statements that refresh sessions.
 
 use super::Statement;
 use super::statement::statement;
@@ -15,11 +15,13 @@ use std::time::Duration;
 // had not received them. It is the newest of the session's tokens, because only an answered refresh yields
 // one. After it, the older ones count as reused.
 // The first two change no indexed column, so that the update is heap-only and writes no index entry.
-// No session is in the arrays twice, because an UPDATE changes a row once. They are sorted by session, and
-// rows are locked in that order, so that statements of several nodes do not deadlock.
-pub(super) const REFRESH_SESSION: Statement = statement!(
-    "refresh_session",
-    "WITH moved AS (
+// No session is in the arrays twice, because an UPDATE changes a row once.
+macro_rules! refresh_sql {
+    ($name:literal, $first:literal, $from:literal, $and:literal) => {
+        statement!(
+            $name,
+            $first,
+            "moved AS (
      UPDATE refresh_tokens AS s
      SET generation = CASE WHEN s.generation <= a.generation THEN a.generation + 1 ELSE s.generation END,
          rotated_at = CASE WHEN s.generation <= a.generation THEN now() ELSE s.rotated_at END,
@@ -31,17 +33,38 @@ pub(super) const REFRESH_SESSION: Statement = statement!(
          revoked_reason = CASE WHEN s.generation <= a.generation OR (s.generation = a.generation + 1
              AND s.rotated_at >= now() - make_interval(secs => a.grace))
              THEN NULL ELSE 'reuse' END
-     FROM unnest($1::uuid[], $2::bigint[], $3::float8[], $4::float8[], $5::inet[], $6::text[])
+     FROM ",
+            $from,
+            "unnest($1::uuid[], $2::bigint[], $3::float8[], $4::float8[], $5::inet[], $6::text[])
               AS a (id, generation, grace, ttl, ip, request_id),
           users AS u
      WHERE s.id = a.id AND NOT s.revoked AND s.expires_at > now()
-       AND u.id = s.user_id AND u.is_active
+       AND u.id = s.user_id AND u.is_active ",
+            $and,
+            "
      RETURNING s.id, s.user_id, s.revoked, a.ip, a.request_id),
      logged AS (
          INSERT INTO auth_events (event, outcome, user_id, ip, request_id)
          SELECT 'refresh', 'reuse', user_id, ip, request_id FROM moved WHERE revoked)
      SELECT id, revoked, user_id, CASE WHEN revoked THEN pg_notify('staunch_session', id::text) END
      FROM moved"
+        )
+    };
+}
+
+// For one session: waits for the lock of its row.
+pub(super) const REFRESH_SESSION: Statement = refresh_sql!("refresh_session", "WITH ", "", "");
+
+// For several: leaves out the rows that are locked. A statement that waited for a row while it holds others
+// could deadlock with one that ends all sessions of an account.
+pub(super) const REFRESH_SESSIONS: Statement = refresh_sql!(
+    "refresh_sessions",
+    "WITH free AS MATERIALIZED (
+         SELECT s.id FROM unnest($1::uuid[]) AS a (id) JOIN refresh_tokens AS s ON s.id = a.id
+         FOR NO KEY UPDATE OF s SKIP LOCKED),
+     ",
+    "free, ",
+    "AND a.id = free.id"
 );
 
 /// A refresh of a session.

@@ -4,12 +4,12 @@
 //! statements run at once. A refresh that arrives meanwhile waits for one of them to end, and the next
 //! statement takes all that wait. A refresh that finds a free place is sent at once, alone.
 //!
-//! The refreshes of one statement commit together and fail together. A row that is locked delays the
-//! others of its statement, for at most the lock timeout.
+//! The refreshes of one statement commit together and fail together. A session whose row is locked is left
+//! out and then refreshed alone, so that it does not delay the others.
 
 use super::pool::Pool;
-use super::refresh::{REFRESH_SESSION, Refresh, Refreshed};
-use super::{StoreConfig, StoreError};
+use super::refresh::{REFRESH_SESSION, REFRESH_SESSIONS, Refresh, Refreshed};
+use super::{Statement, StoreConfig, StoreError};
 use crate::clock::Clock;
 use crate::identity::UserId;
 use crate::telemetry::trace::{self, Stage};
@@ -50,6 +50,8 @@ struct State {
 
 struct Waiting {
     refresh: Refresh,
+    /// Whether a shared statement did not find the session, or found its row locked.
+    alone: bool,
     reply: oneshot::Sender<Result<Refreshed, StoreError>>,
 }
 
@@ -79,7 +81,7 @@ impl RefreshQueue {
     ) -> Result<Refreshed, StoreError> {
         let (name, limit, asked) = (REFRESH_SESSION.name, self.call_deadline, self.clock.now());
         let (reply, answer) = oneshot::channel();
-        self.push(Waiting { refresh, reply })?;
+        self.push(Waiting { refresh, alone: false, reply })?;
         self.start(0);
         let answer = tokio::time::timeout(limit, answer).await;
         trace::note(Stage::Query, Some(name), asked, self.clock.now());
@@ -120,21 +122,32 @@ impl RefreshQueue {
         batches
     }
 
-    /// Runs one statement and answers its callers.
-    async fn run(&self, mut batch: Vec<Waiting>) {
-        batch.sort_unstable_by_key(|waiting| waiting.refresh.session.0);
-        let result = self.query(&batch).await;
-        for Waiting { refresh, reply } in batch {
+    /// Runs one statement and answers its callers, or lets those wait again that it left out.
+    async fn run(&self, batch: Vec<Waiting>) {
+        let is_shared = batch.len() > 1;
+        let statement = if is_shared { &REFRESH_SESSIONS } else { &REFRESH_SESSION };
+        let result = self.query(statement, &batch).await;
+        for waiting in batch {
             let answer = match &result {
-                Ok(moved) => Ok(moved.get(&refresh.session.0).copied().unwrap_or(Refreshed::Dead)),
+                Ok(moved) => match moved.get(&waiting.refresh.session.0) {
+                    None if is_shared => {
+                        self.state().waiting.push_front(Waiting { alone: true, ..waiting });
+                        continue;
+                    }
+                    moved => Ok(moved.copied().unwrap_or(Refreshed::Dead)),
+                },
                 Err(error) => Err(error.for_another_caller()),
             };
             // Sending fails if the client has left, which is no error.
-            reply.send(answer).ok();
+            waiting.reply.send(answer).ok();
         }
     }
 
-    async fn query(&self, batch: &[Waiting]) -> Result<HashMap<Uuid, Refreshed>, StoreError> {
+    async fn query(
+        &self,
+        statement: &Statement,
+        batch: &[Waiting],
+    ) -> Result<HashMap<Uuid, Refreshed>, StoreError> {
         fn column<'a, T>(batch: &'a [Waiting], of: impl Fn(&'a Refresh) -> T) -> Vec<T> {
             batch.iter().map(|waiting| of(&waiting.refresh)).collect()
         }
@@ -146,9 +159,9 @@ impl RefreshQueue {
             &column(batch, |refresh| refresh.address),
             &column(batch, |refresh| refresh.request_id.as_str()),
         ];
-        let rows = self.pool.query(&REFRESH_SESSION, &parameters).await?;
+        let rows = self.pool.query(statement, &parameters).await?;
         let moved: Result<_, _> = rows.iter().map(read).collect();
-        moved.map_err(|error| StoreError::statement(REFRESH_SESSION.name, error))
+        moved.map_err(|error| StoreError::statement(statement.name, error))
     }
 
     /// A panic cannot leave the state half changed, so poisoning is ignored.
@@ -173,16 +186,19 @@ impl State {
         batches
     }
 
-    /// Takes the refreshes of the next statement: in order, each session once, and none whose client
-    /// has left.
+    /// Takes the refreshes of the next statement: one that has to be alone, or several in order, each session
+    /// once. None whose client has left.
     fn take_batch(&mut self) -> Vec<Waiting> {
         self.waiting.retain(|waiting| !waiting.reply.is_closed());
+        if self.waiting.front().is_some_and(|first| first.alone) {
+            return self.waiting.pop_front().into_iter().collect();
+        }
         let (mut batch, mut left) = (Vec::new(), VecDeque::new());
         let mut sessions = HashSet::new();
         while batch.len() < BATCH_MAX
             && let Some(waiting) = self.waiting.pop_front()
         {
-            if sessions.insert(waiting.refresh.session.0) {
+            if !waiting.alone && sessions.insert(waiting.refresh.session.0) {
                 batch.push(waiting);
             } else {
                 left.push_back(waiting);
@@ -226,7 +242,7 @@ mod tests {
             address: [192, 0, 2, 1].into(),
             request_id: String::new(),
         };
-        state.waiting.push_back(Waiting { refresh, reply });
+        state.waiting.push_back(Waiting { refresh, alone: false, reply });
         answer
     }
 
@@ -247,6 +263,17 @@ mod tests {
         let begun = state.begin(0);
         assert_eq!(sessions(&begun), [vec![1, 2, 3], vec![1], vec![1]]);
         assert_eq!((kept.len(), state.running), (5, 3));
+    }
+
+    #[test]
+    fn a_refresh_that_has_to_be_alone_gets_its_own_statement() {
+        let mut state = State::default();
+        let kept: Vec<Answer> = [1, 2, 3, 4].map(|n| ask(&mut state, n)).into();
+        for place in [0, 2] {
+            state.waiting[place].alone = true;
+        }
+        assert_eq!(sessions(&state.begin(0)), [vec![1], vec![2, 4], vec![3]]);
+        assert_eq!(kept.len(), 4);
     }
 
     #[test]

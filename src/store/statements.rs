@@ -14,6 +14,7 @@ pub const STATEMENTS: &[Statement] = &[
     users::REPLACE_HASH,
     sessions::INSERT_SESSION,
     refresh::REFRESH_SESSION,
+    refresh::REFRESH_SESSIONS,
     sessions::SESSION_ACCOUNT,
     sessions::ACCOUNT_SESSIONS,
     session_blocks::SESSION_BLOCKS_BY_USERNAME,

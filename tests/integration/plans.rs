@@ -39,7 +39,7 @@ fn arguments(name: &str) -> &'static str {
         "insert_session" => {
             "gen_random_uuid(), 50000, now(), 60.0, '192.0.2.1', 'agent', 49, 'request'"
         }
-        "refresh_session" => {
+        "refresh_session" | "refresh_sessions" => {
             "'{00000000-0000-4000-8000-000000000000}', '{3}', '{10.0}', '{60.0}', '{192.0.2.1}',
              '{request}'"
         }

@@ -35,7 +35,9 @@ async fn refreshes_that_wait_share_a_statement_and_each_gets_its_own_answer() {
     client.logout(&ended.refresh).await.assert_status(204);
     let next = client.refresh(&stolen.refresh).await.tokens();
     let newest = client.refresh(&next.refresh).await.tokens();
-    let before = app.queries("refresh_session").await;
+    let count =
+        async || (app.queries("refresh_session").await, app.queries("refresh_sessions").await);
+    let before = count().await;
 
     let db = app.db().await;
     db.batch_execute("BEGIN; SELECT 1 FROM refresh_tokens FOR UPDATE").await.unwrap();
@@ -65,10 +67,44 @@ async fn refreshes_that_wait_share_a_statement_and_each_gets_its_own_answer() {
     for token in &successors[..others.len()] {
         client.refresh(token).await.tokens();
     }
-    // The four alone, one for those that waited, and one for the repeat. Then each once more.
-    let statements = app.queries("refresh_session").await - before;
-    assert_eq!(statements, (ALONE + 2 + 1 + others.len()) as f64);
+    // Alone: the first four, the repeat, the ended session, the newest token, and each successor. Shared: one.
+    let (alone, shared) = count().await;
+    assert_eq!(shared - before.1, 1.0);
+    assert_eq!(alone - before.0, (ALONE + 3 + others.len()) as f64);
     assert_eq!(app.metric(r#"staunch_refreshes_total{result="reuse"}"#).await, 1.0);
+}
+
+/// A statement that waited for a row while it holds others could deadlock with one that ends all sessions of
+/// an account.
+#[tokio::test]
+async fn a_locked_session_is_refreshed_alone_and_does_not_delay_the_others() {
+    let app = TestApp::builder().long_calls().start().await;
+    app.register("ada").await;
+    let client = app.anonymous();
+    let sessions = log_in(&client, ALONE + 10).await;
+    let (first, others) = sessions.split_at(ALONE);
+    let lock = async |tokens: &[Tokens]| {
+        let db = app.db().await;
+        db.batch_execute("BEGIN").await.unwrap();
+        for tokens in tokens {
+            let lock = "SELECT 1 FROM refresh_tokens WHERE id = $1 FOR UPDATE";
+            assert_eq!(db.execute(lock, &[&tokens.session()]).await.unwrap(), 1);
+        }
+        db
+    };
+    let (running, locked) = (lock(first).await, lock(&others[..1]).await);
+    let alone = send(&client, &first.iter().collect::<Vec<_>>());
+    app.database.until_blocked(ALONE as i64).await;
+    let mut waiting = send(&client, &others.iter().collect::<Vec<_>>());
+    let all = waiting.len() as f64;
+    until("all wait", SOON, async || app.metric(WAITING).await == all).await;
+    running.batch_execute("COMMIT").await.unwrap();
+    for reply in alone.into_iter().chain(waiting.drain(1..)) {
+        reply.await.unwrap().tokens();
+    }
+    app.database.until_blocked(1).await;
+    locked.batch_execute("COMMIT").await.unwrap();
+    waiting.remove(0).await.unwrap().tokens();
 }
 
 #[tokio::test]
