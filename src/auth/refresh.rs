@@ -3,8 +3,8 @@
 //! A refresh token contains session, generation and a MAC, so a forged token costs no query. One
 //! UPDATE decides under the row's lock. The current generation advances the session. So does a later
 //! one: the database lost refreshes, as after a failover. The previous one, within the grace period,
-//! changes nothing and gets the same successor. Any other generation revokes the session. The answer can be computed again because a refresh token is a function of
-//! its content.
+//! changes nothing and gets the same successor. Any other generation revokes the session. The answer can
+//! be computed again because a refresh token is a function of its content.
 
 use super::{Auth, TokenPair, store_label};
 use crate::identity::Origin;

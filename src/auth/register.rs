@@ -58,8 +58,9 @@ pub enum RegisterError {
 impl Auth {
     /// Creates an account.
     ///
-    /// The request is counted in the limits that all nodes share before anything else. The password is hashed before a database connection is acquired. The unique index decides
-    /// whether a name is taken, so one of two concurrent requests gets it.
+    /// The request is counted in the limits that all nodes share before anything else. The password is
+    /// hashed before a database connection is acquired. The unique index decides whether a name is
+    /// taken, so one of two concurrent requests gets it.
     ///
     /// # Errors
     /// See [`RegisterError`].

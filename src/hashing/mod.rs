@@ -57,8 +57,8 @@
 //! From the outside in: `engine` is the handle, and `job` is a waiting job. `admission` decides
 //! which jobs may wait, by the `prediction` of their wait and the measured `speed`. `worker` is the
 //! loop of a thread, `worker_load` shares the work fairly between threads, and `fair_share` between
-//! logins and new passwords; `placement` keeps the threads on different cores. `kernel` is bcrypt for several lanes, and `calibrate` chooses their
-//! number. `imported` verifies hashes that other software made.
+//! logins and new passwords; `placement` keeps the threads on different cores. `kernel` is bcrypt for
+//! several lanes, and `calibrate` chooses their number. `imported` verifies hashes that other software made.
 
 mod admission;
 mod calibrate;

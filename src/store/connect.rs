@@ -226,7 +226,7 @@ pub fn place(endpoint: &Endpoint) -> String {
 
 /// Adds the settings of a connection that serves requests: time limits, and one plan for each statement.
 ///
-/// PostgreSQL would plan a statement with arrays anew for each call, which takes longer than to run it.
+/// PostgreSQL would plan a statement with arrays for each call, which takes longer than to run it.
 /// The plans of all statements are the same for any parameters (`tests/integration/plans.rs`).
 ///
 /// They are set after connecting. In the start-up packet, as `options`, poolers refuse them.

@@ -249,8 +249,8 @@ impl Pool {
         self.growth.fill();
     }
 
-    /// Drops idle connections that broke or lead to a former primary, refills the pool to its minimum in the background, and
-    /// updates the gauges.
+    /// Drops idle connections that broke or lead to a former primary, refills the pool to its minimum in
+    /// the background, and updates the gauges.
     pub(super) fn maintain(&self) {
         let idle: Vec<_> = std::iter::from_fn(|| self.pool.try_get().ok()).collect();
         for connection in idle {

@@ -3,7 +3,7 @@
 use crate::support::{Client, SOON, TestApp, Tokens, until};
 
 const WAITING: &str = "staunch_db_refreshes_waiting";
-/// Refreshes that run as statements of their own before others have to wait.
+/// Refreshes that each get a statement before others have to wait.
 const ALONE: usize = 4;
 
 async fn log_in(client: &Client, sessions: usize) -> Vec<Tokens> {
