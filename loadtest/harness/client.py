@@ -114,6 +114,8 @@ class Client:
     port: int
     # Seconds until a call is abandoned.
     deadline_s: float = 30
+    # Sent with every call, unless the call has the same ones.
+    headers: dict[str, str] = field(default_factory=dict)
     _idle: list[Connection] = field(default_factory=list)
 
     async def call(
@@ -125,7 +127,7 @@ class Client:
         deadline_s: float | None = None,
     ) -> Answer:
         """Sends one request on one connection. Raises `NoAnswer` or a subclass."""
-        request = encode(method, path, body, headers)
+        request = encode(method, path, body, self.headers | (headers or {}))
         limit = deadline_s or self.deadline_s
         try:
             async with asyncio.timeout(limit):

@@ -10,6 +10,7 @@ connection). Each is answered `ok`.
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -18,6 +19,9 @@ from harness.children import Child
 from harness.postgres import free_port
 
 CHUNK = 64 * 1024
+
+# Handles one connection.
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Proxy:
@@ -99,12 +103,26 @@ def start_module(name: str, arguments: list[str], log: Path) -> Child:
     return Child([sys.executable, "-P", "-m", name, *arguments], log=log)
 
 
-async def main(listen: int, target: int, control: int) -> None:
+def serve(make: Callable[[int], tuple[Handler, Handler]]) -> None:
+    """Serves the ports LISTEN and CONTROL of the command line until the process ends.
+
+    `make` gets the port TARGET and returns what handles the connections to each.
+    """
+    listen, target, control = (int(port) for port in sys.argv[1:4])
+
+    async def forever() -> None:
+        traffic, commands = make(target)
+        await asyncio.start_server(traffic, "127.0.0.1", listen, backlog=512)
+        await asyncio.start_server(commands, "127.0.0.1", control)
+        await asyncio.Event().wait()
+
+    uvloop.run(forever())
+
+
+def handlers(target: int) -> tuple[Handler, Handler]:
     proxy = Proxy(target)
-    await asyncio.start_server(proxy.serve, "127.0.0.1", listen, backlog=512)
-    await asyncio.start_server(proxy.control, "127.0.0.1", control)
-    await asyncio.Event().wait()
+    return proxy.serve, proxy.control
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*(int(port) for port in sys.argv[1:4])))
+    serve(handlers)

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 from harness import children, machine
-from harness.client import Answer, Client
+from harness.client import Client
 from harness.load import server as servers
 from harness.postgres import Cluster
 from harness.staunch import folder_for
@@ -36,20 +36,6 @@ FIRST = 20
 ME_REPEATS = 10
 # Refreshes that arrive together share a statement.
 CROWDED = f"refresh ({CROWD})"
-
-
-class Browser(Client):
-    """A client that names itself, because the server stores the name with the session."""
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: dict[str, str] | None = None,
-        deadline_s: float | None = None,
-    ) -> Answer:
-        return await super().call(method, path, body, {"user-agent": database.AGENT} | (headers or {}), deadline_s)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -199,7 +185,9 @@ def run(program: Path, folder: Path, options: argparse.Namespace) -> None:
     )
 
     counters = Counters(server, cluster, DATABASE, wire, store)
-    found = asyncio.run(measured(counters, Operations(Browser(server.port), options.accounts), options))
+    # The server stores the client's name with the session.
+    client = Client(server.port, headers={"user-agent": database.AGENT})
+    found = asyncio.run(measured(counters, Operations(client, options.accounts), options))
     print("\n".join(table(found)))
     if not store:
         print("store: not measured, because neither --redis nor STAUNCH_REDIS_URL names one")

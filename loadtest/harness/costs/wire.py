@@ -8,15 +8,13 @@ A connection to CONTROL gets the counts as JSON. The connections must not use TL
 import asyncio
 import json
 import socket
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-import uvloop
-
-from harness.children import Child, Failed
+from harness.children import Failed
 from harness.postgres import free_port
+from harness.proxy import Handler, serve, start_module
 
 CHUNK = 64 * 1024
 
@@ -97,7 +95,7 @@ class Handle:
     def __init__(self, target: int, folder: Path) -> None:
         self.port, self._control = free_port(), free_port()
         ports = [str(port) for port in (self.port, target, self._control)]
-        self._child = Child([sys.executable, "-P", "-m", "harness.costs.wire", *ports], log=folder / "wire.log")
+        self._child = start_module("harness.costs.wire", ports, folder / "wire.log")
         # It answers when both ports are open.
         self.counts()
 
@@ -114,12 +112,10 @@ class Handle:
                 time.sleep(0.02)
 
 
-async def main(listen: int, target: int, control: int) -> None:
+def handlers(target: int) -> tuple[Handler, Handler]:
     proxy = Proxy(target)
-    await asyncio.start_server(proxy.serve, "127.0.0.1", listen, backlog=512)
-    await asyncio.start_server(proxy.tell, "127.0.0.1", control)
-    await asyncio.Event().wait()
+    return proxy.serve, proxy.tell
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*(int(port) for port in sys.argv[1:4])))
+    serve(handlers)
